@@ -1,0 +1,54 @@
+"""How long does it take to publish 10,000 files of 4 KiB in 100 folders, compared with shutil.copytree?
+
+The peer does not sync its files; ours is durable when it returns.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from harness import compare, measure_seconds
+
+from mlflow_ipfs import Settings, open_store
+
+FOLDERS, FILES_EACH, FILE_BYTES = 100, 100, 4096
+
+
+def make_tree(folder: Path) -> None:
+    """Files of random bytes."""
+    for number in range(FOLDERS):
+        below = folder / f"{number:03}"
+        below.mkdir(parents=True)
+        for file in range(FILES_EACH):
+            (below / f"{file:03}.bin").write_bytes(os.urandom(FILE_BYTES))
+
+
+def main() -> None:
+    numbers = count()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        source = folder / "source"
+        make_tree(source)
+
+        def publish() -> float:
+            store_folder = folder / f"store-{next(numbers)}"
+            with open_store(Settings(store=store_folder)) as store:
+                seconds = measure_seconds(lambda: store.add(source))
+            shutil.rmtree(store_folder)
+            return seconds
+
+        def copy() -> float:
+            destination = folder / "copy"
+            seconds = measure_seconds(lambda: shutil.copytree(source, destination))
+            shutil.rmtree(destination)
+            return seconds
+
+        compare("publish_10000_files_of_4_KiB", "wall seconds", publish, copy, "shutil.copytree")
+
+
+if __name__ == "__main__":
+    main()

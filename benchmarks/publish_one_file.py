@@ -1,0 +1,63 @@
+"""How long does it take to publish one large file, compared with copying it with the same durability?
+
+Usage: python benchmarks/publish_one_file.py [MEBIBYTES]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from harness import compare, measure_seconds
+
+from mlflow_ipfs import Settings, open_store
+
+
+def make_file(path: Path, mebibytes: int) -> None:
+    """A file of random bytes."""
+    with path.open("wb") as file:
+        for _ in range(mebibytes):
+            file.write(os.urandom(1 << 20))
+
+
+def copy_durably(source: Path, destination: Path) -> None:
+    """Copy bytes (no reflink), and make them and the name durable."""
+    with source.open("rb") as reader, destination.open("wb") as writer:
+        while piece := reader.read(1 << 20):
+            writer.write(piece)
+        writer.flush()
+        os.fsync(writer.fileno())
+    folder = os.open(destination.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def main(mebibytes: int) -> None:
+    numbers = count()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        source = folder / "source"
+        make_file(source, mebibytes)
+
+        def publish() -> float:
+            store_folder = folder / f"store-{next(numbers)}"
+            with open_store(Settings(store=store_folder)) as store:
+                seconds = measure_seconds(lambda: store.add(source))
+            shutil.rmtree(store_folder)
+            return seconds
+
+        def copy() -> float:
+            destination = folder / "copy"
+            seconds = measure_seconds(lambda: copy_durably(source, destination))
+            destination.unlink()
+            return seconds
+
+        compare(f"publish_one_file_{mebibytes}_MiB", "wall seconds", publish, copy, "copy and fsync")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 256)

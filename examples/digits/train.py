@@ -1,0 +1,102 @@
+"""Trains a classifier on scikit-learn's handwritten digits. Plain Lightning and MLflow code.
+
+Only the two lines marked "by CID" know of mlflow-ipfs. Everything else would run unchanged with
+any other tracking URI: what puts the model into IPFS is ``MLFLOW_TRACKING_URI``.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from mlflow.models import infer_signature
+from pytorch_lightning.loggers import MLFlowLogger
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import mlflow_ipfs
+
+HYPERPARAMETERS = {"hidden": 512, "learning_rate": 1e-3, "batch_size": 64, "epochs": 8, "seed": 7}
+
+
+class DigitsClassifier(pl.LightningModule):
+    """A small multilayer perceptron on 8x8 images, shape (batch, 64), values 0 to 16."""
+
+    def __init__(self, hidden: int, learning_rate: float) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = nn.Sequential(
+            nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 10)
+        )
+
+    def training_step(self, batch: list[torch.Tensor], _index: int) -> torch.Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: list[torch.Tensor], _index: int) -> None:
+        self._step(batch, "val")
+
+    def _step(self, batch: list[torch.Tensor], stage: str) -> torch.Tensor:
+        images, labels = batch
+        logits = self.network(images / 16)
+        loss = nn.functional.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        self.log_dict({f"{stage}_loss": loss, f"{stage}_accuracy": accuracy}, on_epoch=True, on_step=False)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
+
+
+def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader:
+    images = torch.tensor(frame.drop(columns="label").to_numpy(), dtype=torch.float32)
+    dataset = TensorDataset(images, torch.tensor(frame["label"].to_numpy()))
+    return DataLoader(dataset, batch_size=HYPERPARAMETERS["batch_size"], shuffle=shuffle)
+
+
+def train(folder: Path) -> str:
+    """Train, log and register; returns the run's id."""
+    pl.seed_everything(HYPERPARAMETERS["seed"])
+    digits = load_digits(as_frame=True)
+    frame = digits.data.assign(label=digits.target)
+    parquet = folder / "digits.parquet"
+    frame.to_parquet(parquet)
+
+    mlflow.set_experiment("digits")
+    with mlflow.start_run() as run:
+        with mlflow_ipfs.open_store() as store:
+            dataset_cid = store.add(parquet).cid  # by CID: the dataset
+        source = f"ipfs://{dataset_cid}"  # by CID: where MLflow finds it again
+        mlflow.log_input(mlflow.data.from_pandas(frame, source=source, name="digits", targets="label"), "training")
+        mlflow.log_params(HYPERPARAMETERS)
+
+        train_rows, val_rows = train_test_split(frame, test_size=0.25, random_state=0, stratify=frame["label"])
+        model = DigitsClassifier(HYPERPARAMETERS["hidden"], HYPERPARAMETERS["learning_rate"])
+        logger = MLFlowLogger(
+            experiment_name="digits", tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id
+        )
+        trainer = pl.Trainer(
+            max_epochs=HYPERPARAMETERS["epochs"], logger=logger, accelerator="cpu", enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=5,
+        )  # fmt: skip
+        trainer.fit(model, make_loader(train_rows, shuffle=True), make_loader(val_rows, shuffle=False))
+
+        example = val_rows.drop(columns="label").to_numpy(dtype="float32")
+        network = model.network.eval()
+        with torch.no_grad():
+            signature = infer_signature(example, network(torch.tensor(example)).numpy())
+        mlflow.pytorch.log_model(network, name="model", signature=signature, registered_model_name="digits")
+    mlflow.MlflowClient().set_registered_model_alias("digits", "champion", "1")
+    return run.info.run_id
+
+
+if __name__ == "__main__":
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    train(Path.cwd())

@@ -1,0 +1,193 @@
+"""Every import from MLflow's private modules, in one place.
+
+MLflow promises to keep ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions`` and
+``mlflow.store.artifact.artifact_repo``. What is here may change with any release of it: a new
+MLflow means reading this file, and no other. Imports are inside functions, because MLflow loads
+our doors while it is itself being imported; the classes that ours derive from come by name:
+``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
+
+# Copies of mlflow.server.constants: importing that module would load Flask into every client.
+# tests/mlflow_ipfs/binding/test_mlflow_compat.py holds them equal.
+SERVER_BACKEND_STORE: Final = "_MLFLOW_SERVER_FILE_STORE"
+SERVER_ARTIFACT_ROOT: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
+SERVER_ARTIFACTS_DESTINATION: Final = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
+SERVER_SERVES_ARTIFACTS: Final = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
+READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
+
+DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # what MLflow takes when nobody named an artifact root
+MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
+PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
+
+_CLASSES: Final = {
+    "SqlModelVersion": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersion"),
+    "SqlRegistryStore": ("mlflow.store.model_registry.sqlalchemy_store", "SqlAlchemyStore"),
+    "SqlTrackingStore": ("mlflow.store.tracking.sqlalchemy_store", "SqlAlchemyStore"),
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the classes
+    if name not in _CLASSES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module, class_name = _CLASSES[name]
+    return getattr(importlib.import_module(module), class_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The ``mlflow server`` that this process is a worker of.
+
+    Attributes:
+        destination: its ``--artifacts-destination``, if it serves artifacts; else None.
+    """
+
+    destination: str | None
+
+    @classmethod
+    def current(cls, environ: Mapping[str, str] | None = None) -> Server | None:
+        """The server around this process, or None in a client."""
+        environ = os.environ if environ is None else environ
+        if SERVER_BACKEND_STORE not in environ:
+            return None
+        serves = environ.get(SERVER_SERVES_ARTIFACTS) == "true"
+        return cls(environ.get(SERVER_ARTIFACTS_DESTINATION) if serves else None)
+
+
+def workspaces_enabled() -> bool:
+    """Whether MLflow's multi-tenant workspaces are switched on."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+
+    return bool(MLFLOW_ENABLE_WORKSPACES.get())
+
+
+def prepare_database(database_uri: str) -> None:
+    """Make MLflow's tables, once, however many processes start at the same time."""
+    from mlflow.store.db.utils import _safe_initialize_tables
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    _safe_initialize_tables(SqlAlchemyStore._get_or_create_engine(database_uri))  # noqa: SLF001
+
+
+def model_name_and_version(model_uri: str) -> tuple[str | None, str | None, str | None]:
+    """Take a ``models:/…`` URI apart into name, version and model id; what it lacks is None."""
+    from mlflow.store.artifact.utils.models import _parse_model_uri
+
+    parsed = _parse_model_uri(model_uri)
+    return parsed.name, parsed.version, parsed.model_id
+
+
+def get_run(run_id: str) -> Run:
+    """Read a run from the tracking store that MLflow uses in this process."""
+    from mlflow import MlflowClient
+
+    return MlflowClient().get_run(run_id)
+
+
+def get_logged_model(model_id: str) -> LoggedModel:
+    """Read a logged model from the tracking store that MLflow uses in this process."""
+    from mlflow import MlflowClient
+
+    return MlflowClient().get_logged_model(model_id)
+
+
+def find_logged_model(run: Run, name: str) -> LoggedModel | None:
+    """The newest logged model of a run with that name, as ``runs:/<run id>/<name>`` means it."""
+    from mlflow import MlflowClient
+
+    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=f"name = '{name}'")
+    return next((model for model in found if model.source_run_id == run.info.run_id), None)
+
+
+def is_external(model: LoggedModel) -> bool:
+    """Whether a logged model stands for one that is kept elsewhere (``mlflow.create_external_model``)."""
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
+
+    return (model.tags or {}).get(MLFLOW_MODEL_IS_EXTERNAL, "").lower() == "true"
+
+
+def download_foreign(uri: str, folder: str) -> str:
+    """Download an artifact of any kind that MLflow knows. Returns where it lies."""
+    from mlflow.artifacts import download_artifacts
+
+    return str(download_artifacts(artifact_uri=uri, dst_path=folder))
+
+
+def in_mlflow_command() -> bool:
+    """Whether the ``mlflow`` command runs in this process: what it downloads must outlive it."""
+    command_line = sys.modules.get("mlflow.cli")
+    if command_line is None:
+        return False
+    import click
+
+    context = click.get_current_context(silent=True)
+    return context is not None and context.find_root().command is command_line.cli
+
+
+def make_temporary_folder() -> str:
+    """A folder where MLflow puts downloads. Nobody removes it (MLflow issue #12140)."""
+    from mlflow.utils.file_utils import create_tmp_dir
+
+    return str(create_tmp_dir())
+
+
+def read_replica_uri() -> str | None:
+    """The read replica of the server's database, as ``mlflow server`` passes it on."""
+    return os.environ.get(READ_REPLICA)
+
+
+def deleted_stage() -> str:
+    """The stage that marks a model version as deleted; its row stays."""
+    from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
+
+    return str(STAGE_DELETED_INTERNAL)
+
+
+def is_shown_in_browser(path: str) -> bool:
+    """Whether MLflow's server gives a file of that name another content type than plain bytes."""
+    from mlflow.utils.mime_type_utils import _guess_mime_type
+
+    return bool(_guess_mime_type(path) != "application/octet-stream")
+
+
+def prepare_client(tracking_uri: str | None) -> None:
+    """Make MLflow's client ready for one question of the command line.
+
+    Args:
+        tracking_uri: whom to ask; None: as the environment says.
+    """
+    import logging
+
+    import mlflow
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+
+    for name in ("mlflow", "alembic"):  # "INFO: Creating tables" is no answer to the question
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's own default waits four minutes for a server that is away
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
+
+
+def model_location(models_uri: str) -> tuple[str, str]:
+    """Where MLflow keeps what ``models:/…`` names (a version, an alias, a logged model), and the path below it."""
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+    root, path = ModelsArtifactRepository.split_models_uri(models_uri)
+    return str(ModelsArtifactRepository.get_underlying_uri(root)), str(path)

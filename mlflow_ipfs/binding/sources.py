@@ -1,0 +1,85 @@
+"""From what a caller names as a model version's source to the place where the bytes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_STATE
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import join_path, scheme_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow.entities import LoggedModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model's bytes are.
+
+    Attributes:
+        uris: the places to look at, in order; the first that has anything counts.
+        stated: the caller wrote the URI; else MLflow's own records name it.
+        run_id: the run that the model comes from, if known.
+    """
+
+    uris: tuple[str, ...]
+    stated: bool
+    run_id: str | None
+
+
+def resolve_source(
+    source: str, run_id: str | None, *, version_location: Callable[[str | None, str | None], str]
+) -> ModelSource | None:
+    """Follow ``models:/`` and ``runs:/`` to the URI of the artifacts.
+
+    Args:
+        source: as given to ``create_model_version``.
+        run_id: likewise.
+        version_location: the ``storage_location`` of another version, by its name and version.
+
+    Returns:
+        None for an external model, whose files are not MLflow's: there is nothing to freeze.
+
+    Raises:
+        MlflowException: MLflow does not know the run, model or version, or the model is not ready.
+    """
+    scheme = scheme_of(source)
+    if scheme == "models":
+        name, version, model_id = mlflow_compat.model_name_and_version(source)
+        if model_id is None:
+            return ModelSource((version_location(name, version),), stated=False, run_id=run_id)
+        model = mlflow_compat.get_logged_model(model_id)
+        if mlflow_compat.is_external(model):
+            return None
+        _check_ready(model)
+        return ModelSource((model.artifact_location,), stated=False, run_id=run_id or model.source_run_id)
+    if scheme == "runs":
+        return _run_source(source)
+    return ModelSource((source,), stated=True, run_id=run_id or None)
+
+
+def _run_source(source: str) -> ModelSource:
+    """``runs:/<run id>/<path>``: the run's artifacts, or the logged model of that name."""
+    run_id, _, path = source.partition(":")[2].strip("/").partition("/")
+    run = mlflow_compat.get_run(run_id)
+    uris = [f"{run.info.artifact_uri.rstrip('/')}/{join_path(path)}".rstrip("/")]
+    name, _, below = join_path(path).partition("/")
+    model = mlflow_compat.find_logged_model(run, name) if name else None
+    if model is not None:
+        _check_ready(model)
+        uris.append(f"{model.artifact_location.rstrip('/')}/{below}".rstrip("/"))
+    return ModelSource(tuple(uris), stated=False, run_id=run_id)
+
+
+def _check_ready(model: LoggedModel) -> None:
+    if str(model.status) != "READY":
+        msg = (
+            f"logged model {model.model_id} is {model.status}, so its files may still change and can't be frozen; "
+            "call mlflow.finalize_logged_model first"
+        )
+        raise MlflowException(msg, error_code=INVALID_STATE)

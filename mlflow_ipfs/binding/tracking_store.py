@@ -1,0 +1,45 @@
+"""MLflow's SQL tracking store, whose experiments keep their artifacts in IPFS by default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.mlflow_compat import SqlTrackingStore
+from mlflow_ipfs.binding.registry_id import ensure_registry_id
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.mfs import MfsPath
+
+
+class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's class is not typed
+    """The tracking store of ``ipfs+sqlite://`` and its like.
+
+    Args:
+        database_uri: MLflow's own URI of the database, ``sqlite:///…``.
+        artifact_root: where experiments keep artifacts, as the user named it; None if nobody did.
+        default_root: where they keep them then, in a folder named by the registry id.
+        read_database_uri: a read replica, if there is one.
+    """
+
+    registry_id: str
+
+    def __init__(
+        self,
+        database_uri: str,
+        artifact_root: str | None,
+        *,
+        default_root: MfsPath,
+        read_database_uri: str | None = None,
+    ) -> None:
+        self._default_root = default_root
+        self._root_is_default = artifact_root is None
+        mlflow_compat.prepare_database(database_uri)
+        super().__init__(database_uri, artifact_root or str(default_root), read_db_uri=read_database_uri)
+
+    def _initialize_store_state(self) -> None:
+        """MLflow's hook between making the tables and making experiment 0, which needs the root."""
+        self.registry_id = ensure_registry_id(self.engine)
+        if self._root_is_default:
+            self.artifact_root_uri = str(self._default_root.join(self.registry_id))
+        super()._initialize_store_state()

@@ -1,0 +1,193 @@
+"""Pins of model versions, kept true to MLflow's database.
+
+The database says which versions exist and what they are frozen to; the pins in the store follow.
+Two systems can't commit as one, so every change runs like this:
+
+1. a *pending* pin is added: something is going on with this CID at this place;
+2. MLflow commits, or not;
+3. the database is asked, and the pins and frozen paths of the CID are made to agree with it;
+4. the pending pin goes.
+
+A process that dies in between leaves the pending pin. It keeps the bytes, and the next process
+that opens the registry does steps 3 and 4 for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.entries import Frozen
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore
+
+_logger = logging.getLogger(__name__)
+
+OWNER: Final = "model-version:"
+PENDING_OWNER: Final = "model-version-pending:"
+PENDING_SECONDS: Final = 24 * 3600  # no database transaction takes that long; bytes kept a day too long do no harm
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenVersion:
+    """A model version that exists, and what it is frozen to.
+
+    Attributes:
+        name: the registered model's name.
+        version: the version's number.
+        cid: root of its content.
+        place: where it may be read as ``<place>/@<cid>``; None: only as ``ipfs://<cid>``, or not known here.
+    """
+
+    name: str
+    version: int
+    cid: CID
+    place: MfsPath | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A pending pin: the claim that a version may be coming, going or changing its name.
+
+    Attributes:
+        pin: as it stands in the store.
+        place: the frozen path that belongs to it, if any.
+    """
+
+    pin: Pin
+    place: MfsPath | None
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago it was made, by the wall clock of whoever made it."""
+        made = self.pin.owner.split("/")[1].partition("-")[0]
+        return time.time() - int(made)
+
+
+class VersionPins:
+    """The pins of one registry in one store.
+
+    Args:
+        store: where the content is.
+        registry_id: of the database.
+        read_versions: asks the database for the versions that exist and are frozen to a CID.
+    """
+
+    def __init__(
+        self, store: ContentStore, registry_id: str, read_versions: Callable[[CID], Iterable[FrozenVersion]]
+    ) -> None:
+        self._store = store
+        self._registry_id = registry_id
+        self._read_versions = read_versions
+
+    def pending_owner(self, place: MfsPath | None) -> str:
+        """A new owner for a pending pin. It says when it was made and which frozen path belongs to it."""
+        owner = f"{PENDING_OWNER}{self._registry_id}/{int(time.time())}-{uuid.uuid4().hex}"
+        return f"{owner}/{place.root}/{place.path}" if place else owner
+
+    @contextmanager
+    def changing(self, versions: Iterable[FrozenVersion]) -> Iterator[None]:
+        """Announce that versions are about to go or to change their name, and settle it afterwards."""
+        pending = []
+        for cid, place in {(version.cid, version.place) for version in versions}:
+            try:
+                pending.append(self.claim(cid, place))
+            except NotFoundError:  # the version may go nevertheless: there is nothing to keep or to drop
+                _logger.warning("%s, which a model version is frozen to, is not in this store", cid)
+        try:
+            yield
+        finally:
+            for claim in pending:
+                self.finish(claim)
+
+    def claim(self, cid: CID, place: MfsPath | None) -> Pending:
+        """Add a pending pin, and the frozen path if there is a place.
+
+        Raises:
+            NotFoundError: the content is not in the store.
+        """
+        pending = Pending(Pin(self.pending_owner(place), cid, PinState.PENDING), place)
+        self._store.pins.add(pending.pin)
+        if place is not None:
+            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+        return pending
+
+    def finish(self, pending: Pending) -> None:
+        """Make the store agree with the database, then drop the pending pin.
+
+        The database has already decided, so trouble here is no error of the caller's: it is logged,
+        and the pending pin stays until the registry is opened again.
+        """
+        try:
+            self._settle(pending.pin.cid)
+            self._thaw(pending)
+            self._store.pins.remove(pending.pin.cid, pending.pin.owner)
+        except Exception:  # any kind: MLflow's database or the store
+            _logger.warning(
+                "the pins of %s could not be brought up to date; its bytes stay, and the next process that opens "
+                "the registry tries again",
+                pending.pin.cid,
+                exc_info=True,
+            )
+
+    def reconcile(self) -> None:
+        """Do what processes that died left undone. Cheap when there is nothing."""
+        for pending in self._list_pending():
+            if pending.age_seconds > PENDING_SECONDS:
+                self.finish(pending)
+            else:  # perhaps alive: only what is true in any case
+                self._settle(pending.pin.cid)
+
+    def _list_pending(self) -> list[Pending]:
+        found = []
+        for pin in self._store.pins.list(owner_prefix=f"{PENDING_OWNER}{self._registry_id}/"):
+            _, _, *place = pin.owner.split("/", 3)
+            found.append(Pending(pin, MfsPath(place[0], place[1]) if len(place) == 2 else None))
+        return found
+
+    def _settle(self, cid: CID) -> None:
+        """Let the confirmed pins and frozen paths of a CID be those of the versions that exist."""
+        prefix = f"{OWNER}{self._registry_id}/"
+        # The order matters: a pin that is seen here was confirmed before the database is read.
+        existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
+        versions = list(self._read_versions(cid))
+        wanted = {f"{prefix}{version.name}/{version.version}" for version in versions}
+        for owner in wanted - existing:
+            self._store.pins.add(Pin(owner, cid))
+        for owner in existing - wanted:
+            self._store.pins.remove(cid, owner)
+        for version in versions:
+            self._refreeze(version)
+
+    def _refreeze(self, version: FrozenVersion) -> None:
+        if version.place is not None:
+            frozen = Frozen(version.place.root, version.place.path, version.cid)
+            if not self._store.storage.entries.is_frozen(frozen):
+                self._store.storage.entries.freeze(frozen)
+
+    def _thaw(self, pending: Pending) -> None:
+        """Withdraw a frozen path that no version needs any more."""
+        if pending.place is None or self._is_needed(pending):
+            return
+        place, cid = pending.place, pending.pin.cid
+        self._store.storage.entries.thaw(Frozen(place.root, place.path, cid))
+        if self._is_needed(pending):  # somebody froze it anew between the question and the thaw
+            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+
+    def _is_needed(self, pending: Pending) -> bool:
+        cid, place = pending.pin.cid, pending.place
+        others = (other for other in self._list_pending() if other.pin.owner != pending.pin.owner)
+        if any(other.pin.cid == cid and other.place == place for other in others):
+            return True
+        return any(version.place == place for version in self._read_versions(cid))

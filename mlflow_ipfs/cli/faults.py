@@ -1,0 +1,77 @@
+"""Exit codes, and errors as one clear line: ``mlflow-ipfs: <what happened, and what to do>``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import IntEnum
+from typing import Final
+
+import click
+
+from mlflow_ipfs import errors
+
+
+class ExitCode(IntEnum):
+    """What the command's exit status means. Part of the interface: never renumber."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    DOES_NOT_VERIFY = 4
+    REFUSED = 5
+    INTERRUPTED = 130  # as a shell reports it: 128 + SIGINT
+    BROKEN_PIPE = 141  # 128 + SIGPIPE
+    TERMINATED = 143  # 128 + SIGTERM
+
+
+_CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
+    (errors.SettingsError, ExitCode.USAGE),
+    (errors.InvalidCIDError, ExitCode.USAGE),
+    (errors.NotAFolderError, ExitCode.NOT_FOUND),
+    (errors.IntegrityError, ExitCode.DOES_NOT_VERIFY),
+    (errors.PolicyError, ExitCode.REFUSED),
+    (errors.ImmutableError, ExitCode.REFUSED),
+    (FileNotFoundError, ExitCode.NOT_FOUND),  # NotFoundError among them
+)
+
+
+class CommandError(click.ClickException):
+    """An expected error: what to say, and the exit code.
+
+    Args:
+        message: one line.
+        code: the exit status.
+        kind: name of the error's class, for ``--json``.
+    """
+
+    def __init__(self, message: str, code: ExitCode, kind: str) -> None:
+        super().__init__(message)
+        self.exit_code = code
+        self.kind = kind
+
+    @classmethod
+    def of(cls, error: errors.MlflowIpfsError | OSError) -> CommandError:
+        """The error as the command tells it."""
+        code = next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+        return cls(_text_of(error), code, type(error).__name__)
+
+
+def _text_of(error: errors.MlflowIpfsError | OSError) -> str:
+    if isinstance(error, OSError) and not isinstance(error, errors.MlflowIpfsError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def show_error(error: click.ClickException, *, as_json: bool) -> None:
+    """Print an error to stderr."""
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        message = f"{message.rstrip('.')} (see `{error.ctx.command_path} --help`)"
+    kind = error.kind if isinstance(error, CommandError) else "UsageError"
+    if as_json:
+        line = json.dumps({"error": {"type": kind, "message": message, "exit_code": int(error.exit_code)}})
+    else:
+        line = f"mlflow-ipfs: {message}"
+    click.echo(line, file=sys.stderr)

@@ -1,0 +1,134 @@
+"""What the commands share: where they work, how content is named, options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ipfs.binding.locations import IpfsPath
+from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
+from mlflow_ipfs.config import PREFIX, Settings
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError
+from mlflow_ipfs.opening import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from mlflow_ipfs.content.store import ContentStore
+
+    Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Workplace:
+    """The settings and the store that the command line names: ``ctx.obj`` of every command.
+
+    Args:
+        store: value of ``--store``; None: as the settings say.
+    """
+
+    def __init__(self, store: str | None) -> None:
+        self._store = store
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment, with ``--store`` in it."""
+        if self._store is None:
+            return dict(os.environ)
+        named = self._store if self._store.startswith(("local:", "kubo:")) else f"local:{self._store}"
+        return os.environ | {f"{PREFIX}STORE": named}
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings in force.
+
+        Raises:
+            SettingsError: one has no usable value.
+        """
+        return Settings.from_environment(self.environ)
+
+    def open_store(self, settings: Settings | None = None, *, create: bool = False) -> ContentStore:
+        """Open the store; the caller closes it.
+
+        Args:
+            settings: others than those in force.
+            create: make the store if there is none.
+
+        Raises:
+            NotFoundError: there is none, and ``create`` is false.
+        """
+        settings = settings or self.settings
+        if not create and not has_store(settings):
+            msg = f"there is no store at {settings.store}; `mlflow-ipfs add` makes one, --store names another"
+            raise NotFoundError(msg)
+        return open_store(settings, create=create)
+
+
+def has_store(settings: Settings) -> bool:
+    """Whether anything lies where the store should be."""
+    return settings.store.is_dir() and any(settings.store.iterdir())
+
+
+pass_workplace = click.make_pass_decorator(Workplace)
+
+
+class ContentType(click.ParamType):
+    """``CID[/path]`` in all its spellings; with ``anywhere`` also ``mfs://``, ``models:/`` and ``runs:/``."""
+
+    name = "content"
+
+    def __init__(self, *, anywhere: bool = False) -> None:
+        self._anywhere = anywhere
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ContentName:  # noqa: ANN401 - click's
+        """Read the argument; malformed is an error of usage."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return] # converted already
+        try:
+            name = parse_content_name(value)
+        except (InvalidCIDError, InvalidPathError) as error:
+            self.fail(str(error), param, ctx)
+        if not self._anywhere and not isinstance(name, IpfsPath):
+            self.fail(f"{value!r}: only a CID can be named here", param, ctx)
+        return name
+
+
+CONTENT = ContentType()
+ANY_CONTENT = ContentType(anywhere=True)
+
+
+def find(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Located:
+    """``locate``, for the command line: what MLflow can't read is an error of usage."""
+    try:
+        return locate(store, name, tracking_uri=tracking_uri)
+    except InvalidPathError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def text_of(name: ContentName) -> str:
+    """A content name as it is shown."""
+    if isinstance(name, MlflowUri):
+        return name.text
+    if isinstance(name, IpfsPath):
+        return f"{name.cid}/{name.path}" if name.path else str(name.cid)
+    return str(name)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(command)
+
+
+def tracking_option(command: Command) -> Command:
+    """``--tracking-uri``."""
+    return click.option(
+        "--tracking-uri", metavar="URI", help="The MLflow to ask about models:/ and runs:/  [default: MLflow's own]"
+    )(command)
+
+
+__all__ = ["ANY_CONTENT", "CID", "CONTENT", "USER", "Workplace"]

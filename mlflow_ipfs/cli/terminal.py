@@ -1,0 +1,132 @@
+"""What people see: lines, sizes, tables and progress; and what scripts see: JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+
+_UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
+_FIRST_DRAW_SECONDS: Final = 0.3  # shorter work shows no progress
+_REDRAW_SECONDS: Final = 0.1
+_BAR_WIDTH: Final = 24
+DEFAULT_COLUMNS: Final = 80
+
+
+def print_result(fields: Mapping[str, Any], line: str, *, as_json: bool) -> None:
+    """Print one result: as a line of JSON, or as a line for people."""
+    click.echo(json.dumps(fields) if as_json else line)
+
+
+def note(text: str) -> None:
+    """Say something beside the result, on stderr."""
+    click.echo(f"mlflow-ipfs: {text}", file=sys.stderr)
+
+
+def format_size(size_bytes: int) -> str:
+    """A size as people say it, in steps of 1000: ``1.2 MB``."""
+    if size_bytes < 1000:
+        return f"{size_bytes} B"
+    size = float(size_bytes)
+    for unit in _UNITS:
+        size /= 1000
+        if size < 999.95 or unit == _UNITS[-1]:
+            break
+    return f"{size:.1f} {unit}"
+
+
+def format_count(number: int, singular: str, plural: str = "") -> str:
+    """A number with its noun: ``1 block``, ``1,234 blocks``."""
+    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def printable(text: str) -> str:
+    """A name from content or from disk, safe for a terminal: control and undecodable characters are escaped."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def align(rows: Iterable[Sequence[str]], *, right: frozenset[int] | set[int] = frozenset()) -> list[str]:
+    """Lines with the cells of each column below each other; the columns in ``right`` end together."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+class Progress:
+    """A line on the terminal that says how far long work has come; it is gone when the work is done.
+
+    Nothing is shown when stderr is no terminal, or when the work is short.
+
+    Args:
+        label: what is being done.
+        total_bytes: how much there is to do, if known.
+        stream: where to draw; default stderr.
+    """
+
+    def __init__(self, label: str, total_bytes: int | None = None, *, stream: TextIO | None = None) -> None:
+        self._label = label
+        self._total_bytes = total_bytes
+        self._stream = stream or sys.stderr
+        self._done_bytes = 0
+        self._started = time.monotonic()
+        self._next_draw = self._started + _FIRST_DRAW_SECONDS
+        self._drawn = 0
+        self._is_visible = self._stream.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawn:
+            self._put("")
+            self._stream.write("\r")
+            self._stream.flush()
+
+    def advance(self, count: int) -> None:
+        """Say that ``count`` more bytes are done."""
+        self._done_bytes += count
+        now = time.monotonic()
+        if self._is_visible and now >= self._next_draw:
+            self._next_draw = now + _REDRAW_SECONDS
+            self._put(self._line(now - self._started))
+
+    def _put(self, line: str) -> None:
+        """Overwrite the line; with spaces, which every terminal understands."""
+        line = line[: _columns(self._stream) - 1]
+        self._stream.write("\r" + line.ljust(self._drawn))
+        self._stream.flush()
+        self._drawn = len(line)
+
+    def _line(self, seconds: float) -> str:
+        rate = f"{format_size(int(self._done_bytes / seconds))}/s"
+        done = format_size(self._done_bytes)
+        if not self._total_bytes:
+            return f"{self._label}  {done}  {rate}"
+        share = min(self._done_bytes / self._total_bytes, 1.0)
+        filled = int(share * _BAR_WIDTH)
+        bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
+        return f"{self._label}  [{bar}] {share:4.0%}  {done} of {format_size(self._total_bytes)}  {rate}"
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_COLUMNS
+    except (OSError, ValueError):
+        return DEFAULT_COLUMNS

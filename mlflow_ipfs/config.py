@@ -1,0 +1,234 @@
+"""Settings: every ``MLFLOW_IPFS_*`` variable, and ``config.toml`` with the same names.
+
+A setting is looked for in the environment, then in ``config.toml`` in the user's configuration
+folder (there without the prefix and in lower case: ``timeout_seconds = 30``), then it has its
+default. The other rooms are given values; only this file reads the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import tomllib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from mlflow_ipfs.content.chunker import Chunker, parse_chunker
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
+from mlflow_ipfs.errors import MlflowIpfsError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_logger = logging.getLogger(__name__)
+
+PREFIX: Final = "MLFLOW_IPFS_"
+APPLICATION: Final = "mlflow-ipfs"
+DEFAULT_ROOT: Final = "mfs://mlflow"
+DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+
+ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
+
+
+class FreezeMode(StrEnum):
+    """What creating a model version does with the model's bytes."""
+
+    REQUIRED = "required"  # a source that can't be read refuses the version
+    BEST_EFFORT = "best_effort"  # it registers the version unfrozen, and tags it so
+    OFF = "off"  # MLflow's own behaviour
+
+
+class VerifyMode(StrEnum):
+    """When a file of the store is hashed again before its path is handed out."""
+
+    CHANGED = "changed"  # when its inode, size or time are not what the index has
+    ALWAYS = "always"
+
+
+def default_store_folder(environ: Mapping[str, str]) -> Path:
+    """``store`` in the folder where this platform keeps an application's data."""
+    return _user_folder(environ, "XDG_DATA_HOME", ".local/share") / "store"
+
+
+def config_file(environ: Mapping[str, str]) -> Path:
+    """``config.toml`` in the folder where this platform keeps an application's configuration."""
+    return _user_folder(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+
+
+def _user_folder(environ: Mapping[str, str], xdg_variable: str, below_home: str) -> Path:
+    if sys.platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / APPLICATION
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support" / APPLICATION
+    named = environ.get(xdg_variable, "")
+    # The XDG specification: a relative path is to be ignored.
+    base = Path(named) if named.startswith("/") else Path.home() / below_home
+    return base / APPLICATION
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user decided. Made by ``Settings.from_environment()``, or by hand.
+
+    Attributes:
+        store: folder of the local store.
+        root: mutable tree below which clients without a server put artifacts.
+        profile: import profile, which decides the CIDs of files and folders.
+        chunker: where files are cut; None: as the profile says.
+        timeout_seconds: the longest wait for a lock of the store, or for a client's next bytes.
+        verify: when a file is hashed again before its path is handed out.
+        view: how a private copy shares bytes with the store.
+        freeze: what creating a model version does with the bytes.
+        version_tags: whether frozen versions are tagged with their CID.
+        import_allow: URI prefixes that a *server* may import models from.
+    """
+
+    store: Path = field(default_factory=lambda: default_store_folder(os.environ))
+    root: MfsPath = field(default_factory=lambda: MfsPath.parse(DEFAULT_ROOT))
+    profile: Profile = UNIXFS_V1_2025
+    chunker: Chunker | None = None
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    verify: VerifyMode = VerifyMode.CHANGED
+    view: ViewMode = "auto"
+    freeze: FreezeMode = FreezeMode.REQUIRED
+    version_tags: bool = True
+    import_allow: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
+        """Read the environment and the user's ``config.toml``.
+
+        Args:
+            environ: the environment; None: this process's.
+            file: another ``config.toml``; it must exist.
+
+        Raises:
+            SettingsError: a setting has no usable value; the message names it and where it stands.
+        """
+        environ = os.environ if environ is None else environ
+        found = _from_file(file or config_file(environ), must_exist=file is not None)
+        found |= _from_variables(environ)
+        values = {name: setting.read() for name, setting in found.items()}
+        values.setdefault("store", default_store_folder(environ))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One setting as it was written, and where."""
+
+    name: str
+    value: Any
+    place: str
+
+    def read(self) -> Any:  # noqa: ANN401 - each setting has a type of its own
+        try:
+            return _READERS[self.name](self.value)
+        except (MlflowIpfsError, ValueError, TypeError) as error:
+            msg = f"{self.place}: {self.value!r} can't be used: {error}"
+            raise SettingsError(msg) from error
+
+
+def _from_variables(environ: Mapping[str, str]) -> dict[str, _Found]:
+    found = {}
+    for variable, value in environ.items():
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or not value:
+            continue
+        if name in _READERS:
+            found[name] = _Found(name, value, variable)
+        else:
+            # Not an error: a newer version of this package may share the environment.
+            _logger.warning("%s is not a setting of this version; settings are %s", variable, _known())
+    return found
+
+
+def _from_file(file: Path, *, must_exist: bool) -> dict[str, _Found]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except FileNotFoundError as error:
+        if not must_exist:
+            return {}
+        msg = f"there is no settings file {str(file)!r}"
+        raise SettingsError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{file} can't be read: {error}"
+        raise SettingsError(msg) from error
+    unknown = sorted(set(table) - set(_READERS))
+    if unknown:
+        msg = f"{file} has {', '.join(unknown)}, which are no settings of this version; settings are {_known()}"
+        raise SettingsError(msg)
+    return {name: _Found(name, value, f"{file}: {name}") for name, value in table.items()}
+
+
+def _known() -> str:
+    return ", ".join(_READERS)
+
+
+def _read_store(value: str) -> Path:
+    scheme, colon, rest = value.partition(":")
+    if scheme == "kubo" and colon:
+        msg = "stores on a Kubo node come with a later version; use local:<folder>"
+        raise SettingsError(msg)
+    if scheme != "local" or not rest:
+        msg = "write local:<folder>"
+        raise SettingsError(msg)
+    return Path(rest).expanduser().absolute()
+
+
+def _read_timeout(value: float | str) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds) or seconds <= 0:
+        msg = "a time limit is a positive number of seconds"
+        raise SettingsError(msg)
+    return seconds
+
+
+def _read_bool(value: bool | str) -> bool:  # noqa: FBT001 - a reader takes what the file or the variable holds
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.lower() not in words:
+        msg = "write true or false"
+        raise SettingsError(msg)
+    return words[value.lower()]
+
+
+def _read_prefixes(value: str | list[str]) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value.lower() not in words:
+            msg = f"write one of {', '.join(words)}"
+            raise SettingsError(msg)
+        return value.lower()
+
+    return read
+
+
+def _word_of(enum: type[StrEnum]) -> Callable[[str], StrEnum]:
+    read = _one_of(tuple(enum))
+    return lambda value: enum(read(value))
+
+
+_READERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "store": _read_store,
+    "root": MfsPath.parse,
+    "profile": profile_named,
+    "chunker": parse_chunker,
+    "timeout_seconds": _read_timeout,
+    "verify": _word_of(VerifyMode),
+    "view": _one_of(("auto", "reflink", "hardlink", "copy")),
+    "freeze": _word_of(FreezeMode),
+    "version_tags": _read_bool,
+    "import_allow": _read_prefixes,
+}

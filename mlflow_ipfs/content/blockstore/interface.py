@@ -1,0 +1,192 @@
+"""What a place that keeps blocks must offer.
+
+``Blockstore`` keeps single blocks. ``Publication`` makes many blocks, and the names that refer
+to them, durable in one step. ``Storage`` is a blockstore with the pins, refs and entries that
+decide what is kept; the local store is one, the memory store another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.entries import Entries, Frozen, MfsEntry
+    from mlflow_ipfs.content.pins import Pin, Pins
+    from mlflow_ipfs.content.refs import Refs
+
+MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that any IPFS node takes (Bitswap's limit)
+MAX_LEAF_BYTES: Final = 1 << 20  # the largest cut that we make; leaves room for wrapping
+
+
+class LeafForm(IntEnum):
+    """How the block of a file's leaf is made from the file's bytes. Stored: never renumber."""
+
+    RAW = 0  # the block is the bytes
+    UNIXFS_FILE = 1  # the block is a dag-pb UnixFS File node around the bytes (CIDv0 profiles)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One leaf of a file: ``length`` bytes of the file at ``offset``, and the CID of the block made from them."""
+
+    cid: CID
+    offset: int
+    length: int
+    form: LeafForm
+
+
+@dataclass(frozen=True, slots=True)
+class GCReport:
+    """What a garbage collection removed, or would remove."""
+
+    kept_blocks: int
+    removed_blocks: int
+    freed_bytes: int
+    dry_run: bool
+
+
+@dataclass(slots=True)
+class Changes:
+    """The names that a publication adds, in the same step as its blocks."""
+
+    pins: list[Pin] = field(default_factory=list)
+    entries: list[MfsEntry] = field(default_factory=list)
+    frozen: list[Frozen] = field(default_factory=list)
+
+
+class BlockReader(Protocol):
+    """The reading half of a blockstore."""
+
+    def get(self, cid: CID) -> bytes:
+        """Return a block, verified against its CID.
+
+        Raises:
+            NotFoundError: the block is not here.
+            IntegrityError: what is here does not hash to the CID.
+        """
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is here, without reading it. Identity CIDs always are."""
+
+
+class Blockstore(BlockReader, Protocol):
+    """Single blocks, keyed by multihash: CIDs that differ only in version or codec share a block."""
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Keep a block. Durable when the call returns.
+
+        Raises:
+            IntegrityError: ``data`` does not hash to ``cid``; nothing was kept.
+            InvalidDataError: it is larger than ``MAX_BLOCK_BYTES``.
+        """
+
+    def put_many(self, blocks: Iterable[tuple[CID, bytes]]) -> None:
+        """Keep many blocks, all or none; otherwise as ``put``."""
+
+    def delete(self, cid: CID) -> bool:
+        """Forget a block, whether or not anything needs it. Returns whether it was here."""
+
+    def multihashes(self) -> Iterator[bytes]:
+        """The multihash of every block, in no order. Raises on trouble, never stops short."""
+
+
+class FileWriter(Protocol):
+    """Takes the bytes of one file, cut into leaves, in order."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes of the file."""
+
+    def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
+        """Name the whole file by its root and say which leaves it consists of.
+
+        The leaves' CIDs were computed from the very buffers given to ``write``; they cover the
+        file without gaps, in order. Blocks above the leaves are put separately.
+        """
+
+    def discard(self) -> None:
+        """Forget what was written. After ``finish`` it does nothing."""
+
+
+class Publication(Protocol):
+    """One publish. What is put becomes durable and readable at ``commit``, or not at all.
+
+    Used as a context manager; leaving it without ``commit`` discards everything. Not for
+    sharing between threads.
+    """
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Add a block whose CID the caller has just computed from ``data``, or verified."""
+
+    def begin_file(self) -> FileWriter:
+        """Start a file that is kept contiguous, so that it can be read without copying."""
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is in the store or in this publication."""
+
+    def commit(self, changes: Changes | None = None) -> int:
+        """Make everything durable and visible, then add the names. Returns how many bytes were new.
+
+        Raises:
+            StoreFullError: the disk is full; nothing was kept.
+            StoreBusyError: the store's lock was not free in time; nothing was kept.
+            NotFoundError: a name in ``changes`` has a root block that is not in the store.
+            ConflictError: an entry would stand under a file, or a file where a folder is.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Storage(Protocol):
+    """A blockstore together with the names that decide what is kept."""
+
+    @property
+    def blocks(self) -> Blockstore: ...
+
+    @property
+    def pins(self) -> Pins: ...
+
+    @property
+    def refs(self) -> Refs: ...
+
+    @property
+    def entries(self) -> Entries: ...
+
+    def publish(self) -> Publication:
+        """Start a publication. Any number may run at once, in any number of processes."""
+
+    def file_path(self, cid: CID) -> Path | None:
+        """A read-only path to the whole, undamaged content of a file, or None if there is no single one.
+
+        Raises:
+            IntegrityError: the content is damaged; the damaged file is set aside.
+        """
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """Place content from ``file_path`` at ``destination``, which may be written to afterwards.
+
+        Shares the bytes where writing to the one can't reach the other, else copies.
+        """
+
+    def make_view_folder(self) -> Path:
+        """A new empty private folder, removed when this process ends."""
+
+    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+        """Drop what no pin, ref, entry or frozen path needs.
+
+        Raises:
+            StoreBusyError: publications were still running when the time limit passed.
+        """
+
+    def close(self) -> None:
+        """Release files and locks. Calling it twice is no error."""

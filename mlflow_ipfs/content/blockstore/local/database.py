@@ -1,0 +1,202 @@
+"""SQLite under our own rules: one writer at a time by our own lock, connections for each thread and process.
+
+Autocheckpoint is off, and every commit and checkpoint happens under ``write.lock``: SQLite before
+3.51.3 can corrupt its log when one connection writes while another checkpoints, and the Pythons
+of today carry older ones (https://sqlite.org/wal.html, "the WAL-reset bug").
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from mlflow_ipfs.content.blockstore.local.faults import database_faults
+from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
+from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
+from mlflow_ipfs.errors import ImmutableError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.blockstore.local.locking import FileLock
+
+CHECKPOINT_BYTES: Final = 4 << 20  # size of the log from which on a commit also moves it into the database
+_IDLE_CONNECTIONS: Final = 8
+
+_of_parents: list[sqlite3.Connection] = []
+"""Connections that a fork brought along. Using or closing one would disturb the parent's."""
+
+
+class Database:
+    """The index of one store: a small pool of connections, none of them ever used by two threads at once.
+
+    Args:
+        layout: where the store is.
+        disk: takes SQLite's commits and checkpoints.
+        write_lock: held for each of them.
+        timeout_seconds: how long to wait for another program that locks the database.
+        read_only: open without ever writing, for a read-only mount.
+    """
+
+    def __init__(
+        self, layout: Layout, disk: Disk, write_lock: FileLock, *, timeout_seconds: float, read_only: bool = False
+    ) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._write_lock = write_lock
+        self._timeout_seconds = timeout_seconds
+        self._read_only = read_only
+        self._idle: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        self._is_closed = False
+        self._pid = os.getpid()
+        forget_in_child(self)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every write is refused."""
+        return self._read_only
+
+    def after_fork_in_child(self) -> None:
+        """Start with no connections."""
+        self._guard = threading.Lock()
+        _of_parents.extend(self._idle)
+        self._idle = []
+        self._pid = os.getpid()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection for single statements; each sees what was committed when it began."""
+        with database_faults(self._layout), self._borrow() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all statements see the same state."""
+        with self.read() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A connection in a transaction that is committed at the end, or rolled back on an error.
+
+        Raises:
+            StoreBusyError: another process was writing for too long.
+            StoreFullError: the disk is full; nothing was changed.
+        """
+        if self._read_only:
+            msg = f"the store {self._layout.folder} is on a read-only mount and cannot be changed"
+            raise ImmutableError(msg)
+        with self._write_lock.exclusive(), database_faults(self._layout), self._borrow() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                self._disk.commit(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.rollback()
+                raise
+            # What is committed stays so; a checkpoint that fails is only put off.
+            with suppress(sqlite3.Error, OSError):
+                self._checkpoint_if_large(connection)
+
+    def _checkpoint_if_large(self, connection: sqlite3.Connection) -> None:
+        if self._layout.log.stat().st_size > CHECKPOINT_BYTES:
+            connection.execute("PRAGMA busy_timeout = 0")  # readers of the log are not waited for
+            try:
+                self._disk.checkpoint(connection)
+            finally:
+                self._set_busy_timeout(connection)
+
+    def checkpoint(self) -> None:
+        """Move the whole log into the database now, as far as readers let it.
+
+        Raises:
+            StoreBusyError: another process was writing for too long.
+        """
+        with self._write_lock.exclusive(), database_faults(self._layout), self._borrow() as connection:
+            self._disk.checkpoint(connection)
+
+    def close(self) -> None:
+        """Close every connection. Reads and writes after it raise ValueError."""
+        with self._guard:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        # With the last connection SQLite empties its log. It does so only if it can lock out every
+        # other connection, so for once our own lock is not needed.
+        for connection in idle:
+            connection.close()
+
+    @contextmanager
+    def _borrow(self) -> Iterator[sqlite3.Connection]:
+        connection = self._take()
+        try:
+            yield connection
+        except sqlite3.Error:
+            connection.close()  # whatever state it is in, nobody meets it again
+            raise
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+
+    def _take(self) -> sqlite3.Connection:
+        with self._guard:
+            if self._is_closed:
+                msg = f"the store {self._layout.folder} is closed"
+                raise ValueError(msg)
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        if self._pid != os.getpid():
+            _of_parents.append(connection)
+            return
+        with self._guard:
+            if not self._is_closed and len(self._idle) < _IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except StoreFullError:
+            # Even a reader needs room for SQLite's shared memory file.
+            if not free_reserve(self._layout, self._disk):
+                raise
+            return self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        # A read-only mount has no writers, which is what SQLite's "immutable" means.
+        query = "mode=ro&immutable=1" if self._read_only else "mode=rw"
+        with database_faults(self._layout):
+            connection = sqlite3.connect(
+                f"file:{quote(str(self._layout.database))}?{query}",
+                uri=True,
+                timeout=self._timeout_seconds,
+                isolation_level=None,  # transactions are begun and ended by hand
+                check_same_thread=False,  # the pool sees to it
+            )
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA wal_autocheckpoint = 0")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _set_busy_timeout(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")

@@ -1,0 +1,182 @@
+"""Everything the local store does to the disk, in one small place.
+
+Each step that matters after a crash or on a full disk is one method here, SQLite's commits and
+checkpoints included, so that a test can fail it, kill the process at it, or record it. Python
+opens every file with O_CLOEXEC (PEP 446).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+SEALED_MODE: Final = 0o444  # of what never changes again
+COPY_MODE: Final = 0o644  # of what a caller may write to
+_FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
+_COPY_BYTES: Final = 1 << 20
+FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Disk:
+    """The disk as it is. Tests derive from it."""
+
+    def create(self, path: Path, mode: int = 0o600) -> int:
+        """Create a file that isn't there yet and return a descriptor to write to it."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+
+    def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> None:
+        """Write all of ``data`` at the descriptor's position."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+    def sync(self, descriptor: int) -> None:
+        """Return when the file's bytes would survive a loss of power."""
+        if sys.platform == "darwin":  # fsync there only reaches the drive's cache
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        """Return when the names in a folder would survive a loss of power."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.sync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def seal(self, descriptor: int) -> os.stat_result:
+        """Make a finished file read-only and return its status."""
+        os.fchmod(descriptor, SEALED_MODE)
+        return os.fstat(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, destination: Path) -> None:
+        """Move a file within the store."""
+        os.rename(source, destination)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; that it is gone already is no error."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a private folder; that it is there already is no error."""
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder with all below it, as far as that is possible."""
+        shutil.rmtree(path, ignore_errors=True)
+
+    def open_to_read(self, path: Path) -> int:
+        """Open a file for ``read_at``."""
+        return os.open(path, os.O_RDONLY)
+
+    def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
+        """Read ``length`` bytes at ``offset``; fewer only where the file ends."""
+        data = os.pread(descriptor, length, offset)
+        while 0 < len(data) < length:
+            more = os.pread(descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def read_piece(self, path: Path, offset: int, length: int) -> bytes:
+        """Read a piece of a file; less where the file ends."""
+        descriptor = self.open_to_read(path)
+        try:
+            return self.read_at(descriptor, offset, length)
+        finally:
+            os.close(descriptor)
+
+    def status(self, path: Path) -> os.stat_result:
+        """What the file system says of a file."""
+        return os.stat(path)
+
+    def write_file(self, path: Path, data: bytes) -> None:
+        """Write a whole small file durably: it is there with all its bytes, or as it was before."""
+        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+        self.remove(draft)
+        descriptor = self.create(draft)
+        try:
+            self.write(descriptor, data)
+            self.sync(descriptor)
+        finally:
+            self.close(descriptor)
+        self.rename(draft, path)
+        self.sync_folder(path.parent)
+
+    def allocate(self, path: Path, size_bytes: int) -> None:
+        """Create a file that really occupies so many bytes."""
+        descriptor = self.create(path)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size_bytes)
+            else:
+                self.write(descriptor, os.urandom(size_bytes))
+        finally:
+            self.close(descriptor)
+
+    def clone(self, source: Path, destination: Path) -> None:
+        """Make a new file that shares its bytes with ``source`` until one of them is written to.
+
+        Raises:
+            OSError: with EOPNOTSUPP or another number where the file system has no reflinks.
+        """
+        if sys.platform != "linux":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(source))
+        with source.open("rb") as original:
+            descriptor = self.create(destination, COPY_MODE)
+            try:
+                fcntl.ioctl(descriptor, _FICLONE, original.fileno())
+            except OSError:
+                self.remove(destination)
+                raise
+            finally:
+                self.close(descriptor)
+
+    def link(self, source: Path, destination: Path) -> None:
+        """Give a file a second name."""
+        os.link(source, destination)
+
+    def copy(self, source: Path, destination: Path) -> None:
+        """Make a new file with the bytes of ``source``, or none at all."""
+        with source.open("rb") as original:
+            descriptor = self.create(destination, COPY_MODE)
+            try:
+                while data := original.read(_COPY_BYTES):
+                    self.write(descriptor, data)
+            except BaseException:
+                self.remove(destination)
+                raise
+            finally:
+                self.close(descriptor)
+
+    def free_bytes(self, path: Path) -> int:
+        """How much an ordinary user may still write to the disk under ``path``."""
+        status = os.statvfs(path)
+        return status.f_bavail * status.f_frsize
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        """Commit SQLite's transaction: the point from which a publication counts as acknowledged."""
+        connection.execute("COMMIT")
+
+    def checkpoint(self, connection: sqlite3.Connection) -> None:
+        """Move SQLite's log into the database file, and empty it if nobody reads from it."""
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -1,0 +1,96 @@
+"""From a draft in ``tmp`` to a durable file in ``files``.
+
+Syncing is started as soon as a file is written and runs on a few threads, so that it overlaps
+with the hashing of the next file; moving waits for it. Every file gets a name that no other
+publication can choose, so a publication that fails may remove its files without asking anybody.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local.index import Stamp
+from mlflow_ipfs.content.cid import multihash_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+
+_SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
+_OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A written file that is not yet durable."""
+
+    path: Path
+    descriptor: int
+
+
+def object_name(root: bytes) -> str:
+    """Where the object of a root goes: its multihash in base32 and a part of its own, sharded by the hash's last byte."""
+    return f"files/{root[-1]:02x}/{multihash_text(root)}.{uuid.uuid4().hex[:12]}"
+
+
+def pack_name() -> str:
+    """Where a pack goes."""
+    name = uuid.uuid4().hex
+    return f"files/{name[:2]}/{name}.car"
+
+
+class Syncer:
+    """Makes the files of one publication durable."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[Stamp]] = deque()
+
+    def start(self, draft: Draft) -> Future[Stamp]:
+        """Sync, seal and close a file in the background; the result is its stamp."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="mlflow-ipfs-sync")
+        if len(self._pending) >= _OPEN_DRAFTS:
+            self._pending.popleft().result()
+        future = self._pool.submit(self._seal, draft)
+        self._pending.append(future)
+        return future
+
+    def _seal(self, draft: Draft) -> Stamp:
+        try:
+            status = self._disk.seal(draft.descriptor)
+            self._disk.sync(draft.descriptor)  # after the mode has changed, so that it is durable too
+            return Stamp.of(status)
+        finally:
+            self._disk.close(draft.descriptor)
+
+    def sync_folders(self, folders: Iterable[Path]) -> None:
+        """Return when the names in all these folders are durable."""
+        unique = sorted(set(folders))
+        if self._pool is None or len(unique) == 1:
+            for folder in unique:
+                self._disk.sync_folder(folder)
+        else:
+            list(self._pool.map(self._disk.sync_folder, unique))
+
+    def close(self) -> None:
+        """Wait for what is running and stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=False)
+            self._pool = None
+        self._pending.clear()
+
+
+def move_into_place(layout: Layout, disk: Disk, draft: Path, name: str) -> Path:
+    """Give a durable draft its place among the store's files. Returns the folder that must be synced."""
+    destination = layout.folder / name
+    disk.rename(draft, destination)
+    return destination.parent

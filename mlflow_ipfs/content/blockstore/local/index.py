@@ -1,0 +1,205 @@
+"""The rows of places and blocks: what is where."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+
+if TYPE_CHECKING:
+    import os
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+
+OBJECT: Final = "object"
+PACK: Final = "pack"
+_LOOKUP: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """Where a block is.
+
+    Attributes:
+        data: its bytes if it is inline.
+        place_name: else the file that holds it, below the store's folder.
+        place_id: and that file's row.
+        offset: where its bytes begin there.
+        length: how many there are.
+        form: how the block is made from them.
+    """
+
+    data: bytes | None
+    place_name: str | None
+    place_id: int | None
+    offset: int
+    length: int
+    form: LeafForm
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file. While it stays the same, the file is taken to be unchanged."""
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp in a file's status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRow:
+    """A file of the store as the index has it."""
+
+    id: int
+    name: str
+    stamp: Stamp
+    is_damaged: bool
+
+
+class NewBlock(NamedTuple):
+    """A row to be; the place is known only when the row is written. A tuple, because there are many."""
+
+    multihash: bytes
+    data: bytes | None
+    offset: int
+    length: int
+    form: int
+
+
+def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | None:
+    """Look a block up."""
+    row = connection.execute(
+        "SELECT b.data, p.name, b.place, b.offset, b.length, b.form"
+        " FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash = ?",
+        (multihash,),
+    ).fetchone()
+    return None if row is None else BlockRow(*row[:5], LeafForm(row[5]))
+
+
+def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
+    """Tell whether a block has a row."""
+    row = connection.execute("SELECT 1 FROM block WHERE multihash = ?", (multihash,)).fetchone()
+    return row is not None
+
+
+def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
+    """Those of the blocks that have a row, and no known damage."""
+    return _select_among(
+        connection,
+        "SELECT b.multihash FROM block b LEFT JOIN place p ON p.id = b.place"
+        " WHERE coalesce(p.damaged, 0) = 0 AND b.multihash",
+        multihashes,
+    )
+
+
+def all_known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
+    """Those of the blocks that have a row."""
+    return _select_among(connection, "SELECT multihash FROM block WHERE multihash", multihashes)
+
+
+def places_among(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
+    """Those of the files that have a row."""
+    return _select_among(connection, "SELECT name FROM place WHERE name", names)
+
+
+_Value = TypeVar("_Value", bytes, str)
+
+
+def _select_among(connection: sqlite3.Connection, query: str, values: Iterable[_Value]) -> set[_Value]:
+    """Ask about many values, with one statement for every few hundred."""
+    found: set[_Value] = set()
+    rest = iter(values)
+    while batch := list(islice(rest, _LOOKUP)):
+        rows = connection.execute(f"{query} IN ({','.join('?' * len(batch))})", batch)
+        found.update(row[0] for row in rows.fetchall())
+    return found
+
+
+def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
+    """The object whose file has that root."""
+    row = connection.execute(
+        "SELECT id, name, inode, size, mtime_ns, damaged FROM place WHERE root = ?", (root,)
+    ).fetchone()
+    return None if row is None else PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]))
+
+
+def insert_place(
+    connection: sqlite3.Connection, kind: str, name: str, stamp: Stamp, root: bytes | None = None
+) -> int:
+    """Add a file. Returns its id."""
+    cursor = connection.execute(
+        "INSERT INTO place (kind, name, root, size, inode, mtime_ns, last_used) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (kind, name, root, stamp.size_bytes, stamp.inode, stamp.mtime_ns, int(time.time())),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def insert_blocks(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock]) -> int:
+    """Add small blocks; one that is there stays where it is, unless it is in a damaged file.
+
+    Returns:
+        How many rows were written.
+    """
+    return _insert(
+        connection, place_id, blocks, "EXISTS (SELECT 1 FROM place WHERE id = block.place AND damaged = 1)"
+    )
+
+
+def insert_leaves(connection: sqlite3.Connection, place_id: int, leaves: Iterable[NewBlock]) -> int:
+    """Add the leaves of an object; one that lies in another sound object stays there, else it moves here.
+
+    Moving matters: leaves of an object always have the length of their piece of the file.
+    """
+    return _insert(
+        connection,
+        place_id,
+        leaves,
+        "NOT EXISTS (SELECT 1 FROM place WHERE id = block.place AND root IS NOT NULL AND damaged = 0)",
+    )
+
+
+def _insert(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock], moves_if: str) -> int:
+    cursor = connection.executemany(
+        "INSERT INTO block (multihash, data, offset, length, form, place)"  # noqa: S608 - two fixed conditions
+        f" VALUES (?, ?, ?, ?, ?, {'NULL' if place_id is None else int(place_id)})"
+        " ON CONFLICT (multihash) DO UPDATE SET data = excluded.data, offset = excluded.offset,"
+        f" length = excluded.length, form = excluded.form, place = excluded.place WHERE {moves_if}",
+        blocks,
+    )
+    return cursor.rowcount
+
+
+def restamp(connection: sqlite3.Connection, place_id: int, stamp: Stamp) -> None:
+    """Note that a file was found whole, with a new stamp."""
+    connection.execute(
+        "UPDATE place SET inode = ?, mtime_ns = ?, damaged = 0 WHERE id = ?", (stamp.inode, stamp.mtime_ns, place_id)
+    )
+
+
+def mark_damaged(connection: sqlite3.Connection, place_id: int) -> None:
+    """Let the file's blocks count as absent for dedupe, so that adding them again heals them."""
+    connection.execute("UPDATE place SET damaged = 1 WHERE id = ?", (place_id,))
+
+
+def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:
+    """Note that a damaged object is no longer the file of its root, and where it lies now."""
+    connection.execute("UPDATE place SET damaged = 1, root = NULL, name = ? WHERE id = ?", (name, place_id))
+
+
+def iterate_multihashes(connection: sqlite3.Connection, page: int) -> Iterator[list[bytes]]:
+    """Every multihash, in pages: no statement stays open between them."""
+    last = 0
+    while rows := connection.execute(
+        "SELECT id, multihash FROM block WHERE id > ? ORDER BY id LIMIT ?", (last, page)
+    ).fetchall():
+        last = rows[-1][0]
+        yield [row[1] for row in rows]

@@ -1,0 +1,189 @@
+"""Where things lie in a store's folder, and how the folder is made and recognised."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow_ipfs.content.blockstore.local import mounts
+from mlflow_ipfs.errors import StoreFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+FORMAT: Final = 1
+SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one store.
+
+    ::
+
+        format.json   store.db (+ -wal, -shm: SQLite's)   reserve
+        files/00..ff  immutable files: objects and packs
+        tmp/<session>/  views/<session>/  sessions/<uuid>
+        write.lock  gc.lock  outbox.lock  quarantine/  backup/
+    """
+
+    folder: Path
+
+    @property
+    def format_file(self) -> Path:
+        """Says which versions of the program may open the store; written last of all."""
+        return self.folder / "format.json"
+
+    @property
+    def database(self) -> Path:
+        """The only truth about what exists."""
+        return self.folder / "store.db"
+
+    @property
+    def log(self) -> Path:
+        """SQLite's write-ahead log."""
+        return self.folder / "store.db-wal"
+
+    @property
+    def reserve(self) -> Path:
+        """Room that is freed when the disk is full."""
+        return self.folder / "reserve"
+
+    @property
+    def files(self) -> Path:
+        """Parent of the folders ``00`` to ``ff`` with the immutable files."""
+        return self.folder / "files"
+
+    @property
+    def tmp(self) -> Path:
+        """Drafts, in one folder for each session."""
+        return self.folder / "tmp"
+
+    @property
+    def views(self) -> Path:
+        """Private trees that callers may write into, in one folder for each session."""
+        return self.folder / "views"
+
+    @property
+    def sessions(self) -> Path:
+        """One locked file for each session."""
+        return self.folder / "sessions"
+
+    @property
+    def quarantine(self) -> Path:
+        """Damaged objects."""
+        return self.folder / "quarantine"
+
+    @property
+    def backup(self) -> Path:
+        """Copies of ``store.db``."""
+        return self.folder / "backup"
+
+    @property
+    def write_lock(self) -> Path:
+        """Held for every commit and checkpoint of SQLite, and while the store is made."""
+        return self.folder / "write.lock"
+
+    @property
+    def gc_lock(self) -> Path:
+        """Shared by publications, held alone by gc."""
+        return self.folder / "gc.lock"
+
+    @property
+    def outbox_lock(self) -> Path:
+        """Held by the one process that sends what waits in the outbox."""
+        return self.folder / "outbox.lock"
+
+    def make_folders(self, disk: Disk) -> None:
+        """Make what isn't there yet, durably, except the database and ``format.json``."""
+        folders = [self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup]
+        for folder in folders + [self.files / shard for shard in SHARDS]:
+            disk.make_folder(folder)
+        for lock in (self.gc_lock, self.outbox_lock):
+            make_lock_file(lock)
+        disk.sync_folder(self.files)
+        disk.sync_folder(self.folder)
+
+
+def make_lock_file(path: Path) -> None:
+    """Make an empty file unless it is there."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def check_platform(folder: Path) -> None:
+    """Refuse systems and file systems on which the store would lose data silently.
+
+    Args:
+        folder: the existing folder that holds, or will hold, the store; resolved.
+
+    Raises:
+        StoreFormatError: Windows, or a network file system.
+    """
+    if sys.platform == "win32":
+        msg = "a local store needs flock and POSIX files, which Windows does not have: use it under WSL2"
+        raise StoreFormatError(msg)
+    kind = mounts.file_system_type(folder)
+    if kind is not None and mounts.is_network_file_system(kind):
+        msg = (
+            f"{folder} is on a network file system ({kind}), where locks and SQLite's log fail silently. "
+            "Use a folder on a disk of this machine (MLFLOW_IPFS_STORE), and share it between machines through "
+            "an MLflow server"
+        )
+        raise StoreFormatError(msg)
+
+
+def is_store(layout: Layout) -> bool:
+    """Tell whether the folder holds a store that was made to the end."""
+    return layout.format_file.exists()
+
+
+def check_may_create(layout: Layout) -> None:
+    """Refuse a folder that holds something else. One whose making was interrupted may be made again.
+
+    Raises:
+        StoreFormatError: it does.
+    """
+    if not layout.write_lock.exists() and any(layout.folder.iterdir()):
+        msg = f"{layout.folder} is not a store and not empty: name an empty or a new folder"
+        raise StoreFormatError(msg)
+
+
+def write_format(layout: Layout, disk: Disk, store_id: str) -> None:
+    """Declare the store made."""
+    fields = {"format": FORMAT, "min_reader": FORMAT, "min_writer": FORMAT, "store_id": store_id}
+    disk.write_file(layout.format_file, (json.dumps(fields, indent=2) + "\n").encode())
+
+
+def new_store_id() -> str:
+    """An id that no other store has."""
+    return str(uuid.uuid4())
+
+
+def read_format(layout: Layout) -> str:
+    """Check that this version may open the store.
+
+    Returns:
+        The store's id.
+
+    Raises:
+        StoreFormatError: it may not, or ``format.json`` is unreadable.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(layout.format_file.read_bytes())
+        needed, store_id = max(int(fields["min_reader"]), int(fields["min_writer"])), str(fields["store_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{layout.format_file} does not describe a store ({error!r})"
+        raise StoreFormatError(msg) from error
+    if needed > FORMAT:
+        msg = (
+            f"the store {layout.folder} has format {fields.get('format')} and needs a program that knows format {needed}; "
+            f"this one knows {FORMAT}: upgrade mlflow-ipfs"
+        )
+        raise StoreFormatError(msg)
+    return store_id

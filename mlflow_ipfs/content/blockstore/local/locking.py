@@ -1,0 +1,144 @@
+"""Locks between processes: ``flock`` with a limit on the wait, and a name for who is in the way.
+
+A lock dies with the process that holds it. Each holder has its own open file, so threads of one
+process exclude each other too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
+from mlflow_ipfs.errors import StoreBusyError
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FIRST_PAUSE_SECONDS: Final = 0.0005
+_LONGEST_PAUSE_SECONDS: Final = 0.05
+
+
+def try_flock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file if that is possible at once."""
+    if sys.platform == "win32":
+        msg = "the local store needs flock, which Windows does not have"
+        raise OSError(msg)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class HeldLock:
+    """A lock that is held until ``release``."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+        forget_in_child(self)
+
+    def release(self) -> None:
+        """Let go. Calling it twice is no error."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def after_fork_in_child(self) -> None:
+        """Close the child's copy: with it open the lock would outlive the parent's release."""
+        self.release()
+
+
+class FileLock:
+    """A lock file. Reentrant for nobody.
+
+    Args:
+        path: the file, which must exist.
+        timeout_seconds: how long to wait for the lock.
+        purpose: what the holder of the lock does, for the message of ``StoreBusyError``.
+    """
+
+    def __init__(self, path: Path, *, timeout_seconds: float, purpose: str) -> None:
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+        self._purpose = purpose
+        self._turn = threading.Lock()  # threads queue here instead of polling
+        forget_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """A thread of the parent may have had its turn at the moment of the fork."""
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone for the length of a ``with``.
+
+        Raises:
+            StoreBusyError: it was not free in time.
+        """
+        deadline = time.monotonic() + self._timeout_seconds
+        turn = self._turn
+        if not turn.acquire(timeout=self._timeout_seconds):
+            raise self._busy()
+        try:
+            held = self._acquire(deadline, shared=False)
+            try:
+                yield
+            finally:
+                held.release()
+        finally:
+            turn.release()
+
+    def acquire_shared(self) -> HeldLock:
+        """Hold the lock together with others, until the result is released.
+
+        Raises:
+            StoreBusyError: somebody held it alone for too long.
+        """
+        return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
+
+    def _acquire(self, deadline: float, *, shared: bool) -> HeldLock:
+        descriptor = os.open(self._path, os.O_RDWR)
+        try:
+            self._wait(descriptor, deadline, shared=shared)
+            _write_pid(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return HeldLock(descriptor)
+
+    def _wait(self, descriptor: int, deadline: float, *, shared: bool) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not try_flock(descriptor, shared=shared):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._busy()
+            time.sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _busy(self) -> StoreBusyError:
+        try:
+            holder = int(self._path.read_text() or "0")
+        except (OSError, ValueError):
+            holder = 0
+        who = f"process {holder}" if holder else "another process"
+        msg = (
+            f"{self._path} was not free within {self._timeout_seconds:g} s: {who} (the last to take it) {self._purpose}. "
+            "Wait for it or end it, and try again"
+        )
+        return StoreBusyError(msg)
+
+
+def _write_pid(descriptor: int) -> None:
+    """Say who holds the lock. Only a help for people: a full disk must not stand in the way."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)

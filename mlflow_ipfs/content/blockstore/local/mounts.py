@@ -1,0 +1,46 @@
+"""Which file system a folder is on: locks and SQLite's log fail silently on network file systems."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+MOUNT_TABLE: Final = Path("/proc/self/mountinfo")  # Linux; proc_pid_mountinfo(5)
+
+_NETWORK_TYPES: Final = frozenset({
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "fuseblk", "glusterfs", "gpfs", "lustre",
+    "ncpfs", "nfs", "nfs4", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "virtiofs",
+})  # fmt: skip
+
+
+def file_system_type(folder: Path, mount_table: Path = MOUNT_TABLE) -> str | None:
+    """Name of the file system that holds ``folder``, or None where the system doesn't tell.
+
+    Args:
+        folder: an existing folder, resolved.
+        mount_table: the list of mounts in the format of ``/proc/self/mountinfo``.
+    """
+    try:
+        lines = mount_table.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    best: tuple[int, str] | None = None
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount_point = Path(_unescape(fields.split(" ")[4]))
+        if folder.is_relative_to(mount_point):
+            depth = len(mount_point.parts)
+            if best is None or depth >= best[0]:  # of two on the same folder the later one is on top
+                best = depth, rest.split(" ")[0]
+    return best[1] if best else None
+
+
+def is_network_file_system(type_name: str) -> bool:
+    """Tell whether locks, or shared memory between processes, can't be relied on there."""
+    return type_name in _NETWORK_TYPES or type_name.startswith("fuse.")
+
+
+def _unescape(text: str) -> str:
+    """Space, tab, newline and backslash stand as octal numbers in the table."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,135 @@
+"""Is an object still the file that its root names? By its stamp, or by hashing it leaf by leaf."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
+from mlflow_ipfs.content.cid import DAG_PB
+from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+
+class ObjectChecker:
+    """Finds the object of a file, and sets it aside when it is damaged.
+
+    Args:
+        parts: the store.
+        reader: reads the nodes above the leaves.
+        verify_always: hash the object each time, whatever its stamp says.
+    """
+
+    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
+        self._parts = parts
+        self._reader = reader
+        self._verify_always = verify_always
+
+    def file_path(self, cid: CID) -> Path | None:
+        """See ``Storage.file_path``."""
+        for _ in range(2):  # once more if a gc or another reader came between the row and the file
+            place = self._find(cid)
+            if place is None:
+                return None
+            path = self._parts.layout.folder / place.name
+            with suppress(FileNotFoundError):
+                return path if self._is_sound(cid, path, place) else None
+        raise self._set_aside(cid, place, "is missing")
+
+    def _find(self, cid: CID) -> PlaceRow | None:
+        with self._parts.database.read() as connection:
+            return index.find_object(connection, cid.multihash)
+
+    def _is_sound(self, cid: CID, path: Path, place: PlaceRow) -> bool:
+        """Whether the object is whole; False if the store lacks the nodes to tell."""
+        stamp = Stamp.of(self._parts.disk.status(path))
+        is_as_known = stamp == place.stamp and not place.is_damaged
+        if is_as_known and not self._verify_always:
+            return True
+        if stamp.size_bytes != place.stamp.size_bytes:
+            raise self._set_aside(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
+        try:
+            damaged = self._find_damage(cid, path, stamp.size_bytes)
+        except NotFoundError:
+            return False
+        if damaged is not None:
+            raise self._set_aside(cid, place, f"is damaged in its leaf {damaged}")
+        if not is_as_known:
+            # Not being able to note it only means that the next reader hashes again.
+            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+                index.restamp(connection, place.id, stamp)
+        return True
+
+    def _find_damage(self, cid: CID, path: Path, size_bytes: int) -> CID | None:
+        """Hash the whole file. Returns the first leaf that is not as its CID says."""
+        disk = self._parts.disk
+        descriptor = disk.open_to_read(path)
+        try:
+            offset = 0
+            for leaf, length, form in self._leaves(cid, size_bytes):
+                piece = disk.read_at(descriptor, offset, length)
+                if not leaf.matches(encode_leaf(piece) if form is LeafForm.UNIXFS_FILE else piece):
+                    return leaf
+                offset += length
+            return None if offset == size_bytes else cid
+        finally:
+            disk.close(descriptor)
+
+    def _leaves(self, root: CID, size_bytes: int) -> Iterator[tuple[CID, int, LeafForm]]:
+        """The leaves of a file in order, each with its length, from the nodes above them."""
+        stack = [(root, size_bytes)]
+        while stack:
+            cid, length = stack.pop()
+            form = self._leaf_form(cid)
+            if form is not None:
+                yield cid, length, form
+                continue
+            node = read_unixfs(self._reader, cid)
+            if node.data.data or not node.data.is_file:
+                msg = f"the node {cid} of the file {root} holds bytes of its own, so it has no object"
+                raise InvalidDataError(msg)
+            children = [link.cid for link in node.links]
+            stack.extend(reversed(list(zip(children, node.data.block_sizes, strict=True))))
+
+    def _leaf_form(self, cid: CID) -> LeafForm | None:
+        """How a leaf is made from the file's bytes; None for a node above leaves."""
+        if cid.codec != DAG_PB:
+            return LeafForm.RAW
+        with self._parts.database.read() as connection:
+            row = index.find_block(connection, cid.multihash)
+        if row is None:
+            msg = f"the block {cid} is not in the store"
+            raise NotFoundError(msg)
+        return LeafForm.UNIXFS_FILE if row.form is LeafForm.UNIXFS_FILE else None
+
+    def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
+        """Move a damaged object out of the way. Its undamaged blocks can still be read there."""
+        layout, disk = self._parts.layout, self._parts.disk
+        path, name = layout.folder / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
+        advice = "Add the content again to heal it"
+        try:
+            with self._parts.database.write() as connection:
+                current = index.find_object(connection, cid.multihash)
+                if current is not None and current.name == place.name:  # else somebody was faster
+                    index.set_aside(connection, place.id, name)
+                    with suppress(FileNotFoundError):
+                        disk.rename(path, layout.folder / name)
+                        disk.sync_folder(layout.quarantine)
+            advice = f"It was moved to {layout.quarantine}. {advice}"
+        except (MlflowIpfsError, OSError) as error:
+            if not isinstance(error, ImmutableError):
+                advice = f"It could not be moved to {layout.quarantine} ({error}). {advice}"
+        msg = f"the file of {cid}, {path}, {what}. {advice}"
+        return IntegrityError(msg)

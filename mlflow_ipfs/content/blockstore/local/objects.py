@@ -1,0 +1,85 @@
+"""Objects: the bytes of one file, contiguous, so that they can be read without copying."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES
+from mlflow_ipfs.content.blockstore.local.drafts import Draft
+from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.index import NewBlock
+from mlflow_ipfs.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import Leaf
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.cid import CID
+
+
+class ObjectWriter:
+    """Takes the bytes of one file.
+
+    Args:
+        disk: where to.
+        draft: path of the new file.
+        folder: the store's folder, for error messages.
+        on_finish: takes the root's multihash, the leaves' rows, the size and the draft.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        draft: Path,
+        folder: Path,
+        on_finish: Callable[[bytes, list[NewBlock], int, Draft], None],
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._on_finish = on_finish
+        self._size_bytes = 0
+        self._draft: Draft | None = Draft(draft, disk.create(draft))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes of the file."""
+        draft = self._open_draft()
+        with disk_faults(self._folder):
+            self._disk.write(draft.descriptor, data)
+        self._size_bytes += len(data)
+
+    def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
+        """Name the file by its root.
+
+        Raises:
+            InvalidDataError: the leaves don't cover what was written, piece by piece.
+        """
+        draft = self._open_draft()
+        rows: list[NewBlock] = []
+        end = 0
+        for leaf in leaves:
+            if leaf.offset != end or leaf.length > MAX_LEAF_BYTES:
+                msg = f"a leaf of {leaf.length} bytes of {root} starts at {leaf.offset}, the one before it ends at {end}"
+                raise InvalidDataError(msg)
+            end += leaf.length
+            if leaf.cid.identity_data is None:
+                rows.append(NewBlock(leaf.cid.multihash, None, leaf.offset, leaf.length, int(leaf.form)))
+        if end != self._size_bytes:
+            msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
+            raise InvalidDataError(msg)
+        self._draft = None
+        self._on_finish(root.multihash, rows, end, draft)
+
+    def discard(self) -> None:
+        """Forget what was written. After ``finish`` it does nothing."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._disk.close(draft.descriptor)
+            self._disk.remove(draft.path)
+
+    def _open_draft(self) -> Draft:
+        if self._draft is None:
+            msg = "the file is finished or discarded"
+            raise ValueError(msg)
+        return self._draft

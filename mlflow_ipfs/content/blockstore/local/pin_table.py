@@ -1,0 +1,140 @@
+"""Pins and refs of a local store."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.refs import Ref
+from mlflow_ipfs.errors import ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+
+
+@contextmanager
+def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
+    """A transaction that gives content a name. While it waits and runs, no gc can take the content away.
+
+    Raises:
+        NotFoundError: the root block is not in the store.
+    """
+    no_gc = parts.gc_lock.acquire_shared()
+    try:
+        with parts.database.write() as connection:
+            if cid.identity_data is None and not index.is_known(connection, cid.multihash):
+                msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
+                raise NotFoundError(msg)
+            yield connection
+    finally:
+        no_gc.release()
+
+
+def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:
+    """Write a pin's row."""
+    connection.execute(
+        "INSERT INTO pin (owner, cid, state) VALUES (?, ?, ?) ON CONFLICT (owner, cid) DO UPDATE SET state = excluded.state",
+        (pin.owner, bytes(pin.cid), pin.state.value),
+    )
+
+
+class LocalPins:
+    """The pins of a local store. See ``Pins``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def add(self, pin: Pin) -> None:
+        """Add a pin, or set its state."""
+        with naming(self._parts, pin.cid) as connection:
+            put_pin(connection, pin)
+
+    def replace(self, old: Pin, new: Pin) -> None:
+        """Swap one pin for another in one step."""
+        with naming(self._parts, new.cid) as connection:
+            gone = connection.execute(
+                "DELETE FROM pin WHERE owner = ? AND cid = ? AND state = ?",
+                (old.owner, bytes(old.cid), old.state.value),
+            )
+            if not gone.rowcount:
+                msg = f"there is no {old.state.value} pin of {old.cid} by {old.owner!r}"
+                raise NotFoundError(msg)
+            put_pin(connection, new)
+
+    def remove(self, cid: CID, owner: str = USER) -> bool:
+        """Drop one owner's pin."""
+        with self._parts.database.write() as connection:
+            gone = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
+        return bool(gone.rowcount)
+
+    def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
+        """Pins in order of owner."""
+        with self._parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT owner, cid, state FROM pin WHERE owner >= ? AND substr(owner, 1, ?) = ?"
+                " AND cid = coalesce(?, cid) ORDER BY owner, cid",
+                (owner_prefix, len(owner_prefix), owner_prefix, None if cid is None else bytes(cid)),
+            ).fetchall()
+        return (Pin(owner, CID.from_bytes(body), PinState(state)) for owner, body, state in rows)
+
+
+class LocalRefs:
+    """The refs of a local store. See ``Refs``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def get(self, name: str) -> Ref:
+        """Read a ref."""
+        with self._parts.database.read() as connection:
+            ref = _find_ref(connection, name)
+        if ref is None:
+            msg = f"there is no ref {name!r}"
+            raise NotFoundError(msg)
+        return ref
+
+    def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
+        """Point a ref at a CID, if nobody was faster."""
+        ref = Ref(name, cid, expected_version + 1)
+        with naming(self._parts, cid) as connection:
+            _check_version(connection, name, expected_version)
+            connection.execute(
+                "INSERT INTO ref (name, cid, version) VALUES (?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET cid = excluded.cid, version = excluded.version",
+                (name, bytes(cid), ref.version),
+            )
+        return ref
+
+    def delete(self, name: str, *, expected_version: int) -> None:
+        """Remove a ref, if nobody changed it."""
+        with self._parts.database.write() as connection:
+            _check_version(connection, name, expected_version)
+            connection.execute("DELETE FROM ref WHERE name = ?", (name,))
+
+    def list(self, prefix: str = "") -> Iterator[Ref]:
+        """Refs in order of name."""
+        with self._parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT name, cid, version FROM ref WHERE name >= ? AND substr(name, 1, ?) = ? ORDER BY name",
+                (prefix, len(prefix), prefix),
+            ).fetchall()
+        return (Ref(name, CID.from_bytes(body), version) for name, body, version in rows)
+
+
+def _find_ref(connection: sqlite3.Connection, name: str) -> Ref | None:
+    row = connection.execute("SELECT cid, version FROM ref WHERE name = ?", (name,)).fetchone()
+    return None if row is None else Ref(name, CID.from_bytes(row[0]), row[1])
+
+
+def _check_version(connection: sqlite3.Connection, name: str, expected: int) -> None:
+    ref = _find_ref(connection, name)
+    version = ref.version if ref else 0
+    if version != expected:
+        msg = f"the ref {name!r} has version {version}, not {expected}: somebody changed it first; read it again"
+        raise ConflictError(msg)

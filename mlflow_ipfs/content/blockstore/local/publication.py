@@ -1,0 +1,237 @@
+"""Publishing: drafts, then durable files, then rows, then names.
+
+A committed row implies durable bytes; bytes without a row are garbage that nobody reads. Until
+the publication ends it shares ``gc.lock``, so what it found in the store stays there.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer, move_into_place, object_name, pack_name
+from mlflow_ipfs.content.blockstore.local.entry_table import put_entries, put_frozen
+from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.objects import ObjectWriter
+from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
+from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
+from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
+from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError, StoreFormatError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.blockstore.interface import FileWriter
+    from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
+    from mlflow_ipfs.content.blockstore.local.locking import HeldLock
+    from mlflow_ipfs.content.blockstore.local.packs import PackWriter
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A file whose bytes are being made durable."""
+
+    draft: Path
+    stamp: Future[Stamp]
+    kind: str
+    root: bytes | None
+    rows: list[NewBlock]
+
+
+class LocalPublication:
+    """One publish into a local store. See ``Publication``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._pid = os.getpid()
+        self._no_gc: HeldLock | None = parts.gc_lock.acquire_shared()
+        self._seen: set[bytes] = set()
+        self._roots: set[bytes] = set()
+        self._new_bytes = 0
+        self._small = SmallBlocks(parts.database, parts.disk, parts.session.draft, self._take_pack)
+        self._writers: list[ObjectWriter] = []
+        self._syncer = Syncer(parts.disk)
+        self._waiting: list[_Waiting] = []
+        self._files: list[NewFile] = []  # durable and in their place, not yet in the index
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child unwinds its copy of the stack; the publication is the parent's
+        if self._is_open:
+            self._discard()
+        if self._no_gc is not None:
+            self._no_gc.release()
+            self._no_gc = None
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Add a block whose CID the caller has just computed from ``data``, or verified."""
+        self._check_open()
+        if len(data) > MAX_BLOCK_BYTES:
+            msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes take"
+            raise InvalidDataError(msg)
+        if cid.identity_data is None and cid.multihash not in self._seen:
+            self._seen.add(cid.multihash)
+            with disk_faults(self._parts.layout.folder):
+                self._small.put(cid, bytes(data))
+
+    def begin_file(self) -> FileWriter:
+        """Start a file that is kept contiguous."""
+        self._check_open()
+        parts = self._parts
+        with disk_faults(parts.layout.folder):
+            writer = ObjectWriter(parts.disk, parts.session.draft(), parts.layout.folder, self._take_object)
+        self._writers.append(writer)
+        return writer
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is in the store, undamaged as far as known, or in this publication."""
+        self._check_open()
+        if cid.identity_data is not None or cid.multihash in self._seen:
+            return True
+        with self._parts.database.read() as connection:
+            return bool(index.known_among(connection, [cid.multihash]))
+
+    def commit(self, changes: Changes | None = None) -> int:
+        """Make everything durable and visible, then add the names. Returns how many bytes were new."""
+        self._check_open()
+        changes = changes or Changes()
+        self._check_roots(changes)
+        try:
+            with disk_faults(self._parts.layout.folder):
+                inline = self._small.finish()
+                self._move_files()
+                superfluous = self._write_rows(inline, changes)
+        except BaseException as error:
+            self._discard(outcome_is_known=not isinstance(error, StoreFormatError))
+            raise
+        self._end()
+        for file in superfluous:
+            self._parts.disk.remove(self._parts.layout.folder / file.name)
+            self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
+        return self._new_bytes + sum(block.length for block in inline)
+
+    def _check_open(self) -> None:
+        if not self._is_open or self._pid != os.getpid():
+            msg = "this publication has ended"
+            raise ValueError(msg)
+
+    def _check_roots(self, changes: Changes) -> None:
+        """Whatever gets a name must be here. No gc can take it away before the commit."""
+        cids = [item.cid for item in (*changes.pins, *changes.entries, *changes.frozen)]
+        wanted = {cid.multihash: cid for cid in cids if cid.identity_data is None and cid.multihash not in self._seen}
+        if not wanted:
+            return
+        with self._parts.database.read() as connection:
+            missing = wanted.keys() - index.all_known_among(connection, wanted)
+        if missing:
+            msg = f"{wanted[min(missing)]} is not in the store, so nothing can be made to refer to it; nothing was kept"
+            raise NotFoundError(msg)
+
+    def _take_pack(self, pack: PackWriter) -> None:
+        self._new_bytes += pack.block_bytes
+        self._wait_for(pack.finish(), index.PACK, None, pack.rows)
+
+    def _take_object(self, root: bytes, rows: list[NewBlock], size_bytes: int, draft: Draft) -> None:
+        """A finished file: kept unless the store, or this publication, has it."""
+        is_new = root not in self._roots
+        self._roots.add(root)
+        self._seen.update(row.multihash for row in rows)
+        place_id = None
+        if is_new:
+            place_id = self._find_object(root, rows)
+        if is_new and place_id is None:
+            self._new_bytes += size_bytes
+            self._wait_for(draft, index.OBJECT, root, rows)
+        else:
+            self._parts.disk.close(draft.descriptor)
+            self._parts.disk.remove(draft.path)
+
+    def _find_object(self, root: bytes, rows: list[NewBlock]) -> int | None:
+        """The sound object of that root, if every leaf is in the index too."""
+        parts = self._parts
+        with parts.database.read() as connection:
+            place_id = find_sound_object(connection, parts.layout, parts.disk, root)
+            wanted = {row.multihash for row in rows}
+            if place_id is not None and len(index.known_among(connection, wanted)) == len(wanted):
+                return place_id
+        return None
+
+    def _wait_for(self, draft: Draft, kind: str, root: bytes | None, rows: list[NewBlock]) -> None:
+        self._waiting.append(_Waiting(draft.path, self._syncer.start(draft), kind, root, rows))
+
+    def _move_files(self) -> None:
+        """Give every file its place, once its bytes are durable."""
+        folders: list[Path] = []
+        while self._waiting:
+            waiting = self._waiting[0]
+            name = object_name(waiting.root) if waiting.root is not None else pack_name()
+            file = NewFile(waiting.kind, name, waiting.root, waiting.rows, waiting.stamp.result())
+            self._files.append(file)
+            folders.append(move_into_place(self._parts.layout, self._parts.disk, waiting.draft, name))
+            self._waiting.pop(0)
+        self._syncer.sync_folders(folders)
+        self._syncer.close()
+
+    def _write_rows(self, inline: list[NewBlock], changes: Changes) -> list[NewFile]:
+        database, rows = self._parts.database, RowWriter(self._parts.layout, self._parts.disk)
+        *earlier, last = batches(self._files)
+        for batch in earlier:
+            with database.write() as connection:
+                rows.write(connection, batch)
+        with database.write() as connection:
+            rows.write(connection, last)
+            rows.drop_unused_packs(connection, self._files)
+            index.insert_blocks(connection, None, inline)
+            _write_names(connection, changes)
+        return rows.superfluous
+
+    def _discard(self, *, outcome_is_known: bool = True) -> None:
+        """Remove every file of this publication that nothing refers to."""
+        disk = self._parts.disk
+        for writer in self._writers:
+            writer.discard()
+        self._small.discard()
+        self._syncer.close()
+        for waiting in self._waiting:
+            disk.remove(waiting.draft)
+        if outcome_is_known and self._files:
+            self._remove_files()
+        self._end()
+
+    def _remove_files(self) -> None:
+        """Remove moved files that have no row. An earlier batch may have given some of them one."""
+        try:
+            with self._parts.database.read() as connection:
+                referenced = index.places_among(connection, [file.name for file in self._files])
+        except MlflowIpfsError:
+            return  # gc will find them
+        for file in self._files:
+            if file.name not in referenced:
+                self._parts.disk.remove(self._parts.layout.folder / file.name)
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._writers.clear()
+        self._seen.clear()
+
+
+def _write_names(connection: sqlite3.Connection, changes: Changes) -> None:
+    for pin in changes.pins:
+        put_pin(connection, pin)
+    for frozen in changes.frozen:
+        put_frozen(connection, frozen)
+    put_entries(connection, changes.entries)

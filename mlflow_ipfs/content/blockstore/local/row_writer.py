@@ -1,0 +1,117 @@
+"""Rows of a publication, written in transactions of limited length: the names and the roots come last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+
+ROWS_PER_TRANSACTION: Final = 10_000  # a few tens of ms, for which all other writers wait
+
+
+@dataclass(slots=True)
+class NewFile:
+    """A durable file of this publication, and what is in it.
+
+    Attributes:
+        kind: ``index.OBJECT`` or ``index.PACK``.
+        name: its path below the store's folder.
+        root: for an object, the multihash of its root.
+        rows: its blocks, in the order in which they were put: what links to a block comes after it.
+        stamp: its stamp.
+        place_id: its row, once it has one.
+        used: whether any block row came to point to it.
+    """
+
+    kind: str
+    name: str
+    root: bytes | None
+    rows: list[NewBlock]
+    stamp: Stamp
+    place_id: int | None = None
+    used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What goes into one transaction."""
+
+    parts: list[tuple[NewFile, list[NewBlock]]] = field(default_factory=list)
+
+
+def batches(files: list[NewFile]) -> Iterator[Batch]:
+    """Cut the rows of all files into batches, in order."""
+    batch, room = Batch(), ROWS_PER_TRANSACTION
+    for file in files:
+        start = 0
+        while True:
+            piece = file.rows[start : start + room]
+            batch.parts.append((file, piece))
+            start += len(piece)
+            room -= len(piece) + 1  # the file's own row counts, too
+            if room <= 0:
+                yield batch
+                batch, room = Batch(), ROWS_PER_TRANSACTION
+            if start >= len(file.rows):
+                break
+    yield batch
+
+
+class RowWriter:
+    """Writes batches, and decides for each file whether the store needs it.
+
+    Attributes:
+        superfluous: files that turned out to be in the store already.
+    """
+
+    def __init__(self, layout: Layout, disk: Disk) -> None:
+        self._layout = layout
+        self._disk = disk
+        self.superfluous: list[NewFile] = []
+
+    def write(self, connection: sqlite3.Connection, batch: Batch) -> None:
+        """Write one batch inside the caller's transaction."""
+        for file, rows in batch.parts:
+            if file.place_id is None:
+                file.place_id = self._insert_place(connection, file)
+            if file.kind == index.OBJECT:
+                index.insert_leaves(connection, file.place_id, rows)
+            else:
+                file.used |= index.insert_blocks(connection, file.place_id, rows) > 0
+
+    def _insert_place(self, connection: sqlite3.Connection, file: NewFile) -> int:
+        if file.root is not None:
+            place = find_sound_object(connection, self._layout, self._disk, file.root)
+            if place is not None:  # another process published the same file at the same time
+                self.superfluous.append(file)
+                return place
+            connection.execute("UPDATE place SET damaged = 1, root = NULL WHERE root = ?", (file.root,))
+        return index.insert_place(connection, file.kind, file.name, file.stamp, file.root)
+
+    def drop_unused_packs(self, connection: sqlite3.Connection, files: list[NewFile]) -> None:
+        """In the last transaction: forget packs of which every block was in the store already."""
+        for file in files:
+            if file.kind == index.PACK and not file.used:
+                connection.execute("DELETE FROM place WHERE id = ?", (file.place_id,))
+                self.superfluous.append(file)
+
+
+def find_sound_object(connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes) -> int | None:
+    """The row of the object of a root, if its file is there and as the index has it."""
+    place = index.find_object(connection, root)
+    if place is None or place.is_damaged:
+        return None
+    try:
+        status = disk.status(layout.folder / place.name)
+    except FileNotFoundError:
+        return None
+    return place.id if Stamp.of(status) == place.stamp else None

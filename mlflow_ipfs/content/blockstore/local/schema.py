@@ -1,0 +1,149 @@
+"""The tables of ``store.db``, format 1.
+
+Times are whole seconds since 1970 unless the name says ``_ns``. Written without newer SQLite
+features (STRICT, RETURNING): Python 3.11 still meets SQLite 3.34.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.errors import StoreFormatError
+
+if TYPE_CHECKING:
+    import sqlite3
+
+APPLICATION_ID: Final = 0x4D495046  # "MIPF"; `file store.db` shows it
+SCHEMA_VERSION: Final = 1
+
+_TABLES: Final = """
+-- A file below the store's folder. An object is the whole content of one file, and `root` the
+-- multihash of that file's root; a pack is a CAR of small blocks, and has no root. An object that
+-- was set aside has lost its root: its blocks are still read from it, each verified.
+CREATE TABLE place (
+    id INTEGER PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('object', 'pack')),
+    name TEXT NOT NULL UNIQUE,              -- path below the store's folder
+    root BLOB UNIQUE,
+    size INTEGER NOT NULL,
+    class TEXT NOT NULL DEFAULT 'owned' CHECK (class IN ('owned', 'cache')),
+    inode INTEGER NOT NULL,                 -- with size and mtime_ns the stamp: unchanged stamp, unchanged file
+    mtime_ns INTEGER NOT NULL,
+    last_used INTEGER NOT NULL,
+    condemned_at INTEGER,
+    damaged INTEGER NOT NULL DEFAULT 0      -- 1: a block in it was found bad, so it doesn't count as present for dedupe
+);
+
+-- A block: `length` bytes of its place at `offset`, made into the block as `form` says, or inline.
+CREATE TABLE block (
+    id INTEGER PRIMARY KEY,
+    multihash BLOB NOT NULL UNIQUE,
+    place INTEGER REFERENCES place (id),
+    data BLOB,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    form INTEGER NOT NULL,                  -- LeafForm
+    CHECK ((place IS NULL) != (data IS NULL))
+);
+CREATE INDEX block_of_place ON block (place) WHERE place IS NOT NULL;
+
+CREATE TABLE pin (
+    owner TEXT NOT NULL,
+    cid BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'confirmed')),
+    PRIMARY KEY (owner, cid)
+) WITHOUT ROWID;
+CREATE INDEX pin_of_cid ON pin (cid);
+
+CREATE TABLE ref (
+    name TEXT PRIMARY KEY,
+    cid BLOB NOT NULL,
+    version INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- One row for each file of mfs://. Folders are implied. `parent` is '' or 'a/b', without outer slashes.
+-- Names are BLOBs: they need not be UTF-8, and they are compared and ordered byte by byte.
+CREATE TABLE entry (
+    root BLOB NOT NULL,
+    parent BLOB NOT NULL,
+    name BLOB NOT NULL,
+    cid BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    dag_bytes INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    PRIMARY KEY (root, parent, name)
+) WITHOUT ROWID;
+
+CREATE TABLE frozen (
+    root BLOB NOT NULL,
+    path BLOB NOT NULL,
+    cid BLOB NOT NULL,
+    PRIMARY KEY (root, path, cid)
+) WITHOUT ROWID;
+
+-- What still has to be sent elsewhere. Written in the publishing transaction; every row is a gc root.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY,
+    target TEXT NOT NULL,
+    action TEXT NOT NULL,
+    cid BLOB NOT NULL,
+    name TEXT NOT NULL DEFAULT '',          -- pin owner or ref
+    created_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_attempt_at INTEGER NOT NULL DEFAULT 0,
+    error TEXT
+);
+
+-- Sessions that outlive their process's file lock in what they decide (a gc's condemnations).
+CREATE TABLE session (
+    uuid TEXT PRIMARY KEY,
+    start INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+def create_tables(connection: sqlite3.Connection, store_id: str) -> None:
+    """Make every table, inside the caller's transaction."""
+    for statement in _statements():
+        connection.execute(statement)
+    values = {"store_id": store_id, "created_at": str(int(time.time()))}
+    connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values.items())
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _statements() -> list[str]:
+    """The script in single statements: ``executescript`` would commit the caller's transaction."""
+    lines = (line.partition("--")[0].rstrip() for line in _TABLES.splitlines())
+    return [statement for statement in "\n".join(line for line in lines if line).split(";") if statement.strip()]
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """Version of the tables; 0 for a database without tables.
+
+    Raises:
+        StoreFormatError: the database is another program's, or newer than this one.
+    """
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if (application_id, version) == (0, 0):
+        return 0
+    if application_id != APPLICATION_ID:
+        msg = f"its store.db belongs to another program (application_id {application_id:#x})"
+        raise StoreFormatError(msg)
+    if version > SCHEMA_VERSION:
+        msg = f"its store.db has schema version {version}, newer than {SCHEMA_VERSION}: upgrade mlflow-ipfs to open it"
+        raise StoreFormatError(msg)
+    return version
+
+
+def stored_id(connection: sqlite3.Connection) -> str:
+    """The store's id as ``store.db`` has it."""
+    value: str = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0]
+    return value

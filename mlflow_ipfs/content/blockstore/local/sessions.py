@@ -1,0 +1,105 @@
+"""Sessions: a locked file says that a process still uses its folders in ``tmp`` and ``views``.
+
+The lock dies with the process, so what a killed process left can be told from what is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
+from mlflow_ipfs.content.blockstore.local.locking import HeldLock, try_flock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+
+
+class Session:
+    """The session of one open store in one process; opened when first needed, anew after a fork."""
+
+    def __init__(self, layout: Layout, disk: Disk) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._name: str | None = None
+        self._lock: HeldLock | None = None
+        self._guard = threading.Lock()
+        self._count = 0
+        forget_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """The parent's session stays the parent's."""
+        self._guard = threading.Lock()
+        self._name = self._lock = None
+
+    def draft(self) -> Path:
+        """A new path below ``tmp``."""
+        name = self._open()
+        with self._guard:
+            self._count += 1
+            return self._layout.tmp / name / f"{self._count:x}"
+
+    def view_folder(self) -> Path:
+        """A new, empty folder below ``views``."""
+        folder = self._layout.views / self._open() / uuid.uuid4().hex
+        self._disk.make_folder(folder)
+        return folder
+
+    def close(self) -> None:
+        """End the session and remove its folders, in the process that opened it."""
+        with self._guard:
+            name, lock = self._name, self._lock
+            self._name = self._lock = None
+        if name is not None and lock is not None:
+            _remove(self._layout, self._disk, name)
+            lock.release()
+
+    def _open(self) -> str:
+        with self._guard:
+            if self._name is None:
+                self._name, self._lock = _lock_new(self._layout)
+                for parent in (self._layout.tmp, self._layout.views):
+                    self._disk.make_folder(parent / self._name)
+            return self._name
+
+
+def _lock_new(layout: Layout) -> tuple[str, HeldLock]:
+    while True:
+        name = uuid.uuid4().hex
+        path = layout.sessions / name
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        # Somebody who looks for dead sessions may have found the file before it was locked.
+        if try_flock(descriptor) and path.exists():
+            with suppress(OSError):  # only for people who look; a full disk must not matter
+                os.write(descriptor, str(os.getpid()).encode())
+            return name, HeldLock(descriptor)
+        os.close(descriptor)
+
+
+def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
+    """Remove what sessions left whose processes are gone. Safe at any time."""
+    names = {path.name for folder in (layout.tmp, layout.views, layout.sessions) for path in folder.iterdir()}
+    for name in names:
+        try:
+            descriptor = os.open(layout.sessions / name, os.O_RDWR)
+        except FileNotFoundError:
+            # A session locks its file before it makes its folders: without the file nobody is there.
+            _remove(layout, disk, name)
+            continue
+        try:
+            if try_flock(descriptor):
+                _remove(layout, disk, name)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(layout: Layout, disk: Disk, name: str) -> None:
+    disk.remove_tree(layout.tmp / name)
+    disk.remove_tree(layout.views / name)
+    disk.remove(layout.sessions / name)

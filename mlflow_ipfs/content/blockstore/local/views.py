@@ -1,0 +1,75 @@
+"""Views: content laid out for a caller who may write into it, sharing bytes where that is safe."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Final, Literal
+
+from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.errors import ConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
+
+_SMALL_BYTES: Final = 64 << 10  # copying less than this is cheaper than asking for more
+# What file systems answer when they can't share, or not between these two places.
+_CANNOT_SHARE: Final = frozenset({
+    errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS,
+    errno.EBADF,  # FICLONE between a file and a place that can't be cloned to
+})  # fmt: skip
+
+
+class FileLinker:
+    """Places the store's files elsewhere.
+
+    Args:
+        disk: where.
+        mode: ``auto`` shares as well as it safely can; the others name the only way to try before copying.
+    """
+
+    def __init__(self, disk: Disk, mode: ViewMode) -> None:
+        self._disk = disk
+        self._mode = mode
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """See ``Storage.link_file``.
+
+        Raises:
+            ConflictError: something is at the destination.
+            StoreFullError: the disk there is full.
+        """
+        try:
+            with disk_faults(destination.parent):
+                self._link(source, destination)
+        except FileExistsError as error:
+            msg = f"{str(destination)!r} exists, so nothing was put there"
+            raise ConflictError(msg) from error
+
+    def _link(self, source: Path, destination: Path) -> None:
+        for share in self._ways(self._disk.status(source)):
+            try:
+                share(source, destination)
+            except OSError as error:
+                if error.errno not in _CANNOT_SHARE:
+                    raise
+            else:
+                return
+        self._disk.copy(source, destination)
+
+    def _ways(self, status: os.stat_result) -> list[Callable[[Path, Path], None]]:
+        if status.st_size < _SMALL_BYTES or self._mode == "copy":
+            return []
+        ways: list[Callable[[Path, Path], None]] = []
+        if self._mode in ("auto", "reflink"):
+            ways.append(self._disk.clone)
+        # For root, or through another owner's eyes, a hard link's mode 0444 protects nothing.
+        user = os.geteuid()
+        if self._mode in ("auto", "hardlink") and user != 0 and status.st_uid == user:
+            ways.append(self._disk.link)
+        return ways

@@ -1,0 +1,50 @@
+"""Which blocks do the roots need? Shared by the storages that collect garbage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.cid import CID
+
+_CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
+
+
+def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool]) -> None:
+    """Visit every block below the roots.
+
+    Args:
+        reader: where the nodes are.
+        roots: where to start.
+        keep: told of each block once for every way to it; returns whether its links, too, are to be followed.
+
+    Raises:
+        IntegrityError: a node is missing or damaged, so nobody can say what it needs.
+    """
+    stack = [(root, root) for root in roots]
+    while stack:
+        cid, root = stack.pop()
+        if keep(cid) and cid.codec in _CODECS_WITH_LINKS:
+            stack.extend((child, root) for child in _links(reader, cid, root))
+
+
+def _links(reader: BlockReader, cid: CID, root: CID) -> Iterable[CID]:
+    try:
+        block = reader.get(cid)
+    except (NotFoundError, IntegrityError) as error:
+        msg = (
+            f"nothing was collected: the node {cid} of {root} cannot be read, so it is not known what it needs. "
+            f"Add that content again or remove its pin ({error})"
+        )
+        raise IntegrityError(msg) from error
+    try:
+        return links(cid, block)
+    except InvalidDataError:
+        return ()  # bytes that only claim to be a node; they have their CID, so no damage made them so

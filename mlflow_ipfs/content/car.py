@@ -1,0 +1,132 @@
+"""CARv1: many blocks in one stream.
+
+::
+
+    | varint(length) | dag-cbor {"roots": [CID, …], "version": 1} |   then, for each block
+    | varint(length) | CID | bytes |
+
+Source: https://ipld.io/specs/transport/car/carv1/. Nothing in a CAR is trusted: every block is
+hashed, every length is limited before memory is taken.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dagcbor import decode_dagcbor, encode_dagcbor
+from mlflow_ipfs.content.varint import encode_varint, read_varint
+from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+MAX_HEADER_BYTES: Final = 1 << 20  # room for about 25,000 roots
+_MAX_CID_BYTES: Final = 256
+
+
+def encode_car_header(roots: Sequence[CID]) -> bytes:
+    """The start of a CAR, its length included."""
+    header = encode_dagcbor({"roots": list(roots), "version": 1})
+    return encode_varint(len(header)) + header
+
+
+def encode_car_block(cid: CID, block: bytes) -> bytes:
+    """One block as it stands in a CAR."""
+    name = bytes(cid)
+    return encode_varint(len(name) + len(block)) + name + block
+
+
+def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> int:
+    """Write a CAR; returns how many bytes it has. Identity CIDs carry their bytes and are left out."""
+    size = file.write(encode_car_header(roots))
+    for cid, block in blocks:
+        if cid.identity_data is None:
+            size += file.write(encode_car_block(cid, block))
+    return size
+
+
+class CarReader:
+    """Reads a CARv1 from a stream, block by block.
+
+    Attributes:
+        roots: the roots that the header names. A promise, not a fact: check that they are whole.
+
+    Raises:
+        InvalidDataError: the stream is no CARv1.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._offset = 0
+        self.roots = self._read_header()
+
+    def _read_header(self) -> list[CID]:
+        length = read_varint(self._read)
+        if length is None or not 1 <= length <= MAX_HEADER_BYTES:
+            msg = f"this is no CAR: its header would have {length or 0} bytes (1 to {MAX_HEADER_BYTES} are allowed)"
+            raise InvalidDataError(msg)
+        try:
+            header = decode_dagcbor(self._read_exactly(length))
+        except InvalidDataError as error:
+            msg = f"this is no CAR: its header is unreadable: {error}"
+            raise InvalidDataError(msg) from error
+        version = header.get("version") if isinstance(header, dict) else None
+        if version != 1:
+            msg = f"this is a CAR of version {version}; only version 1 can be read"
+            raise InvalidDataError(msg)
+        roots = header.get("roots")
+        if not isinstance(roots, list) or not all(isinstance(root, CID) for root in roots):
+            msg = "the header of the CAR has no list of roots"
+            raise InvalidDataError(msg)
+        return roots
+
+    def __iter__(self) -> Iterator[tuple[CID, bytes]]:
+        """Yield each block, verified.
+
+        Raises:
+            IntegrityError: a block does not hash to its CID.
+            InvalidDataError: the stream ends early, or a length breaks a limit.
+        """
+        while True:
+            start = self._offset
+            length = read_varint(self._read)
+            if length is None:
+                return
+            if not 1 <= length <= MAX_BLOCK_BYTES + _MAX_CID_BYTES:
+                msg = f"a block at byte {start} of the CAR has {length} bytes; at most {MAX_BLOCK_BYTES} are allowed"
+                raise InvalidDataError(msg)
+            yield self._decode_section(self._read_exactly(length), start)
+
+    def _decode_section(self, section: bytes, start: int) -> tuple[CID, bytes]:
+        try:
+            cid, end = CID.decode(section)
+        except InvalidCIDError as error:
+            msg = f"the block at byte {start} of the CAR has no usable CID: {error}"
+            raise InvalidDataError(msg) from error
+        block = section[end:]
+        if len(block) > MAX_BLOCK_BYTES:
+            msg = f"the block {cid} at byte {start} of the CAR has more than {MAX_BLOCK_BYTES} bytes"
+            raise InvalidDataError(msg)
+        if not cid.matches(block):
+            msg = f"the block at byte {start} of the CAR does not hash to its CID {cid}"
+            raise IntegrityError(msg)
+        return cid, block
+
+    def _read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._offset += len(data)
+        return data
+
+    def _read_exactly(self, size: int) -> bytes:
+        pieces: list[bytes] = []
+        missing = size
+        while missing:
+            piece = self._read(missing)
+            if not piece:
+                msg = f"the CAR ends early, at byte {self._offset}, {missing} bytes before the end of a block"
+                raise InvalidDataError(msg)
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)

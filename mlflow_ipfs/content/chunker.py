@@ -1,0 +1,57 @@
+"""Chunkers: where a file is cut before its cuts become blocks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES
+from mlflow_ipfs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Chunker(Protocol):
+    """Decides where a file is cut."""
+
+    def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
+        """Yield the end offset of each cut, ascending; the last one is ``size_bytes``.
+
+        Args:
+            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's.
+            size_bytes: size of the file; 0 yields nothing.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSizeChunker:
+    """Cuts of one size, the last one shorter."""
+
+    chunk_bytes: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.chunk_bytes <= MAX_LEAF_BYTES:
+            msg = f"a chunk size of {self.chunk_bytes} bytes is outside 1 to {MAX_LEAF_BYTES}"
+            raise SettingsError(msg)
+
+    def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
+        """See ``Chunker``."""
+        del file  # where to cut does not depend on the bytes
+        yield from range(self.chunk_bytes, size_bytes, self.chunk_bytes)
+        if size_bytes:
+            yield size_bytes
+
+
+def parse_chunker(text: str) -> Chunker:
+    """Read a chunker's name as Kubo writes it, ``size-<bytes>``.
+
+    Raises:
+        SettingsError: an unknown name, or a size outside the limits.
+    """
+    match = re.fullmatch(r"size-([0-9]{1,12})", text)
+    if match is None:
+        msg = f"there is no chunker {text!r}; use size-<bytes>, for example size-262144"
+        raise SettingsError(msg)
+    return FixedSizeChunker(int(match[1]))

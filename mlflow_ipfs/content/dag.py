@@ -1,0 +1,233 @@
+"""Walking DAGs: reading nodes, finding paths, visiting every block, all with limits against hostile input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content import dagpb
+from mlflow_ipfs.content.cid import DAG_PB, RAW, CID
+from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.hamt import find_in_shard, layout_of, split_shard
+from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
+from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+
+MAX_FOLDER_DEPTH: Final = 2048  # nothing on Linux is deeper: PATH_MAX is 4096 bytes
+MAX_FILE_DEPTH: Final = 128  # a balanced file of 2**60 bytes has 8 levels; trickle files a few dozen
+
+
+@dataclass(frozen=True, slots=True)
+class UnixFSNode:
+    """A block read as UnixFS.
+
+    Attributes:
+        cid: the block's CID.
+        block: its bytes.
+        data: its UnixFS fields; a raw block reads as a file of its bytes.
+        links: its links.
+    """
+
+    cid: CID
+    block: bytes
+    data: UnixFSData
+    links: tuple[dagpb.Link, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file, or length of the symlink's target; 0 for a folder."""
+        if self.data.size_bytes is not None:
+            return self.data.size_bytes
+        return 0 if self.data.is_directory else len(self.data.data or b"")
+
+    @property
+    def dag_bytes(self) -> int:
+        """Cumulative size of all blocks below, as links to this node state it."""
+        return len(self.block) + sum(link.size_bytes or 0 for link in self.links)
+
+
+def read_unixfs(reader: BlockReader, cid: CID) -> UnixFSNode:
+    """Read and decode one block.
+
+    Raises:
+        NotFoundError: the block is not there.
+        IntegrityError: it is damaged.
+        InvalidDataError: it is not UnixFS.
+    """
+    block = reader.get(cid)
+    if cid.codec == RAW:
+        return UnixFSNode(cid, block, UnixFSData(NodeType.FILE, block, len(block)), ())
+    if cid.codec != DAG_PB:
+        msg = f"{cid} has codec 0x{cid.codec:x}, so it is neither a file nor a folder"
+        raise InvalidDataError(msg)
+    try:
+        node = dagpb.decode_node(block)
+        return UnixFSNode(cid, block, decode_unixfs(node), node.links)
+    except InvalidDataError as error:
+        msg = f"the block {cid} is not UnixFS: {error}"
+        raise InvalidDataError(msg) from error
+
+
+def split_path(path: str) -> list[str]:
+    """Split ``a/b/c`` into its names; slashes at the ends and doubled ones are ignored.
+
+    Raises:
+        InvalidPathError: a part is ``.`` or ``..``, or holds a NUL character.
+    """
+    parts = [part for part in path.split("/") if part]
+    for part in parts:
+        if part in (".", "..") or "\0" in part:
+            msg = f"the path {path!r} has a part {part!r}, which no content path may have"
+            raise InvalidPathError(msg)
+    return parts
+
+
+def encode_name(name: str) -> bytes:
+    """The bytes of a name in a folder: UTF-8 whatever the locale, or the bytes that Python escaped.
+
+    Raises:
+        InvalidPathError: the name holds half of a surrogate pair that stands for no byte.
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        msg = f"{name!r} cannot name anything: it is no Unicode text"
+        raise InvalidPathError(msg) from error
+
+
+def decode_name(name: bytes) -> str:
+    """The text of a name in a folder; ``encode_name`` gives the same bytes again, whatever they are."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def find_link(reader: BlockReader, folder: UnixFSNode, name: str) -> dagpb.Link:
+    """Look a name up in a folder.
+
+    Raises:
+        NotAFolderError: the node is no folder.
+        NotFoundError: the folder has no such name.
+        InvalidPathError: the name is no text.
+    """
+    wanted = encode_name(name)
+    if folder.data.type is NodeType.DIRECTORY:
+        for link in folder.links:
+            if link.name == wanted:
+                return link
+    elif folder.data.type is NodeType.HAMT_SHARD:
+        found = _find_in_hamt(reader, folder, wanted)
+        if found is not None:
+            return found
+    else:
+        msg = f"{folder.cid} is not a folder, so there is no {name!r} in it"
+        raise NotAFolderError(msg)
+    msg = f"the folder {folder.cid} has no entry {name!r}"
+    raise NotFoundError(msg)
+
+
+def _find_in_hamt(reader: BlockReader, shard: UnixFSNode, name: bytes) -> dagpb.Link | None:
+    for depth in range(layout_of(shard.data).max_depth):
+        link, is_value = find_in_shard(dagpb.Node(shard.links, None), shard.data, name, depth)
+        if link is None or is_value:
+            return link
+        shard = _read_shard(reader, link.cid, shard)
+    return None
+
+
+def _read_shard(reader: BlockReader, cid: CID, parent: UnixFSNode) -> UnixFSNode:
+    shard = read_unixfs(reader, cid)
+    if shard.data.type is not NodeType.HAMT_SHARD or shard.data.fanout != parent.data.fanout:
+        msg = f"{cid} stands where a HAMT shard of fanout {parent.data.fanout} must, and is none"
+        raise InvalidDataError(msg)
+    return shard
+
+
+def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
+    """Follow a path down from a root. Symlinks are not followed, as in every IPFS resolver.
+
+    Raises:
+        NotFoundError: a name or a block is missing; the message holds the whole path.
+        NotAFolderError: the path goes on below a file.
+    """
+    for part in split_path(path):
+        try:
+            cid = find_link(reader, read_unixfs(reader, cid), part).cid
+        except (NotFoundError, NotAFolderError) as error:
+            msg = f"{error} (while following the path {path!r})"
+            raise type(error)(msg) from error
+    return cid
+
+
+def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dagpb.Link]:
+    """Yield the links of a folder under their real names, in the order of its blocks.
+
+    Raises:
+        NotAFolderError: the node is no folder.
+        InvalidDataError: a name could not be a file name, or occurs twice.
+    """
+    if not folder.data.is_directory:
+        msg = f"{folder.cid} is not a folder"
+        raise NotAFolderError(msg)
+    seen: set[bytes] = set()
+    for link in _raw_folder_links(reader, folder, 0):
+        name = link.name or b""
+        if not is_safe_name(name) or name in seen:
+            why = "is there twice" if name in seen else "is no name"
+            msg = f"the folder {folder.cid} has an entry {name!r}, which {why}"
+            raise InvalidDataError(msg)
+        seen.add(name)
+        yield link
+
+
+def is_safe_name(name: bytes) -> bool:
+    """Tell whether a name can stand in a folder without meaning another place."""
+    return bool(name) and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def _raw_folder_links(reader: BlockReader, folder: UnixFSNode, depth: int) -> Iterator[dagpb.Link]:
+    if folder.data.type is NodeType.DIRECTORY:
+        yield from folder.links
+        return
+    layout = layout_of(folder.data)
+    if depth >= layout.max_depth:
+        msg = f"the HAMT folder has more than {layout.max_depth} levels at {folder.cid}"
+        raise InvalidDataError(msg)
+    values, children = split_shard(dagpb.Node(folder.links, None), folder.data)
+    yield from values
+    for child in children:
+        yield from _raw_folder_links(reader, _read_shard(reader, child.cid, folder), depth + 1)
+
+
+def walk_blocks(
+    reader: BlockReader, root: CID, *, on_error: Callable[[CID, Exception], None] | None = None
+) -> Iterator[tuple[CID, bytes]]:
+    """Yield every block of a DAG once, depth first in link order, each verified by the reader.
+
+    The same bytes under two codecs are two blocks: they do not link to the same things.
+
+    Args:
+        reader: where the blocks are.
+        root: where to start.
+        on_error: called for a block that cannot be had, which is then left out with all below it;
+            without it the error is raised.
+    """
+    seen: set[tuple[int, bytes]] = set()
+    stack = [root]
+    while stack:
+        cid = stack.pop()
+        if (cid.codec, cid.multihash) in seen:
+            continue
+        seen.add((cid.codec, cid.multihash))
+        try:
+            block = reader.get(cid)
+            children = links(cid, block)
+        except (OSError, ValueError) as error:
+            if on_error is None:
+                raise
+            on_error(cid, error)
+            continue
+        yield cid, block
+        stack.extend(reversed(children))

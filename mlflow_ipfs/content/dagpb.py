@@ -1,0 +1,175 @@
+"""dag-pb: the block format of UnixFS files and folders.
+
+::
+
+    message PBLink { optional bytes Hash = 1; optional string Name = 2; optional uint64 Tsize = 3; }
+    message PBNode { repeated PBLink Links = 2; optional bytes Data = 1; }
+
+Links are written before Data, whatever their field numbers say. Names are kept as bytes: file
+names need not be UTF-8. Source: https://ipld.io/specs/codecs/dag-pb/spec/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.varint import encode_varint
+from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+VARINT: Final = 0
+FIXED64: Final = 1
+BYTES: Final = 2
+FIXED32: Final = 5
+
+_MAX_PROTOBUF_VARINT: Final = 10  # a 64-bit number, seven bits a byte
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to another block.
+
+    Attributes:
+        cid: the block that is linked.
+        name: file name in a folder, empty in a file; None where the block has no Name field.
+        size_bytes: ``Tsize``, the sum of the sizes of all blocks below, each link counted; None where absent.
+    """
+
+    cid: CID
+    name: bytes | None = b""
+    size_bytes: int | None = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A decoded dag-pb block."""
+
+    links: tuple[Link, ...]
+    data: bytes | None
+
+
+def encode_field(number: int, wire_type: int, payload: bytes | int) -> bytes:
+    """Encode one protobuf field; ``payload`` is a number for ``VARINT`` and bytes for ``BYTES``."""
+    key = bytes((number << 3 | wire_type,))
+    if isinstance(payload, int):
+        return key + _encode_uint64(payload)
+    return key + encode_varint(len(payload)) + payload
+
+
+def _encode_uint64(value: int) -> bytes:
+    """Protobuf's varint: all 64 bits, negative numbers as two's complement."""
+    value &= 0xFFFF_FFFF_FFFF_FFFF
+    if value < 1 << 63:
+        return encode_varint(value)
+    return bytes(value >> (7 * index) & 0x7F | 0x80 for index in range(9)) + b"\x01"
+
+
+def encode_link(link: Link) -> bytes:
+    """Encode a link as it stands in its node, key and length included."""
+    body = encode_field(1, BYTES, bytes(link.cid))
+    if link.name is not None:
+        body += encode_field(2, BYTES, link.name)
+    if link.size_bytes is not None:
+        body += encode_field(3, VARINT, link.size_bytes)
+    return encode_field(2, BYTES, body)
+
+
+def encode_node(links: Iterable[Link], data: bytes | None) -> bytes:
+    """Encode a node. The links keep their order; sorting is the caller's business."""
+    parts = [encode_link(link) for link in links]
+    if data is not None:
+        parts.append(encode_field(1, BYTES, data))
+    return b"".join(parts)
+
+
+def decode_uint64(data: bytes, offset: int) -> tuple[int, int]:
+    """Decode a protobuf varint; unlike multiformats' it has ten bytes at most and need not be minimal."""
+    value = shift = 0
+    for position in range(offset, offset + _MAX_PROTOBUF_VARINT):
+        if position >= len(data):
+            break
+        byte = data[position]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & 0xFFFF_FFFF_FFFF_FFFF, position + 1
+        shift += 7
+    msg = f"a protobuf number at byte {offset} ends early or is too long"
+    raise InvalidDataError(msg)
+
+
+def decode_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yield ``(field number, wire type, payload)`` of a protobuf message, in order.
+
+    Raises:
+        InvalidDataError: the message is malformed.
+    """
+    position = 0
+    while position < len(data):
+        key, position = decode_uint64(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == VARINT:
+            value, position = decode_uint64(data, position)
+            yield number, wire_type, value
+            continue
+        if wire_type == BYTES:
+            length, position = decode_uint64(data, position)
+        elif wire_type in (FIXED32, FIXED64):
+            length = 4 if wire_type == FIXED32 else 8
+        else:
+            msg = f"protobuf wire type {wire_type} at byte {position} is unknown"
+            raise InvalidDataError(msg)
+        if position + length > len(data):
+            msg = f"a protobuf field at byte {position} ends early"
+            raise InvalidDataError(msg)
+        yield number, wire_type, data[position : position + length]
+        position += length
+
+
+def decode_node(block: bytes) -> Node:
+    """Decode a dag-pb block.
+
+    Raises:
+        InvalidDataError: the bytes are not a dag-pb node.
+    """
+    links: list[Link] = []
+    data: bytes | None = None
+    for number, wire_type, payload in decode_fields(block):
+        if wire_type != BYTES or not isinstance(payload, bytes):
+            msg = f"field {number} of a dag-pb node has wire type {wire_type}"
+            raise InvalidDataError(msg)
+        if number == 2:
+            links.append(_decode_link(payload))
+        elif number == 1 and data is None:
+            data = payload
+        else:
+            msg = f"field {number} has no place in a dag-pb node"
+            raise InvalidDataError(msg)
+    return Node(tuple(links), data)
+
+
+def _decode_link(body: bytes) -> Link:
+    cid: CID | None = None
+    name: bytes | None = None
+    size_bytes: int | None = None
+    for number, _, payload in decode_fields(body):
+        if number == 1 and isinstance(payload, bytes):
+            try:
+                cid = CID.from_bytes(payload)
+            except InvalidCIDError as error:
+                msg = f"a dag-pb link holds no usable CID: {error}"
+                raise InvalidDataError(msg) from error
+        elif number == 2 and isinstance(payload, bytes):
+            name = payload
+        elif number == 3 and isinstance(payload, int):
+            size_bytes = payload
+        else:
+            msg = f"field {number} has no place in a dag-pb link"
+            raise InvalidDataError(msg)
+    if cid is None:
+        msg = "a dag-pb link has no CID"
+        raise InvalidDataError(msg)
+    return Link(cid, name, size_bytes)

@@ -1,0 +1,186 @@
+"""Exporter: DAGs become files, folders and symlinks on disk again.
+
+Names come from content that may be hostile. Every name is checked, nothing is written through a
+symlink, and a file appears under its name only when all its bytes have been verified.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
+from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.unixfs import NodeType
+from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.cid import CID
+
+_RESTORED_MODE = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
+
+
+class FileLinker(Protocol):
+    """Places whole files without reading them through blocks. Half of ``Storage``."""
+
+    def file_path(self, cid: CID) -> Path | None:
+        """See ``Storage.file_path``."""
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """See ``Storage.link_file``."""
+
+
+class Exporter:
+    """Writes content below one destination.
+
+    Args:
+        reader: where the blocks are.
+        linker: places files that the store keeps whole; None to always write block by block.
+        allow_outside_links: whether symlinks that point out of the destination are restored.
+        progress: called with the number of bytes just written.
+    """
+
+    def __init__(
+        self,
+        reader: BlockReader,
+        *,
+        linker: FileLinker | None = None,
+        allow_outside_links: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._linker = linker
+        self._allow_outside_links = allow_outside_links
+        self._progress = progress or (lambda _: None)
+
+    def export(self, cid: CID, destination: Path) -> None:
+        """Write a file, symlink or folder to ``destination``.
+
+        An existing file is replaced; an existing folder is merged into, file by file.
+
+        Raises:
+            NotFoundError, IntegrityError: a block is missing or damaged; files before it are complete.
+            InvalidPathError: something in the way, or a symlink that points outside.
+            InvalidDataError: the content is no UnixFS, or breaks a limit.
+            StoreFullError: no room at the destination.
+        """
+        todo = [(cid, destination, 0)]
+        folders: list[tuple[Path, UnixFSNode]] = []
+        while todo:
+            cid, target, depth = todo.pop()
+            node = read_unixfs(self._reader, cid)
+            if node.data.is_directory:
+                _make_folder(target, depth)
+                folders.append((target, node))
+                links = [(link.cid, target / os.fsdecode(link.name or b""), depth + 1)
+                         for link in iterate_folder(self._reader, node)]  # fmt: skip
+                todo.extend(reversed(links))
+            else:
+                self._export_single(node, target, depth)
+        for target, node in reversed(folders):  # last, because writing into a folder changes its mtime
+            _restore_metadata(target, node)
+
+    def _export_single(self, node: UnixFSNode, target: Path, depth: int) -> None:
+        if target.is_dir() and not target.is_symlink():
+            msg = f"{str(target)!r} is a folder, and the content has a file of that name"
+            raise InvalidPathError(msg)
+        if node.data.type is NodeType.SYMLINK:
+            self._export_symlink(node, target, depth)
+            return
+        temporary = _temporary_name(target)
+        try:
+            self._write_file(node, temporary)
+            _restore_metadata(temporary, node)
+            os.replace(temporary, target)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                msg = f"no room left on the disk of {str(target)!r} ({node.size_bytes} bytes were to be written)"
+                raise StoreFullError(msg) from error
+            raise
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+    def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
+        whole = self._linker.file_path(node.cid) if self._linker else None
+        if whole is not None and self._linker is not None:
+            self._linker.link_file(whole, temporary)
+            self._progress(node.size_bytes)
+            return
+        free = shutil.disk_usage(temporary.parent).free
+        if node.size_bytes > free:
+            msg = f"{node.cid} has {node.size_bytes} bytes and the disk of {str(temporary.parent)!r} has {free} left"
+            raise StoreFullError(msg)
+        with temporary.open("xb", buffering=0) as file:
+            for piece in UnixFSFile(self._reader, node.cid).pieces():
+                _write_all(file.fileno(), piece)
+                self._progress(len(piece))
+
+    def _export_symlink(self, node: UnixFSNode, target: Path, depth: int) -> None:
+        link = os.fsdecode(node.data.data or b"")
+        if not link or "\0" in link:
+            msg = f"the symlink {node.cid} has the target {link!r}, which is no path"
+            raise InvalidDataError(msg)
+        if not self._allow_outside_links and _leaves_folder(link, depth):
+            msg = f"the symlink {str(target)!r} would point to {link!r}, outside of the content: refused"
+            raise InvalidPathError(msg)
+        temporary = _temporary_name(target)
+        try:
+            temporary.symlink_to(link)
+            _restore_metadata(temporary, node)
+            os.replace(temporary, target)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def _leaves_folder(link: str, depth: int) -> bool:
+    """Whether a link that stands ``depth`` levels below the destination leads out of it."""
+    if link.startswith("/"):
+        return True
+    level = depth - 1  # the folder that the link is in
+    for part in link.split("/"):
+        level += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if level < 0:
+            return True
+    return False
+
+
+def _make_folder(target: Path, depth: int) -> None:
+    if depth > MAX_FOLDER_DEPTH:
+        msg = f"the content has folders nested deeper than {MAX_FOLDER_DEPTH} levels"
+        raise InvalidDataError(msg)
+    try:
+        target.mkdir(parents=depth == 0)
+    except FileExistsError:
+        if not stat.S_ISDIR(target.lstat().st_mode):
+            msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
+            raise InvalidPathError(msg) from None
+
+
+def _temporary_name(target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # mktemp's race does not matter: the file is created with O_EXCL, or by an operation that fails if it exists.
+    return Path(tempfile.mktemp(prefix=".mlflow-ipfs-", dir=target.parent))  # noqa: S306
+
+
+def _write_all(descriptor: int, piece: memoryview) -> None:
+    while piece:
+        piece = piece[os.write(descriptor, piece) :]
+
+
+def _restore_metadata(target: Path, node: UnixFSNode) -> None:
+    is_symlink = node.data.type is NodeType.SYMLINK
+    if node.data.mode is not None and not is_symlink:
+        target.chmod(node.data.mode & _RESTORED_MODE)
+    if node.data.mtime_ns is not None:
+        os.utime(target, ns=(node.data.mtime_ns, node.data.mtime_ns), follow_symlinks=not is_symlink)

@@ -1,0 +1,148 @@
+"""Reading a UnixFS file as a seekable stream, each block verified before a byte of it is handed on."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.dag import MAX_FILE_DEPTH, UnixFSNode, read_unixfs
+from mlflow_ipfs.errors import InvalidDataError, IsAFolderError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import WriteableBuffer
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.cid import CID
+
+_BUFFER_BYTES: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A node on the way down to a leaf.
+
+    ``bounds[i]`` is where in the file part ``i`` of the node starts; part 0 is the node's own
+    bytes, part ``i`` its ``i``-th link; the last bound is the node's end.
+    """
+
+    node: UnixFSNode
+    bounds: list[int]
+
+    @property
+    def start(self) -> int:
+        return self.bounds[0]
+
+    @property
+    def end(self) -> int:
+        return self.bounds[-1]
+
+    @property
+    def own_bytes(self) -> bytes:
+        return self.node.data.data or b""
+
+
+def _span(node: UnixFSNode, start: int) -> _Span:
+    if not node.data.is_file:
+        msg = f"{node.cid} is a {node.data.type.name.lower()}, not a file"
+        raise IsAFolderError(msg) if node.data.is_directory else InvalidDataError(msg)
+    sizes = [len(node.data.data or b""), *node.data.block_sizes]
+    span = _Span(node, list(accumulate(sizes, initial=start)))
+    if node.data.size_bytes is not None and node.data.size_bytes != span.end - start:
+        msg = f"the file node {node.cid} states {node.data.size_bytes} bytes, and its parts have {span.end - start}"
+        raise InvalidDataError(msg)
+    return span
+
+
+class UnixFSFile(io.RawIOBase):
+    """A UnixFS file, read block by block from a blockstore. Not for sharing between threads.
+
+    Raises:
+        IsAFolderError: the CID names a folder.
+        InvalidDataError: the nodes of the file contradict each other.
+        NotFoundError, IntegrityError: while reading, when a block is missing or damaged.
+    """
+
+    def __init__(self, reader: BlockReader, cid: CID) -> None:
+        super().__init__()
+        self._reader = reader
+        self._path = [_span(read_unixfs(reader, cid), 0)]
+        self._position = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self._path[0].end
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Offset of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; reads nothing. Positions after the end are allowed and read nothing."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}.get(whence)
+        if base is None:
+            msg = f"whence must be 0, 1 or 2, not {whence}"
+            raise ValueError(msg)
+        if base + offset < 0:
+            msg = f"cannot seek to {base + offset}, before the start of the file"
+            raise ValueError(msg)
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read at most one leaf's bytes."""
+        view = memoryview(buffer).cast("B")
+        if self._position >= self.size_bytes or not len(view):
+            return 0
+        piece = self._piece_at(self._position)[: len(view)]
+        view[: len(piece)] = piece
+        self._position += len(piece)
+        return len(piece)
+
+    def pieces(self) -> Iterator[memoryview]:
+        """Yield the rest of the file, a leaf at a time, without copying."""
+        while self._position < self.size_bytes:
+            piece = self._piece_at(self._position)
+            self._position += len(piece)
+            yield piece
+
+    def _piece_at(self, position: int) -> memoryview:
+        """The bytes from ``position`` to the end of the leaf that holds it."""
+        while not self._path[-1].start <= position < self._path[-1].end:
+            self._path.pop()
+        while True:
+            span = self._path[-1]
+            part = bisect_right(span.bounds, position) - 1
+            if part == 0:
+                return memoryview(span.own_bytes)[position - span.start :]
+            self._path.append(self._child(span, part))
+
+    def _child(self, span: _Span, part: int) -> _Span:
+        if len(self._path) >= MAX_FILE_DEPTH:
+            msg = f"the file {self._path[0].node.cid} has more than {MAX_FILE_DEPTH} levels"
+            raise InvalidDataError(msg)
+        link = span.node.links[part - 1]
+        start, end = span.bounds[part], span.bounds[part + 1]
+        child = _span(read_unixfs(self._reader, link.cid), start)
+        if child.end != end:
+            msg = f"{span.node.cid} states {end - start} bytes for its part {link.cid}, which has {child.end - start}"
+            raise InvalidDataError(msg)
+        return child
+
+
+def open_unixfs(reader: BlockReader, cid: CID) -> io.BufferedReader:
+    """Open a file for buffered, seekable, verified reading."""
+    return io.BufferedReader(UnixFSFile(reader, cid), _BUFFER_BYTES)

@@ -1,0 +1,164 @@
+"""HAMT: folders too large for one block, sharded by a hash of their names.
+
+A shard has ``fanout`` slots. A name's slot is the next ``log2(fanout)`` bits of its hash; a slot
+holds the link to the file, or to a child shard when several names meet there. Link names start
+with the slot in hexadecimal, padded to the width of the largest slot.
+Source: https://specs.ipfs.tech/unixfs/#dag-pb-hamtdirectory
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.dagpb import Link, Node, encode_node
+from mlflow_ipfs.content.murmur3 import murmur3_x64_64
+from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mlflow_ipfs.content.cid import CID
+
+MURMUR3_X64_64: Final = 0x22  # the only hash function that UnixFS folders use
+MAX_FANOUT: Final = 1024  # Kubo's limit
+_HASH_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLayout:
+    """How one HAMT cuts its hashes: ``fanout`` slots a shard, a power of two and a multiple of 8."""
+
+    fanout: int
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.fanout <= MAX_FANOUT or self.fanout & (self.fanout - 1):
+            msg = f"a HAMT fanout of {self.fanout} is not a power of two from 8 to {MAX_FANOUT}"
+            raise InvalidDataError(msg)
+
+    @property
+    def bits(self) -> int:
+        """Bits of the hash that one level uses."""
+        return self.fanout.bit_length() - 1
+
+    @property
+    def max_depth(self) -> int:
+        """How many levels a 64-bit hash is good for."""
+        return _HASH_BITS // self.bits
+
+    @property
+    def prefix_length(self) -> int:
+        """Characters of the slot number at the start of a link's name."""
+        return len(f"{self.fanout - 1:X}")
+
+    def slot(self, name_hash: int, depth: int) -> int:
+        """The slot of a name in a shard ``depth`` levels below the root."""
+        shift = _HASH_BITS - self.bits * (depth + 1)
+        if shift < 0:
+            msg = f"a HAMT is deeper than {self.max_depth} levels: its names collide or it is malformed"
+            raise InvalidDataError(msg)
+        return name_hash >> shift & (self.fanout - 1)
+
+    def prefix(self, slot: int) -> bytes:
+        """The slot number as link names carry it."""
+        return f"{slot:0{self.prefix_length}X}".encode("ascii")
+
+
+def layout_of(data: UnixFSData) -> ShardLayout:
+    """The layout that a shard's own fields state.
+
+    Raises:
+        InvalidDataError: another hash function, or a fanout that cannot be.
+    """
+    if data.hash_type != MURMUR3_X64_64:
+        msg = f"a HAMT folder uses hash function {data.hash_type}; only {MURMUR3_X64_64} (murmur3-x64-64) is defined"
+        raise InvalidDataError(msg)
+    return ShardLayout(data.fanout or 0)
+
+
+class HamtBuilder:
+    """Builds the shards of one folder.
+
+    Args:
+        put: keeps a dag-pb block and returns its CID.
+        fanout: slots of a shard.
+    """
+
+    def __init__(self, put: Callable[[bytes], CID], fanout: int) -> None:
+        self._put = put
+        self._layout = ShardLayout(fanout)
+
+    def build(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
+        """Shard the links of a folder; every name must be there once.
+
+        Returns:
+            A nameless link to the root shard, with the cumulative size of all blocks below.
+        """
+        hashed = [(murmur3_x64_64(link.name or b""), link) for link in links]
+        return self._shard(hashed, 0, UnixFSData(NodeType.HAMT_SHARD, mode=mode, mtime_ns=mtime_ns))
+
+    def _shard(self, hashed: list[tuple[int, Link]], depth: int, data: UnixFSData) -> Link:
+        slots: dict[int, list[tuple[int, Link]]] = {}
+        for item in hashed:
+            slots.setdefault(self._layout.slot(item[0], depth), []).append(item)
+        links = [self._slot_link(slot, slots[slot], depth) for slot in sorted(slots)]
+        bitfield = sum(1 << slot for slot in slots)
+        data = replace(
+            data,
+            data=bitfield.to_bytes((bitfield.bit_length() + 7) // 8, "big"),
+            hash_type=MURMUR3_X64_64,
+            fanout=self._layout.fanout,
+        )
+        block = encode_node(links, encode_data(data))
+        return Link(self._put(block), b"", len(block) + sum(link.size_bytes or 0 for link in links))
+
+    def _slot_link(self, slot: int, hashed: list[tuple[int, Link]], depth: int) -> Link:
+        prefix = self._layout.prefix(slot)
+        if len(hashed) == 1:
+            link = hashed[0][1]
+            return replace(link, name=prefix + (link.name or b""))
+        return replace(self._shard(hashed, depth + 1, UnixFSData(NodeType.HAMT_SHARD)), name=prefix)
+
+
+def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
+    """Tell a shard's links apart.
+
+    Returns:
+        Links to files and folders, under their real names; and links to child shards.
+
+    Raises:
+        InvalidDataError: the links are not those of the slots that the bitfield names.
+    """
+    layout = layout_of(data)
+    width = layout.prefix_length
+    slots = [slot for slot in range(layout.fanout) if int.from_bytes(data.data or b"", "big") >> slot & 1]
+    values: list[Link] = []
+    children: list[Link] = []
+    for link, slot in zip(node.links, slots, strict=False):
+        name = link.name or b""
+        if name[:width] != layout.prefix(slot):
+            msg = f"a link of a HAMT shard is named {name!r}, and should start with {layout.prefix(slot)!r}"
+            raise InvalidDataError(msg)
+        (values if len(name) > width else children).append(replace(link, name=name[width:]))
+    if len(slots) != len(node.links):
+        msg = f"a HAMT shard has {len(node.links)} links, and its bitfield has {len(slots)} slots"
+        raise InvalidDataError(msg)
+    return values, children
+
+
+def find_in_shard(node: Node, data: UnixFSData, name: bytes, depth: int) -> tuple[Link | None, bool]:
+    """Look a name up in one shard, ``depth`` levels below the root.
+
+    Returns:
+        The link in the name's slot, and whether it is the thing itself (else a child shard to
+        look into next); ``(None, False)`` when the folder has no such name.
+    """
+    layout = layout_of(data)
+    prefix = layout.prefix(layout.slot(murmur3_x64_64(name), depth))
+    for link in node.links:
+        if link.name == prefix + name:
+            return link, True
+        if link.name == prefix:
+            return link, False
+    return None, False

@@ -1,0 +1,277 @@
+"""Mutable file trees, ``mfs://<root>/path``: files come and go, content stays what it is.
+
+``mfs://<root>/…/@<cid>[/path]`` is frozen content below a mutable path: read-only, and only for
+CIDs that were frozen under that very path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+from urllib.parse import unquote, urlsplit
+
+from mlflow_ipfs.content.added import Added
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import read_unixfs, split_path
+from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.errors import ImmutableError, InvalidPathError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.entries import MfsFolder
+    from mlflow_ipfs.content.profiles import Profile
+
+FROZEN_PREFIX: Final = "@"
+
+
+@dataclass(frozen=True, slots=True)
+class MfsPath:
+    """A place in a mutable tree.
+
+    Attributes:
+        root: the tree's name.
+        path: ``a/b/c``, without slashes at its ends; ``""`` for the top.
+    """
+
+    root: str
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        parts = split_path(self.path)
+        if not self.root or "/" in self.root or self.root in (".", ".."):
+            msg = f"{self.root!r} cannot name a mutable tree (mfs://<root>/path)"
+            raise InvalidPathError(msg)
+        object.__setattr__(self, "path", "/".join(parts))
+
+    @classmethod
+    def parse(cls, uri: str) -> MfsPath:
+        """Read ``mfs://<root>/path``; percent-encoding is undone.
+
+        Raises:
+            InvalidPathError: another scheme, no root, a ``..``, a query or a fragment.
+        """
+        parts = urlsplit(uri)
+        if parts.scheme != "mfs" or not parts.netloc or parts.query or parts.fragment:
+            msg = f"{uri!r} is no mutable path; write mfs://<root>/path"
+            raise InvalidPathError(msg)
+        return cls(unquote(parts.netloc), unquote(parts.path))
+
+    def join(self, path: str) -> MfsPath:
+        """The place at a relative path below this one."""
+        return MfsPath(self.root, f"{self.path}/{path}")
+
+    def __str__(self) -> str:
+        return f"mfs://{self.root}/{self.path}" if self.path else f"mfs://{self.root}"
+
+
+class MutableFiles:
+    """The mutable trees of a store, seen as files. Last writer wins per path.
+
+    Args:
+        storage: keeps blocks and entries.
+        options: how files become DAGs.
+    """
+
+    def __init__(self, storage: Storage, options: ImportOptions) -> None:
+        self._storage = storage
+        self._options = options
+
+    def put_file(
+        self, location: MfsPath, source: Path, *, progress: Callable[[int], None] | None = None
+    ) -> MfsEntry:
+        """Publish one file at a path.
+
+        Raises:
+            ImmutableError: the path is frozen.
+            ConflictError: a folder is there, or a file where a folder is needed.
+            NotFoundError, SourceChangedError: about the source.
+        """
+        return self._put_sources([(location, source)], progress)[0]
+
+    def put_tree(
+        self, location: MfsPath, folder: Path, *, progress: Callable[[int], None] | None = None
+    ) -> Sequence[MfsEntry]:
+        """Publish every file of a folder, hidden ones too, in one step. Symlinks are followed, as MLflow does.
+
+        Empty folders vanish: entries are files.
+        """
+        sources = [(location.join(path), source) for path, source in _files_below(folder)]
+        return self._put_sources(sources, progress) if sources else []
+
+    def _put_sources(
+        self, sources: Sequence[tuple[MfsPath, Path]], progress: Callable[[int], None] | None
+    ) -> Sequence[MfsEntry]:
+        for location, _ in sources:
+            check_mutable(location)
+        with self._storage.publish() as publication:
+            with Importer(publication, self._options, progress=progress) as importer:
+                entries = [
+                    _entry(location, importer.import_path(os.path.realpath(source))) for location, source in sources
+                ]
+            publication.commit(Changes(entries=entries))
+        return entries
+
+    def put_stream(
+        self, location: MfsPath, stream: BinaryIO, *, progress: Callable[[int], None] | None = None
+    ) -> MfsEntry:
+        """Publish what is left of a stream as a file, without a temporary copy beside the store."""
+        check_mutable(location)
+        with self._storage.publish() as publication:
+            with Importer(publication, self._options, progress=progress) as importer:
+                entry = _entry(location, importer.import_stream(stream))
+            publication.commit(Changes(entries=[entry]))
+        return entry
+
+    def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:
+        """Let a path stand for a file that is in the store already."""
+        check_mutable(location)
+        node = read_unixfs(self._storage.blocks, cid)
+        if node.data.is_directory:
+            msg = f"{cid} is a folder; entries of {location} are files"
+            raise InvalidPathError(msg)
+        entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
+        with self._storage.publish() as publication:
+            publication.commit(Changes(entries=[entry]))
+        return entry
+
+    def stat(self, location: MfsPath) -> MfsEntry | MfsFolder | None:
+        """What is at a path, or None."""
+        return self._storage.entries.stat(location.root, location.path)
+
+    def list(self, location: MfsPath) -> Sequence[MfsEntry | MfsFolder]:
+        """Files and folders directly in a folder; [] if there are none."""
+        return self._storage.entries.list(location.root, location.path)
+
+    def delete(self, location: MfsPath) -> int:
+        """Remove a file, or all files below a folder. Returns how many; content that is frozen stays."""
+        check_mutable(location)
+        return self._storage.entries.delete(location.root, location.path)
+
+    def snapshot(self, location: MfsPath, *, changes: Changes | None = None, only_hash: bool = False) -> Added:
+        """Compute the CID that a file or folder has at this moment, from one snapshot of the entries.
+
+        Args:
+            location: the file or folder.
+            changes: names to add in the same step as the folder's nodes.
+            only_hash: keep nothing.
+
+        Raises:
+            NotFoundError: nothing is there.
+        """
+        return self._publish_snapshot(location, lambda _: changes or Changes(), only_hash=only_hash)
+
+    def freeze(self, location: MfsPath, owner: str, *, state: PinState = PinState.PENDING) -> Added:
+        """Take a snapshot, pin it for an owner, and allow ``<location>/@<cid>``, all in one step."""
+
+        def changes(cid: CID) -> Changes:
+            return Changes(pins=[Pin(owner, cid, state)], frozen=[Frozen(location.root, location.path, cid)])
+
+        return self._publish_snapshot(location, changes, only_hash=False)
+
+    def _publish_snapshot(
+        self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool
+    ) -> Added:
+        # The publication comes first: while it is open, no gc can drop what the entries name.
+        with HashOnlyPublication() if only_hash else self._storage.publish() as publication:
+            entries = self._storage.entries.walk(location.root, location.path)
+            if not entries:
+                msg = f"there is no file at or below {location}"
+                raise NotFoundError(msg)
+            size_bytes = sum(entry.size_bytes for entry in entries)
+            root = _build_tree(entries, location, NodeBuilder(publication.put, self._options.profile))
+            new_bytes = publication.commit(changes_for(root.cid))
+        return Added(root.cid, size_bytes, root.size_bytes or 0, new_bytes)
+
+    def split_frozen(self, location: MfsPath) -> tuple[CID, str] | None:
+        """Take ``…/@<cid>/rest`` apart.
+
+        Returns:
+            The CID and the path below it; None if no part of the path starts with ``@``.
+
+        Raises:
+            NotFoundError: that CID was not frozen under that path.
+            InvalidCIDError: what follows the ``@`` is no CID.
+        """
+        parts = location.path.split("/")
+        for index, part in enumerate(parts):
+            if part.startswith(FROZEN_PREFIX):
+                cid = CID.parse(part.removeprefix(FROZEN_PREFIX))
+                above = "/".join(parts[:index])
+                if not self._storage.entries.is_frozen(Frozen(location.root, above, cid)):
+                    msg = f"{cid} is not frozen under {MfsPath(location.root, above)}, so it cannot be read from there"
+                    raise NotFoundError(msg)
+                return cid, "/".join(parts[index + 1 :])
+        return None
+
+
+def check_mutable(location: MfsPath) -> None:
+    """Refuse a path that names, or would look like, frozen content.
+
+    Raises:
+        ImmutableError: a part of the path starts with ``@``.
+    """
+    if any(part.startswith(FROZEN_PREFIX) for part in location.path.split("/")):
+        msg = f"{location} cannot be written: names that start with '@' stand for frozen content"
+        raise ImmutableError(msg)
+
+
+def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
+    link = imported.link
+    return MfsEntry(
+        location.root, location.path, link.cid, imported.size_bytes, link.size_bytes or 0, time.time_ns()
+    )
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below a folder with its relative path, in byte order; symlinks followed, loops refused."""
+    stack: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(folder, "", frozenset())]
+    while stack:
+        current, prefix, above = stack.pop()
+        status = current.stat()
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            msg = f"{str(current)!r} leads back to a folder that it is in"
+            raise InvalidPathError(msg)
+        for child in sorted(current.iterdir(), key=lambda path: os.fsencode(path.name), reverse=True):
+            path = f"{prefix}{child.name}"
+            if child.is_dir():
+                stack.append((child, f"{path}/", above | {identity}))
+            else:
+                yield path, child
+
+
+def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuilder) -> Link:
+    """Build the folders that entries imply, from the deepest up; a lone file is itself."""
+    if len(entries) == 1 and entries[0].path == location.path:
+        return Link(entries[0].cid, b"", entries[0].dag_bytes)
+    skip = len(location.path) + 1 if location.path else 0
+    folders: dict[str, list[Link]] = {"": []}
+    for entry in entries:
+        parent, _, name = entry.path[skip:].rpartition("/")
+        _ensure_folder(folders, parent)
+        folders[parent].append(Link(entry.cid, os.fsencode(name), entry.dag_bytes))
+    for path in sorted(folders, key=lambda folder: folder.count("/") + bool(folder), reverse=True):
+        link = nodes.build_folder(folders[path])
+        if not path:
+            return link
+        parent, _, name = path.rpartition("/")
+        folders[parent].append(replace(link, name=os.fsencode(name)))
+    msg = f"no folder was built for {location}"  # the loop always ends at ""
+    raise AssertionError(msg)
+
+
+def _ensure_folder(folders: dict[str, list[Link]], path: str) -> None:
+    while path not in folders:
+        folders[path] = []
+        path = path.rpartition("/")[0]

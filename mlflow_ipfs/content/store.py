@@ -1,0 +1,362 @@
+"""ContentStore: one store as its users see it, files and folders in, CIDs out, and back."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self, cast
+
+from mlflow_ipfs.content import car, verify
+from mlflow_ipfs.content.added import Added
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.cid import RAW, CID
+from mlflow_ipfs.content.dag import UnixFSNode, iterate_folder, read_unixfs, resolve, walk_blocks
+from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.exporter import Exporter
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.mfs import MutableFiles
+from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
+from mlflow_ipfs.content.unixfs import NodeType
+from mlflow_ipfs.content.verify import VerifyReport
+from mlflow_ipfs.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+    from typing import BinaryIO
+
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Publication, Storage
+    from mlflow_ipfs.content.chunker import Chunker
+    from mlflow_ipfs.content.pins import Pins
+    from mlflow_ipfs.content.refs import Refs
+
+EntryKind = Literal["file", "directory", "symlink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, folder or symlink inside content.
+
+    Attributes:
+        name: its name in its folder; ``""`` for a root.
+        cid: its own CID.
+        kind: what it is.
+        size_bytes: size of a file, 0 for a folder.
+    """
+
+    name: str
+    cid: CID
+    kind: EntryKind
+    size_bytes: int
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return self.kind == "directory"
+
+
+class ContentStore:
+    """Content by CID. A context manager; may be shared between threads.
+
+    Every byte that comes out has been checked against its CID. Where a method takes a CID, its
+    text does as well; a ``path`` is ``a/b/c`` below it.
+
+    Args:
+        storage: keeps the blocks, pins, refs and entries; closed with the store.
+        profile: how files become DAGs unless a call says otherwise.
+        chunker: where files are cut; None for the profile's fixed size.
+    """
+
+    def __init__(
+        self, storage: Storage, *, profile: Profile = UNIXFS_V1_2025, chunker: Chunker | None = None
+    ) -> None:
+        self.storage = storage
+        self._options = ImportOptions(profile=profile, chunker=chunker)
+        self.files = MutableFiles(storage, self._options)
+        """The mutable trees, ``mfs://``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the storage. Calling it twice is no error."""
+        self.storage.close()
+
+    @property
+    def pins(self) -> Pins:
+        """What is kept, and for whom."""
+        return self.storage.pins
+
+    @property
+    def refs(self) -> Refs:
+        """Mutable names for CIDs."""
+        return self.storage.refs
+
+    def add(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        profile: str | Profile | None = None,
+        chunker: Chunker | None = None,
+        only_hash: bool = False,
+        hidden: bool = True,
+        wrap: bool = False,
+        preserve_mode: bool = False,
+        preserve_mtime: bool = False,
+        pin: str | None = USER,
+        progress: Callable[[int], None] | None = None,
+    ) -> Added:
+        """Add a file, symlink or folder, durably.
+
+        Args:
+            path: what to add.
+            profile: import profile or its name; default the store's.
+            chunker: where to cut; default the store's, or the profile's if one is given.
+            only_hash: compute the CID and keep nothing.
+            hidden: include names that start with a dot.
+            wrap: add a folder around it, so that the name is kept.
+            preserve_mode: record permission bits (changes the CID).
+            preserve_mtime: record modification times (changes the CID).
+            pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
+            progress: called with the number of bytes just read.
+
+        Raises:
+            NotFoundError: nothing is at the path.
+            SourceChangedError: a file changed while it was read; nothing was added.
+            StoreFullError, StoreBusyError: nothing was added.
+        """
+        options = ImportOptions(
+            profile=self._profile(profile),
+            chunker=chunker or (None if profile else self._options.chunker),
+            include_hidden=hidden,
+            preserve_mode=preserve_mode,
+            preserve_mtime=preserve_mtime,
+        )
+        with self._publication(only_hash=only_hash) as publication:
+            with Importer(publication, options, progress=progress) as importer:
+                imported = importer.import_path(path)
+                hidden_left_out = importer.hidden_left_out
+            if wrap:
+                imported = _wrapped(imported, os.path.abspath(path), NodeBuilder(publication.put, options.profile))
+            added = self._commit(publication, imported, pin)
+        return replace(added, hidden_left_out=hidden_left_out)
+
+    def add_stream(self, stream: BinaryIO, *, only_hash: bool = False, pin: str | None = USER) -> Added:
+        """Add what is left of a stream as one file, durably."""
+        with self._publication(only_hash=only_hash) as publication:
+            with Importer(publication, self._options) as importer:
+                imported = importer.import_stream(stream)
+            return self._commit(publication, imported, pin)
+
+    def add_bytes(self, data: bytes, *, pin: str | None = USER) -> CID:
+        """Add bytes as one file, durably."""
+        return self.add_stream(io.BytesIO(data), pin=pin).cid
+
+    def wrap(self, cid: CID | str, name: str, *, pin: str | None = USER) -> CID:
+        """Put content into a new folder under a name: ``<wrapper>/<name>`` is the content."""
+        node = self._node(cid, "")
+        with self.storage.publish() as publication:
+            nodes = NodeBuilder(publication.put, self._options.profile)
+            link = nodes.build_folder([Link(node.cid, os.fsencode(name), node.dag_bytes)])
+            publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        return link.cid
+
+    def _publication(self, *, only_hash: bool) -> Publication:
+        return HashOnlyPublication() if only_hash else self.storage.publish()
+
+    def _profile(self, profile: str | Profile | None) -> Profile:
+        return profile_named(profile) if isinstance(profile, str) else profile or self._options.profile
+
+    @staticmethod
+    def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
+        link = imported.link
+        new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
+
+    def resolve(self, cid: CID | str, path: str = "") -> CID:
+        """Follow a path; symlinks are not followed.
+
+        Raises:
+            NotFoundError, NotAFolderError: the path leads nowhere.
+        """
+        return resolve(self.storage.blocks, _cid(cid), path)
+
+    def stat(self, cid: CID | str, path: str = "") -> Entry:
+        """What is at a path."""
+        return _entry(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
+
+    def ls(self, cid: CID | str, path: str = "") -> list[Entry]:
+        """The entries of a folder, by name in byte order.
+
+        Raises:
+            NotAFolderError: it is a file.
+        """
+        links = list(iterate_folder(self.storage.blocks, self._node(cid, path)))
+        links.sort(key=lambda link: link.name or b"")
+        return [self._listed(os.fsdecode(link.name or b""), link.cid, link.size_bytes) for link in links]
+
+    def _listed(self, name: str, cid: CID, dag_bytes: int | None) -> Entry:
+        if cid.codec == RAW and dag_bytes is not None:  # a leaf: its size is known without reading it
+            return Entry(name, cid, "file", dag_bytes)
+        return _entry(name, read_unixfs(self.storage.blocks, cid))
+
+    def open(self, cid: CID | str, path: str = "") -> BinaryIO:
+        """Open a file for seekable reading; every block is verified before its bytes come out.
+
+        Raises:
+            IsAFolderError: it is a folder.
+            NotFoundError, IntegrityError: here, or while reading.
+        """
+        return cast("BinaryIO", open_unixfs(self.storage.blocks, self.resolve(cid, path)))
+
+    def local_path(self, cid: CID | str, path: str = "") -> Path | None:
+        """A file on disk that is the content, to read without copying; never write to it.
+
+        Returns:
+            None where the store keeps the content in pieces: folders, small files.
+
+        Raises:
+            IntegrityError: the file on disk has changed; it has been set aside.
+        """
+        return self.storage.file_path(self.resolve(cid, path))
+
+    def view(
+        self,
+        cid: CID | str,
+        path: str = "",
+        *,
+        dst: str | os.PathLike[str] | None = None,
+        allow_outside_links: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Path:
+        """Lay content out as files that may be written to without touching the store.
+
+        Args:
+            cid: root of the content.
+            path: where below the root.
+            dst: where to write, and where the bytes are always copies; None for a private place
+                that shares bytes where that is safe and is removed when this process ends.
+            allow_outside_links: restore symlinks that point out of the content, too.
+            progress: called with the number of bytes just written.
+
+        Returns:
+            The path of the file or folder.
+        """
+        found = self.resolve(cid, path)
+        name = path.rstrip("/").rpartition("/")[2] or str(found)
+        target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
+        exporter = Exporter(
+            self.storage.blocks,
+            linker=self.storage if dst is None else None,
+            allow_outside_links=allow_outside_links,
+            progress=progress,
+        )
+        exporter.export(found, target)
+        return target
+
+    def verify(
+        self,
+        cid: CID | str,
+        *,
+        against: str | os.PathLike[str] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> VerifyReport:
+        """Read and hash every block, whatever stamps say; and compare with a file or folder on disk.
+
+        Nothing is raised for damage: the report names each block.
+        """
+        root = _cid(cid)
+        report = verify.verify_dag(self.storage.blocks, root, progress=progress)
+        if against is not None:
+            report.problems += verify.compare_with_disk(self.storage.blocks, root, Path(against))
+        return report
+
+    def pin(self, cid: CID | str, owner: str = USER) -> None:
+        """Keep content, after making sure that all of it is here.
+
+        Raises:
+            NotFoundError: a block is missing.
+        """
+        root = _cid(cid)
+        self._check_complete(root)
+        self.pins.add(Pin(owner, root))
+
+    def _check_complete(self, root: CID) -> None:
+        missing = verify.find_missing(self.storage.blocks, root)
+        if missing is not None:
+            msg = f"{root} is not complete here: the block {missing} is missing"
+            raise NotFoundError(msg)
+
+    def export_car(self, cid: CID | str, file: BinaryIO, *, progress: Callable[[int], None] | None = None) -> int:
+        """Write everything below a CID as a CARv1. Returns the size of the CAR in bytes."""
+        root = _cid(cid)
+
+        def blocks() -> Iterator[tuple[CID, bytes]]:
+            for found, block in walk_blocks(self.storage.blocks, root):
+                yield found, block
+                if progress is not None:
+                    progress(len(block))
+
+        return car.write_car(file, [root], blocks())
+
+    def import_car(
+        self, file: BinaryIO, *, pin: str | None = USER, progress: Callable[[int], None] | None = None
+    ) -> list[CID]:
+        """Take in a CARv1 and return its roots.
+
+        The blocks are kept even if a root turns out to be incomplete, so that another CAR can complete it.
+
+        Raises:
+            InvalidDataError, IntegrityError: the CAR is malformed or a block is wrong; nothing was kept.
+            NotFoundError: a block below a root is neither in the CAR nor in the store; nothing was pinned.
+        """
+        reader = car.CarReader(file)
+        with self.storage.publish() as publication:
+            for cid, block in reader:
+                if cid.identity_data is None:
+                    publication.put(cid, block)
+                if progress is not None:
+                    progress(len(block))
+            publication.commit()
+            for root in reader.roots:  # inside the publication: until the pin is there, no gc may come between
+                self._check_complete(root)
+                if pin:
+                    self.pins.add(Pin(pin, root))
+        return reader.roots
+
+    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+        """Drop what no pin, ref, entry or frozen path needs; or only say what would be dropped."""
+        return self.storage.collect_garbage(dry_run=dry_run)
+
+    def _node(self, cid: CID | str, path: str) -> UnixFSNode:
+        return read_unixfs(self.storage.blocks, self.resolve(cid, path))
+
+
+def _cid(cid: CID | str) -> CID:
+    return CID.parse(cid) if isinstance(cid, str) else cid
+
+
+def _entry(name: str, node: UnixFSNode) -> Entry:
+    kind: EntryKind = "file"
+    if node.data.is_directory:
+        kind = "directory"
+    elif node.data.type is NodeType.SYMLINK:
+        kind = "symlink"
+    return Entry(name, node.cid, kind, node.size_bytes)
+
+
+def _wrapped(imported: Imported, path: str, nodes: NodeBuilder) -> Imported:
+    """Put what was imported into a folder, under the last part of its path."""
+    name = os.fsencode(os.path.basename(path))
+    return Imported(nodes.build_folder([replace(imported.link, name=name)]), imported.size_bytes)

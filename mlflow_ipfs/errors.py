@@ -1,0 +1,95 @@
+"""The error tree.
+
+::
+
+    MlflowIpfsError(Exception)
+    ├── InvalidCIDError(ValueError)        text or bytes are not a CID that we may use
+    ├── InvalidPathError(ValueError)       a content path, an URI or a name in a folder is malformed or unsafe
+    ├── InvalidDataError(ValueError)       block or CAR bytes break their format or a limit
+    ├── SettingsError(ValueError)          a setting has no usable value
+    ├── NotFoundError(FileNotFoundError)   no block, path, pin, ref or entry of that name
+    ├── NotAFolderError(NotADirectoryError)  a folder was needed, the path names a file
+    ├── IsAFolderError(IsADirectoryError)  a file was needed, the path names a folder
+    ├── IntegrityError(OSError)            bytes do not match their CID
+    ├── SourceChangedError(OSError)        a file changed while it was read
+    ├── ImmutableError(PermissionError)    a write to immutable content
+    ├── PolicyError(PermissionError)       refused by a setting
+    ├── ConflictError(FileExistsError)     compare-and-swap lost, or a file stands where a folder must
+    ├── StoreBusyError(TimeoutError)       a lock was not free within the limit
+    ├── StoreFullError(OSError)            the disk under the store is full
+    ├── StoreFormatError(RuntimeError)     not a store, or one that this version cannot open
+    └── RemoteError(ConnectionError)       another node or server failed
+
+Every class has a built-in parent, so that code that knows nothing of us still catches it. A
+message says what happened, to which CID or path, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class MlflowIpfsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidCIDError(MlflowIpfsError, ValueError):
+    """Text or bytes are not a CID, or name a hash function that is not safe to verify with."""
+
+
+class InvalidPathError(MlflowIpfsError, ValueError):
+    """A content path, URI or name is malformed, or would leave its folder."""
+
+
+class InvalidDataError(MlflowIpfsError, ValueError):
+    """Block or CAR bytes do not follow their format, or exceed a limit."""
+
+
+class SettingsError(MlflowIpfsError, ValueError):
+    """A setting has a value that cannot be used."""
+
+
+class NotFoundError(MlflowIpfsError, FileNotFoundError):
+    """No such block, path, pin, ref or entry."""
+
+
+class NotAFolderError(MlflowIpfsError, NotADirectoryError):
+    """A folder was needed and the path names something else."""
+
+
+class IsAFolderError(MlflowIpfsError, IsADirectoryError):
+    """A file was needed and the path names a folder."""
+
+
+class IntegrityError(MlflowIpfsError, OSError):
+    """Bytes do not match the CID that names them."""
+
+
+class SourceChangedError(MlflowIpfsError, OSError):
+    """A file changed while it was being read, so no CID would describe it."""
+
+
+class ImmutableError(MlflowIpfsError, PermissionError):
+    """A write was asked of content that cannot change."""
+
+
+class PolicyError(MlflowIpfsError, PermissionError):
+    """The operator's settings refuse this."""
+
+
+class ConflictError(MlflowIpfsError, FileExistsError):
+    """Somebody else changed the name first, or a file stands where a folder is needed."""
+
+
+class StoreBusyError(MlflowIpfsError, TimeoutError):
+    """A lock of the store was not free within the time limit."""
+
+
+class StoreFullError(MlflowIpfsError, OSError):
+    """The disk that holds the store has no room left."""
+
+
+class StoreFormatError(MlflowIpfsError, RuntimeError):
+    """The folder is not a store, or its format or file system is not one that we can use."""
+
+
+class RemoteError(MlflowIpfsError, ConnectionError):
+    """Another node or server failed or answered something unusable."""

@@ -1,0 +1,199 @@
+"""MLflow artifact repositories for ``ipfs://<cid>`` (read-only) and ``mfs://<root>/<path>``.
+
+MLflow builds a repository for nearly every call of a client, so the constructors do nothing but
+remember the URI; the store behind them is opened once per process, at the first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from mlflow.entities import FileInfo
+from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.artifact_trees import FrozenTree, MutableTree
+from mlflow_ipfs.binding.locations import IpfsPath, join_path, parse_mfs
+from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.uploads import publish_stream
+from mlflow_ipfs.config import Settings
+from mlflow_ipfs.errors import ImmutableError, IsAFolderError, NotFoundError
+from mlflow_ipfs.opening import shared_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+
+    from mlflow_ipfs.binding.artifact_trees import ArtifactTree
+    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.store import ContentStore
+
+MAX_PREVIEW_BYTES: Final = 64 << 20  # above the 50 MB up to which MLflow's UI shows a file
+
+
+class ContentArtifactRepository(ArtifactRepository):
+    """What both repositories share: reading."""
+
+    def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
+        super().__init__(artifact_uri, tracking_uri, registry_uri)
+        self._private_folders: list[Path] = []
+
+    @abstractmethod
+    def _open_tree(self) -> ArtifactTree:
+        """The tree that the repository's URI names."""
+
+    def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
+        """The artifacts directly in a folder, with their sizes; none for a file."""
+        with mlflow_errors():
+            items = self._open_tree().list(path or "")
+        return [FileInfo(item.path, item.is_dir, item.size_bytes) for item in items]
+
+    def download_artifacts(self, artifact_path: str | None, dst_path: str | None = None) -> str:
+        """Bring a file or folder to the local disk, and return where it is.
+
+        Args:
+            artifact_path: path below the repository's URI; empty: all of it.
+            dst_path: folder to write it to, as files of the user's own. None: a private copy that
+                shares bytes with the store where that is safe, and goes when the process ends.
+        """
+        with mlflow_errors():
+            folder = dst_path or self._make_private_folder()
+            root = None if artifact_path else self._root_file()
+            if root is not None:  # MLflow's own loop knows folders only
+                target = Path(folder, root)
+                self._download_file("", str(target))
+                return str(target)
+            return str(super().download_artifacts(artifact_path or "", folder))  # type: ignore[no-untyped-call]
+
+    def _root_file(self) -> str | None:
+        """The file name to use if the repository's URI names a file, else None."""
+        try:
+            is_dir = self._open_tree().stat("").is_dir
+        except NotFoundError:
+            return None  # a run without artifacts is an empty folder; other trees say so themselves
+        return None if is_dir else posixpath.basename(self.artifact_uri.rstrip("/"))
+
+    def _make_private_folder(self) -> str:
+        if mlflow_compat.in_mlflow_command():
+            return mlflow_compat.make_temporary_folder()
+        folder = shared_store().storage.make_view_folder()
+        self._private_folders.append(folder)
+        return str(folder)
+
+    def _download_file(self, remote_file_path: str, local_path: str) -> None:
+        """Write one file to the local disk. Called by MLflow in several threads."""
+        with mlflow_errors():
+            destination = Path(local_path)
+            private = any(destination.is_relative_to(folder) for folder in self._private_folders)
+            self._open_tree().copy_file(remote_file_path, destination, private=private)
+
+    def get_local_path(self, artifact_path: str) -> str | None:
+        """For the server: a file to answer from without a copy, or None.
+
+        MLflow takes the content type from the file's name, and a file of the store has none. So
+        what a browser may want to show is copied under its own name instead, unless it is too
+        large to be shown.
+        """
+        with mlflow_errors():
+            tree = self._open_tree()
+            item = tree.stat(artifact_path)
+            if item.is_dir:
+                msg = f"{artifact_path!r} is a folder, not a file"
+                raise IsAFolderError(msg)
+            if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
+                return None
+            path = tree.local_path(artifact_path)
+        return str(path) if path is not None else None
+
+
+class IpfsArtifactRepository(ContentArtifactRepository):
+    """``ipfs://<cid>[/path]``: content that nobody can change."""
+
+    def _open_tree(self) -> ArtifactTree:
+
+        found = IpfsPath.parse(self.artifact_uri)
+        return FrozenTree(shared_store(), found.cid, found.path)
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+        """Refuse."""
+        self._refuse_write(local_file, artifact_path)
+
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
+        """Refuse."""
+        self._refuse_write(local_dir, artifact_path)
+
+    def _refuse_write(self, source: str, artifact_path: str | None) -> None:
+        msg = (
+            f"{os.fspath(source)!r} can't be logged to {self.artifact_uri}/{artifact_path or ''}: an ipfs:// URI names "
+            "content, and content never changes. Log to a run or to an mfs:// URI"
+        )
+        with mlflow_errors():
+            raise ImmutableError(msg)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """Refuse, unless there is nothing to delete: `mlflow gc` must get past an URI without content."""
+        with mlflow_errors(), contextlib.suppress(NotFoundError):
+            self._open_tree().stat(artifact_path or "")
+            msg = (
+                f"{self.artifact_uri}/{artifact_path or ''} is immutable; its bytes go with its last pin: "
+                "`mlflow-ipfs pin rm` and `mlflow-ipfs gc`"
+            )
+            raise ImmutableError(msg)
+
+
+class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
+    """``mfs://<root>/<path>``: a mutable tree; ``…/@<cid>`` is what was frozen below a path of it."""
+
+    def _open_tree(self) -> MutableTree:
+
+        return MutableTree(shared_store(), parse_mfs(self.artifact_uri))
+
+    def _place(self, artifact_path: str | None, name: str = "") -> tuple[ContentStore, MfsPath]:
+
+        tree = self._open_tree()
+        return tree.store, tree.at(join_path(artifact_path, name) if name else artifact_path or "")
+
+    def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
+        """Publish one file. It is durable when the call returns."""
+        with mlflow_errors():
+            store, place = self._place(artifact_path, Path(local_file).name)
+            store.files.put_file(place, Path(local_file))
+
+    def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
+        """Publish all files of a folder in one step: readers see all of them or none."""
+        with mlflow_errors():
+            store, place = self._place(artifact_path)
+            store.files.put_tree(place, Path(local_dir))
+
+    def log_artifact_from_stream(
+        self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None
+    ) -> None:
+        """Publish what a stream yields, without a temporary file of MLflow's."""
+        with mlflow_errors():
+            store, place = self._place(artifact_path, posixpath.basename(artifact_file_name))
+            store.files.put_stream(place, stream)
+
+    async def log_artifact_from_async_stream(
+        self, chunks: AsyncIterable[bytes], artifact_file_name: str, artifact_path: str | None = None
+    ) -> None:
+        """Publish the body of a request; how MLflow's server takes uploads."""
+
+        def publish(stream: BinaryIO) -> None:
+            self.log_artifact_from_stream(stream, artifact_file_name, artifact_path)
+
+        with mlflow_errors():
+            timeout_seconds = Settings.from_environment().timeout_seconds
+            await publish_stream(chunks, publish, timeout_seconds=timeout_seconds)
+
+    def delete_artifacts(self, artifact_path: str | None = None) -> None:
+        """Forget the files at a path and below it; nothing there is no error.
+
+        What was frozen below the path stays: model versions need it.
+        """
+        with mlflow_errors():
+            store, place = self._place(artifact_path)
+            store.files.delete(place)

@@ -1,0 +1,38 @@
+"""MLflow tracking store for ``ipfs+sqlite://`` and ``ipfs+postgresql://``."""
+
+# MLflow loads this file at its own import; SQLAlchemy comes only with the first store.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.binding.tracking_store import ContentTrackingStore
+
+
+def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> ContentTrackingStore:
+    """Build the store. MLflow calls this once per process and URI.
+
+    Args:
+        store_uri: ``ipfs+sqlite:///<file>``.
+        artifact_uri: where experiments keep artifacts. A client gives None: then the server's
+            setting counts, as for MLflow's own stores, then ``MLFLOW_IPFS_ROOT``.
+    """
+    from mlflow_ipfs.binding import mlflow_compat
+    from mlflow_ipfs.binding.database_uris import database_uri
+    from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+    from mlflow_ipfs.binding.tracking_store import ContentTrackingStore
+    from mlflow_ipfs.config import Settings
+
+    with mlflow_errors():
+        root = artifact_uri or os.environ.get(mlflow_compat.SERVER_ARTIFACT_ROOT)
+        if root == mlflow_compat.DEFAULT_LOCAL_ROOT:
+            root = None  # not what a user named: `mlflow server --no-serve-artifacts` fills it in
+        return ContentTrackingStore(
+            database_uri(store_uri),
+            root,
+            default_root=Settings.from_environment().root,
+            read_database_uri=mlflow_compat.read_replica_uri(),
+        )

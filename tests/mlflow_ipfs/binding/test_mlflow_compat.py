@@ -1,0 +1,53 @@
+"""What we copied from MLflow, or lean on, is still so in the MLflow that is installed."""
+
+from __future__ import annotations
+
+import mlflow.server.constants as server
+import pytest
+from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
+from mlflow.store.artifact import host_policy
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.mlflow_compat import Server
+
+
+def test_copied_names_are_mlflows() -> None:
+    assert server.BACKEND_STORE_URI_ENV_VAR == mlflow_compat.SERVER_BACKEND_STORE
+    assert server.ARTIFACT_ROOT_ENV_VAR == mlflow_compat.SERVER_ARTIFACT_ROOT
+    assert server.ARTIFACTS_DESTINATION_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_DESTINATION
+    assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_compat.SERVER_SERVES_ARTIFACTS
+    assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
+    assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
+    assert IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
+    assert SqlModelVersion.storage_location.type.length == mlflow_compat.MAX_LOCATION_LENGTH
+
+
+def test_the_hooks_that_our_stores_override_exist() -> None:
+    assert "_initialize_store_state" in vars(SqlAlchemyStore)
+
+
+def test_our_schemes_name_no_hosts_to_mlflow() -> None:
+    assert not {"ipfs", "mfs"} & host_policy.HOST_ADDRESSED_ARTIFACT_SCHEMES
+
+
+def test_a_client_is_in_no_server() -> None:
+    assert Server.current({}) is None
+
+
+@pytest.mark.parametrize(("serves", "destination"), [("true", "mfs://mlflow"), ("false", None), (None, None)])
+def test_the_server_around_a_worker(serves: str | None, destination: str | None) -> None:
+    environ = {
+        mlflow_compat.SERVER_BACKEND_STORE: "sqlite:///x.db",
+        mlflow_compat.SERVER_ARTIFACTS_DESTINATION: "mfs://mlflow",
+    }
+    if serves is not None:
+        environ[mlflow_compat.SERVER_SERVES_ARTIFACTS] = serves
+    assert Server.current(environ) == Server(destination)
+
+
+def test_an_unknown_class_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="SqlNothing"):
+        mlflow_compat.SqlNothing  # noqa: B018 - the access is the test

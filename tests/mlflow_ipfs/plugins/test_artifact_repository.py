@@ -1,0 +1,354 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from mlflow_ipfs.content.mfs import MfsPath
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mlflow_ipfs.content.store import ContentStore
+
+BIG = bytes(range(256)) * 8192  # 2 MiB: two chunks, kept as a file of its own
+RUN = "mfs://mlflow/1/run/artifacts"
+
+
+def make_folder(folder: Path) -> Path:
+    (folder / "sub/deep").mkdir(parents=True)
+    (folder / "a.txt").write_text("alpha")
+    (folder / "big.bin").write_bytes(BIG)
+    (folder / "sub/.hidden").write_text("hidden")
+    (folder / "sub/deep/ünïcode name.txt").write_text("deep")
+    (folder / "empty").write_bytes(b"")
+    return folder
+
+
+def read_tree(folder: str | Path) -> dict[str, bytes]:
+    folder = Path(folder)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def listing(repository: Any, path: str | None = None) -> list[tuple[str, bool, int | None]]:
+    return [(item.path, item.is_dir, item.file_size) for item in repository.list_artifacts(path)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "source")
+
+
+@pytest.fixture
+def logged(store: ContentStore, folder: Path) -> Any:
+    del store
+    repository = get_artifact_repository(RUN)
+    repository.log_artifacts(str(folder), "model")
+    return repository
+
+
+@pytest.fixture
+def frozen(store: ContentStore, folder: Path) -> Any:
+    return get_artifact_repository(f"ipfs://{store.add(folder).cid}")
+
+
+def test_a_folder_comes_back_byte_for_byte(logged: Any, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    path = logged.download_artifacts("model", str(target))
+    assert path == str(target / "model")
+    assert read_tree(path) == read_tree(folder)
+
+
+def test_listings_have_sizes_and_know_files_from_folders(logged: Any, frozen: Any) -> None:
+    assert listing(logged) == [("model", True, None)]
+    expected = [("a.txt", False, 5), ("big.bin", False, len(BIG)), ("empty", False, 0), ("sub", True, None)]
+    assert listing(frozen) == expected
+    assert listing(logged, "model") == [(f"model/{path}", is_dir, size) for path, is_dir, size in expected]
+    assert listing(logged, "model/sub") == [("model/sub/.hidden", False, 6), ("model/sub/deep", True, None)]
+    for repository, file in ((logged, "model/a.txt"), (frozen, "a.txt")):
+        assert repository.list_artifacts(file) == []
+
+
+def test_a_run_without_artifacts_is_an_empty_folder(store: ContentStore) -> None:
+    del store
+    repository = get_artifact_repository(RUN)
+    assert repository.list_artifacts() == []
+    assert os.listdir(repository.download_artifacts("")) == []
+
+
+@pytest.mark.parametrize("uri", ["mfs://mlflow/1", "ipfs"])
+@pytest.mark.parametrize("operation", ["download_artifacts", "get_local_path"])
+def test_what_is_missing_is_not_found(store: ContentStore, folder: Path, uri: str, operation: str) -> None:
+    repository = get_artifact_repository(f"ipfs://{store.add(folder).cid}" if uri == "ipfs" else uri)
+    with pytest.raises(MlflowException) as caught:
+        getattr(repository, operation)("no/such/file")
+    assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_a_cid_that_nobody_has_is_not_found(store: ContentStore) -> None:
+    cid = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
+    repository = get_artifact_repository(f"ipfs://{cid}")
+    for call in (repository.list_artifacts, lambda: repository.download_artifacts("")):
+        with pytest.raises(MlflowException, match=cid) as caught:
+            call()
+        assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+    del store
+
+
+@pytest.mark.parametrize("uri", ["ipfs://gateway.example.com", "ipfs://127.0.0.1:8080/x", "ipfs://not-a-cid/a"])
+def test_an_ipfs_uri_never_names_a_host(store: ContentStore, uri: str) -> None:
+    del store
+    repository = get_artifact_repository(uri)  # constructing never fails, so that `mlflow gc` gets past it
+    with pytest.raises(MlflowException, match="CID") as caught:
+        repository.list_artifacts()
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+@pytest.mark.parametrize("path", ["../other", "a/../../other", "/etc/passwd/..", "a//b", "."])
+def test_paths_that_leave_the_root_are_refused(logged: Any, frozen: Any, folder: Path, path: str) -> None:
+    calls = [
+        lambda: logged.log_artifact(str(folder / "a.txt"), path),
+        lambda: logged.log_artifacts(str(folder), path),
+        lambda: logged.log_artifact_from_stream(io.BytesIO(b"x"), "x", path),
+        lambda: logged.get_local_path(path),
+        lambda: frozen.get_local_path(path),
+        lambda: logged.list_artifacts(path),
+        lambda: frozen.list_artifacts(path),
+        lambda: logged.delete_artifacts(path),
+        lambda: logged.download_artifacts(path),
+    ]
+    for call in calls:
+        with pytest.raises(MlflowException) as caught:
+            call()
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert listing(logged) == [("model", True, None)]
+
+
+def test_content_by_cid_cannot_be_written(frozen: Any, folder: Path) -> None:
+    before = listing(frozen)
+    for call in (
+        lambda: frozen.log_artifact(str(folder / "a.txt")),
+        lambda: frozen.log_artifacts(str(folder), "x"),
+        lambda: frozen.delete_artifacts("a.txt"),
+        frozen.delete_artifacts,
+    ):
+        with pytest.raises(MlflowException, match="ipfs://") as caught:
+            call()
+        assert caught.value.error_code == "PERMISSION_DENIED"
+    assert listing(frozen) == before
+
+
+def test_deleting_content_that_is_not_here_is_no_error(store: ContentStore) -> None:
+    del store
+    get_artifact_repository(
+        "ipfs://bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
+    ).delete_artifacts()
+
+
+def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: Any, folder: Path) -> None:
+    cid = store.files.freeze(MfsPath("mlflow", "1/run/artifacts/model"), "test").cid
+    (folder / "a.txt").write_text("changed")
+    logged.log_artifacts(str(folder), "model")
+    below = f"model/@{cid}"
+    assert Path(logged.download_artifacts(f"{below}/a.txt")).read_text() == "alpha"
+    assert (f"{below}/a.txt", False, 5) in listing(logged, below)
+    assert Path(logged.get_local_path(f"{below}/big.bin")).read_bytes() == BIG
+    frozen = get_artifact_repository(f"{RUN}/{below}")
+    assert read_tree(frozen.download_artifacts(""))["a.txt"] == b"alpha"
+    for call in (
+        lambda: logged.log_artifact(str(folder / "a.txt"), below),
+        lambda: logged.log_artifacts(str(folder), below),
+        lambda: logged.delete_artifacts(below),
+        lambda: logged.log_artifact_from_stream(io.BytesIO(b"x"), "x", below),
+        lambda: frozen.log_artifact(str(folder / "a.txt")),
+    ):
+        with pytest.raises(MlflowException, match="@") as caught:
+            call()
+        assert caught.value.error_code == "PERMISSION_DENIED"
+    logged.delete_artifacts()
+    assert listing(logged) == []
+    assert read_tree(frozen.download_artifacts(""))["a.txt"] == b"alpha"
+
+
+def test_a_cid_is_not_readable_below_a_path_where_it_was_not_frozen(store: ContentStore, folder: Path) -> None:
+    cid = store.add(folder).cid
+    with pytest.raises(MlflowException, match="not frozen") as caught:
+        get_artifact_repository(f"mfs://mlflow/2/@{cid}").list_artifacts()
+    assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_a_private_copy_may_be_written_without_reaching_the_store(logged: Any, store: ContentStore) -> None:
+    private = Path(logged.download_artifacts("model"))
+    assert private.is_relative_to(store.storage.make_view_folder().parent.parent)
+    (private / "registered_model_meta").write_text("MLflow writes this")
+    (private / "a.txt").write_text("changed")
+    (private / "big.bin").unlink()
+    (private / "big.bin").write_bytes(b"changed")
+    again = read_tree(logged.download_artifacts("model"))
+    assert again["a.txt"] == b"alpha"
+    assert again["big.bin"] == BIG
+    assert "registered_model_meta" not in again
+
+
+def test_exported_files_are_the_users_own(frozen: Any, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    file = Path(frozen.download_artifacts("big.bin", str(target)))
+    assert file.stat().st_nlink == 1
+    with file.open("r+b") as opened:
+        opened.write(b"changed")
+    assert Path(frozen.get_local_path("big.bin")).read_bytes() == BIG
+
+
+def test_an_uri_that_names_a_file_gives_the_file(store: ContentStore, folder: Path, tmp_path: Path) -> None:
+    cid = store.add(folder).cid
+    target = tmp_path / "target"
+    target.mkdir()
+    path = get_artifact_repository(f"ipfs://{cid}/sub/deep/ünïcode name.txt").download_artifacts("", str(target))
+    assert path == str(target / "ünïcode name.txt")
+    lone = store.resolve(cid, "a.txt")
+    assert Path(get_artifact_repository(f"ipfs://{lone}").download_artifacts("")).read_text() == "alpha"
+
+
+def test_a_file_is_replaced_by_logging_it_again(logged: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("second")
+    logged.log_artifact(str(file), "model")
+    assert Path(logged.download_artifacts("model/a.txt")).read_text() == "second"
+    assert Path(logged.download_artifacts("model/sub/.hidden")).read_text() == "hidden"
+
+
+def test_a_file_under_a_file_is_a_conflict(logged: Any, folder: Path) -> None:
+    with pytest.raises(MlflowException) as caught:
+        logged.log_artifact(str(folder / "a.txt"), "model/a.txt")
+    assert caught.value.error_code == "RESOURCE_CONFLICT"
+
+
+def test_deleting_is_idempotent_and_takes_what_is_below(logged: Any) -> None:
+    logged.delete_artifacts("model/sub")
+    assert [path for path, _, _ in listing(logged, "model")] == ["model/a.txt", "model/big.bin", "model/empty"]
+    logged.delete_artifacts("model/sub")
+    logged.delete_artifacts("never/was/there")
+    logged.delete_artifacts()
+    logged.delete_artifacts()
+    assert listing(logged) == []
+
+
+def test_a_local_file_that_is_absent_is_named(store: ContentStore, tmp_path: Path) -> None:
+    del store
+    repository = get_artifact_repository(RUN)
+    with pytest.raises(MlflowException, match=r"absent\.txt") as caught:
+        repository.log_artifact(str(tmp_path / "absent.txt"))
+    assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_the_server_gets_a_path_only_where_no_browser_needs_a_type(logged: Any, tmp_path: Path) -> None:
+    assert Path(logged.get_local_path("model/big.bin")).read_bytes() == BIG
+    (tmp_path / "page.html").write_bytes(b"<p>" * 700_000)
+    logged.log_artifact(str(tmp_path / "page.html"))
+    assert logged.get_local_path("page.html") is None  # copied under its own name: text/html
+    assert logged.get_local_path("model/a.txt") is None
+
+
+def test_the_server_is_told_that_a_folder_is_no_file(logged: Any, frozen: Any) -> None:
+    for repository, path in ((logged, "model"), (logged, "model/sub"), (frozen, "sub")):
+        with pytest.raises(MlflowException, match="folder") as caught:
+            repository.get_local_path(path)
+        assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_streams_are_published(store: ContentStore) -> None:
+    del store
+    repository = get_artifact_repository("mfs://mlflow")
+    repository.log_artifact_from_stream(io.BytesIO(BIG), "some/dirs/big.bin", "1/run/artifacts")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for start in range(0, len(BIG), 100_000):
+            yield BIG[start : start + 100_000]
+            yield b""
+            await asyncio.sleep(0)
+
+    asyncio.run(repository.log_artifact_from_async_stream(chunks(), "async.bin", "1/run/artifacts"))
+    run = get_artifact_repository(RUN)
+    assert listing(run) == [("async.bin", False, len(BIG)), ("big.bin", False, len(BIG))]
+    assert Path(run.download_artifacts("async.bin")).read_bytes() == BIG
+
+
+def test_a_stream_that_breaks_off_leaves_nothing(store: ContentStore) -> None:
+    del store
+    repository = get_artifact_repository("mfs://mlflow")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield BIG
+        msg = "the client went away"
+        raise ConnectionResetError(msg)
+
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
+    assert repository.list_artifacts() == []
+
+
+def test_a_silent_client_is_given_up(store: ContentStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    del store
+    repository = get_artifact_repository("mfs://mlflow")
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"first"
+        await asyncio.sleep(60)
+        yield b"never"
+
+    monkeypatch.setenv("MLFLOW_IPFS_TIMEOUT_SECONDS", "0.3")
+    with pytest.raises(MlflowException, match="sent nothing"):
+        asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
+    assert repository.list_artifacts() == []
+
+
+def test_symlinks_in_content_never_lead_out_of_it(store: ContentStore, folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_text("the server's own file")
+    (folder / "inside").symlink_to("sub/deep/ünïcode name.txt")
+    (folder / "sub/up").symlink_to("../big.bin")
+    (folder / "absolute").symlink_to(secret)
+    (folder / "outside").symlink_to("../secret.bin")
+    (folder / "loop").symlink_to("loop")
+    repository = get_artifact_repository(f"ipfs://{store.add(folder).cid}")
+    assert Path(repository.download_artifacts("inside")).read_text() == "deep"
+    assert Path(repository.get_local_path("sub/up")).read_bytes() == BIG
+    for name in ("absolute", "outside", "loop"):
+        for call in (repository.download_artifacts, repository.get_local_path):
+            with pytest.raises(MlflowException) as caught:
+                call(name)
+            assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_damage_is_named_and_never_handed_on(store: ContentStore, folder: Path, tmp_path: Path) -> None:
+    cid = store.add(folder).cid
+    repository = get_artifact_repository(f"ipfs://{cid}")
+    file = Path(repository.get_local_path("big.bin"))
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        opened.seek(1_500_000)
+        opened.write(b"\xff\x00\xff")
+    target = tmp_path / "target"
+    target.mkdir()
+    for call in (
+        lambda: repository.get_local_path("big.bin"),
+        lambda: repository.download_artifacts("", str(target)),
+    ):
+        with pytest.raises(MlflowException, match="bafy|bafk"):
+            call()
+    assert not (target / "big.bin").exists()
+
+
+def test_constructing_does_no_io(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_STORE", f"local:{tmp_path}/never-made")
+    for uri in (RUN, "ipfs://bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354/a"):
+        repr(get_artifact_repository(uri))
+    assert not (tmp_path / "never-made").exists()

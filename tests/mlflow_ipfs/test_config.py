@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from mlflow_ipfs.config import FreezeMode, Settings, VerifyMode, config_file, default_store_folder
+from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.errors import SettingsError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment whose user has no settings yet."""
+    return {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path / "data")}
+
+
+def write_config(home: dict[str, str], text: str) -> Path:
+    file = config_file(home)
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    return file
+
+
+def test_defaults(home: dict[str, str], tmp_path: Path) -> None:
+    settings = Settings.from_environment(home)
+    assert settings.store == tmp_path / "data" / "mlflow-ipfs" / "store"
+    assert str(settings.root) == "mfs://mlflow"
+    assert settings.profile.name == "unixfs-v1-2025"
+    assert settings.chunker is None
+    assert settings.timeout_seconds == 60
+    assert settings.verify is VerifyMode.CHANGED
+    assert settings.view == "auto"
+    assert settings.freeze is FreezeMode.REQUIRED
+    assert settings.version_tags is True
+    assert settings.import_allow == ()
+
+
+def test_every_variable_is_read(home: dict[str, str], tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        home
+        | {
+            "MLFLOW_IPFS_STORE": f"local:{tmp_path}/s",
+            "MLFLOW_IPFS_ROOT": "mfs://team/models",
+            "MLFLOW_IPFS_PROFILE": "unixfs-v0-2015",
+            "MLFLOW_IPFS_CHUNKER": "size-65536",
+            "MLFLOW_IPFS_TIMEOUT_SECONDS": "2.5",
+            "MLFLOW_IPFS_VERIFY": "always",
+            "MLFLOW_IPFS_VIEW": "copy",
+            "MLFLOW_IPFS_FREEZE": "best_effort",
+            "MLFLOW_IPFS_VERSION_TAGS": "false",
+            "MLFLOW_IPFS_IMPORT_ALLOW": "file:///models, s3://bucket/",
+        }
+    )
+    assert settings == Settings(
+        store=tmp_path / "s",
+        root=MfsPath("team", "models"),
+        profile=settings.profile,
+        chunker=FixedSizeChunker(65536),
+        timeout_seconds=2.5,
+        verify=VerifyMode.ALWAYS,
+        view="copy",
+        freeze=FreezeMode.BEST_EFFORT,
+        version_tags=False,
+        import_allow=("file:///models", "s3://bucket/"),
+    )
+    assert settings.profile.name == "unixfs-v0-2015"
+
+
+def test_the_file_counts_below_the_environment(home: dict[str, str]) -> None:
+    write_config(
+        home, 'freeze = "off"\ntimeout_seconds = 7\nversion_tags = false\nimport_allow = ["s3://a", "s3://b"]\n'
+    )
+    settings = Settings.from_environment(home | {"MLFLOW_IPFS_FREEZE": "required"})
+    assert settings.freeze is FreezeMode.REQUIRED
+    assert settings.timeout_seconds == 7
+    assert settings.version_tags is False
+    assert settings.import_allow == ("s3://a", "s3://b")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "word"),
+    [
+        ("STORE", "kubo:http://127.0.0.1:5001", "later version"),
+        ("STORE", "/just/a/folder", "local:<folder>"),
+        ("STORE", "local:", "local:<folder>"),
+        ("ROOT", "s3://bucket", "mfs://<root>"),
+        ("ROOT", "mfs://a/../b", ".."),
+        ("PROFILE", "nice", "unixfs-v1-2025"),
+        ("CHUNKER", "rabin", "size-<bytes>"),
+        ("CHUNKER", "size-0", "outside"),
+        ("TIMEOUT_SECONDS", "soon", "soon"),
+        ("TIMEOUT_SECONDS", "0", "positive"),
+        ("TIMEOUT_SECONDS", "inf", "positive"),
+        ("TIMEOUT_SECONDS", "nan", "positive"),
+        ("VERIFY", "never", "changed, always"),
+        ("VIEW", "symlink", "hardlink"),
+        ("FREEZE", "maybe", "best_effort"),
+        ("VERSION_TAGS", "perhaps", "true or false"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable(
+    home: dict[str, str], variable: str, value: str, word: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(home | {f"MLFLOW_IPFS_{variable}": value})
+    assert f"MLFLOW_IPFS_{variable}" in str(caught.value)
+    assert word in str(caught.value)
+
+
+def test_a_bad_value_in_the_file_names_the_file(home: dict[str, str]) -> None:
+    file = write_config(home, "freeze = 3\n")
+    with pytest.raises(SettingsError, match="freeze") as caught:
+        Settings.from_environment(home)
+    assert str(file) in str(caught.value)
+
+
+def test_an_unknown_name_in_the_file_is_an_error(home: dict[str, str]) -> None:
+    write_config(home, 'stroe = "local:/x"\n')
+    with pytest.raises(SettingsError, match="stroe"):
+        Settings.from_environment(home)
+
+
+def test_a_file_that_is_no_toml_is_an_error(home: dict[str, str]) -> None:
+    write_config(home, "store: /x\n")
+    with pytest.raises(SettingsError, match="can't be read"):
+        Settings.from_environment(home)
+
+
+def test_an_unknown_variable_is_a_warning(home: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        Settings.from_environment(home | {"MLFLOW_IPFS_STROE": "local:/x"})
+    assert "MLFLOW_IPFS_STROE" in caplog.text
+
+
+def test_an_empty_variable_counts_as_unset(home: dict[str, str]) -> None:
+    assert Settings.from_environment(home | {"MLFLOW_IPFS_FREEZE": ""}).freeze is FreezeMode.REQUIRED
+
+
+def test_a_named_file_must_exist(home: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        Settings.from_environment(home, file=tmp_path / "nowhere.toml")
+
+
+def test_a_relative_xdg_folder_is_ignored() -> None:
+    assert default_store_folder({"XDG_DATA_HOME": "relative"}) == Path.home() / ".local/share/mlflow-ipfs/store"
+
+
+def test_home_is_understood_in_a_store(home: dict[str, str]) -> None:
+    assert Settings.from_environment(home | {"MLFLOW_IPFS_STORE": "local:~/s"}).store == Path.home() / "s"

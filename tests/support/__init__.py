@@ -1,0 +1,1 @@
+"""What several test files share: real processes, started and stopped within limits."""

@@ -1,0 +1,119 @@
+"""A real Kubo: repositories for single commands, and an offline daemon."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from support.processes import read_tail, start_process, stop_process, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+V1_2025 = "unixfs-v1-2025"
+V0_2015 = "unixfs-v0-2015"
+
+COMMAND_TIMEOUT_SECONDS = 60
+START_TIMEOUT_SECONDS = 60
+
+
+class KuboCommandError(AssertionError):
+    """`ipfs` exited with an error; the message has its words."""
+
+
+@dataclass(frozen=True)
+class KuboRepository:
+    """A Kubo repository of its own in a temporary folder; call it like the command: ``ipfs("add", path)``."""
+
+    binary: Path
+    path: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What Kubo needs of the environment, and nothing of the user's own node."""
+        kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+        return kept | {"IPFS_PATH": str(self.path), "HOME": str(self.path.parent), "IPFS_TELEMETRY": "off"}
+
+    def run(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> bytes:
+        """Run one `ipfs` command.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            KuboCommandError: it failed.
+        """
+        done = subprocess.run(
+            [self.binary, *arguments],
+            env=self.environment,
+            cwd=cwd,
+            input=stdin or b"",
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            words = done.stderr.decode(errors="replace").strip()
+            msg = f"ipfs {' '.join(map(str, arguments))}: exit {done.returncode}: {words}"
+            raise KuboCommandError(msg)
+        return done.stdout
+
+    def __call__(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> str:
+        """Run one `ipfs` command and return what it printed, as text without the last line end."""
+        return self.run(*arguments, stdin=stdin, cwd=cwd).decode().rstrip("\n")
+
+
+@dataclass(frozen=True)
+class KuboDaemon(KuboRepository):
+    """A repository with an offline daemon; commands go through it.
+
+    Attributes:
+        api_url: the RPC API's base, ``http://127.0.0.1:<port>``.
+        gateway_url: the gateway's base, ``http://127.0.0.1:<port>``.
+    """
+
+    api_url: str
+    gateway_url: str
+
+
+def init_repository(binary: Path, path: Path, profile: str) -> KuboRepository:
+    """Make a repository that announces nothing, with one of the profiles of IPIP-0499."""
+    repository = KuboRepository(binary, path)
+    repository("init", f"--profile={profile},test")  # `test`: listens on 127.0.0.1 only, no bootstrap peers
+    return repository
+
+
+@contextlib.contextmanager
+def run_daemon(repository: KuboRepository) -> Iterator[KuboDaemon]:
+    """Run an offline daemon on ports that the system picks; it is gone when the block ends."""
+    repository("config", "Addresses.API", "/ip4/127.0.0.1/tcp/0")
+    repository("config", "Addresses.Gateway", "/ip4/127.0.0.1/tcp/0")
+    log = repository.path.parent / f"{repository.path.name}.log"
+    command: list[str | Path] = [repository.binary, "daemon", "--offline"]
+    process = start_process(command, env=repository.environment, cwd=repository.path.parent, log=log)
+    try:
+        yield _wait_for_daemon(repository, process, log)
+    finally:
+        stop_process(process)
+
+
+def _wait_for_daemon(repository: KuboRepository, process: subprocess.Popen[bytes], log: Path) -> KuboDaemon:
+    def is_ready() -> bool:
+        if process.poll() is not None:
+            msg = f"the Kubo daemon ended with {process.returncode}:\n{read_tail(log)}"
+            raise RuntimeError(msg)
+        return "Daemon is ready" in log.read_text(errors="replace")
+
+    wait_until(is_ready, timeout_seconds=START_TIMEOUT_SECONDS, what="the Kubo daemon is ready")
+    _, _, host, _, port = (repository.path / "api").read_text().strip().split("/")
+    gateway = (repository.path / "gateway").read_text().strip()
+    daemon = KuboDaemon(repository.binary, repository.path, f"http://{host}:{port}", gateway.rstrip("/"))
+    request = urllib.request.Request(f"{daemon.api_url}/api/v0/version", method="POST")
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()
+    return daemon

@@ -1,0 +1,72 @@
+"""Processes that tests start: waited for with a limit, ended by their own id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+POLL_SECONDS = 0.05
+
+
+def find_free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], *, timeout_seconds: float, what: str) -> None:
+    """Poll until ``condition()`` is true.
+
+    Raises:
+        TimeoutError: it was not true within the limit; the message names ``what``.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            msg = f"{what}: not within {timeout_seconds} s"
+            raise TimeoutError(msg)
+        time.sleep(POLL_SECONDS)
+
+
+def start_process(command: list[str | Path], *, env: dict[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command as the leader of its own process group, its output going to ``log``."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=env,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def stop_process(process: subprocess.Popen[bytes], *, grace_seconds: float = 15) -> None:
+    """End a process of ``start_process`` and all that it started: politely first, then with SIGKILL."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_seconds)
+    _signal_group(process, signal.SIGKILL)  # reaches workers that outlived their leader, too
+    process.wait(grace_seconds)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def read_tail(log: Path, *, lines: int = 60) -> str:
+    """Return the last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,109 @@
+"""What an import may cost: MLflow loads our doors at its own import, in every process of every user."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FRAMEWORKS = {"keras", "lightning", "matplotlib", "plotly", "pytorch_lightning", "sklearn", "tensorflow", "torch"}
+DATA_LIBRARIES = {"pandas", "pyarrow"}
+
+# Measured 5 to 20 ms; a machine under load is slower, an import of a framework takes seconds.
+DOOR_LIMIT_SECONDS = 0.25
+TRIES = 3
+
+PROBE = """
+import importlib, importlib.metadata, json, sys, time
+
+all_entry_points = importlib.metadata.entry_points
+
+def entry_points_of_others(**selected):  # else `import mlflow` has loaded our doors before the clock starts
+    return importlib.metadata.EntryPoints(
+        entry for entry in all_entry_points(**selected) if not entry.value.startswith("mlflow_ipfs")
+    )
+
+importlib.metadata.entry_points = entry_points_of_others
+before_names, names = json.loads(sys.argv[1])
+for name in before_names:
+    importlib.import_module(name)
+before = set(sys.modules)
+started = time.perf_counter()
+for name in names:
+    importlib.import_module(name)
+seconds = time.perf_counter() - started
+print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+"""
+
+
+@dataclass(frozen=True)
+class ImportCost:
+    """What an import took, and the modules that it added."""
+
+    seconds: float
+    modules: set[str]
+
+    @property
+    def packages(self) -> set[str]:
+        return {module.partition(".")[0] for module in self.modules}
+
+
+def measure_import(names: list[str], *, after: list[str], folder: Path) -> ImportCost:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([after, names])],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, modules = json.loads(done.stdout)
+    return ImportCost(seconds, set(modules))
+
+
+def find_doors() -> list[str]:
+    entries = importlib.metadata.distribution("mlflow-ipfs").entry_points
+    return sorted({entry.module for entry in entries if entry.group.startswith("mlflow.")})
+
+
+@pytest.fixture(scope="module")
+def doors_after_mlflow(tmp_path_factory: pytest.TempPathFactory) -> ImportCost:
+    """The cost of all doors together, the best of a few tries."""
+    folder = tmp_path_factory.mktemp("doors")
+    costs: list[ImportCost] = []
+    while len(costs) < TRIES and all(cost.seconds > DOOR_LIMIT_SECONDS for cost in costs):
+        costs.append(measure_import(find_doors(), after=["mlflow"], folder=folder))
+    assert list(folder.iterdir()) == [], "an import left something behind"
+    return min(costs, key=lambda cost: cost.seconds)
+
+
+def test_a_door_brings_in_no_framework_and_no_data_library(doors_after_mlflow: ImportCost) -> None:
+    assert doors_after_mlflow.packages & (FRAMEWORKS | DATA_LIBRARIES | {"click"}) == set()
+
+
+def test_a_door_does_not_load_mlflows_sql_stores(doors_after_mlflow: ImportCost) -> None:
+    loaded = {module for module in doors_after_mlflow.modules if module.endswith(".sqlalchemy_store")}
+    assert loaded == set(), "only the builder functions may load them, when a store is opened"
+
+
+def test_all_doors_together_import_fast(doors_after_mlflow: ImportCost) -> None:
+    assert doors_after_mlflow.seconds < DOOR_LIMIT_SECONDS
+
+
+def test_importing_the_package_and_using_its_names_needs_the_standard_library_only(tmp_path: Path) -> None:
+    cost = measure_import(["mlflow_ipfs", "mlflow_ipfs.config", "mlflow_ipfs.opening"], after=[], folder=tmp_path)
+    assert cost.packages - set(sys.stdlib_module_names) == {"mlflow_ipfs"}
+
+
+def test_the_command_line_starts_without_mlflow(tmp_path: Path) -> None:
+    cost = measure_import(["mlflow_ipfs.cli"], after=[], folder=tmp_path)
+    assert cost.packages & ({"mlflow"} | FRAMEWORKS | DATA_LIBRARIES) == set()
