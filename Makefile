@@ -14,6 +14,14 @@ PIP_QUIET := --quiet --disable-pip-version-check
 TIMED := $(PYTHON) tools/timed.py
 export UV_HTTP_TIMEOUT ?= 120
 
+# PyTorch's wheels without CUDA are a tenth of the size, but only on an index of its own. Where that cannot be
+# reached, the usual ones do. `make TORCH_BACKEND=auto` installs for this machine's GPU.
+TORCH_BACKEND ?= cpu
+WITH_TORCH := if UV_HTTP_RETRIES=0 $(UV) pip install --quiet --dry-run --python $(BIN)/python --target .cache/none \
+	--torch-backend $(TORCH_BACKEND) torch 2>/dev/null; \
+	then export UV_TORCH_BACKEND=$(TORCH_BACKEND); \
+	else echo "installing torch with its CUDA libraries, about 3 GB"; fi;
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-core check bench soak clean kubo stock environments
 
@@ -72,11 +80,11 @@ stock: .venv-stock/ready  ## an environment with MLflow and without this package
 	@touch $@
 
 .venv/demo-ready: .venv/uv-ready pyproject.toml constraints-dev.txt
-	@$(TIMED) "install for the demo" $(INSTALL) --python $(BIN)/python --editable ".[demo]"
+	@$(WITH_TORCH) $(TIMED) "install for the demo" $(INSTALL) --python $(BIN)/python --editable ".[demo]"
 	@touch $@
 
 .venv/dev-ready: .venv/uv-ready pyproject.toml constraints-dev.txt
-	@$(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev
+	@$(WITH_TORCH) $(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev
 	@touch $@ .venv/core-ready .venv/demo-ready
 
 .venv-stock/ready: .venv/uv-ready pyproject.toml constraints-dev.txt

@@ -12,7 +12,6 @@ from itertools import count
 from pathlib import Path
 
 from harness import compare, measure_seconds
-
 from mlflow_ipfs import Settings, open_store
 
 FOLDERS, FILES_EACH, FILE_BYTES = 100, 100, 4096

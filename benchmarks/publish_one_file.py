@@ -13,7 +13,6 @@ from itertools import count
 from pathlib import Path
 
 from harness import compare, measure_seconds
-
 from mlflow_ipfs import Settings, open_store
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ EXAMPLES = Path(__file__).parent
 FOLDER = Path(os.environ.get("DEMO_FOLDER", "demo-output")).absolute()
 TRACKING_URI = f"ipfs+sqlite:///{FOLDER / 'mlflow.db'}"
 STORE = FOLDER / "store"
+DOES_NOT_VERIFY = 4  # exit code of `mlflow-ipfs verify`
 
 
 def environment(store: Path = STORE) -> dict[str, str]:
@@ -43,10 +45,10 @@ def run(*command: str | Path, store: Path = STORE, check: bool = True) -> subpro
     return result
 
 
-def predict(model_uri: str) -> dict[str, object]:
-    """Load a model in a new process and let it predict."""
-    answer: dict[str, object] = json.loads(run(EXAMPLES / "digits/predict.py", model_uri).stdout.splitlines()[-1])
-    return answer
+def predict(*model_uris: str) -> list[dict[str, object]]:
+    """Load models in a new process and let them predict."""
+    lines = run(EXAMPLES / "digits/predict.py", *model_uris).stdout.splitlines()
+    return [json.loads(line) for line in lines[-len(model_uris) :]]
 
 
 def step(number: int, text: str) -> None:
@@ -57,34 +59,82 @@ def say(text: str) -> None:
     print(f"   {text}", flush=True)
 
 
-def expect(truth: bool, text: str) -> None:
+def expect(truth: object, text: str) -> None:
     """Print what was shown, or stop if it is not so."""
     if not truth:
         sys.exit(f"   FAILED: {text}")
     say(f"ok  {text}")
 
 
-def overwrite_logged_model(client: object, run_id: str) -> None:
-    """Replace the weights of the logged model, as a careless script would."""
-    model = client.search_logged_models([client.get_run(run_id).info.experiment_id])[0]  # type: ignore[attr-defined]
+def show_training() -> tuple[str, str, str]:
+    """Returns the run's id, the model's CID and the dataset's URI."""
+    step(1, "Train a Lightning classifier on handwritten digits, log and register it with MLflow")
+    run(EXAMPLES / "digits/train.py")
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    version = client.get_model_version_by_alias("digits", "champion")
+    trained = client.get_run(str(version.run_id))
+    model_cid = version.tags["ipfs.cid"]
+    [dataset] = trained.inputs.dataset_inputs if trained.inputs else []
+    dataset_uri = json.loads(dataset.dataset.source)["uri"]
+    say(f"validation accuracy {trained.data.metrics['val_accuracy']:.3f}")
+    say(f"dataset  {dataset_uri}")
+    say(f"model    ipfs://{model_cid}")
+    return trained.info.run_id, model_cid, dataset_uri
+
+
+def show_loading(model_cid: str) -> str:
+    """Returns a digest of the model's outputs."""
+    step(2, "Load it in a new process, by name and by CID")
+    by_name, by_cid = predict("models:/digits@champion", f"ipfs://{model_cid}")
+    say(f"models:/digits@champion          accuracy on all digits {by_name['accuracy']}")
+    say(f"ipfs://{model_cid[:16]}…         accuracy on all digits {by_cid['accuracy']}")
+    expect(by_name["outputs_sha256"] == by_cid["outputs_sha256"], "both give the same outputs, bit for bit")
+    return str(by_name["outputs_sha256"])
+
+
+def show_freezing(run_id: str, outputs_sha256: str) -> None:
+    step(3, "Overwrite the logged model's files")
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    [model] = client.search_logged_models([client.get_run(run_id).info.experiment_id])
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder, "data")
-        data.mkdir()
-        (data / "model.pth").write_bytes(b"not a model any more")
-        client.log_model_artifacts(model.model_id, folder)  # type: ignore[attr-defined]
+        weights = Path(folder, "data", "model.pth")
+        weights.parent.mkdir()
+        weights.write_bytes(b"not a model any more")
+        client.log_model_artifacts(model.model_id, folder)
     say(f"models:/{model.model_id} now has other bytes in data/model.pth")
+    [after] = predict("models:/digits/1")
+    expect(after["outputs_sha256"] == outputs_sha256, "version 1 is frozen: it still loads, unchanged")
+
+
+def show_damage(model_cid: str) -> None:
+    step(4, "Flip one byte in a copy of the store")
+    copy = damage_copy(model_cid)
+    load = run(EXAMPLES / "digits/predict.py", f"ipfs://{model_cid}", store=copy, check=False)
+    expect(load.returncode != 0, "loading from the damaged copy is refused:")
+    say(f"    {load.stderr.strip().splitlines()[-1]}")
+    verify = run("-m", "mlflow_ipfs", "verify", model_cid, store=copy, check=False)
+    expect(verify.returncode == DOES_NOT_VERIFY, "and verify names the block:")
+    for line in (verify.stdout + verify.stderr).strip().splitlines():
+        say(f"    {line}")
+    sound = run("-m", "mlflow_ipfs", "verify", "models:/digits@champion", check=False)
+    expect(sound.returncode == 0, "the real store verifies")
+    shutil.rmtree(copy)
 
 
 def damage_copy(model_cid: str) -> Path:
-    """Copy the store and flip one byte of the model's weights in the copy."""
+    """Copy the store and flip one bit of the model's weights in the copy."""
     from mlflow_ipfs import Settings, open_store
 
     copy = FOLDER / "damaged-store"
     shutil.copytree(STORE, copy)
     with open_store(Settings(store=copy)) as store:
         weights = store.local_path(model_cid, "data/model.pth")
-        if weights is None:
-            sys.exit("   FAILED: the weights are not in a file of their own")
+    if weights is None:
+        sys.exit("   FAILED: the weights are not in a file of their own")
     weights.chmod(0o644)
     with weights.open("r+b") as file:
         file.seek(weights.stat().st_size // 2)
@@ -94,62 +144,34 @@ def damage_copy(model_cid: str) -> Path:
     return copy
 
 
+def show_report() -> None:
+    step(5, "Write a report: curves, params, lineage by CID")
+    report = FOLDER / "report.html"
+    run(EXAMPLES / "digits/report.py", "digits", "1", report)
+    say(str(report))
+
+
 def main() -> None:
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     os.environ.update(environment())
     print(f"mlflow-ipfs demo, in {FOLDER}")
-
-    step(1, "Train a Lightning classifier on handwritten digits, log and register it with MLflow")
-    run(EXAMPLES / "digits/train.py")
-    from mlflow import MlflowClient
-
-    client = MlflowClient()
-    version = client.get_model_version_by_alias("digits", "champion")
-    run_data = client.get_run(version.run_id)
-    model_cid = version.tags["ipfs.cid"]
-    dataset_uri = json.loads(run_data.inputs.dataset_inputs[0].dataset.source)["uri"]
-    say(f"validation accuracy {run_data.data.metrics['val_accuracy']:.3f}")
-    say(f"dataset  {dataset_uri}")
-    say(f"model    ipfs://{model_cid}")
-
-    step(2, "Load it in new processes, by name and by CID")
-    by_name, by_cid = predict("models:/digits@champion"), predict(f"ipfs://{model_cid}")
-    say(f"models:/digits@champion          accuracy on all digits {by_name['accuracy']}")
-    say(f"ipfs://{model_cid[:16]}…  accuracy on all digits {by_cid['accuracy']}")
-    expect(by_name["outputs_sha256"] == by_cid["outputs_sha256"], "both give the same outputs, bit for bit")
-
-    step(3, "Overwrite the logged model's files")
-    overwrite_logged_model(client, version.run_id)
-    after = predict("models:/digits/1")
-    expect(after["outputs_sha256"] == by_name["outputs_sha256"], "version 1 is frozen: it still loads, unchanged")
-
-    step(4, "Flip one byte in a copy of the store")
-    copy = damage_copy(model_cid)
-    load = run(EXAMPLES / "digits/predict.py", f"ipfs://{model_cid}", store=copy, check=False)
-    expect(load.returncode != 0, "loading from the damaged copy is refused:")
-    say(f"    {load.stderr.strip().splitlines()[-1][:200]}")
-    verify = run("-m", "mlflow_ipfs", "verify", model_cid, store=copy, check=False)
-    expect(verify.returncode == 4, "and verify names the block:")
-    for line in (verify.stdout + verify.stderr).strip().splitlines():
-        say(f"    {line}")
-    expect(run("-m", "mlflow_ipfs", "verify", "models:/digits@champion").returncode == 0, "the real store verifies")
-    shutil.rmtree(copy)
-
-    step(5, "Write a report: curves, params, lineage by CID")
-    report = FOLDER / "report.html"
-    run(EXAMPLES / "digits/report.py", "digits", "1", report)
-    say(str(report))
-
+    run_id, model_cid, dataset_uri = show_training()
+    outputs_sha256 = show_loading(model_cid)
+    show_freezing(run_id, outputs_sha256)
+    show_damage(model_cid)
+    show_report()
+    ui = [Path(sys.executable).parent / "mlflow", "ui", "--backend-store-uri", TRACKING_URI]
+    command = shlex.join(map(str, [*ui, "--artifacts-destination", "mfs://mlflow"]))
     print(f"""
 Done in {time.monotonic() - started:.0f} s.
    dataset   {dataset_uri}
-   run       {version.run_id}
+   run       {run_id}
    model     ipfs://{model_cid}
 
 Look at it in MLflow's own UI:
-   MLFLOW_IPFS_STORE=local:{STORE} {Path(sys.executable).parent / "mlflow"} ui --backend-store-uri {TRACKING_URI} --artifacts-destination mfs://mlflow""")
+   MLFLOW_IPFS_STORE={shlex.quote(f"local:{STORE}")} {command}""")
 
 
 if __name__ == "__main__":

@@ -110,12 +110,23 @@ class Settings:
         Raises:
             SettingsError: a setting has no usable value; the message names it and where it stands.
         """
-        environ = os.environ if environ is None else environ
-        found = _from_file(file or config_file(environ), must_exist=file is not None)
-        found |= _from_variables(environ)
-        values = {name: setting.read() for name, setting in found.items()}
-        values.setdefault("store", default_store_folder(environ))
-        return cls(**values)
+        return load_settings(environ, file)[0]
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """As ``Settings.from_environment``, and where each setting that has not its default was written.
+
+    Returns:
+        The settings; and by name the variable, or the file with the name in it.
+    """
+    environ = os.environ if environ is None else environ
+    found = _from_file(file or config_file(environ), must_exist=file is not None)
+    found |= _from_variables(environ)
+    values = {name: setting.read() for name, setting in found.items()}
+    values.setdefault("store", default_store_folder(environ))
+    return Settings(**values), {name: setting.place for name, setting in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +140,7 @@ class _Found:
     def read(self) -> Any:  # noqa: ANN401 - each setting has a type of its own
         try:
             return _READERS[self.name](self.value)
-        except (MlflowIpfsError, ValueError, TypeError) as error:
+        except (MlflowIpfsError, ValueError, TypeError, AttributeError) as error:
             msg = f"{self.place}: {self.value!r} can't be used: {error}"
             raise SettingsError(msg) from error
 

@@ -39,6 +39,6 @@ def test_a_tracking_store_is_built_from_the_two_uris_that_mlflow_gives() -> None
         assert list(inspect.signature(entry.load()).parameters) == ["store_uri", "artifact_uri"]
 
 
-def test_a_model_registry_store_is_built_from_the_two_uris_that_mlflow_gives() -> None:
+def test_a_model_registry_store_is_built_from_the_one_uri_that_mlflow_always_gives() -> None:
     for entry in find_group("mlflow.model_registry_store").values():
-        assert list(inspect.signature(entry.load()).parameters) == ["store_uri", "tracking_uri"]
+        assert list(inspect.signature(entry.load()).parameters) == ["store_uri"]

@@ -119,20 +119,27 @@ def from_release() -> Path:
     name = f"kubo_v{GOLDEN_VERSION}_{_platform_name()}.tar.gz"
     url = f"{RELEASES}/v{GOLDEN_VERSION}/{name}"
     say(f"looking for the official release {name}")
-    expected = _download(f"{url}.sha512", 4096).split()[0].decode()
+    expected = _download(f"{url}.sha512", 4096).decode(errors="replace").partition(" ")[0]
     archive = _download(url, MAX_ARCHIVE_BYTES)
     actual = hashlib.sha512(archive).hexdigest()
     if actual != expected:
         msg = f"{name} has SHA-512 {actual}, its release says {expected}"
         raise KuboError(msg)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        member = tar.extractfile("kubo/ipfs")
-        if member is None:
-            msg = f"{name} holds no kubo/ipfs"
-            raise KuboError(msg)
-        _install(member.read())
+    _install(_extract(archive, name))
     say(f"took the official release {GOLDEN_VERSION}, SHA-512 {expected[:16]}…")
     return from_cache()
+
+
+def _extract(archive: bytes, name: str) -> bytes:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            member = tar.extractfile("kubo/ipfs")
+            if member is not None:
+                return member.read()
+    except (KeyError, tarfile.TarError):
+        pass
+    msg = f"{name} holds no kubo/ipfs"
+    raise KuboError(msg)
 
 
 def from_go_module() -> Path:

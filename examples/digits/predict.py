@@ -1,6 +1,6 @@
-"""Loads a model by any MLflow URI and prints its predictions on the digits as JSON.
+"""Loads models by any MLflow URI and prints, for each, its predictions on the digits as a line of JSON.
 
-Usage: python predict.py models:/digits@champion
+Usage: python predict.py models:/digits@champion ipfs://<cid>
 """
 
 from __future__ import annotations
@@ -25,4 +25,5 @@ def predict(model_uri: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(predict(sys.argv[1])))
+    for uri in sys.argv[1:]:
+        print(json.dumps(predict(uri)))

@@ -14,8 +14,8 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("svg")
-import matplotlib.pyplot as plt  # noqa: E402 - after the renderer is chosen
-from mlflow import MlflowClient  # noqa: E402
+import matplotlib.pyplot as plt
+from mlflow import MlflowClient
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -53,16 +53,18 @@ def draw_curves(client: MlflowClient, run_id: str, quantity: str) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(quantity)} by step"', 1)
     table = "".join(rows)
-    return f"<figure>{svg}<table><tr><th>{escape(quantity)}</th><th>points</th><th>last</th></tr>{table}</table></figure>"
+    return (
+        f"<figure>{svg}<table><tr><th>{escape(quantity)}</th><th>points</th><th>last</th></tr>{table}</table></figure>"
+    )
 
 
 def lineage_items(client: MlflowClient, name: str, version: str) -> list[tuple[str, str]]:
     """What the model came from, in order: label and identifier of each step."""
     model_version = client.get_model_version(name, version)
-    run = client.get_run(model_version.run_id)
+    run = client.get_run(str(model_version.run_id))
     items = [
         (f"dataset {item.dataset.name}", json.loads(item.dataset.source).get("uri", item.dataset.source))
-        for item in run.inputs.dataset_inputs
+        for item in (run.inputs.dataset_inputs if run.inputs else [])
     ]
     items.append((f"run {run.info.run_name}", run.info.run_id))
     items.append((f"model {name}, version {version}", f"ipfs://{model_version.tags['ipfs.cid']}"))
@@ -72,7 +74,7 @@ def lineage_items(client: MlflowClient, name: str, version: str) -> list[tuple[s
 def write_report(name: str, version: str, path: Path) -> None:
     """Collect one model version's run from MLflow and write the page."""
     client = MlflowClient()
-    run_id = client.get_model_version(name, version).run_id
+    run_id = str(client.get_model_version(name, version).run_id)
     params = client.get_run(run_id).data.params
     lineage = lineage_items(client, name, version)
     path.write_text(

@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 
 import mlflow
-import pandas as pd
+import mlflow.data.pandas_dataset
+import pandas as pd  # noqa: TC002 - an example imports plainly
 import pytorch_lightning as pl
 import torch
 from mlflow.models import infer_signature
@@ -23,17 +24,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mlflow_ipfs
 
-HYPERPARAMETERS = {"hidden": 512, "learning_rate": 1e-3, "batch_size": 64, "epochs": 8, "seed": 7}
+HIDDEN, LEARNING_RATE, BATCH_SIZE, EPOCHS, SEED = 512, 1e-3, 64, 8, 7
 
 
 class DigitsClassifier(pl.LightningModule):
     """A small multilayer perceptron on 8x8 images, shape (batch, 64), values 0 to 16."""
 
-    def __init__(self, hidden: int, learning_rate: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.network = nn.Sequential(
-            nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 10)
+            nn.Linear(64, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10)
         )
 
     def training_step(self, batch: list[torch.Tensor], _index: int) -> torch.Tensor:
@@ -51,18 +51,18 @@ class DigitsClassifier(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
+        return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
 
 
-def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader:
+def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader[tuple[torch.Tensor, ...]]:
     images = torch.tensor(frame.drop(columns="label").to_numpy(), dtype=torch.float32)
     dataset = TensorDataset(images, torch.tensor(frame["label"].to_numpy()))
-    return DataLoader(dataset, batch_size=HYPERPARAMETERS["batch_size"], shuffle=shuffle)
+    return DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=shuffle)
 
 
 def train(folder: Path) -> str:
     """Train, log and register; returns the run's id."""
-    pl.seed_everything(HYPERPARAMETERS["seed"])
+    pl.seed_everything(SEED)
     digits = load_digits(as_frame=True)
     frame = digits.data.assign(label=digits.target)
     parquet = folder / "digits.parquet"
@@ -73,16 +73,18 @@ def train(folder: Path) -> str:
         with mlflow_ipfs.open_store() as store:
             dataset_cid = store.add(parquet).cid  # by CID: the dataset
         source = f"ipfs://{dataset_cid}"  # by CID: where MLflow finds it again
-        mlflow.log_input(mlflow.data.from_pandas(frame, source=source, name="digits", targets="label"), "training")
-        mlflow.log_params(HYPERPARAMETERS)
+        mlflow.log_input(
+            mlflow.data.pandas_dataset.from_pandas(frame, source=source, name="digits", targets="label"), "training"
+        )
+        mlflow.log_params(
+            {"hidden": HIDDEN, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "epochs": EPOCHS}
+        )
 
         train_rows, val_rows = train_test_split(frame, test_size=0.25, random_state=0, stratify=frame["label"])
-        model = DigitsClassifier(HYPERPARAMETERS["hidden"], HYPERPARAMETERS["learning_rate"])
-        logger = MLFlowLogger(
-            experiment_name="digits", tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id
-        )
+        model = DigitsClassifier()
+        logger = MLFlowLogger(experiment_name="digits", tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id)
         trainer = pl.Trainer(
-            max_epochs=HYPERPARAMETERS["epochs"], logger=logger, accelerator="cpu", enable_checkpointing=False,
+            max_epochs=EPOCHS, logger=logger, accelerator="cpu", enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=5,
         )  # fmt: skip
         trainer.fit(model, make_loader(train_rows, shuffle=True), make_loader(val_rows, shuffle=False))
@@ -91,9 +93,11 @@ def train(folder: Path) -> str:
         network = model.network.eval()
         with torch.no_grad():
             signature = infer_signature(example, network(torch.tensor(example)).numpy())
-        mlflow.pytorch.log_model(network, name="model", signature=signature, registered_model_name="digits")
+        mlflow.pytorch.log_model(
+            network, name="model", signature=signature, registered_model_name="digits", serialization_format="pickle"
+        )
     mlflow.MlflowClient().set_registered_model_alias("digits", "champion", "1")
-    return run.info.run_id
+    return str(run.info.run_id)
 
 
 if __name__ == "__main__":

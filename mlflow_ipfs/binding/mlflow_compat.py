@@ -177,7 +177,7 @@ def prepare_client(tracking_uri: str | None) -> None:
     import mlflow
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
-    for name in ("mlflow", "alembic"):  # "INFO: Creating tables" is no answer to the question
+    for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" is no answer to the question
         logging.getLogger(name).setLevel(logging.ERROR)
     if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's own default waits four minutes for a server that is away

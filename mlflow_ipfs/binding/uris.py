@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 MLFLOW_SCHEMES: Final = ("models", "runs")
 
+_NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
+_NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
+
 
 @dataclass(frozen=True, slots=True)
 class MlflowUri:
@@ -121,12 +124,12 @@ def _locate_stored(store: ContentStore, name: MlflowUri, place: str) -> Located:
     if scheme == IPFS:
         found = IpfsPath.parse(place)
         return _check_here(store, name, Located(store, found.cid, found.path))
+    frozen = _split_frozen(place) if scheme in {MFS, PROXIED} else None
+    if frozen is not None:  # who may read it is not the question: MLflow says which CID it is
+        return _check_here(store, name, Located(store, *frozen))
     if scheme == MFS:
         return _locate_mutable(store, parse_mfs(place))
     if scheme == PROXIED:
-        frozen = _split_frozen(place)
-        if frozen is not None:
-            return _check_here(store, name, Located(store, *frozen))
         msg = (
             f"{name.text} is kept by an MLflow server as {place}, which can still change, so no CID stands for it yet. "
             "Register a model version of it, or use the server's own mfs:// path on its machine"
@@ -155,7 +158,7 @@ def _split_frozen(place: str) -> tuple[CID, str] | None:
 def _ask_mlflow(name: MlflowUri, tracking_uri: str | None) -> list[str]:
     """The places where MLflow looks for an artifact, in its order."""
     # MLflow takes seconds to import, and the other names do without it.
-    from mlflow_ipfs.binding import mlflow_compat
+    from mlflow_ipfs.binding import mlflow_compat  # noqa: PLC0415
 
     with _mlflow_faults(name):
         mlflow_compat.prepare_client(tracking_uri)
@@ -178,14 +181,15 @@ def _below(place: str, path: str) -> str:
 @contextmanager
 def _mlflow_faults(name: MlflowUri) -> Iterator[None]:
     """Turn MLflow's errors into ours."""
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as above
 
     try:
         yield
     except MlflowException as error:
         msg = f"{name.text}: {error.message}"
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}:
+        # MLflow has no code of its own for an alias, or a model without versions.
+        if error.error_code in _NOT_FOUND_CODES or any(text in msg for text in _NOT_FOUND_TEXTS):
             raise NotFoundError(msg) from error
-        if error.error_code == "INVALID_PARAMETER_VALUE" or "Not a proper" in str(error.message):
+        if error.error_code == "INVALID_PARAMETER_VALUE" or "Not a proper" in msg:
             raise InvalidPathError(msg) from error
         raise RemoteError(msg) from error

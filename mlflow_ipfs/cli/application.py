@@ -32,7 +32,7 @@ class Application(click.Group):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - click's signature
         """Run as the program of this process."""
-        logging.basicConfig(format=f"{PROGRAM}: %(message)s", level=logging.WARNING)
+        _show_our_warnings()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a name in content may not fit the terminal's encoding
@@ -41,7 +41,10 @@ class Application(click.Group):
         return self.main(*args, **kwargs)
 
     def main(  # type: ignore[override] # click overloads it
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any  # noqa: ANN401 - click's
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401 - click's
     ) -> NoReturn:
         """Parse the arguments, run the command, exit."""
         arguments = list(sys.argv[1:] if args is None else args)
@@ -68,7 +71,7 @@ class Application(click.Group):
             raise CommandError.of(error) from error
         return result
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Our commands in the order in which one meets them, then those of other packages."""
         return [*self.commands, *sorted(entry.name for entry in plugin_commands() if entry.name not in self.commands)]
 
@@ -113,6 +116,12 @@ def _broken(entry: importlib.metadata.EntryPoint, reason: str) -> click.Command:
     )
 
 
+def _show_our_warnings() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    logging.getLogger("mlflow_ipfs").addHandler(handler)
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     """SIGTERM ends the process as Ctrl-C does: with what is open cleaned up."""
     sys.exit(128 + number)
@@ -120,5 +129,5 @@ def _leave(number: int, _frame: object) -> NoReturn:
 
 def _forget_stdout() -> None:
     """Nobody reads any more: what is still in buffers must not fail again at exit."""
-    if sys.stdout is sys.__stdout__:
+    if sys.stdout is sys.__stdout__ and sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,7 +48,7 @@ class CommandError(click.ClickException):
 
     def __init__(self, message: str, code: ExitCode, kind: str) -> None:
         super().__init__(message)
-        self.exit_code = code
+        self.exit_code = code  # type: ignore[misc] # click says ClassVar, and reads it from the instance
         self.kind = kind
 
     @classmethod

@@ -10,9 +10,8 @@ import click
 
 from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
-from mlflow_ipfs.config import PREFIX, Settings
-from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.cli.faults import CommandError, ExitCode
+from mlflow_ipfs.config import PREFIX, Settings, load_settings
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError
 from mlflow_ipfs.opening import open_store
 
@@ -44,13 +43,23 @@ class Workplace:
         return os.environ | {f"{PREFIX}STORE": named}
 
     @functools.cached_property
+    def _loaded(self) -> tuple[Settings, dict[str, str]]:
+        return load_settings(self.environ)
+
+    @property
     def settings(self) -> Settings:
         """The settings in force.
 
         Raises:
             SettingsError: one has no usable value.
         """
-        return Settings.from_environment(self.environ)
+        return self._loaded[0]
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each setting that has not its default comes from, by its name."""
+        places = self._loaded[1]
+        return places if self._store is None else places | {"store": "--store"}
 
     def open_store(self, settings: Settings | None = None, *, create: bool = False) -> ContentStore:
         """Open the store; the caller closes it.
@@ -77,7 +86,7 @@ def has_store(settings: Settings) -> bool:
 pass_workplace = click.make_pass_decorator(Workplace)
 
 
-class ContentType(click.ParamType):
+class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
     """``CID[/path]`` in all its spellings; with ``anywhere`` also ``mfs://``, ``models:/`` and ``runs:/``."""
 
     name = "content"
@@ -92,7 +101,7 @@ class ContentType(click.ParamType):
         try:
             name = parse_content_name(value)
         except (InvalidCIDError, InvalidPathError) as error:
-            self.fail(str(error), param, ctx)
+            raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
         if not self._anywhere and not isinstance(name, IpfsPath):
             self.fail(f"{value!r}: only a CID can be named here", param, ctx)
         return name
@@ -107,7 +116,7 @@ def find(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Lo
     try:
         return locate(store, name, tracking_uri=tracking_uri)
     except InvalidPathError as error:
-        raise click.UsageError(str(error)) from error
+        raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
 
 
 def text_of(name: ContentName) -> str:
@@ -129,6 +138,3 @@ def tracking_option(command: Command) -> Command:
     return click.option(
         "--tracking-uri", metavar="URI", help="The MLflow to ask about models:/ and runs:/  [default: MLflow's own]"
     )(command)
-
-
-__all__ = ["ANY_CONTENT", "CID", "CONTENT", "USER", "Workplace"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content import dagpb
-from mlflow_ipfs.content.cid import DAG_PB, RAW, CID
+from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.hamt import find_in_shard, layout_of, split_shard
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
@@ -173,13 +173,21 @@ def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dagpb.Li
         raise NotAFolderError(msg)
     seen: set[bytes] = set()
     for link in _raw_folder_links(reader, folder, 0):
-        name = link.name or b""
-        if not is_safe_name(name) or name in seen:
-            why = "is there twice" if name in seen else "is no name"
-            msg = f"the folder {folder.cid} has an entry {name!r}, which {why}"
-            raise InvalidDataError(msg)
-        seen.add(name)
+        check_name(folder.cid, link.name or b"", seen)
         yield link
+
+
+def check_name(folder: CID, name: bytes, seen: set[bytes]) -> None:
+    """Check the next name of a folder, and remember it in ``seen``.
+
+    Raises:
+        InvalidDataError: it could not be a file name, or was there before.
+    """
+    if not is_safe_name(name) or name in seen:
+        why = "is there twice" if name in seen else "is no name"
+        msg = f"the folder {folder} has an entry {name!r}, which {why}"
+        raise InvalidDataError(msg)
+    seen.add(name)
 
 
 def is_safe_name(name: bytes) -> bool:

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,7 @@ from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
@@ -90,6 +90,10 @@ class Exporter:
             _restore_metadata(target, node)
 
     def _export_single(self, node: UnixFSNode, target: Path, depth: int) -> None:
+        with _explained(target):
+            self._place(node, target, depth)
+
+    def _place(self, node: UnixFSNode, target: Path, depth: int) -> None:
         if target.is_dir() and not target.is_symlink():
             msg = f"{str(target)!r} is a folder, and the content has a file of that name"
             raise InvalidPathError(msg)
@@ -100,18 +104,15 @@ class Exporter:
         try:
             self._write_file(node, temporary)
             _restore_metadata(temporary, node)
-            os.replace(temporary, target)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                msg = f"no room left on the disk of {str(target)!r} ({node.size_bytes} bytes were to be written)"
-                raise StoreFullError(msg) from error
-            raise
+            temporary.replace(target)
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
 
     def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
-        whole = self._linker.file_path(node.cid) if self._linker else None
+        # A link may share more than bytes with the store: a mode or a time set on it would be set there, too.
+        has_metadata = node.data.mode is not None or node.data.mtime_ns is not None
+        whole = self._linker.file_path(node.cid) if self._linker and not has_metadata else None
         if whole is not None and self._linker is not None:
             self._linker.link_file(whole, temporary)
             self._progress(node.size_bytes)
@@ -131,28 +132,29 @@ class Exporter:
             msg = f"the symlink {node.cid} has the target {link!r}, which is no path"
             raise InvalidDataError(msg)
         if not self._allow_outside_links and _leaves_folder(link, depth):
-            msg = f"the symlink {str(target)!r} would point to {link!r}, outside of the content: refused"
+            msg = f"the symlink {str(target)!r} would point to {link!r}, which may lead out of the content: refused"
             raise InvalidPathError(msg)
         temporary = _temporary_name(target)
         try:
             temporary.symlink_to(link)
             _restore_metadata(temporary, node)
-            os.replace(temporary, target)
+            temporary.replace(target)
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
 
 
 def _leaves_folder(link: str, depth: int) -> bool:
-    """Whether a link that stands ``depth`` levels below the destination leads out of it."""
+    """Whether a link that stands ``depth`` levels below the destination may lead out of it.
+
+    A ``..`` after a name counts as leading out: the name may be a symlink that leads up, and
+    then ``name/..`` is above it. Leading ones go up real folders, so they can be counted.
+    """
     if link.startswith("/"):
         return True
-    level = depth - 1  # the folder that the link is in
-    for part in link.split("/"):
-        level += {"..": -1, ".": 0, "": 0}.get(part, 1)
-        if level < 0:
-            return True
-    return False
+    parts = [part for part in link.split("/") if part not in ("", ".")]
+    ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return ups > depth - 1 or ".." in parts[ups:]
 
 
 def _make_folder(target: Path, depth: int) -> None:
@@ -160,11 +162,27 @@ def _make_folder(target: Path, depth: int) -> None:
         msg = f"the content has folders nested deeper than {MAX_FOLDER_DEPTH} levels"
         raise InvalidDataError(msg)
     try:
-        target.mkdir(parents=depth == 0)
+        with _explained(target):
+            target.mkdir(parents=depth == 0)
     except FileExistsError:
         if not stat.S_ISDIR(target.lstat().st_mode):
             msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
             raise InvalidPathError(msg) from None
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Say in our own words what the content, not the user, is to blame for."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            msg = f"no room left on the disk of {str(target)!r}"
+            raise StoreFullError(msg) from error
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
+            msg = f"{str(target)!r} cannot be made: this disk does not take such a name, or such a long path"
+            raise InvalidPathError(msg) from error
+        raise
 
 
 def _temporary_name(target: Path) -> Path:
@@ -182,5 +200,12 @@ def _restore_metadata(target: Path, node: UnixFSNode) -> None:
     is_symlink = node.data.type is NodeType.SYMLINK
     if node.data.mode is not None and not is_symlink:
         target.chmod(node.data.mode & _RESTORED_MODE)
-    if node.data.mtime_ns is not None:
+    if node.data.mtime_ns is None:
+        return
+    try:
         os.utime(target, ns=(node.data.mtime_ns, node.data.mtime_ns), follow_symlinks=not is_symlink)
+    except (OverflowError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOVERFLOW):
+            raise
+        msg = f"{node.cid} has the mtime {node.data.mtime_ns} ns, which this system cannot record"
+        raise InvalidDataError(msg) from error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.unixfs import UnixFSData
 
 _BUFFER_BYTES: Final = 256 << 10
 
@@ -50,12 +51,21 @@ def _span(node: UnixFSNode, start: int) -> _Span:
     if not node.data.is_file:
         msg = f"{node.cid} is a {node.data.type.name.lower()}, not a file"
         raise IsAFolderError(msg) if node.data.is_directory else InvalidDataError(msg)
-    sizes = [len(node.data.data or b""), *node.data.block_sizes]
-    span = _Span(node, list(accumulate(sizes, initial=start)))
-    if node.data.size_bytes is not None and node.data.size_bytes != span.end - start:
-        msg = f"the file node {node.cid} states {node.data.size_bytes} bytes, and its parts have {span.end - start}"
+    return _Span(node, part_bounds(node.cid, node.data, start))
+
+
+def part_bounds(cid: CID, data: UnixFSData, start: int = 0) -> list[int]:
+    """Where the parts of a file node begin: its own bytes, then each link; and where the last one ends.
+
+    Raises:
+        InvalidDataError: the sizes of the parts do not add up to the size that the node states.
+    """
+    bounds = list(accumulate([len(data.data or b""), *data.block_sizes], initial=start))
+    size_bytes = bounds[-1] - start
+    if data.size_bytes not in (None, size_bytes):
+        msg = f"the file node {cid} states {data.size_bytes} bytes, and its parts have {size_bytes}"
         raise InvalidDataError(msg)
-    return span
+    return bounds
 
 
 class UnixFSFile(io.RawIOBase):

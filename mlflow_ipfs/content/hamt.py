@@ -121,6 +121,22 @@ class HamtBuilder:
         return replace(self._shard(hashed, depth + 1, UnixFSData(NodeType.HAMT_SHARD)), name=prefix)
 
 
+def _check_shard(node: Node, data: UnixFSData) -> ShardLayout:
+    """Check that a shard's links are those of the slots that its bitfield names, in order; returns its layout."""
+    layout = layout_of(data)
+    bitfield = int.from_bytes(data.data or b"", "big")
+    slots = [slot for slot in range(layout.fanout) if bitfield >> slot & 1]
+    if len(slots) != len(node.links) or bitfield >> layout.fanout:
+        msg = f"a HAMT shard of fanout {layout.fanout} has {len(node.links)} links, which is not what its bitfield says"
+        raise InvalidDataError(msg)
+    width = layout.prefix_length
+    for link, slot in zip(node.links, slots, strict=True):
+        if (link.name or b"")[:width] != layout.prefix(slot):
+            msg = f"a link of a HAMT shard is named {link.name!r}, and must start with {layout.prefix(slot)!r}"
+            raise InvalidDataError(msg)
+    return layout
+
+
 def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     """Tell a shard's links apart.
 
@@ -130,20 +146,12 @@ def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     Raises:
         InvalidDataError: the links are not those of the slots that the bitfield names.
     """
-    layout = layout_of(data)
-    width = layout.prefix_length
-    slots = [slot for slot in range(layout.fanout) if int.from_bytes(data.data or b"", "big") >> slot & 1]
+    width = _check_shard(node, data).prefix_length
     values: list[Link] = []
     children: list[Link] = []
-    for link, slot in zip(node.links, slots, strict=False):
+    for link in node.links:
         name = link.name or b""
-        if name[:width] != layout.prefix(slot):
-            msg = f"a link of a HAMT shard is named {name!r}, and should start with {layout.prefix(slot)!r}"
-            raise InvalidDataError(msg)
         (values if len(name) > width else children).append(replace(link, name=name[width:]))
-    if len(slots) != len(node.links):
-        msg = f"a HAMT shard has {len(node.links)} links, and its bitfield has {len(slots)} slots"
-        raise InvalidDataError(msg)
     return values, children
 
 
@@ -153,8 +161,11 @@ def find_in_shard(node: Node, data: UnixFSData, name: bytes, depth: int) -> tupl
     Returns:
         The link in the name's slot, and whether it is the thing itself (else a child shard to
         look into next); ``(None, False)`` when the folder has no such name.
+
+    Raises:
+        InvalidDataError: the links are not those of the slots that the bitfield names.
     """
-    layout = layout_of(data)
+    layout = _check_shard(node, data)
     prefix = layout.prefix(layout.slot(murmur3_x64_64(name), depth))
     for link in node.links:
         if link.name == prefix + name:

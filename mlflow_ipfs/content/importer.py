@@ -270,9 +270,7 @@ class Importer:
         if metadata.is_empty:
             block = data if self._form is LeafForm.RAW else encode_leaf(data)
         else:
-            fields = UnixFSData(
-                NodeType.FILE, data or None, len(data), mode=metadata.mode, mtime_ns=metadata.mtime_ns
-            )
+            fields = UnixFSData(NodeType.FILE, data or None, len(data), mode=metadata.mode, mtime_ns=metadata.mtime_ns)
             block = encode_node((), encode_data(fields))
         leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
         return Imported(Link(leaf.cid, b"", len(block)), len(data))

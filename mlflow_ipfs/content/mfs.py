@@ -9,30 +9,31 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.dag import read_unixfs, split_path
+from mlflow_ipfs.content.dag import encode_name, is_safe_name, read_unixfs, split_path
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import Pin, PinState
-from mlflow_ipfs.errors import ImmutableError, InvalidPathError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsAFolderError, NotAFolderError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import Storage
     from mlflow_ipfs.content.entries import MfsFolder
-    from mlflow_ipfs.content.profiles import Profile
 
 FROZEN_PREFIX: Final = "@"
+_PLAIN: Final = "!$&'()*+,;=:@~"  # stands in a URI path as it is, beside letters and digits
+_ESCAPE: Final = "surrogateescape"  # names need not be UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,10 @@ class MfsPath:
 
     def __post_init__(self) -> None:
         parts = split_path(self.path)
-        if not self.root or "/" in self.root or self.root in (".", ".."):
+        if not is_safe_name(encode_name(self.root)):
             msg = f"{self.root!r} cannot name a mutable tree (mfs://<root>/path)"
             raise InvalidPathError(msg)
+        encode_name(self.path)  # raises where a name is no text
         object.__setattr__(self, "path", "/".join(parts))
 
     @classmethod
@@ -61,18 +63,23 @@ class MfsPath:
         Raises:
             InvalidPathError: another scheme, no root, a ``..``, a query or a fragment.
         """
-        parts = urlsplit(uri)
+        msg = f"{uri!r} is no mutable path; write mfs://<root>/path"
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:  # a bracket in the netloc, for example
+            raise InvalidPathError(msg) from error
         if parts.scheme != "mfs" or not parts.netloc or parts.query or parts.fragment:
-            msg = f"{uri!r} is no mutable path; write mfs://<root>/path"
             raise InvalidPathError(msg)
-        return cls(unquote(parts.netloc), unquote(parts.path))
+        return cls(unquote(parts.netloc, errors=_ESCAPE), unquote(parts.path, errors=_ESCAPE))
 
     def join(self, path: str) -> MfsPath:
         """The place at a relative path below this one."""
         return MfsPath(self.root, f"{self.path}/{path}")
 
     def __str__(self) -> str:
-        return f"mfs://{self.root}/{self.path}" if self.path else f"mfs://{self.root}"
+        """The URI; ``parse`` gives the same place again."""
+        root = quote(self.root, safe=_PLAIN, errors=_ESCAPE)
+        return f"mfs://{root}/{quote(self.path, safe=_PLAIN + '/', errors=_ESCAPE)}" if self.path else f"mfs://{root}"
 
 
 class MutableFiles:
@@ -87,15 +94,13 @@ class MutableFiles:
         self._storage = storage
         self._options = options
 
-    def put_file(
-        self, location: MfsPath, source: Path, *, progress: Callable[[int], None] | None = None
-    ) -> MfsEntry:
+    def put_file(self, location: MfsPath, source: Path, *, progress: Callable[[int], None] | None = None) -> MfsEntry:
         """Publish one file at a path.
 
         Raises:
             ImmutableError: the path is frozen.
             ConflictError: a folder is there, or a file where a folder is needed.
-            NotFoundError, SourceChangedError: about the source.
+            NotFoundError, IsAFolderError, SourceChangedError: about the source.
         """
         return self._put_sources([(location, source)], progress)[0]
 
@@ -105,6 +110,10 @@ class MutableFiles:
         """Publish every file of a folder, hidden ones too, in one step. Symlinks are followed, as MLflow does.
 
         Empty folders vanish: entries are files.
+
+        Raises:
+            NotAFolderError: the source is a file.
+            ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
         sources = [(location.join(path), source) for path, source in _files_below(folder)]
         return self._put_sources(sources, progress) if sources else []
@@ -113,12 +122,10 @@ class MutableFiles:
         self, sources: Sequence[tuple[MfsPath, Path]], progress: Callable[[int], None] | None
     ) -> Sequence[MfsEntry]:
         for location, _ in sources:
-            check_mutable(location)
+            _check_file_place(location)
         with self._storage.publish() as publication:
             with Importer(publication, self._options, progress=progress) as importer:
-                entries = [
-                    _entry(location, importer.import_path(os.path.realpath(source))) for location, source in sources
-                ]
+                entries = [_entry(location, importer.import_file(source)) for location, source in sources]
             publication.commit(Changes(entries=entries))
         return entries
 
@@ -126,7 +133,7 @@ class MutableFiles:
         self, location: MfsPath, stream: BinaryIO, *, progress: Callable[[int], None] | None = None
     ) -> MfsEntry:
         """Publish what is left of a stream as a file, without a temporary copy beside the store."""
-        check_mutable(location)
+        _check_file_place(location)
         with self._storage.publish() as publication:
             with Importer(publication, self._options, progress=progress) as importer:
                 entry = _entry(location, importer.import_stream(stream))
@@ -135,13 +142,13 @@ class MutableFiles:
 
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:
         """Let a path stand for a file that is in the store already."""
-        check_mutable(location)
-        node = read_unixfs(self._storage.blocks, cid)
-        if node.data.is_directory:
-            msg = f"{cid} is a folder; entries of {location} are files"
-            raise InvalidPathError(msg)
-        entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
-        with self._storage.publish() as publication:
+        _check_file_place(location)
+        with self._storage.publish() as publication:  # while it is open, no gc can drop the content
+            node = read_unixfs(self._storage.blocks, cid)
+            if node.data.is_directory:
+                msg = f"{cid} is a folder; entries of {location} are files"
+                raise IsAFolderError(msg)
+            entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
             publication.commit(Changes(entries=[entry]))
         return entry
 
@@ -179,9 +186,7 @@ class MutableFiles:
 
         return self._publish_snapshot(location, changes, only_hash=False)
 
-    def _publish_snapshot(
-        self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool
-    ) -> Added:
+    def _publish_snapshot(self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool) -> Added:
         # The publication comes first: while it is open, no gc can drop what the entries name.
         with HashOnlyPublication() if only_hash else self._storage.publish() as publication:
             entries = self._storage.entries.walk(location.root, location.path)
@@ -226,29 +231,36 @@ def check_mutable(location: MfsPath) -> None:
         raise ImmutableError(msg)
 
 
+def _check_file_place(location: MfsPath) -> None:
+    check_mutable(location)
+    if not location.path:
+        msg = f"{location} is the top of a tree, so it is a folder and no file; name a path below it"
+        raise IsAFolderError(msg)
+
+
 def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
     link = imported.link
-    return MfsEntry(
-        location.root, location.path, link.cid, imported.size_bytes, link.size_bytes or 0, time.time_ns()
-    )
+    return MfsEntry(location.root, location.path, link.cid, imported.size_bytes, link.size_bytes or 0, time.time_ns())
 
 
 def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Every file below a folder with its relative path, in byte order; symlinks followed, loops refused."""
+    if not folder.is_dir():
+        msg = f"{str(folder)!r} is no folder" if folder.exists() else f"there is no folder {str(folder)!r}"
+        raise NotAFolderError(msg) if folder.exists() else NotFoundError(msg)
     stack: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(folder, "", frozenset())]
     while stack:
-        current, prefix, above = stack.pop()
+        current, path, above = stack.pop()
+        if not current.is_dir():
+            yield path, current
+            continue
         status = current.stat()
         identity = status.st_dev, status.st_ino
         if identity in above:
             msg = f"{str(current)!r} leads back to a folder that it is in"
             raise InvalidPathError(msg)
-        for child in sorted(current.iterdir(), key=lambda path: os.fsencode(path.name), reverse=True):
-            path = f"{prefix}{child.name}"
-            if child.is_dir():
-                stack.append((child, f"{path}/", above | {identity}))
-            else:
-                yield path, child
+        children = sorted(current.iterdir(), key=lambda child: os.fsencode(child.name), reverse=True)
+        stack += [(child, f"{path}/{child.name}" if path else child.name, above | {identity}) for child in children]
 
 
 def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuilder) -> Link:
@@ -260,13 +272,13 @@ def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuild
     for entry in entries:
         parent, _, name = entry.path[skip:].rpartition("/")
         _ensure_folder(folders, parent)
-        folders[parent].append(Link(entry.cid, os.fsencode(name), entry.dag_bytes))
+        folders[parent].append(Link(entry.cid, encode_name(name), entry.dag_bytes))
     for path in sorted(folders, key=lambda folder: folder.count("/") + bool(folder), reverse=True):
         link = nodes.build_folder(folders[path])
         if not path:
             return link
         parent, _, name = path.rpartition("/")
-        folders[parent].append(replace(link, name=os.fsencode(name)))
+        folders[parent].append(replace(link, name=encode_name(name)))
     msg = f"no folder was built for {location}"  # the loop always ends at ""
     raise AssertionError(msg)
 

@@ -55,9 +55,7 @@ class NodeBuilder:
         self._put(cid, block)
         return Subtree(cid, len(block), len(block))
 
-    def build_file(
-        self, leaves: Sequence[Subtree], *, mode: int | None = None, mtime_ns: int | None = None
-    ) -> Subtree:
+    def build_file(self, leaves: Sequence[Subtree], *, mode: int | None = None, mtime_ns: int | None = None) -> Subtree:
         """Lay leaves out as a balanced tree: groups of ``max_links``, level by level, until one node is left.
 
         A single leaf is the file. Mode and mtime go to the root; a single leaf must have them already.
@@ -89,9 +87,7 @@ class NodeBuilder:
         dag_bytes = len(block) + sum(child.dag_bytes for child in children)
         return Subtree(self.put_node(block), size_bytes, dag_bytes)
 
-    def build_folder(
-        self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None
-    ) -> Link:
+    def build_folder(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
         """Build a folder, sharded when the profile's estimate says that it is too large for one block.
 
         Args:

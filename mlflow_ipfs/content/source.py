@@ -1,6 +1,4 @@
 """Sources: files, folders and symlinks on disk, read so that a change under our hands is noticed."""
-# Paths are bytes here: file names need not be text, and pathlib knows text only.
-# ruff: noqa: PTH115, PTH118, PTH208
 
 from __future__ import annotations
 

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 from mlflow_ipfs.content import car, verify
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.cid import RAW, CID
-from mlflow_ipfs.content.dag import UnixFSNode, iterate_folder, read_unixfs, resolve, walk_blocks
+from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.dag import (
+    UnixFSNode,
+    decode_name,
+    encode_name,
+    is_safe_name,
+    iterate_folder,
+    read_unixfs,
+    resolve,
+    walk_blocks,
+)
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.exporter import Exporter
 from mlflow_ipfs.content.file_reader import open_unixfs
@@ -23,8 +32,7 @@ from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
 from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.content.verify import VerifyReport
-from mlflow_ipfs.errors import NotFoundError
+from mlflow_ipfs.errors import InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +43,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
+    from mlflow_ipfs.content.verify import VerifyReport
 
 EntryKind = Literal["file", "directory", "symlink"]
 
@@ -73,9 +82,7 @@ class ContentStore:
         chunker: where files are cut; None for the profile's fixed size.
     """
 
-    def __init__(
-        self, storage: Storage, *, profile: Profile = UNIXFS_V1_2025, chunker: Chunker | None = None
-    ) -> None:
+    def __init__(self, storage: Storage, *, profile: Profile = UNIXFS_V1_2025, chunker: Chunker | None = None) -> None:
         self.storage = storage
         self._options = ImportOptions(profile=profile, chunker=chunker)
         self.files = MutableFiles(storage, self._options)
@@ -103,7 +110,7 @@ class ContentStore:
         """Mutable names for CIDs."""
         return self.storage.refs
 
-    def add(
+    def add(  # noqa: PLR0913 - each is one independent choice, named at the call
         self,
         path: str | os.PathLike[str],
         *,
@@ -164,11 +171,15 @@ class ContentStore:
         return self.add_stream(io.BytesIO(data), pin=pin).cid
 
     def wrap(self, cid: CID | str, name: str, *, pin: str | None = USER) -> CID:
-        """Put content into a new folder under a name: ``<wrapper>/<name>`` is the content."""
-        node = self._node(cid, "")
-        with self.storage.publish() as publication:
+        """Put content into a new folder under a name: ``<wrapper>/<name>`` is the content.
+
+        Raises:
+            InvalidPathError: the name could not be a file name.
+        """
+        with self.storage.publish() as publication:  # while it is open, no gc can drop the content
+            node = self._node(cid, "")
             nodes = NodeBuilder(publication.put, self._options.profile)
-            link = nodes.build_folder([Link(node.cid, os.fsencode(name), node.dag_bytes)])
+            link = nodes.build_folder([Link(node.cid, _file_name(name), node.dag_bytes)])
             publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
         return link.cid
 
@@ -204,7 +215,7 @@ class ContentStore:
         """
         links = list(iterate_folder(self.storage.blocks, self._node(cid, path)))
         links.sort(key=lambda link: link.name or b"")
-        return [self._listed(os.fsdecode(link.name or b""), link.cid, link.size_bytes) for link in links]
+        return [self._listed(decode_name(link.name or b""), link.cid, link.size_bytes) for link in links]
 
     def _listed(self, name: str, cid: CID, dag_bytes: int | None) -> Entry:
         if cid.codec == RAW and dag_bytes is not None:  # a leaf: its size is known without reading it
@@ -289,8 +300,9 @@ class ContentStore:
             NotFoundError: a block is missing.
         """
         root = _cid(cid)
-        self._check_complete(root)
-        self.pins.add(Pin(owner, root))
+        with self.storage.publish() as publication:  # while it is open, no gc can drop what was found complete
+            self._check_complete(root)
+            publication.commit(Changes(pins=[Pin(owner, root)]))
 
     def _check_complete(self, root: CID) -> None:
         missing = verify.find_missing(self.storage.blocks, root)
@@ -358,5 +370,13 @@ def _entry(name: str, node: UnixFSNode) -> Entry:
 
 def _wrapped(imported: Imported, path: str, nodes: NodeBuilder) -> Imported:
     """Put what was imported into a folder, under the last part of its path."""
-    name = os.fsencode(os.path.basename(path))
+    name = _file_name(os.path.basename(path))
     return Imported(nodes.build_folder([replace(imported.link, name=name)]), imported.size_bytes)
+
+
+def _file_name(text: str) -> bytes:
+    name = encode_name(text)
+    if not is_safe_name(name):
+        msg = f"{text!r} cannot be a name in a folder"
+        raise InvalidPathError(msg)
+    return name

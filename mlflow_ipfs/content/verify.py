@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.cid import DAG_PB, RAW, CID
-from mlflow_ipfs.content.dag import UnixFSNode, iterate_folder, read_unixfs
-from mlflow_ipfs.content.dagpb import Node, decode_node
-from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.dag import (
+    MAX_FOLDER_DEPTH,
+    UnixFSNode,
+    check_name,
+    decode_name,
+    iterate_folder,
+    read_unixfs,
+)
+from mlflow_ipfs.content.dagpb import decode_node
+from mlflow_ipfs.content.file_reader import UnixFSFile, part_bounds
 from mlflow_ipfs.content.hamt import split_shard
-from mlflow_ipfs.content.source import SourceKind, list_folder, look_at
+from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.dagpb import Node
+    from mlflow_ipfs.content.unixfs import UnixFSData
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +69,90 @@ class VerifyReport:
         return not self.problems
 
 
-def verify_dag(
-    reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None
-) -> VerifyReport:
-    """Read and hash every block below a root, once each, and go on after a bad one."""
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A block to look at.
+
+    ``size_bytes`` is what its parent says that it holds of a file, None where the parent says nothing.
+    """
+
+    cid: CID
+    path: str = ""
+    depth: int = 0
+    size_bytes: int | None = None
+
+
+_NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
+
+
+def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
+    """Read and hash every block below a root, once each, and go on after a bad one.
+
+    What parents state about their parts is checked, too, so that content without a problem can be read.
+    """
     report = VerifyReport(root)
-    seen: set[tuple[bytes, int]] = set()
-    stack = [(root, "")]
+    sizes: dict[tuple[int, bytes], int | None] = {}  # of the blocks seen so far; None for a bad one
+    stack = [_Visit(root)]
     while stack:
-        cid, path = stack.pop()
-        if (cid.multihash, cid.codec) in seen:
-            continue
-        seen.add((cid.multihash, cid.codec))
+        visit = stack.pop()
+        key = visit.cid.codec, visit.cid.multihash
         try:
-            block = reader.get(cid)
-            children = list(_children(cid, block, path))
+            if key not in sizes:
+                sizes[key] = None
+                block = reader.get(visit.cid)
+                report.blocks += 1
+                report.size_bytes += len(block)
+                if progress is not None:
+                    progress(len(block))
+                sizes[key], below = _take_apart(visit, block)
+                stack.extend(reversed(below))
+            _check_size(visit, sizes[key])
         except (OSError, ValueError) as error:
-            report.problems.append(Problem(cid, path, str(error)))
-            continue
-        report.blocks += 1
-        report.size_bytes += len(block)
-        if progress is not None:
-            progress(len(block))
-        stack.extend(reversed(children))
+            report.problems.append(Problem(visit.cid, visit.path, str(error)))
     return report
 
 
-def _children(cid: CID, block: bytes, path: str) -> Iterator[tuple[CID, str]]:
-    """The blocks below a block, with the path of the file or folder that each belongs to."""
+def _check_size(visit: _Visit, size_bytes: int | None) -> None:
+    if None not in (visit.size_bytes, size_bytes) and visit.size_bytes != size_bytes:
+        held = "nothing" if size_bytes == _NO_FILE else f"{size_bytes} bytes"
+        msg = f"{visit.cid} holds {held} of a file, and the node above it says {visit.size_bytes} bytes"
+        raise InvalidDataError(msg)
+
+
+def _take_apart(visit: _Visit, block: bytes) -> tuple[int, list[_Visit]]:
+    """Check a block by itself; returns how many bytes of a file it holds, and the blocks below it."""
+    cid = visit.cid
+    if cid.codec == RAW:
+        return len(block), []
     if cid.codec != DAG_PB:
-        for child in links(cid, block):
-            yield child, path
-        return
+        return _NO_FILE, [_Visit(child, visit.path, visit.depth) for child in links(cid, block)]
     node = decode_node(block)
-    for link in _named_links(node):
-        name = os.fsdecode(link[1])
-        yield link[0], f"{path}/{name}".lstrip("/") if name else path
+    if node.data is None:  # dag-pb without UnixFS is sound IPLD; only its links matter here
+        return _NO_FILE, [_Visit(link.cid, visit.path, visit.depth) for link in node.links]
+    data = decode_unixfs(node)
+    if data.is_file:
+        parts = zip(node.links, data.block_sizes, strict=True)
+        below = [_Visit(link.cid, visit.path, visit.depth, size_bytes) for link, size_bytes in parts]
+        return part_bounds(cid, data)[-1], below
+    return _NO_FILE, _visits_of_folder(visit, node, data)
 
 
-def _named_links(node: Node) -> list[tuple[CID, bytes]]:
-    try:
-        data = decode_unixfs(node)
-    except InvalidDataError:
-        if node.data is not None:
-            raise
-        data = None  # dag-pb without UnixFS is sound IPLD; only its links matter here
-    if data is not None and data.type is NodeType.HAMT_SHARD:
-        values, children = split_shard(node, data)
-        return [(link.cid, link.name or b"") for link in values + children]
-    return [(link.cid, link.name or b"") for link in node.links]
+def _visits_of_folder(visit: _Visit, node: Node, data: UnixFSData) -> list[_Visit]:
+    entries, shards = (node.links, []) if data.type is not NodeType.HAMT_SHARD else split_shard(node, data)
+    below = [_Visit(link.cid, visit.path, visit.depth) for link in shards]
+    if visit.depth >= MAX_FOLDER_DEPTH and entries:
+        msg = f"folders are nested deeper than {MAX_FOLDER_DEPTH} levels"
+        raise InvalidDataError(msg)
+    seen: set[bytes] = set()
+    for link in entries:
+        name = link.name or b""
+        check_name(visit.cid, name, seen)
+        below.append(_Visit(link.cid, _join(visit.path, decode_name(name)), visit.depth + 1))
+    return below
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def compare_with_disk(reader: BlockReader, root: CID, against: Path) -> list[Problem]:
@@ -126,7 +170,7 @@ def compare_with_disk(reader: BlockReader, root: CID, against: Path) -> list[Pro
         try:
             node = read_unixfs(reader, cid)
             if node.data.is_directory:
-                stack.extend(_compare_folder(reader, node, target, path, problems))
+                stack.extend(_compare_folder(reader, node, target, path, problems=problems))
             else:
                 reason = _compare_single(reader, node, target)
                 if reason:
@@ -137,7 +181,7 @@ def compare_with_disk(reader: BlockReader, root: CID, against: Path) -> list[Pro
 
 
 def _compare_folder(
-    reader: BlockReader, node: UnixFSNode, target: Path, path: str, problems: list[Problem]
+    reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
 ) -> list[tuple[CID, Path, str]]:
     if look_at(os.fsencode(target)).kind is not SourceKind.FOLDER:
         problems.append(Problem(node.cid, path, f"{str(target)!r} is no folder"))
@@ -145,12 +189,9 @@ def _compare_folder(
     inside = {link.name or b"": link.cid for link in iterate_folder(reader, node)}
     for name in list_folder(os.fsencode(target)):
         if name not in inside:
-            only = f"{path}/{os.fsdecode(name)}".lstrip("/")
+            only = _join(path, decode_name(name))
             problems.append(Problem(node.cid, only, "is on disk, but not in the content"))
-    below = []
-    for name, cid in inside.items():
-        text = os.fsdecode(name)
-        below.append((cid, target / text, f"{path}/{text}".lstrip("/")))
+    below = [(cid, target / os.fsdecode(name), _join(path, decode_name(name))) for name, cid in inside.items()]
     return below[::-1]
 
 
@@ -158,7 +199,7 @@ def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str 
     """The difference between one file or symlink and what is on disk, or None."""
     source = look_at(os.fsencode(target))
     if node.data.type is NodeType.SYMLINK:
-        same = source.kind is SourceKind.SYMLINK and os.readlink(source.path) == (node.data.data or b"")
+        same = source.kind is SourceKind.SYMLINK and read_symlink(source) == (node.data.data or b"")
         return None if same else f"{str(target)!r} is not the same symlink"
     if source.kind is not SourceKind.FILE:
         return f"{str(target)!r} is no file"
@@ -181,13 +222,13 @@ def find_missing(reader: BlockReader, root: CID) -> CID | None:
     Raises:
         InvalidDataError: a block whose links cannot be known.
     """
-    seen: set[bytes] = set()
+    seen: set[tuple[int, bytes]] = set()
     stack = [root]
     while stack:
         cid = stack.pop()
-        if cid.multihash in seen:
+        if (cid.codec, cid.multihash) in seen:
             continue
-        seen.add(cid.multihash)
+        seen.add((cid.codec, cid.multihash))
         if not reader.has(cid):
             return cid
         try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-BIG = bytes(range(256)) * 8192  # 2 MiB: two chunks, kept as a file of its own
+BIG = random.Random(1).randbytes(2 << 20)  # two chunks, kept as a file of its own
 RUN = "mfs://mlflow/1/run/artifacts"
 
 
@@ -147,9 +148,7 @@ def test_content_by_cid_cannot_be_written(frozen: Any, folder: Path) -> None:
 
 def test_deleting_content_that_is_not_here_is_no_error(store: ContentStore) -> None:
     del store
-    get_artifact_repository(
-        "ipfs://bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
-    ).delete_artifacts()
+    get_artifact_repository("ipfs://bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354").delete_artifacts()
 
 
 def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: Any, folder: Path) -> None:

@@ -63,6 +63,7 @@ class LocalBlocks:
 
     def delete(self, cid: CID) -> bool:
         """Forget a block. Waits for publications, which may rely on it."""
+        self._parts.database.check_writable()
         with self._parts.gc_lock.exclusive(), self._parts.database.write() as connection:
             # An object without its root's block is no longer the file of that root.
             connection.execute("UPDATE place SET root = NULL WHERE root = ?", (cid.multihash,))

@@ -8,10 +8,10 @@ leaves files without rows, which the next collection removes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import GCReport, LeafForm
-from mlflow_ipfs.content.blockstore.local.layout import SHARDS
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
 from mlflow_ipfs.content.blockstore.marking import mark
@@ -60,6 +60,7 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool) -> GCRe
         StoreBusyError: publications were still running when the time limit passed.
         IntegrityError: a node that is needed cannot be read; nothing was collected.
     """
+    parts.database.check_writable()
     if is_nearly_full(parts.layout, parts.disk):
         free_reserve(parts.layout, parts.disk)
     with parts.gc_lock.exclusive():
@@ -148,11 +149,10 @@ def _iterate_blocks(connection: sqlite3.Connection) -> Iterator[tuple[int, int |
 
 def _find_strays(layout: Layout, known: set[str]) -> Iterator[tuple[str, int]]:
     """Files that a publication moved into place and then did not live to commit."""
-    for shard in SHARDS:
-        for path in (layout.files / shard).iterdir():
-            name = f"files/{shard}/{path.name}"
-            if name not in known:
-                yield name, path.stat().st_size
+    for path in layout.files.glob("*/*"):
+        name = f"files/{path.parent.name}/{path.name}"
+        if name not in known:
+            yield name, path.stat().st_size
 
 
 class _Sweeper:
@@ -166,10 +166,10 @@ class _Sweeper:
         self._remove_files([name for name, _ in plan.strays])
         inline = plan.inline
         while inline:
-            inline = inline[self._step(lambda connection, left=inline: self._delete_inline(connection, left)) :]
+            inline = inline[self._step(partial(self._delete_inline, inline)) :]
         places = plan.places
         while places:
-            done = self._step(lambda connection, left=places: self._delete_places(connection, left))
+            done = self._step(partial(self._delete_places, places))
             self._remove_files([name for _, name, _ in places[:done]])
             places = places[done:]
         self._parts.database.checkpoint()
@@ -186,12 +186,12 @@ class _Sweeper:
                 self._rows //= 10
                 self._parts.database.checkpoint()
 
-    def _delete_inline(self, connection: sqlite3.Connection, ids: Sequence[int]) -> int:
+    def _delete_inline(self, ids: Sequence[int], connection: sqlite3.Connection) -> int:
         batch = ids[: self._rows]
         connection.executemany("DELETE FROM block WHERE id = ?", [(block_id,) for block_id in batch])
         return len(batch)
 
-    def _delete_places(self, connection: sqlite3.Connection, places: Sequence[tuple[int, str, int]]) -> int:
+    def _delete_places(self, places: Sequence[tuple[int, str, int]], connection: sqlite3.Connection) -> int:
         """Delete rows of files and of the blocks in them. Returns how many files are done with."""
         room = self._rows
         for done, (place_id, _, _) in enumerate(places):

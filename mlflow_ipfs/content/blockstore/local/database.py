@@ -63,6 +63,16 @@ class Database:
         """Whether every write is refused."""
         return self._read_only
 
+    def check_writable(self) -> None:
+        """Refuse what would change the store, if that is not possible.
+
+        Raises:
+            ImmutableError: the store is on a read-only mount.
+        """
+        if self._read_only:
+            msg = f"the store {self._layout.folder} is on a read-only mount and cannot be changed"
+            raise ImmutableError(msg)
+
     def after_fork_in_child(self) -> None:
         """Start with no connections."""
         self._guard = threading.Lock()
@@ -94,9 +104,7 @@ class Database:
             StoreBusyError: another process was writing for too long.
             StoreFullError: the disk is full; nothing was changed.
         """
-        if self._read_only:
-            msg = f"the store {self._layout.folder} is on a read-only mount and cannot be changed"
-            raise ImmutableError(msg)
+        self.check_writable()
         with self._write_lock.exclusive(), database_faults(self._layout), self._borrow() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:

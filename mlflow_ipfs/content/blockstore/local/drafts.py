@@ -90,7 +90,16 @@ class Syncer:
 
 
 def move_into_place(layout: Layout, disk: Disk, draft: Path, name: str) -> Path:
-    """Give a durable draft its place among the store's files. Returns the folder that must be synced."""
+    """Give a durable draft its place among the store's files.
+
+    Returns:
+        The folder that must be synced, and its parent too: another process may have made the
+        folder and not have synced that yet.
+    """
     destination = layout.folder / name
-    disk.rename(draft, destination)
+    try:
+        disk.rename(draft, destination)
+    except FileNotFoundError:
+        disk.make_folder(destination.parent)
+        disk.rename(draft, destination)
     return destination.parent

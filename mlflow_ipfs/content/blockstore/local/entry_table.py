@@ -62,7 +62,7 @@ class LocalEntries:
                 return MfsFolder(root, path)
         return entry
 
-    def list(self, root: str, path: str) -> list[MfsEntry | MfsFolder]:
+    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsFolder]:
         """The files and folders directly in a folder, by name in byte order."""
         tree, folder = encode_path(root), encode_path(path)
         with self._parts.database.snapshot() as connection:
@@ -72,7 +72,7 @@ class LocalEntries:
         found += [MfsFolder(root, _decode(_join(folder, name))) for name in folders]
         return sorted(found, key=lambda item: encode_path(item.name))
 
-    def walk(self, root: str, path: str) -> list[MfsEntry]:
+    def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
         """The file at ``path``, or every file below it, in order of path bytes."""
         tree, place = encode_path(root), encode_path(path)
         with self._parts.database.snapshot() as connection:
@@ -96,9 +96,7 @@ class LocalEntries:
     def thaw(self, frozen: Frozen) -> bool:
         """Withdraw that permission."""
         with self._parts.database.write() as connection:
-            gone = connection.execute(
-                "DELETE FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen)
-            )
+            gone = connection.execute("DELETE FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen))
         return bool(gone.rowcount)
 
     def is_frozen(self, frozen: Frozen) -> bool:
@@ -184,9 +182,7 @@ def _select(connection: sqlite3.Connection, where: str, values: tuple[bytes, ...
 
 def _entry(tree: bytes, row: _Row) -> MfsEntry:
     parent, name, cid, size_bytes, dag_bytes, mtime_ns = row
-    return MfsEntry(
-        _decode(tree), _decode(_join(parent, name)), CID.from_bytes(cid), size_bytes, dag_bytes, mtime_ns
-    )
+    return MfsEntry(_decode(tree), _decode(_join(parent, name)), CID.from_bytes(cid), size_bytes, dag_bytes, mtime_ns)
 
 
 def _find_entry(connection: sqlite3.Connection, tree: bytes, path: bytes) -> MfsEntry | None:

@@ -81,7 +81,10 @@ def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | N
         " FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash = ?",
         (multihash,),
     ).fetchone()
-    return None if row is None else BlockRow(*row[:5], LeafForm(row[5]))
+    if row is None:
+        return None
+    data, place_name, place_id, offset, length, form = row
+    return BlockRow(data, place_name, place_id, offset, length, LeafForm(form))
 
 
 def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
@@ -131,9 +134,7 @@ def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
     return None if row is None else PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]))
 
 
-def insert_place(
-    connection: sqlite3.Connection, kind: str, name: str, stamp: Stamp, root: bytes | None = None
-) -> int:
+def insert_place(connection: sqlite3.Connection, kind: str, name: str, stamp: Stamp, root: bytes | None = None) -> int:
     """Add a file. Returns its id."""
     cursor = connection.execute(
         "INSERT INTO place (kind, name, root, size, inode, mtime_ns, last_used) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -149,9 +150,7 @@ def insert_blocks(connection: sqlite3.Connection, place_id: int | None, blocks: 
     Returns:
         How many rows were written.
     """
-    return _insert(
-        connection, place_id, blocks, "EXISTS (SELECT 1 FROM place WHERE id = block.place AND damaged = 1)"
-    )
+    return _insert(connection, place_id, blocks, "EXISTS (SELECT 1 FROM place WHERE id = block.place AND damaged = 1)")
 
 
 def insert_leaves(connection: sqlite3.Connection, place_id: int, leaves: Iterable[NewBlock]) -> int:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.disk import Disk
 
 FORMAT: Final = 1
-SHARDS: Final = tuple(f"{number:02x}" for number in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Layout:
 
     @property
     def files(self) -> Path:
-        """Parent of the folders ``00`` to ``ff`` with the immutable files."""
+        """Parent of the folders ``00`` to ``ff`` with the immutable files, each made when first needed."""
         return self.folder / "files"
 
     @property
@@ -103,11 +102,10 @@ class Layout:
     def make_folders(self, disk: Disk) -> None:
         """Make what isn't there yet, durably, except the database and ``format.json``."""
         folders = [self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup]
-        for folder in folders + [self.files / shard for shard in SHARDS]:
+        for folder in folders:
             disk.make_folder(folder)
         for lock in (self.gc_lock, self.outbox_lock):
             make_lock_file(lock)
-        disk.sync_folder(self.files)
         disk.sync_folder(self.folder)
 
 
@@ -149,7 +147,8 @@ def check_may_create(layout: Layout) -> None:
     Raises:
         StoreFormatError: it does.
     """
-    if not layout.write_lock.exists() and any(layout.folder.iterdir()):
+    names = os.listdir(layout.folder)  # one look: another process may be making the store
+    if names and layout.write_lock.name not in names:
         msg = f"{layout.folder} is not a store and not empty: name an empty or a new folder"
         raise StoreFormatError(msg)
 

@@ -39,22 +39,24 @@ class ObjectChecker:
 
     def file_path(self, cid: CID) -> Path | None:
         """See ``Storage.file_path``."""
-        for _ in range(2):  # once more if a gc or another reader came between the row and the file
-            place = self._find(cid)
-            if place is None:
-                return None
+        place = self._find(cid)
+        while place is not None:
             path = self._parts.layout.folder / place.name
-            with suppress(FileNotFoundError):
-                return path if self._is_sound(cid, path, place) else None
-        raise self._set_aside(cid, place, "is missing")
+            try:
+                stamp = Stamp.of(self._parts.disk.status(path))
+                return path if self._is_sound(cid, path, place, stamp) else None
+            except FileNotFoundError:
+                before, place = place, self._find(cid)  # a gc or another reader may have come in between
+                if place == before:
+                    raise self._set_aside(cid, place, "is missing") from None
+        return None
 
     def _find(self, cid: CID) -> PlaceRow | None:
         with self._parts.database.read() as connection:
             return index.find_object(connection, cid.multihash)
 
-    def _is_sound(self, cid: CID, path: Path, place: PlaceRow) -> bool:
+    def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
         """Whether the object is whole; False if the store lacks the nodes to tell."""
-        stamp = Stamp.of(self._parts.disk.status(path))
         is_as_known = stamp == place.stamp and not place.is_damaged
         if is_as_known and not self._verify_always:
             return True

@@ -60,7 +60,9 @@ class ObjectWriter:
         end = 0
         for leaf in leaves:
             if leaf.offset != end or leaf.length > MAX_LEAF_BYTES:
-                msg = f"a leaf of {leaf.length} bytes of {root} starts at {leaf.offset}, the one before it ends at {end}"
+                msg = (
+                    f"a leaf of {leaf.length} bytes of {root} starts at {leaf.offset}, the one before it ends at {end}"
+                )
                 raise InvalidDataError(msg)
             end += leaf.length
             if leaf.cid.identity_data is None:

@@ -25,6 +25,7 @@ def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
     Raises:
         NotFoundError: the root block is not in the store.
     """
+    parts.database.check_writable()
     no_gc = parts.gc_lock.acquire_shared()
     try:
         with parts.database.write() as connection:

@@ -7,7 +7,6 @@ the publication ends it shares ``gc.lock``, so what it found in the store stays 
 from __future__ import annotations
 
 import os
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +23,7 @@ from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError,
 
 if TYPE_CHECKING:
     import sqlite3
+    from concurrent.futures import Future
     from pathlib import Path
     from types import TracebackType
 
@@ -50,6 +50,7 @@ class LocalPublication:
     """One publish into a local store. See ``Publication``."""
 
     def __init__(self, parts: Parts) -> None:
+        parts.database.check_writable()
         self._parts = parts
         self._pid = os.getpid()
         self._no_gc: HeldLock | None = parts.gc_lock.acquire_shared()
@@ -131,7 +132,9 @@ class LocalPublication:
 
     def _check_roots(self, changes: Changes) -> None:
         """Whatever gets a name must be here. No gc can take it away before the commit."""
-        cids = [item.cid for item in (*changes.pins, *changes.entries, *changes.frozen)]
+        cids = [pin.cid for pin in changes.pins]
+        cids += [entry.cid for entry in changes.entries]
+        cids += [frozen.cid for frozen in changes.frozen]
         wanted = {cid.multihash: cid for cid in cids if cid.identity_data is None and cid.multihash not in self._seen}
         if not wanted:
             return
@@ -175,7 +178,7 @@ class LocalPublication:
 
     def _move_files(self) -> None:
         """Give every file its place, once its bytes are durable."""
-        folders: list[Path] = []
+        folders: list[Path] = [self._parts.layout.files] if self._waiting else []
         while self._waiting:
             waiting = self._waiting[0]
             name = object_name(waiting.root) if waiting.root is not None else pack_name()

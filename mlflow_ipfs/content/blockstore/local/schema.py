@@ -135,10 +135,10 @@ def schema_version(connection: sqlite3.Connection) -> int:
     if (application_id, version) == (0, 0):
         return 0
     if application_id != APPLICATION_ID:
-        msg = f"its store.db belongs to another program (application_id {application_id:#x})"
+        msg = f"the store.db of this store belongs to another program (application_id {application_id:#x})"
         raise StoreFormatError(msg)
     if version > SCHEMA_VERSION:
-        msg = f"its store.db has schema version {version}, newer than {SCHEMA_VERSION}: upgrade mlflow-ipfs to open it"
+        msg = f"the store.db of this store has schema version {version}, newer than {SCHEMA_VERSION}: upgrade mlflow-ipfs to open it"
         raise StoreFormatError(msg)
     return version
 

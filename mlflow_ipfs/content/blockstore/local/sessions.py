@@ -5,6 +5,7 @@ The lock dies with the process, so what a killed process left can be told from w
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import uuid
@@ -29,6 +30,7 @@ class Session:
         self._disk = disk
         self._name: str | None = None
         self._lock: HeldLock | None = None
+        self._has_views = False
         self._guard = threading.Lock()
         self._count = 0
         forget_in_child(self)
@@ -37,6 +39,7 @@ class Session:
         """The parent's session stays the parent's."""
         self._guard = threading.Lock()
         self._name = self._lock = None
+        self._has_views = False
 
     def draft(self) -> Path:
         """A new path below ``tmp``."""
@@ -48,17 +51,24 @@ class Session:
     def view_folder(self) -> Path:
         """A new, empty folder below ``views``."""
         folder = self._layout.views / self._open() / uuid.uuid4().hex
+        self._has_views = True
         self._disk.make_folder(folder)
         return folder
 
     def close(self) -> None:
-        """End the session and remove its folders, in the process that opened it."""
+        """End the session and remove its folders; with views in them only when the process ends."""
+        if not self._has_views:
+            self.end()
+
+    def end(self) -> None:
+        """End the session and remove its folders."""
         with self._guard:
             name, lock = self._name, self._lock
             self._name = self._lock = None
         if name is not None and lock is not None:
             _remove(self._layout, self._disk, name)
             lock.release()
+            _open_sessions.discard(self)
 
     def _open(self) -> str:
         with self._guard:
@@ -66,7 +76,20 @@ class Session:
                 self._name, self._lock = _lock_new(self._layout)
                 for parent in (self._layout.tmp, self._layout.views):
                     self._disk.make_folder(parent / self._name)
+                _open_sessions.add(self)
             return self._name
+
+
+_open_sessions: set[Session] = set()
+
+
+def _end_all() -> None:
+    """At the end of the process. In a forked child the parent's sessions have no name, so they stay."""
+    for session in list(_open_sessions):
+        session.end()
+
+
+atexit.register(_end_all)
 
 
 def _lock_new(layout: Layout) -> tuple[str, HeldLock]:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import sqlite3
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from mlflow_ipfs.content.blockstore.local import layout as layouts
-from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
+from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
-from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
-from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -25,5 +19,134 @@ from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.blockstore.local.reserve import make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
-from mlflow_ipfs.content.blockstore.local.views import FileLinker
-from mlflow_ipfs.errors import ImmutableError, NotFoundError, StoreFormatError
+from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode, make_view_folder_elsewhere
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from mlflow_ipfs.content.blockstore.interface import GCReport
+    from mlflow_ipfs.content.cid import CID
+
+
+class LocalStorage:
+    """A store in one folder of this machine. See ``Storage``. Made by ``open_local_storage``.
+
+    May be used by many threads, and by a forked child. Holds no lock and no transaction between calls.
+    """
+
+    def __init__(self, parts: Parts, *, verify_always: bool, view_mode: ViewMode) -> None:
+        self._parts = parts
+        self._blocks = LocalBlocks(parts)
+        self._pins = LocalPins(parts)
+        self._refs = LocalRefs(parts)
+        self._entries = LocalEntries(parts)
+        self._checker = ObjectChecker(parts, self._blocks, verify_always=verify_always)
+        self._linker = FileLinker(parts.disk, view_mode)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"LocalStorage({str(self.folder)!r})"
+
+    @property
+    def folder(self) -> Path:
+        """The folder that is the store."""
+        return self._parts.layout.folder
+
+    @property
+    def store_id(self) -> str:
+        """An id that no other store has."""
+        return self._parts.store_id
+
+    @property
+    def blocks(self) -> LocalBlocks:
+        """Single blocks."""
+        return self._blocks
+
+    @property
+    def pins(self) -> LocalPins:
+        """What is kept, and for whom."""
+        return self._pins
+
+    @property
+    def refs(self) -> LocalRefs:
+        """Mutable names for CIDs."""
+        return self._refs
+
+    @property
+    def entries(self) -> LocalEntries:
+        """The mutable file trees."""
+        return self._entries
+
+    def publish(self) -> LocalPublication:
+        """Start a publication."""
+        return LocalPublication(self._parts)
+
+    def file_path(self, cid: CID) -> Path | None:
+        """A read-only path to the whole, undamaged content of a file, or None."""
+        return self._checker.file_path(cid)
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
+        self._linker.link_file(source, destination)
+
+    def make_view_folder(self) -> Path:
+        """A new empty private folder, removed when this process ends."""
+        if self._parts.database.read_only:
+            return make_view_folder_elsewhere()
+        with disk_faults(self.folder):
+            return self._parts.session.view_folder()
+
+    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+        """Drop what nothing refers to."""
+        return collect_garbage(self._parts, self._blocks, dry_run=dry_run)
+
+    def close(self) -> None:
+        """Release files and locks. Views stay until the process ends."""
+        self._parts.session.close()
+        self._parts.database.close()
+
+
+def open_local_storage(
+    path: str | os.PathLike[str],
+    *,
+    timeout_seconds: float = 60.0,
+    verify_always: bool = False,
+    view_mode: ViewMode = "auto",
+    create: bool = True,
+    disk: Disk | None = None,
+) -> LocalStorage:
+    """Open the store in a folder.
+
+    Args:
+        path: the folder.
+        timeout_seconds: how long to wait for a lock.
+        verify_always: hash a file each time before its path is handed out, whatever its stamp says.
+        view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
+        create: make a store if the folder is empty or not there.
+        disk: takes every step on the disk; for tests.
+
+    Raises:
+        StoreFormatError: not a store that this version can open, or not on this file system.
+        StoreBusyError: another process was making or writing the store for too long.
+        StoreFullError: there is no room to make it.
+    """
+    disk = disk or Disk()
+    layout, store_id = find_or_create(Path(path), disk, timeout_seconds=timeout_seconds, create=create)
+    read_only = is_read_only(layout)
+    write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
+    gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is publishing or collecting garbage")
+    database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
+    check_database(layout, database, store_id)
+    if not read_only:
+        remove_dead_sessions(layout, disk)
+        make_reserve(layout, disk)
+    parts = Parts(layout, disk, database, Session(layout, disk), gc_lock, store_id)
+    return LocalStorage(parts, verify_always=verify_always, view_mode=view_mode)

@@ -1,0 +1,50 @@
+"""``mlflow-ipfs``: content in and out of the store by hand, and what is wrong if something is.
+
+Commands are a few lines each; what they do is in ``content`` and ``binding``. Other packages add
+commands by the entry-point group ``mlflow_ipfs.commands`` (see ``application.py``).
+"""
+
+from __future__ import annotations
+
+import click
+
+import mlflow_ipfs
+from mlflow_ipfs.cli.adding import add
+from mlflow_ipfs.cli.application import PROGRAM, Application
+from mlflow_ipfs.cli.cars import car
+from mlflow_ipfs.cli.checking import doctor, verify
+from mlflow_ipfs.cli.keeping import gc, pin
+from mlflow_ipfs.cli.options import Workplace
+from mlflow_ipfs.cli.reading import cat, get, ls
+
+__all__ = ["main"]
+
+EPILOG = """
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls and verify also take
+mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
+
+With --json, stdout has one JSON object a line, one for each result; an error is one JSON object on
+stderr: {"error": {"type", "message", "exit_code"}}.
+
+\b
+Exit codes:
+  0  done
+  1  failed
+  2  the command line or a setting is wrong
+  3  not found
+  4  does not verify
+  5  refused by a rule or a setting
+"""
+
+
+@click.group(cls=Application, name=PROGRAM, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--store", metavar="FOLDER", help="The store to work on, instead of MLFLOW_IPFS_STORE.")
+@click.version_option(mlflow_ipfs.__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context, store: str | None) -> None:
+    """Content by CID: what MLflow keeps in IPFS, added, read, verified and pinned by hand."""
+    context.obj = Workplace(store)
+
+
+for _command in (add, get, cat, ls, verify, pin, gc, car, doctor):
+    main.add_command(_command)

@@ -1,0 +1,115 @@
+"""``verify`` and ``doctor``: is the content what its CID says, and is the installation in order?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_ipfs.cli.examination import Finding, State, examine
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    text_of,
+    tracking_option,
+)
+from mlflow_ipfs.cli.reading import total_bytes
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.source import look_at
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.binding.uris import ContentName, Located
+    from mlflow_ipfs.content.verify import VerifyReport
+
+
+@click.command(short_help="Check that content is what its CID says.")
+@click.argument("content", type=ANY_CONTENT)
+@click.option("--against", metavar="PATH", type=click.Path(readable=False, path_type=Path), help="Compare with a file or folder, too.")
+@tracking_option
+@json_option
+@pass_workplace
+def verify(
+    workplace: Workplace, content: ContentName, against: Path | None, tracking_uri: str | None, *, as_json: bool
+) -> None:
+    """Read and hash every block of a file, a folder, a model version or a run's artifacts.
+
+    Each bad or missing block is named, with the path of the file that it belongs to.
+    """
+    if against is not None:
+        look_at(bytes(against))
+    with workplace.open_store() as store:
+        found = find(store, content, tracking_uri)
+        report = _verify(found, against)
+    print_result(_fields(report, content), "\n".join(_lines(report, content, against)), as_json=as_json)
+    if not report.ok:
+        msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
+        raise IntegrityError(msg)
+
+
+def _verify(found: Located, against: Path | None) -> VerifyReport:
+    root = found.root
+    if not found.store.storage.blocks.has(root):
+        msg = f"there is no {root} in this store; name the one that has it with --store"
+        raise NotFoundError(msg)
+    try:
+        total = total_bytes(found)
+    except (MlflowIpfsError, OSError):  # damaged, or no UnixFS: the report will say so
+        total = None
+    with Progress(f"verifying {root}", total) as progress:
+        return found.store.verify(root, against=against, progress=progress.advance)
+
+
+def _fields(report: VerifyReport, content: ContentName) -> dict[str, object]:
+    problems = [{"cid": str(item.cid), "path": item.path, "reason": item.reason} for item in report.problems]
+    return {
+        "content": text_of(content),
+        "cid": str(report.cid),
+        "ok": report.ok,
+        "blocks": report.blocks,
+        "size_bytes": report.size_bytes,
+        "problems": problems,
+    }
+
+
+def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> list[str]:
+    lines = []
+    if text_of(content) != str(report.cid):
+        lines.append(f"content   {printable(text_of(content))}")
+    lines.append(f"root      {report.cid}")
+    lines.append(f"sound     {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}")
+    for problem in report.problems:
+        lines += [f"problem   {problem.cid}", f"          in {printable(problem.path) or 'the root'}: {problem.reason}"]
+    if report.ok:
+        same = f", and the same as {printable(str(against))}" if against is not None else ""
+        lines.append(f"verified  every block{same}")
+    return lines
+
+
+@click.command(short_help="Say what is installed, where the store is, what is wrong.")
+@json_option
+@pass_workplace
+def doctor(workplace: Workplace, *, as_json: bool) -> None:
+    """Say what is installed, where the store is and what is in it, and what is wrong.
+
+    Exits with 1 if something is.
+    """
+    problems, previous = 0, ""
+    for finding in examine(workplace):
+        problems += finding.state is State.PROBLEM
+        fields = {"topic": finding.topic, "state": str(finding.state), "text": finding.text} | finding.facts
+        print_result(fields, _line(finding, previous), as_json=as_json)
+        previous = finding.topic
+    if problems:
+        msg = f"{format_count(problems, 'problem')} found"
+        raise MlflowIpfsError(msg)
+
+
+def _line(finding: Finding, previous_topic: str) -> str:
+    mark = "!" if finding.state is State.PROBLEM else " "
+    topic = "" if finding.topic == previous_topic else finding.topic
+    return f"{mark} {topic:<12} {printable(finding.text)}"

@@ -1,0 +1,104 @@
+"""``pin`` and ``gc``: what is kept, for whom, and what goes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace, text_of
+from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.errors import NotFoundError, PolicyError
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.binding.locations import IpfsPath
+    from mlflow_ipfs.content.store import ContentStore
+
+VERSION_OWNERS: Final = "model-version"  # what the model registry's owners start with
+
+
+@click.group()
+def pin() -> None:
+    """Keep content, or stop keeping it.
+
+    A pin is an owner's promise to keep a CID. Pins made by hand belong to `user`, those of model
+    versions to `model-version:…`. Content goes with gc when nobody pins it any more.
+    """
+
+
+@pin.command("add")
+@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=CONTENT)
+@json_option
+@pass_workplace
+def add(workplace: Workplace, contents: tuple[IpfsPath, ...], *, as_json: bool) -> None:
+    """Pin content, after a look whether all of it is here."""
+    with workplace.open_store() as store:
+        for content in contents:
+            root = store.resolve(content.cid, content.path)
+            store.pin(root)
+            print_result({"cid": str(root), "owner": USER}, f"pinned  {root}", as_json=as_json)
+
+
+@pin.command("rm")
+@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=CONTENT)
+@click.option("--owner", default=USER, show_default=True, help="Whose pin, as `pin ls` shows it.")
+@click.option("--force", is_flag=True, help="Drop even the pin of a model version.")
+@json_option
+@pass_workplace
+def remove(workplace: Workplace, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
+    """Drop a pin. The bytes go with the next gc, unless another pin keeps them."""
+    if owner.startswith(VERSION_OWNERS) and not force:
+        msg = f"{owner!r} keeps a model version loadable; delete the version in MLflow instead, or add --force"
+        raise PolicyError(msg)
+    with workplace.open_store() as store:
+        for content in contents:
+            root = content.cid if not content.path else store.resolve(content.cid, content.path)
+            if not store.pins.remove(root, owner):
+                raise _not_pinned(store, content, owner)
+            print_result({"cid": str(root), "owner": owner}, f"unpinned  {root}", as_json=as_json)
+
+
+def _not_pinned(store: ContentStore, content: IpfsPath, owner: str) -> NotFoundError | PolicyError:
+    others = [found.owner for found in store.pins.list(cid=content.cid)]
+    if not others:
+        return NotFoundError(f"{text_of(content)} is not pinned")
+    names = ", ".join(repr(name) for name in others)
+    return PolicyError(f"{text_of(content)} is not pinned by {owner!r} but by {names}; name that with --owner")
+
+
+@pin.command("ls")
+@click.argument("content", required=False, type=CONTENT)
+@click.option("--owner", default="", metavar="PREFIX", help="Only owners that start like this.")
+@json_option
+@pass_workplace
+def list_pins(workplace: Workplace, content: IpfsPath | None, owner: str, *, as_json: bool) -> None:
+    """List pins: CID, state, owner."""
+    with workplace.open_store() as store:
+        cid = store.resolve(content.cid, content.path) if content is not None else None
+        pins = list(store.pins.list(owner_prefix=owner, cid=cid))
+    if as_json:
+        for found in pins:
+            print_result(_fields(found), "", as_json=True)
+        return
+    for line in align((str(found.cid), str(found.state), printable(found.owner)) for found in pins):
+        click.echo(line)
+
+
+def _fields(found: Pin) -> dict[str, str]:
+    return {"cid": str(found.cid), "owner": found.owner, "state": str(found.state)}
+
+
+@click.command(short_help="Drop what nothing needs.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+@pass_workplace
+def gc(workplace: Workplace, *, dry_run: bool, as_json: bool) -> None:
+    """Drop what no pin, ref, mfs:// file or model version needs."""
+    with workplace.open_store() as store:
+        report = store.collect_garbage(dry_run=dry_run)
+    verb = "would remove" if dry_run else "removed"
+    removed, kept = format_count(report.removed_blocks, "block"), format_count(report.kept_blocks, "block")
+    line = f"{verb} {removed}, {format_size(report.freed_bytes)}; {kept} kept"
+    print_result(asdict(report), line, as_json=as_json)

@@ -1,0 +1,128 @@
+"""Making a store, finding one, and checking that this program may open it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local import layout as layouts
+from mlflow_ipfs.content.blockstore.local import schema
+from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
+from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.errors import StoreFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.database import Database
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+
+def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
+    """Find the store in a folder, or make one there.
+
+    Returns:
+        The store's layout and its id.
+
+    Raises:
+        StoreFormatError: there is none and none may be made, or the folder holds something else,
+            a newer format, or is on a file system that cannot hold a store.
+    """
+    if create:
+        with disk_faults(folder.parent):
+            _make_empty(folder)
+    if not folder.is_dir():
+        msg = f"there is no store at {folder}"
+        raise StoreFormatError(msg)
+    layout = Layout(folder.resolve())
+    layouts.check_platform(layout.folder)
+    if not layouts.is_store(layout):
+        if not create:
+            msg = f"there is no store at {folder}: the folder has no {layout.format_file.name}"
+            raise StoreFormatError(msg)
+        with disk_faults(layout.folder):
+            _create(layout, disk, timeout_seconds)
+    return layout, layouts.read_format(layout)
+
+
+def _make_empty(folder: Path) -> None:
+    """Make a private folder, and those above it as usual."""
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+
+
+def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
+    """Make the store. Of several processes one does it, and the others wait for it."""
+    layouts.check_may_create(layout)
+    layouts.make_lock_file(layout.write_lock)
+    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is making the store")
+    with lock.exclusive():
+        if layouts.is_store(layout):
+            return
+        layout.make_folders(disk)
+        store_id = _create_database(layout, disk)
+        layouts.write_format(layout, disk, store_id)
+    with suppress(PermissionError):  # a folder that others own may not even be opened
+        disk.sync_folder(layout.folder.parent)
+
+
+def _create_database(layout: Layout, disk: Disk) -> str:
+    """Make the tables, unless an interrupted attempt has made them. Returns the store's id."""
+    with database_faults(layout):
+        connection = sqlite3.connect(layout.database, isolation_level=None)
+        try:
+            if schema.schema_version(connection) == 0:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                schema.create_tables(connection, layouts.new_store_id())
+                disk.commit(connection)
+            return schema.stored_id(connection)
+        finally:
+            connection.close()
+
+
+def check_database(layout: Layout, database: Database, store_id: str) -> None:
+    """Check that the index is there, is ours, and belongs to this store.
+
+    Raises:
+        StoreFormatError: it isn't.
+    """
+    if not layout.database.exists():
+        msg = f"the store {layout.folder} has lost its index: put back the newest copy from {layout.backup}"
+        raise StoreFormatError(msg)
+    with database.read() as connection:
+        if schema.schema_version(connection) == 0:
+            msg = f"the index {layout.database} has no tables: put back the newest copy from {layout.backup}"
+            raise StoreFormatError(msg)
+        found = schema.stored_id(connection)
+    if found != store_id:
+        msg = f"in {layout.folder}, format.json and store.db belong to different stores ({store_id} and {found})"
+        raise StoreFormatError(msg)
+
+
+def is_read_only(layout: Layout) -> bool:
+    """Tell whether the store is on a read-only mount.
+
+    Raises:
+        StoreFormatError: it is, and the log holds changes that only a writer can take in.
+        PermissionError: the mount is writable and the folder is not: it is another user's.
+    """
+    if not os.statvfs(layout.folder).f_flag & os.ST_RDONLY:
+        if not os.access(layout.folder, os.W_OK | os.X_OK):
+            msg = f"the store {layout.folder} belongs to another user and cannot be written to"
+            raise PermissionError(msg)
+        return False
+    if layout.log.exists() and layout.log.stat().st_size:
+        msg = (
+            f"{layout.folder} is on a read-only mount and its log {layout.log.name} holds changes: mount it writable "
+            "once and run `mlflow-ipfs doctor`"
+        )
+        raise StoreFormatError(msg)
+    return True

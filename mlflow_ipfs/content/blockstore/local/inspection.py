@@ -1,0 +1,136 @@
+"""A look at a store from outside, for people: what is in it and in what state. Changes nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
+from mlflow_ipfs.content.blockstore.local.locking import try_flock
+from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
+from mlflow_ipfs.errors import StoreFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAFE_SQLITE: Final = (3, 51, 3)  # the first release without the WAL-reset bug, https://sqlite.org/wal.html
+
+_TABLES: Final = {
+    "block": "blocks",
+    "place": "files",
+    "pin": "pins",
+    "ref": "refs",
+    "entry": "entries",
+    "frozen": "frozen",
+    "outbox": "outbox",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a store holds.
+
+    Attributes:
+        counts: rows by what they are: ``blocks``, ``files``, ``pins``, ``refs``, ``entries`` (files of
+            ``mfs://``), ``frozen`` paths, ``outbox``.
+        stored_bytes: size of all files of the store, and of the blocks inside its index.
+        damaged_files: files in which a bad block was found.
+    """
+
+    counts: dict[str, int]
+    stored_bytes: int
+    damaged_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Processes that use a store, and ones that died without tidying up."""
+
+    live: int
+    dead: int
+
+
+def read_store_id(folder: Path) -> str:
+    """The id of the store in a folder.
+
+    Raises:
+        StoreFormatError: no store, or one that this version can't open.
+        FileNotFoundError: the folder has no ``format.json``.
+    """
+    return read_format(Layout(folder))
+
+
+def count_contents(folder: Path) -> Contents:
+    """Ask the index, without opening it for writing.
+
+    Raises:
+        StoreFormatError: the index is missing or damaged.
+    """
+    layout = Layout(folder)
+    try:
+        with closing(_connect(layout)) as connection:
+            counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
+            files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
+            inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
+            damaged = _number(connection, "SELECT count(*) FROM place WHERE damaged")
+    except sqlite3.Error as error:
+        msg = f"the index {layout.database} can't be read: {error}"
+        raise StoreFormatError(msg) from error
+    return Contents(counts, files + inline, damaged)
+
+
+def _connect(layout: Layout) -> sqlite3.Connection:
+    read_only = os.statvfs(layout.folder).f_flag & os.ST_RDONLY
+    query = "mode=ro&immutable=1" if read_only else "mode=ro"
+    return sqlite3.connect(f"file:{quote(str(layout.database))}?{query}", uri=True)
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    value: int = connection.execute(query).fetchone()[0]
+    return value
+
+
+def count_sessions(folder: Path) -> Sessions:
+    """Tell the sessions whose process lives from those whose lock died with it."""
+    live = dead = 0
+    for path in Layout(folder).sessions.iterdir():
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # it has just ended
+            continue
+        try:
+            if try_flock(descriptor, shared=True):
+                dead += 1
+            else:
+                live += 1
+        finally:
+            os.close(descriptor)
+    return Sessions(live, dead)
+
+
+def log_bytes(folder: Path) -> int:
+    """Size of the changes that wait in SQLite's log to be moved into the index."""
+    try:
+        return Layout(folder).log.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def count_quarantined(folder: Path) -> int:
+    """How many damaged files were set aside."""
+    return sum(1 for _ in Layout(folder).quarantine.iterdir())
+
+
+def file_system_of(folder: Path) -> str | None:
+    """The type of the file system that holds an existing folder; None where the system doesn't tell."""
+    return file_system_type(folder.resolve())
+
+
+def free_bytes(folder: Path) -> int:
+    """How much an ordinary user may still write to the disk under an existing folder."""
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize

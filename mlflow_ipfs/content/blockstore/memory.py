@@ -1,0 +1,270 @@
+"""Storage in memory: the plainest thing that keeps every promise of ``Storage`` but durability.
+
+For tests, and the model that other storages are compared with.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Self
+
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, GCReport, LeafForm
+from mlflow_ipfs.content.blockstore.local.views import make_view_folder_elsewhere
+from mlflow_ipfs.content.blockstore.marking import mark
+from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
+from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.blockstore.interface import FileWriter, Leaf
+    from mlflow_ipfs.content.cid import CID
+
+
+class MemoryBlocks:
+    """Blocks in a dict. See ``Blockstore``."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    def get(self, cid: CID) -> bytes:
+        """Return a block, verified against its CID."""
+        data = cid.identity_data
+        if data is None:
+            data = self._state.blocks.get(cid.multihash)
+        if data is None:
+            msg = f"the block {cid} is not in memory"
+            raise NotFoundError(msg)
+        cid.verify(data)
+        return data
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is here."""
+        return cid.identity_data is not None or cid.multihash in self._state.blocks
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Keep a block."""
+        self.put_many([(cid, data)])
+
+    def put_many(self, blocks: Iterable[tuple[CID, bytes]]) -> None:
+        """Keep many blocks, all or none."""
+        with MemoryPublication(self._state) as publication:
+            for cid, data in blocks:
+                cid.verify(data)
+                publication.put(cid, data)
+            publication.commit()
+
+    def delete(self, cid: CID) -> bool:
+        """Forget a block."""
+        with self._state.changed:
+            return self._state.blocks.pop(cid.multihash, None) is not None
+
+    def multihashes(self) -> Iterator[bytes]:
+        """The multihash of every block."""
+        with self._state.changed:
+            return iter(list(self._state.blocks))
+
+
+class _MemoryFile:
+    """Takes the bytes of one file and cuts them into blocks when it is finished."""
+
+    def __init__(self, blocks: dict[bytes, bytes]) -> None:
+        self._blocks = blocks
+        self._data: bytearray | None = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes of the file."""
+        self._open_data().extend(data)
+
+    def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
+        """Cut the leaves out of the file."""
+        data = bytes(self._open_data())
+        end = 0
+        found: dict[bytes, bytes] = {}
+        for leaf in leaves:
+            if leaf.offset != end:
+                msg = f"a leaf of {root} starts at {leaf.offset}, and the one before it ends at {end}"
+                raise InvalidDataError(msg)
+            end += leaf.length
+            piece = data[leaf.offset : end]
+            found[leaf.cid.multihash] = encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece
+        if end != len(data):
+            msg = f"the leaves of {root} cover {end} bytes, and {len(data)} were written"
+            raise InvalidDataError(msg)
+        self._blocks.update(found)
+        self._data = None
+
+    def discard(self) -> None:
+        """Forget what was written."""
+        self._data = None
+
+    def _open_data(self) -> bytearray:
+        if self._data is None:
+            msg = "the file is finished or discarded"
+            raise ValueError(msg)
+        return self._data
+
+
+class MemoryPublication:
+    """One publish into memory. See ``Publication``."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._blocks: dict[bytes, bytes] = {}
+        self._is_open = True
+        self._is_counted = True
+        with state.changed:
+            state.publications += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        if self._is_counted:
+            self._is_counted = False
+            with self._state.changed:
+                self._state.publications -= 1
+                self._state.changed.notify_all()
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Add a block."""
+        self._check_open()
+        if len(data) > MAX_BLOCK_BYTES:
+            msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes take"
+            raise InvalidDataError(msg)
+        if cid.identity_data is None:
+            self._blocks[cid.multihash] = bytes(data)
+
+    def begin_file(self) -> FileWriter:
+        """Start a file."""
+        self._check_open()
+        return _MemoryFile(self._blocks)
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is in memory or in this publication."""
+        self._check_open()
+        return cid.identity_data is not None or cid.multihash in self._blocks or cid.multihash in self._state.blocks
+
+    def commit(self, changes: Changes | None = None) -> int:
+        """Make everything visible, then add the names. Returns how many bytes were new."""
+        self._check_open()
+        changes = changes or Changes()
+        state = self._state
+        self._is_open = False
+        with state.changed:
+            new = {key: data for key, data in self._blocks.items() if key not in state.blocks}
+            state.blocks.update(new)
+            try:
+                for cid in [pin.cid for pin in changes.pins] + [entry.cid for entry in changes.entries]:
+                    state.require(cid)
+                for frozen in changes.frozen:
+                    state.require(frozen.cid)
+                state.put_entries(changes.entries)
+            except BaseException:
+                for key in new:
+                    del state.blocks[key]
+                raise
+            for pin in changes.pins:
+                state.pins[pin.owner, bytes(pin.cid)] = pin
+            state.frozen.update(changes.frozen)
+        return sum(len(data) for data in new.values())
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            msg = "this publication has ended"
+            raise ValueError(msg)
+
+
+class MemoryStorage:
+    """Storage in the memory of one process, shared by its threads. See ``Storage``.
+
+    Args:
+        timeout_seconds: how long a garbage collection waits for publications to end.
+    """
+
+    def __init__(self, *, timeout_seconds: float = 60.0) -> None:
+        self._state = MemoryState()
+        self._timeout_seconds = timeout_seconds
+        self._blocks = MemoryBlocks(self._state)
+        self._pins = MemoryPins(self._state)
+        self._refs = MemoryRefs(self._state)
+        self._entries = MemoryEntries(self._state)
+
+    @property
+    def blocks(self) -> MemoryBlocks:
+        """Single blocks."""
+        return self._blocks
+
+    @property
+    def pins(self) -> MemoryPins:
+        """What is kept, and for whom."""
+        return self._pins
+
+    @property
+    def refs(self) -> MemoryRefs:
+        """Mutable names for CIDs."""
+        return self._refs
+
+    @property
+    def entries(self) -> MemoryEntries:
+        """The mutable file trees."""
+        return self._entries
+
+    def publish(self) -> MemoryPublication:
+        """Start a publication."""
+        return MemoryPublication(self._state)
+
+    def file_path(self, cid: CID) -> Path | None:
+        """None: there are no files."""
+        del cid
+        return None
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """Copy."""
+        try:
+            with source.open("rb") as original, destination.open("xb") as copy:
+                shutil.copyfileobj(original, copy)
+        except FileExistsError as error:
+            msg = f"{str(destination)!r} exists, so nothing was put there"
+            raise ConflictError(msg) from error
+
+    def make_view_folder(self) -> Path:
+        """A new empty private folder, removed when this process ends."""
+        return make_view_folder_elsewhere()
+
+    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+        """Drop what nothing refers to."""
+        state = self._state
+        with state.changed:
+            if not state.changed.wait_for(lambda: state.publications == 0, self._timeout_seconds):
+                msg = f"publications were still running after {self._timeout_seconds:g} s: end them, and try again"
+                raise StoreBusyError(msg)
+            needed = self._mark()
+            garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed}
+            if not dry_run:
+                for key in garbage:
+                    del state.blocks[key]
+            kept = len(state.blocks) - (len(garbage) if dry_run else 0)
+        return GCReport(kept, len(garbage), sum(garbage.values()), dry_run)
+
+    def _mark(self) -> set[bytes]:
+        needed: set[bytes] = set()
+        nodes: set[tuple[bytes, int]] = set()
+
+        def keep(cid: CID) -> bool:
+            needed.add(cid.multihash)
+            is_new = (cid.multihash, cid.codec) not in nodes
+            nodes.add((cid.multihash, cid.codec))
+            return is_new
+
+        mark(self._blocks, self._state.roots(), keep)
+        return needed
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,180 @@
+"""What every ``Storage`` must do about garbage, files and views."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.interface import Changes, GCReport
+from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.errors import ConflictError, IntegrityError, StoreBusyError
+from support.storages import publish_blocks, publish_file, put_file, raw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import Storage
+
+
+def publish_folder(storage: Storage, *files: bytes, owner: str | None = USER) -> tuple[CID, list[CID]]:
+    with storage.publish() as publication:
+        nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
+        roots = [put_file(publication, data) for data in files]
+        links = [Link(root, b"%d" % number, 0) for number, root in enumerate(roots)]
+        folder = nodes.build_folder(links).cid
+        publication.commit(Changes(pins=[Pin(owner, folder)] if owner else []))
+    return folder, roots
+
+
+def test_all_below_a_pin_is_kept_and_the_rest_goes(storage: Storage) -> None:
+    kept, files = publish_folder(storage, b"a" * 2500, b"b" * 2500)
+    gone, _ = publish_folder(storage, b"c" * 2500, owner=None)
+    report = storage.collect_garbage()
+    assert not report.dry_run
+    assert report.removed_blocks > 0
+    assert report.freed_bytes > 0
+    assert len(list(walk_blocks(storage.blocks, kept))) == report.kept_blocks
+    assert open_unixfs(storage.blocks, files[1]).read() == b"b" * 2500
+    assert not storage.blocks.has(gone)
+
+
+def test_a_pending_pin_keeps_too(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"pending", owner=None)
+    storage.pins.add(Pin("freeze", cid, PinState.PENDING))
+    storage.collect_garbage()
+    assert storage.blocks.has(cid)
+    storage.pins.remove(cid, "freeze")
+    storage.collect_garbage()
+    assert not storage.blocks.has(cid)
+
+
+def test_a_dry_run_says_the_same_and_removes_nothing(storage: Storage) -> None:
+    publish_folder(storage, b"kept" * 700)
+    gone, _ = publish_folder(storage, b"gone" * 700, owner=None)
+    plan = storage.collect_garbage(dry_run=True)
+    assert plan.dry_run
+    assert storage.blocks.has(gone)
+    done = storage.collect_garbage()
+    assert done == GCReport(plan.kept_blocks, plan.removed_blocks, plan.freed_bytes, dry_run=False)
+    assert storage.collect_garbage().removed_blocks == 0
+
+
+def test_content_shared_with_something_dropped_stays(storage: Storage) -> None:
+    shared = b"s" * 5000
+    publish_folder(storage, shared, b"only there" * 300, owner=None)
+    kept, _ = publish_folder(storage, shared)
+    storage.collect_garbage()
+    assert sum(len(block) for _, block in walk_blocks(storage.blocks, kept)) > 1000
+
+
+def test_leaves_shared_with_a_dropped_file_stay(storage: Storage) -> None:
+    common = bytes(range(250)) * 8
+    first = publish_file(storage, common + b"first" * 200, owner=None)
+    second = publish_file(storage, common + b"second" * 200)
+    storage.collect_garbage()
+    assert open_unixfs(storage.blocks, second).read() == common + b"second" * 200
+    storage.pins.remove(second)
+    storage.collect_garbage()
+    assert not storage.blocks.has(first)
+    assert not storage.blocks.has(second)
+
+
+def test_wrapped_leaves_are_kept(storage: Storage) -> None:
+    root = publish_file(storage, b"w" * 4500, wrapped=True)
+    storage.collect_garbage()
+    assert open_unixfs(storage.blocks, root).read() == b"w" * 4500
+
+
+def test_links_in_dag_cbor_are_followed(storage: Storage) -> None:
+    [leaf] = publish_blocks(storage, b"below a record", owner=None)
+    record = encode_dagcbor({"leaf": leaf})
+    root = CID.of(record, DAG_CBOR)
+    with storage.publish() as publication:
+        publication.put(root, record)
+        publication.commit(Changes(pins=[Pin(USER, root)]))
+    storage.collect_garbage()
+    assert storage.blocks.has(leaf)
+
+
+def test_one_block_pinned_as_bytes_and_as_a_node(storage: Storage) -> None:
+    folder, [file] = publish_folder(storage, b"f" * 2500, owner=None)
+    storage.pins.add(Pin("as bytes", CID(1, 0x55, folder.multihash)))
+    storage.pins.add(Pin("as node", folder))
+    storage.collect_garbage()
+    assert storage.blocks.has(file)
+
+
+def test_with_a_missing_node_nothing_is_removed(storage: Storage) -> None:
+    folder, [file] = publish_folder(storage, b"f" * 2500)
+    [garbage] = publish_blocks(storage, b"garbage", owner=None)
+    storage.blocks.delete(file)
+    with pytest.raises(IntegrityError, match=str(file)) as caught:
+        storage.collect_garbage()
+    assert str(folder) in str(caught.value)
+    assert storage.blocks.has(garbage)
+
+
+def test_a_missing_leaf_is_no_reason_to_keep_garbage(storage: Storage) -> None:
+    publish_folder(storage, b"f" * 2500)
+    [garbage] = publish_blocks(storage, b"garbage", owner=None)
+    storage.blocks.delete(CID.of(b"f" * 1000))
+    storage.collect_garbage()
+    assert not storage.blocks.has(garbage)
+
+
+def test_bytes_that_only_claim_to_be_a_node(storage: Storage) -> None:
+    data = b"\xff\xff not dag-pb"
+    cid = CID.of(data, DAG_PB)
+    with storage.publish() as publication:
+        publication.put(cid, data)
+        publication.commit(Changes(pins=[Pin(USER, cid)]))
+    storage.collect_garbage()
+    assert storage.blocks.has(cid)
+
+
+def test_it_waits_for_publications_and_gives_up(storage: Storage) -> None:
+    with storage.publish() as publication:
+        publication.put(*raw(b"on its way"))
+        with pytest.raises(StoreBusyError):
+            storage.collect_garbage()
+        publication.commit(Changes(pins=[Pin(USER, CID.of(b"on its way"))]))
+        with pytest.raises(StoreBusyError):  # names may still be given until the publication is left
+            storage.collect_garbage()
+    storage.collect_garbage()
+    assert storage.blocks.has(CID.of(b"on its way"))
+
+
+def test_it_starts_when_the_publication_has_ended(storage: Storage) -> None:
+    publication = storage.publish()
+    publication.__enter__()
+    timer = threading.Timer(0.05, publication.__exit__, (None, None, None))
+    timer.start()
+    storage.collect_garbage()
+    timer.join()
+
+
+def test_views_are_private_folders(storage: Storage, tmp_path: Path) -> None:
+    first, second = storage.make_view_folder(), storage.make_view_folder()
+    assert first != second
+    assert list(first.iterdir()) == []
+    source = tmp_path / "source"
+    source.write_bytes(b"v" * 100_000)
+    source.chmod(0o444)
+    storage.link_file(source, first / "copy")
+    assert (first / "copy").read_bytes() == b"v" * 100_000
+    with pytest.raises(ConflictError, match="copy"):
+        storage.link_file(source, first / "copy")
+
+
+def test_closing_twice_is_no_error(storage: Storage) -> None:
+    storage.close()
+    storage.close()

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from mlflow_ipfs.cli import main
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+if TYPE_CHECKING:
+    from conftest import CommandLine
+
+    from support.kubo import KuboRepository
+    from support.unprivileged import OrdinaryUser
+
+EMPTY = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"  # of no bytes at all
+
+
+def test_each_path_gets_one_line_that_ends_with_its_cid(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "longer-name").write_bytes(b"x" * 1500)
+    outcome = cli("add", "empty", "longer-name")
+    assert outcome.lines[0] == f"added  empty             0 B  {EMPTY}"
+    assert outcome.lines[1].startswith("added  longer-name    1.5 kB  bafkrei")
+    assert outcome.stderr == ""
+
+
+def test_quiet_prints_nothing_but_cids(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert cli("add", "-q", "empty", "empty").lines == [EMPTY, EMPTY]
+
+
+def test_json_has_one_object_for_each_path(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "b").write_bytes(b"bb")
+    outcome = cli("add", "--json", "a", "b")
+    assert [(record["path"], record["size_bytes"]) for record in outcome.records] == [("a", 1), ("b", 2)]
+    assert all(record["cid"].startswith("bafkrei") for record in outcome.records)
+
+
+def test_hidden_files_are_left_out_and_counted(cli: CommandLine, folder: Path) -> None:
+    without = cli("add", folder)
+    assert "1 hidden name in " in without.stderr
+    assert "--hidden" in without.stderr
+    with_hidden = cli("add", "--hidden", folder)
+    assert with_hidden.stderr == ""
+    assert with_hidden.cid != without.cid
+    assert ".hidden" not in cli("ls", without.cid).stdout.decode()
+    assert ".hidden" in cli("ls", with_hidden.cid).stdout.decode()
+
+
+def test_what_is_added_is_pinned(cli: CommandLine, folder: Path) -> None:
+    cid = cli("add", folder).cid
+    assert [(record["cid"], record["owner"]) for record in cli("pin", "ls", "--json").records] == [(cid, "user")]
+
+
+def test_only_hash_makes_no_store(cli: CommandLine, folder: Path) -> None:
+    outcome = cli("add", "--only-hash", folder, "-", stdin=b"")
+    assert not cli.store.exists()
+    assert outcome.lines[0].startswith("hashed  ")
+    assert outcome.lines[0].split()[-1] == cli("add", "-q", folder).lines[0]
+    assert outcome.lines[1].endswith(EMPTY)
+
+
+@pytest.mark.kubo
+@pytest.mark.parametrize(
+    ("ours", "kubos"),
+    [
+        ((), ()),
+        (("--hidden",), ("--hidden",)),
+        (("--wrap",), ("--wrap-with-directory",)),
+        (("--chunker", "size-262144"), ("--chunker", "size-262144")),
+        (("--preserve-mode", "--preserve-mtime"), ("--raw-leaves=false", "--preserve-mode", "--preserve-mtime")),
+    ],
+    ids=lambda options: " ".join(options) or "plain",
+)
+def test_cids_are_kubos(
+    cli: CommandLine, folder: Path, kubo_v1: KuboRepository, ours: tuple[str, ...], kubos: tuple[str, ...]
+) -> None:
+    expected = kubo_v1("add", "--pin=false", "--recursive", "--quieter", *kubos, folder)
+    assert cli("add", "-q", *ours, folder).lines == [expected]
+
+
+@pytest.mark.kubo
+def test_cids_of_the_old_profile_are_kubos(cli: CommandLine, folder: Path, kubo_v0: KuboRepository) -> None:
+    expected = kubo_v0("add", "--only-hash", "--recursive", "--quieter", folder)
+    assert cli("add", "-q", "--only-hash", "--profile", "unixfs-v0-2015", folder).lines == [expected]
+
+
+@pytest.mark.kubo
+@pytest.mark.parametrize("size", [0, 5, 1 << 20, 3 << 20])
+def test_standard_input_gets_the_cid_that_kubo_gives_it(cli: CommandLine, kubo_v1: KuboRepository, size: int) -> None:
+    data = os.urandom(size)
+    cid = cli("add", "-q", "-", stdin=data).lines[0]
+    assert cid == kubo_v1("add", "--only-hash", "--quieter", stdin=data)
+    assert cli("cat", cid).stdout == data
+
+
+def test_a_chunker_and_a_profile_apply_to_standard_input_too(cli: CommandLine) -> None:
+    data = bytes(2_000_000)
+    plain = cli("add", "-q", "-n", "-", stdin=data).lines
+    assert cli("add", "-q", "-n", "--chunker", "size-1000000", "-", stdin=data).lines != plain
+    assert cli("add", "-q", "-n", "--profile", "unixfs-v0-2015", "-", stdin=data).lines[0].startswith("Qm")
+
+
+def test_a_profile_on_the_command_line_puts_a_chunker_of_the_settings_out_of_force(
+    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = cli("add", "-q", "-n", folder / "big.bin").lines
+    monkeypatch.setenv("MLFLOW_IPFS_CHUNKER", "size-1000")
+    assert cli("add", "-q", "-n", folder / "big.bin").lines != expected
+    assert cli("add", "-q", "-n", "--profile", "unixfs-v1-2025", folder / "big.bin").lines == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--chunker", "rabin", "x"), ("--chunker", "size-0", "x"), ("--profile", "x", "x"), ("--nope",)]
+)
+def test_a_wrong_command_line_exits_with_2_and_one_line(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    result = cli.inside("add", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("mlflow-ipfs: ")
+    assert result.stderr.count("\n") == 1
+    assert "`mlflow-ipfs add --help`" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--wrap", "-"), ("--preserve-mode", "-"), ("-", "-")])
+def test_what_makes_no_sense_for_standard_input_is_refused(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    result = cli.inside("add", *arguments)
+    assert result.exit_code == 2
+    assert "standard input" in result.stderr
+
+
+def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, folder: Path) -> None:
+    outcome = cli("add", folder, "missing", code=3)
+    assert outcome.stderr == "mlflow-ipfs: there is no file or folder 'missing'\n"
+    assert not cli.store.exists()
+
+
+def test_the_store_is_not_added_to_itself(cli: CommandLine, tmp_path: Path) -> None:
+    outcome = cli("add", tmp_path, code=2)
+    assert "holds the store itself" in outcome.stderr
+
+
+def test_a_socket_or_pipe_is_refused(cli: CommandLine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe" in cli("add", "pipe", code=1).stderr
+
+
+def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
+    locked = ordinary_user.folder / "locked"
+    locked.write_text("secret")
+    locked.chmod(0)
+    result = ordinary_user.run(_add_inside, ordinary_user.folder / "store", locked)
+    assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
+
+
+def test_a_store_that_belongs_to_somebody_else_is_one_clear_line(ordinary_user: OrdinaryUser, tmp_path: Path) -> None:
+    store = ordinary_user.folder / "store"
+    ordinary_user.run(_add_inside, store, _readable_file(ordinary_user.folder))
+    ordinary_user.run(store.chmod, 0o500)
+    code, stderr = ordinary_user.run(_add_inside, store, ordinary_user.folder / "file")
+    assert code == 1
+    assert stderr.startswith("mlflow-ipfs: ")
+    assert "belongs to another user" in stderr
+
+
+def _readable_file(folder: Path) -> Path:
+    file = folder / "file"
+    file.write_text("x")
+    file.chmod(0o644)
+    return file
+
+
+def _add_inside(store: Path, path: Path) -> tuple[int, str]:
+    home = {"XDG_CONFIG_HOME": str(store.parent)}  # the one of the tests is not this user's
+    result = CliRunner(env=home).invoke(main, ["--store", str(store), "add", str(path)])
+    return result.exit_code, result.stderr
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
+    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("add", folder / "sub")
+
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Disk, "write", no_room)
+    result = cli.inside("add", folder)
+    assert result.exit_code == 1
+    assert "is full" in result.stderr
+    assert result.stderr.startswith("mlflow-ipfs: ")
+    assert result.stdout == ""
+    assert cli.residue() == []
+
+
+def test_names_cannot_write_to_the_terminal_what_they_like(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31mred\nnext").write_text("x")
+    outcome = cli("add", "\x1b[31mred\nnext")
+    assert outcome.lines[0].startswith(r"added  \x1b[31mred\nnext")
+
+
+def test_a_name_that_is_no_utf8_is_shown_escaped(cli: CommandLine, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff-file")
+    (tmp_path / name).write_text("x")
+    assert cli("add", name).lines[0].startswith(r"added  \xff-file")

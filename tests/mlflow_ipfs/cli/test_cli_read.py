@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.cli.new_files import draft_beside
+
+if TYPE_CHECKING:
+    from conftest import CommandLine
+
+MALFORMED = "bafynothing"
+UNKNOWN = "bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+@pytest.fixture
+def root(cli: CommandLine, folder: Path) -> str:
+    """CID of the folder, hidden file and all."""
+    return cli("add", "-q", "--hidden", folder).lines[0]
+
+
+def test_get_restores_the_folder_byte_for_byte(cli: CommandLine, folder: Path, root: str) -> None:
+    outcome = cli("get", root, "-o", "out")
+    assert outcome.lines == [f"got  out  {root}"]
+    assert subprocess.run(["diff", "--recursive", "--no-dereference", folder, "out"], check=False).returncode == 0
+    assert Path("out/link").readlink() == Path("sub/small.txt")
+
+
+def test_get_names_the_file_itself_when_nobody_else_does(cli: CommandLine, root: str) -> None:
+    cli("get", f"{root}/sub/small.txt")
+    assert Path("small.txt").read_text() == "small\n"
+    cli("get", root)
+    assert Path(root, "sub", "small.txt").read_text() == "small\n"
+
+
+def test_get_touches_nothing_that_is_there(cli: CommandLine, root: str) -> None:
+    Path("out").write_text("mine")
+    Path("dangling").symlink_to("nowhere")
+    for name in ("out", "dangling"):
+        outcome = cli("get", root, "-o", name, code=1)
+        assert f"'{name}' exists" in outcome.stderr
+        assert "--force" in outcome.stderr
+    assert Path("out").read_text() == "mine"
+
+
+def test_get_with_force_replaces_files_and_leaves_the_others_in_a_folder(cli: CommandLine, root: str) -> None:
+    Path("out/sub").mkdir(parents=True)
+    Path("out/sub/small.txt").write_text("old")
+    Path("out/mine").write_text("mine")
+    cli("get", root, "-o", "out", "--force")
+    assert Path("out/sub/small.txt").read_text() == "small\n"
+    assert Path("out/mine").read_text() == "mine"
+    cli("get", f"{root}/sub/small.txt", "-o", "out/mine", "--force")
+    assert Path("out/mine").read_text() == "small\n"
+
+
+def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, folder: Path) -> None:
+    (folder / "outside").symlink_to("/etc/passwd")
+    cid = cli("add", "-q", folder).lines[0]
+    before = sorted(os.listdir())
+    outcome = cli("get", cid, "-o", "out", code=1)
+    assert "/etc/passwd" in outcome.stderr
+    assert sorted(os.listdir()) == before
+    cli("get", cid, "-o", "out", "--allow-outside-links")
+    assert Path("out/outside").readlink() == Path("/etc/passwd")
+
+
+def test_get_cannot_write_where_there_is_no_folder(cli: CommandLine, root: str) -> None:
+    assert "nowhere" in cli("get", root, "-o", "nowhere/out", code=3).stderr
+
+
+def test_an_interrupted_draft_vanishes(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), draft_beside(tmp_path / "out") as draft:
+        draft.mkdir()
+        (draft / "half").write_text("half")
+        draft.chmod(0o500)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_get_writes_is_the_users_own(cli: CommandLine, root: str) -> None:
+    cli("get", root, "-o", "out")
+    with Path("out/big.bin").open("r+b") as file:
+        file.write(b"changed")
+    cli("verify", root)
+
+
+def test_cat_is_binary_safe(cli: CommandLine, folder: Path, root: str) -> None:
+    assert cli("cat", f"{root}/big.bin").stdout == (folder / "big.bin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "piece"),
+    [
+        (("--offset", "10", "--length", "5"), slice(10, 15)),
+        (("--offset", "1048570", "--length", "1000"), slice(1048570, 1049570)),
+        (("--offset", "2559990"), slice(2559990, None)),
+        (("--length", "0"), slice(0, 0)),
+        (("--offset", "99999999"), slice(0, 0)),
+        (("--length", "1600000"), slice(0, 1600000)),
+    ],
+)
+def test_cat_of_a_part(cli: CommandLine, folder: Path, root: str, options: tuple[str, ...], piece: slice) -> None:
+    assert cli.inside("cat", f"{root}/big.bin", *options).stdout_bytes == (folder / "big.bin").read_bytes()[piece]
+
+
+@pytest.mark.parametrize("option", ["--offset", "--length"])
+def test_cat_of_less_than_nothing_is_an_error_of_usage(cli: CommandLine, root: str, option: str) -> None:
+    assert cli.inside("cat", root, option, "-1").exit_code == 2
+
+
+def test_cat_of_a_folder_says_what_to_do(cli: CommandLine, root: str) -> None:
+    outcome = cli("cat", root, code=1)
+    assert "is a folder" in outcome.stderr
+    assert "mlflow-ipfs get" in outcome.stderr
+
+
+def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, root: str) -> None:
+    with subprocess.Popen(
+        [*cli.command, "cat", f"{root}/big.bin"], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(4) == bytes(range(4))
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141
+
+
+def test_short_output_into_a_pipe_that_nobody_reads_ends_quietly_too(cli: CommandLine, root: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.run(
+        [*cli.command, "ls", root], env=cli.environment, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writer)
+    assert (process.returncode, process.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: /dev/full is Linux's")
+def test_output_to_a_full_disk_is_an_error(cli: CommandLine, root: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [*cli.command, "cat", f"{root}/big.bin"],
+            env=cli.environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+        )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr == b"mlflow-ipfs: No space left on device\n"
+
+
+def test_ls_aligns_cid_size_and_name(cli: CommandLine, root: str) -> None:
+    lines = cli("ls", root).lines
+    assert [line.split(maxsplit=1)[1] for line in lines] == [" 7 B  .hidden", "2.6 MB  big.bin", "13 B  link@", "-  sub/"]
+    assert {len(line) - len(line.split()[-1]) for line in lines} == {len(lines[0]) - len(".hidden")}
+
+
+def test_ls_of_a_file_is_the_file(cli: CommandLine, root: str) -> None:
+    (line,) = cli("ls", f"{root}/sub/small.txt").lines
+    assert line.endswith("  6 B  small.txt")
+
+
+def test_ls_as_json(cli: CommandLine, root: str) -> None:
+    records = cli("ls", "--json", f"{root}/sub").records
+    assert [(record["name"], record["kind"], record["size_bytes"]) for record in records] == [
+        ("small.txt", "file", 6),
+        ("ünï code.txt", "file", 4),
+    ]
+    assert cli("cat", records[1]["cid"]).stdout == b"odd\n"
+
+
+def test_an_empty_folder_lists_as_nothing(cli: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cid = cli("add", "-q", "empty").lines[0]
+    outcome = cli("ls", cid)
+    assert (outcome.stdout, outcome.stderr) == (b"", "")
+
+
+@pytest.mark.parametrize("spelling", ["{}/sub/small.txt", "/ipfs/{}/sub/small.txt", "ipfs://{}/sub/small.txt"])
+def test_a_cid_may_be_spelled_as_anybody_does(cli: CommandLine, root: str, spelling: str) -> None:
+    assert cli.inside("cat", spelling.format(root)).stdout_bytes == b"small\n"
+
+
+def test_a_name_with_spaces_and_umlauts_is_a_path_like_any_other(cli: CommandLine, root: str) -> None:
+    assert cli("cat", f"{root}/sub/ünï code.txt").stdout == b"odd\n"
+
+
+def test_a_cidv0_is_read_as_well(cli: CommandLine, folder: Path) -> None:
+    cid = cli("add", "-q", "--profile", "unixfs-v0-2015", folder).lines[0]
+    assert cid.startswith("Qm")
+    assert cli("cat", f"ipfs://{cid}/sub/small.txt").stdout == b"small\n"
+
+
+COMMANDS = [("get", "-o", "out"), ("cat",), ("ls",), ("verify",), ("pin", "add"), ("car", "export", "-o", "x.car")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+@pytest.mark.usefixtures("root")
+class TestEveryCommandThatReads:
+    def test_unknown_cid_is_3(self, cli: CommandLine, command: tuple[str, ...]) -> None:
+        result = cli.inside(*command, UNKNOWN)
+        assert result.exit_code == 3, result.stderr
+        assert UNKNOWN in result.stderr
+
+    def test_unknown_path_is_3(self, cli: CommandLine, root: str, command: tuple[str, ...]) -> None:
+        assert cli.inside(*command, f"{root}/nope").exit_code == 3
+
+    def test_a_path_through_a_file_is_3(self, cli: CommandLine, root: str, command: tuple[str, ...]) -> None:
+        assert cli.inside(*command, f"{root}/sub/small.txt/x").exit_code == 3
+
+    @pytest.mark.parametrize("text", [MALFORMED, "", "s3://bucket/x", "ipfs://localhost:8080/x", "ipns://name", "mfs://"])
+    def test_malformed_is_2(self, cli: CommandLine, command: tuple[str, ...], text: str) -> None:
+        result = cli.inside(*command, text)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("mlflow-ipfs: ")
+
+    @pytest.mark.parametrize("path", ["..", "a/../b", "a//b", ".", "a\0b"])
+    def test_a_path_that_leaves_its_root_is_2(
+        self, cli: CommandLine, root: str, command: tuple[str, ...], path: str
+    ) -> None:
+        assert cli.inside(*command, f"{root}/{path}").exit_code == 2
+
+    def test_no_store_is_3_and_none_is_made(
+        self, cli: CommandLine, root: str, command: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        result = cli.inside("--store", tmp_path / "none", *command, root)
+        assert result.exit_code == 3
+        assert "there is no store" in result.stderr
+        assert not (tmp_path / "none").exists()
+
+    def test_a_folder_that_is_no_store_is_1(
+        self, cli: CommandLine, root: str, command: tuple[str, ...], folder: Path
+    ) -> None:
+        assert cli.inside("--store", folder, *command, root).exit_code == 1

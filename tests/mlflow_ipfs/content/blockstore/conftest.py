@@ -1,0 +1,28 @@
+"""A local store under test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the store is."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def storage(folder: Path) -> Iterator[LocalStorage]:
+    """An empty local store that waits 0.2 s for locks."""
+    with open_local_storage(folder, timeout_seconds=0.2) as opened:
+        yield opened

@@ -1,0 +1,109 @@
+"""Whatever lies on disk, our CIDs are Kubo's: random trees, many in each call of a live Kubo."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025, Profile
+from support.random_trees import trees
+from vector_trees import Recipe, build
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.kubo import KuboRepository
+
+pytestmark = pytest.mark.kubo
+
+# One example is a batch of trees, because a call of `ipfs` takes longer than to make its trees.
+BATCHES = settings(max_examples=8, suppress_health_check=list(HealthCheck))
+SMALL_SIZES = [0, 1, 63, 64, 65, 128, 64 * 174, 64 * 174 + 1, 64 * 1024, 64 * 1024 + 1]
+REAL_SIZES = [0, 1, 1000, 262_143, 262_144, 262_145, 1_048_575, 1_048_576, 1_048_577]
+
+
+def build_batch(folder: Path, recipes: list[Recipe]) -> Path:
+    batch = folder / "batch"
+    shutil.rmtree(batch, ignore_errors=True)
+    batch.mkdir()
+    for number, recipe in enumerate(recipes):
+        build(recipe, batch / str(number))
+    return batch
+
+
+def add_with_kubo(kubo: KuboRepository, batch: Path, *flags: str) -> dict[str, str]:
+    """Return the CID of each tree of the batch, and under "batch" that of all."""
+    printed = kubo.run("add", "--recursive", "--hidden", *flags, batch.name, cwd=batch.parent).decode()
+    lines = [line.split(" ", 2)[1:] for line in printed.splitlines() if line.startswith("added ")]
+    return {path.removeprefix("batch/"): cid for cid, path in lines if path.count("/") <= 1}
+
+
+def add_with_us(batch: Path, options: ImportOptions) -> dict[str, str]:
+    paths = {path.name: path for path in (batch, *batch.iterdir())}
+    with Importer(HashOnlyPublication(), options) as importer:
+        return {name: str(importer.import_path(path).link.cid) for name, path in paths.items()}
+
+
+def repository_of(profile: Profile, request: pytest.FixtureRequest) -> KuboRepository:
+    found: KuboRepository = request.getfixturevalue("kubo_v1" if profile is UNIXFS_V1_2025 else "kubo_v0")
+    return found
+
+
+@pytest.mark.parametrize("profile", [UNIXFS_V1_2025, UNIXFS_V0_2015], ids=lambda profile: profile.name)
+class TestSameCIDs:
+    @BATCHES
+    @given(recipes=st.lists(trees(SMALL_SIZES), min_size=4, max_size=16), chunk_bytes=st.sampled_from([1, 7, 64, 1000]))
+    def test_in_small_chunks(
+        self,
+        profile: Profile,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+        recipes: list[Recipe],
+        chunk_bytes: int,
+    ) -> None:
+        batch = build_batch(tmp_path, recipes)
+        flags = ("--only-hash", f"--chunker=size-{max(chunk_bytes, 16)}")
+        options = ImportOptions(profile=profile, chunker=FixedSizeChunker(max(chunk_bytes, 16)))
+        assert add_with_us(batch, options) == add_with_kubo(repository_of(profile, request), batch, *flags)
+
+    @BATCHES
+    @given(recipes=st.lists(trees(REAL_SIZES, max_leaves=5), min_size=2, max_size=8))
+    def test_in_chunks_of_the_profile(
+        self, profile: Profile, request: pytest.FixtureRequest, tmp_path: Path, recipes: list[Recipe]
+    ) -> None:
+        batch = build_batch(tmp_path, recipes)
+        ours = add_with_us(batch, ImportOptions(profile=profile))
+        assert ours == add_with_kubo(repository_of(profile, request), batch, "--only-hash")
+
+    @BATCHES
+    @given(
+        recipes=st.lists(trees(SMALL_SIZES, with_metadata=True), min_size=4, max_size=12),
+        kept=st.sampled_from([("mode",), ("mtime",), ("mode", "mtime")]),
+    )
+    def test_with_modes_and_times(
+        self,
+        profile: Profile,
+        request: pytest.FixtureRequest,
+        tmp_path: Path,
+        recipes: list[Recipe],
+        kept: tuple[str, ...],
+    ) -> None:
+        batch = build_batch(tmp_path, recipes)
+        # No --only-hash: together with --preserve-*, Kubo then prints the wrong CID for folders.
+        flags = [f"--preserve-{what}" for what in kept] + ["--pin=false", "--chunker=size-64"]
+        if profile is UNIXFS_V1_2025:
+            flags.append("--raw-leaves=false")
+        options = ImportOptions(
+            profile=profile,
+            chunker=FixedSizeChunker(64),
+            preserve_mode="mode" in kept,
+            preserve_mtime="mtime" in kept,
+        )
+        assert add_with_us(batch, options) == add_with_kubo(repository_of(profile, request), batch, *flags)

@@ -1,0 +1,120 @@
+"""Blocks in a dictionary: the smallest place that the importer can write to and the exporter read from."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Self
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.errors import NotFoundError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from mlflow_ipfs.content.blockstore.interface import Changes, Leaf
+
+
+class Blocks:
+    """A publication and a blockstore in one: what is put can be read at once. Checks every CID that it is given."""
+
+    def __init__(self) -> None:
+        self.by_multihash: dict[bytes, bytes] = {}
+        self.reads = 0
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Keep a block."""
+        cid.verify(data)
+        self.by_multihash[cid.multihash] = bytes(data)
+
+    def put_node(self, block: bytes, codec: int) -> CID:
+        """Keep a block that a test made by hand, right or wrong inside."""
+        cid = CID.of(block, codec)
+        self.put(cid, block)
+        return cid
+
+    def get(self, cid: CID) -> bytes:
+        """Return a block."""
+        self.reads += 1
+        if cid.identity_data is not None:
+            return cid.identity_data
+        try:
+            return self.by_multihash[cid.multihash]
+        except KeyError:
+            msg = f"the block {cid} is not here"
+            raise NotFoundError(msg) from None
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether a block is here."""
+        return cid.identity_data is not None or cid.multihash in self.by_multihash
+
+    def begin_file(self) -> _File:
+        """Start a file; its leaves become blocks like any other."""
+        return _File(self)
+
+    def commit(self, changes: Changes | None = None) -> int:
+        """Everything is here already."""
+        assert changes is None
+        return sum(map(len, self.by_multihash.values()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
+
+
+class _File:
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._data = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._data += data
+
+    def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
+        """Cut the bytes as the leaves say, and check that they cover the file."""
+        del root
+        end = 0
+        for leaf in leaves:
+            assert leaf.offset == end, "leaves cover the file without gaps, in order"
+            end += leaf.length
+            piece = bytes(self._data[leaf.offset : end])
+            self._blocks.put(leaf.cid, piece if leaf.form is LeafForm.RAW else encode_leaf(piece))
+        assert end == len(self._data)
+
+    def discard(self) -> None:
+        self._data.clear()
+
+
+def import_into(blocks: Blocks, path: str | os.PathLike[str], options: ImportOptions | None = None) -> Imported:
+    """Import a path."""
+    with Importer(blocks, options) as importer:
+        return importer.import_path(path)
+
+
+def from_dag_json(value: Any) -> Any:
+    """Turn parsed dag-json into what the dag-cbor codec takes."""
+    if isinstance(value, list):
+        return [from_dag_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"/"}:
+        inside = value["/"]
+        return CID.parse(inside) if isinstance(inside, str) else _decode_base64(inside["bytes"])
+    return {key: from_dag_json(item) for key, item in value.items()}
+
+
+def _decode_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except binascii.Error as error:
+        msg = f"{text!r} is not the base64 of dag-json"
+        raise ValueError(msg) from error

@@ -1,0 +1,43 @@
+"""A small file system of its own, for tests of full and read-only disks. Needs root."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from support.not_run import not_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class MountedDisk:
+    """A mounted tmpfs."""
+
+    folder: Path
+
+    def remount(self, *, read_only: bool) -> None:
+        """Allow or forbid writing."""
+        subprocess.run(["mount", "-o", f"remount,{'ro' if read_only else 'rw'}", self.folder], check=True)
+
+
+@contextmanager
+def mounted_tmpfs(folder: Path, *, size_bytes: int) -> Iterator[MountedDisk]:
+    """Mount a tmpfs for the length of a ``with``; the test is NOT RUN where that is not allowed."""
+    folder.mkdir()
+    try:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        not_run("mounting a small disk needs the command `mount`")
+    if done.returncode:
+        not_run("mounting a small disk needs root (the same fault is injected in other tests)")
+    try:
+        yield MountedDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,0 +1,156 @@
+"""Storages under test: content for them, disks that fail, and what must be true of a sound local store."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+from mlflow_ipfs.content.blockstore.interface import Changes, Leaf, LeafForm
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.leaf_pipeline import hash_leaf
+from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.unixfs import encode_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import Publication, Storage
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+LEAF_BYTES = 1000
+
+
+def raw(data: bytes) -> tuple[CID, bytes]:
+    """A raw block."""
+    return CID.of(data), data
+
+
+def put_file(publication: Publication, data: bytes, *, leaf_bytes: int = LEAF_BYTES, wrapped: bool = False) -> CID:
+    """Write one file as an object, and put the nodes above its leaves. Returns its root."""
+    profile, form = (UNIXFS_V0_2015, LeafForm.UNIXFS_FILE) if wrapped else (UNIXFS_V1_2025, LeafForm.RAW)
+    writer = publication.begin_file()
+    writer.write(data)
+    pieces = [data[start : start + leaf_bytes] for start in range(0, len(data), leaf_bytes)] or [b""]
+    subtrees = [hash_leaf(piece, form, profile.cid_version) for piece in pieces]
+    root = NodeBuilder(publication.put, profile).build_file(subtrees).cid
+    offsets = range(0, len(data) or 1, leaf_bytes)
+    leaves = [Leaf(tree.cid, start, tree.size_bytes, form) for tree, start in zip(subtrees, offsets, strict=True)]
+    writer.finish(root, leaves)
+    return root
+
+
+def publish_file(storage: Storage, data: bytes, *, owner: str | None = USER, **options: Any) -> CID:
+    """Publish one file as an object, pinned for an owner."""
+    with storage.publish() as publication:
+        root = put_file(publication, data, **options)
+        publication.commit(Changes(pins=[Pin(owner, root)] if owner else []))
+    return root
+
+
+def publish_blocks(storage: Storage, *blocks: bytes, owner: str | None = USER) -> list[CID]:
+    """Publish raw blocks in one step, each pinned."""
+    cids = [CID.of(block) for block in blocks]
+    with storage.publish() as publication:
+        for cid, block in zip(cids, blocks, strict=True):
+            publication.put(cid, block)
+        publication.commit(Changes(pins=[Pin(owner, cid) for cid in cids] if owner else []))
+    return cids
+
+
+def block_of(piece: bytes, *, wrapped: bool) -> bytes:
+    """The block of one leaf."""
+    return encode_leaf(piece) if wrapped else piece
+
+
+class SteppedDisk(Disk):
+    """A disk that tells of each step that changes it before the step is taken."""
+
+    def __init__(self, on_step: Callable[[str], None]) -> None:
+        self._on_step = on_step
+
+
+def _stepped(name: str) -> Callable[..., Any]:
+    def method(self: SteppedDisk, *args: Any) -> Any:
+        self._on_step(name)
+        return getattr(Disk, name)(self, *args)
+
+    return method
+
+
+STEPS = (
+    "create", "write", "sync", "sync_folder", "seal", "rename", "remove", "make_folder", "remove_tree", "allocate",
+    "clone", "link", "copy", "commit", "checkpoint",
+)  # fmt: skip
+for _name in STEPS:
+    setattr(SteppedDisk, _name, _stepped(_name))
+
+
+class FullDisk(SteppedDisk):
+    """A disk that has no room from the n-th step on that needs some; removing gives none back.
+
+    Attributes:
+        room_for: how many such steps there is still room for.
+        refused: whether any was refused.
+    """
+
+    NEEDS_ROOM = frozenset({"create", "write", "sync", "make_folder", "allocate", "copy", "commit"})
+
+    def __init__(self, room_for: int = 1_000_000) -> None:
+        super().__init__(self._check)
+        self.room_for = room_for
+        self.refused = False
+
+    def _check(self, step: str) -> None:
+        if step not in self.NEEDS_ROOM:
+            return
+        self.room_for -= 1
+        if self.room_for >= 0:
+            return
+        self.refused = True
+        if step == "commit":
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def files_of(storage: LocalStorage) -> set[str]:
+    """Names of the immutable files that lie in the store."""
+    return {str(path.relative_to(storage.folder)) for path in storage.folder.glob("files/*/*")}
+
+
+def rows_of(storage: LocalStorage, query: str) -> list[tuple[Any, ...]]:
+    """Ask the store's index directly."""
+    connection = sqlite3.connect(storage.folder / "store.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Drafts of publications that are lying about."""
+    return sorted(str(path.relative_to(folder)) for path in folder.glob("tmp/*/*"))
+
+
+def check_sound(storage: LocalStorage) -> None:
+    """Check what must hold at any time when nobody publishes.
+
+    Every row has its bytes, whatever has a name is whole, and the index agrees with SQLite's own check.
+    """
+    assert rows_of(storage, "PRAGMA integrity_check") == [("ok",)]
+    names = {row[0] for row in rows_of(storage, "SELECT name FROM place")}
+    assert names <= files_of(storage), "a row without its file"
+    for multihash in storage.blocks.multihashes():
+        storage.blocks.get(CID(1, 0x55, multihash))
+    roots = [pin.cid for pin in storage.pins.list()] + [ref.cid for ref in storage.refs.list()]
+    for root in roots:
+        for _ in walk_blocks(storage.blocks, root):
+            pass
