@@ -7,6 +7,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.locations import check_path, join_path
 from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.content.entries import MfsFolder
@@ -108,8 +109,10 @@ class FrozenTree:
         shared = self.store.local_path(cid) if private else None
         if shared is not None:
             self.store.storage.link_file(shared, destination)
-        else:
-            self.store.view(cid, dst=destination)
+            return
+        size_bytes = self.store.stat(cid).size_bytes
+        with mlflow_compat.show_progress(f"Downloading {destination.name}", size_bytes) as progress:
+            self.store.view(cid, dst=destination, progress=progress)
 
     def _find_file(self, path: str) -> CID:
         """The CID of the file at a path.

@@ -15,8 +15,8 @@ from mlflow_ipfs.binding.locations import (
     frozen_uri,
     join_path,
     parse_mfs,
-    proxied_path,
     scheme_of,
+    split_proxied,
 )
 from mlflow_ipfs.binding.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
 from mlflow_ipfs.content.mfs import MfsPath
@@ -91,8 +91,10 @@ class Freezer:
             place = parse_mfs(uri)
             self._check_stated_place(uri, place, source)
             return self._freeze_place(place, str(place))
-        if scheme == PROXIED and self._server is not None and (path := proxied_path(uri)) is not None:
-            return self._freeze_place(self._destination().join(path), f"{PROXIED}:/{path}")
+        if scheme == PROXIED and self._server is not None:
+            host, path = split_proxied(uri)
+            if host in {"", self._server.host}:
+                return self._freeze_place(self._destination().join(path), uri.rstrip("/"))
         if scheme == IPFS:
             return self._freeze_content(uri, source)
         return self._import(uri, source)

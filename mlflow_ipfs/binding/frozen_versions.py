@@ -12,9 +12,9 @@ from mlflow_ipfs.binding.locations import (
     PROXIED,
     cid_of_location,
     parse_mfs,
-    proxied_path,
     scheme_of,
     split_frozen_uri,
+    split_proxied,
 )
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion
 from mlflow_ipfs.binding.version_pins import FrozenVersion
@@ -37,9 +37,7 @@ def find_versions(
 ) -> list[FrozenVersion]:
     """The versions that exist and are frozen, of a model, of a number or to a CID."""
     columns: tuple[Any, ...] = SqlModelVersion.name, SqlModelVersion.version, SqlModelVersion.storage_location
-    query = sqlalchemy.select(*columns).where(
-        SqlModelVersion.current_stage != mlflow_compat.deleted_stage()
-    )
+    query = sqlalchemy.select(*columns).where(SqlModelVersion.current_stage != mlflow_compat.deleted_stage())
     if name is not None:
         query = query.where(SqlModelVersion.name == name)
     if version is not None:
@@ -63,9 +61,9 @@ def _place_of(location: str, cid: CID, store: ContentStore) -> MfsPath | None:
     mutable = split[0]
     if scheme_of(mutable) == MFS:
         return parse_mfs(mutable)
-    path = proxied_path(mutable) if scheme_of(mutable) == PROXIED else None
-    if path is None:
+    if scheme_of(mutable) != PROXIED:
         return None
+    _, path = split_proxied(mutable)
     server = Server.current()
     if server is not None and server.destination is not None and scheme_of(server.destination) == MFS:
         return parse_mfs(server.destination).join(path)

@@ -95,17 +95,18 @@ def parse_mfs(uri: str) -> MfsPath:
     return MfsPath(root, check_path(path))
 
 
-def proxied_path(uri: str) -> str | None:
-    """The path of ``mlflow-artifacts:/<path>``, or None if the URI names another host.
+def split_proxied(uri: str) -> tuple[str, str]:
+    """Take ``mlflow-artifacts://<host>/<path>`` apart; the host is empty in ``mlflow-artifacts:/<path>``.
 
     Raises:
         InvalidPathError: the path leaves its root.
     """
-    rest = uri.partition(":")[2]
-    if rest.startswith("//") and not rest.startswith("///"):
-        return None
     refuse_query(uri)
-    return check_path(rest)
+    rest = uri.partition(":")[2]
+    if not rest.startswith("//"):
+        return "", check_path(rest)
+    host, _, path = rest[2:].partition("/")
+    return host, check_path(path)
 
 
 def frozen_uri(mutable: str, cid: CID) -> str:

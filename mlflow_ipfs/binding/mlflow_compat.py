@@ -14,11 +14,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
@@ -56,9 +58,11 @@ class Server:
 
     Attributes:
         destination: its ``--artifacts-destination``, if it serves artifacts; else None.
+        host: what stands for itself in ``mlflow-artifacts://<host>/…``; empty if it doesn't name itself.
     """
 
     destination: str | None
+    host: str = ""
 
     @classmethod
     def current(cls, environ: Mapping[str, str] | None = None) -> Server | None:
@@ -67,7 +71,9 @@ class Server:
         if SERVER_BACKEND_STORE not in environ:
             return None
         serves = environ.get(SERVER_SERVES_ARTIFACTS) == "true"
-        return cls(environ.get(SERVER_ARTIFACTS_DESTINATION) if serves else None)
+        root = urlsplit(environ.get(SERVER_ARTIFACT_ROOT, ""))
+        host = root.netloc if root.scheme == "mlflow-artifacts" else ""
+        return cls(environ.get(SERVER_ARTIFACTS_DESTINATION) if serves else None, host)
 
 
 def workspaces_enabled() -> bool:
@@ -157,6 +163,23 @@ def deleted_stage() -> str:
     from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 
     return str(STAGE_DELETED_INTERNAL)
+
+
+@contextmanager
+def show_progress(description: str, size_bytes: int) -> Iterator[Callable[[int], None] | None]:
+    """MLflow's own progress bar for one transfer.
+
+    Args:
+        description: what stands before the bar.
+        size_bytes: of the whole transfer. MLflow shows no bar below 500 MB.
+
+    Yields:
+        What to call with the number of bytes just moved; None if no bar is shown.
+    """
+    from mlflow.utils.file_utils import ArtifactProgressBar
+
+    with ArtifactProgressBar.chunks(size_bytes, description, 1) as bar:
+        yield bar.pbar.update if bar.pbar is not None else None
 
 
 def is_shown_in_browser(path: str) -> bool:

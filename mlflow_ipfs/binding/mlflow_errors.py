@@ -7,6 +7,7 @@ with a status that ends the request at once.
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,8 @@ from mlflow_ipfs import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_logger = logging.getLogger(__name__)
 
 _CODES: Final[tuple[tuple[type[errors.MlflowIpfsError], int], ...]] = (
     (errors.NotFoundError, codes.RESOURCE_DOES_NOT_EXIST),
@@ -62,6 +65,8 @@ def mlflow_errors() -> Iterator[None]:
     try:
         yield
     except errors.MlflowIpfsError as error:
+        if isinstance(error, errors.IntegrityError):
+            _logger.error("%s", error)  # MLflow swallows the reason when it downloads from runs:/…
         raise to_mlflow_exception(error) from error
     except MlflowException as error:
         if error.error_code not in _STATUS or isinstance(error, ContentException):

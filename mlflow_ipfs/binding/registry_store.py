@@ -178,5 +178,5 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         try:
             with open_store(settings, create=False) as store:
                 self._pins(store).reconcile()
-        except Exception:
-            _logger.warning("the pins of this registry could not be checked", exc_info=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, versions can still be listed
+            _logger.warning("the pins of this registry could not be checked: %s", error)

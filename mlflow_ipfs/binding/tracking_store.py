@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.mlflow_compat import SqlTrackingStore
+from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
+from mlflow_ipfs.binding.mlflow_compat import Server, SqlTrackingStore
+from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.errors import PolicyError
 
 if TYPE_CHECKING:
+    from mlflow.entities import ExperimentTag
+
     from mlflow_ipfs.content.mfs import MfsPath
 
 
@@ -43,3 +48,20 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         if self._root_is_default:
             self.artifact_root_uri = str(self._default_root.join(self.registry_id))
         super()._initialize_store_state()
+
+    def create_experiment(
+        self, name: str, artifact_location: str | None = None, tags: list[ExperimentTag] | None = None
+    ) -> str:
+        """Create an experiment.
+
+        In a server, a client may not choose a place of the store for it: the server would read
+        and write there with its own rights, be it another experiment's place.
+        """
+        if artifact_location and scheme_of(artifact_location) in {MFS, IPFS} and Server.current() is not None:
+            msg = (
+                f"this server gives experiments their place in the store itself, so {name!r} can't have "
+                f"{artifact_location!r}; leave the location out"
+            )
+            with mlflow_errors():
+                raise PolicyError(msg)
+        return str(super().create_experiment(name, artifact_location, tags))

@@ -32,7 +32,13 @@ def car() -> None:
 
 @car.command("export", short_help="Write everything below a CID as one CAR.")
 @click.argument("content", type=CONTENT)
-@click.option("-o", "--output", type=click.Path(readable=False, path_type=Path), default=STREAM, help="File to write, or - for stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(readable=False, path_type=Path),
+    default=STREAM,
+    help="File to write, or - for stdout.",
+)
 @click.option("-f", "--force", is_flag=True, help="Write over an existing file.")
 @pass_workplace
 def export(workplace: Workplace, content: IpfsPath, output: Path, *, force: bool) -> None:
@@ -75,7 +81,7 @@ def import_(workplace: Workplace, file: Path, *, as_json: bool) -> None:
         with Progress(f"importing {printable(str(file))}", size) as progress:
             try:
                 roots = store.import_car(stream, pin=USER, progress=progress.advance)
-            except InvalidDataError as error:
+            except (InvalidDataError, IntegrityError) as error:
                 msg = f"{'standard input' if file == STREAM else file}: {error}"
                 raise IntegrityError(msg) from error
     for root in roots:

@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check that content is what its CID says.")
 @click.argument("content", type=ANY_CONTENT)
-@click.option("--against", metavar="PATH", type=click.Path(readable=False, path_type=Path), help="Compare with a file or folder, too.")
+@click.option(
+    "--against",
+    metavar="PATH",
+    type=click.Path(readable=False, path_type=Path),
+    help="Compare with a file or folder, too.",
+)
 @tracking_option
 @json_option
 @pass_workplace
@@ -93,13 +98,16 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
 @click.command(short_help="Say what is installed, where the store is, what is wrong.")
 @json_option
 @pass_workplace
-def doctor(workplace: Workplace, *, as_json: bool) -> None:
+@click.pass_context
+def doctor(context: click.Context, workplace: Workplace, *, as_json: bool) -> None:
     """Say what is installed, where the store is and what is in it, and what is wrong.
 
     Exits with 1 if something is.
     """
+    application = context.find_root().command
+    own_commands = application.commands if isinstance(application, click.Group) else {}
     problems, previous = 0, ""
-    for finding in examine(workplace):
+    for finding in examine(workplace, own_commands):
         problems += finding.state is State.PROBLEM
         fields = {"topic": finding.topic, "state": str(finding.state), "text": finding.text} | finding.facts
         print_result(fields, _line(finding, previous), as_json=as_json)

@@ -25,7 +25,7 @@ from mlflow_ipfs.content.profiles import Profile
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from mlflow_ipfs.cli.options import Workplace
@@ -62,7 +62,7 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(workplace: Workplace) -> Iterator[Finding]:
+def examine(workplace: Workplace, own_commands: Collection[str]) -> Iterator[Finding]:
     """Look at everything, and give what was found as it is found."""
     yield _versions()
     yield _sqlite()
@@ -74,7 +74,7 @@ def examine(workplace: Workplace) -> Iterator[Finding]:
         yield from _store(workplace, settings)
         yield from _settings(settings, workplace.places)
     yield from _mlflow()
-    yield from _commands()
+    yield from _commands(own_commands)
 
 
 def _versions() -> Finding:
@@ -241,14 +241,19 @@ def _load_problem(entry: importlib.metadata.EntryPoint) -> str | None:
     return None
 
 
-def _commands() -> Iterator[Finding]:
+def _command_problem(entry: importlib.metadata.EntryPoint) -> str | None:
+    reason = _load_problem(entry)
+    if reason is None and not isinstance(entry.load(), click.Command):
+        reason = f"{entry.value} is no click command"
+    return reason
+
+
+def _commands(own: Collection[str]) -> Iterator[Finding]:
     for entry in plugin_commands():
         package = entry.dist.name if entry.dist else "another package"
         facts = {"name": entry.name, "package": package}
-        reason = _load_problem(entry)
-        if reason is None and not isinstance(entry.load(), click.Command):
-            reason = f"{entry.value} is no click command"
+        reason = "the name is taken" if entry.name in own else _command_problem(entry)
         if reason is None:
-            yield Finding("command", f"{entry.name} of {package}", facts=facts)
+            yield Finding("commands", f"{entry.name} of {package}", facts=facts)
         else:
-            yield Finding("command", f"{entry.name} of {package} can't be loaded: {reason}", State.PROBLEM, facts)
+            yield Finding("commands", f"{entry.name} of {package} can't be loaded: {reason}", State.PROBLEM, facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from enum import IntEnum
 from typing import Final
@@ -60,7 +61,7 @@ class CommandError(click.ClickException):
 
 def _text_of(error: errors.MlflowIpfsError | OSError) -> str:
     if isinstance(error, OSError) and not isinstance(error, errors.MlflowIpfsError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
 
 

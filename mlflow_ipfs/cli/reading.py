@@ -34,7 +34,12 @@ _SUFFIXES: Final = {"directory": "/", "symlink": "@"}
 
 @click.command()
 @click.argument("content", type=ANY_CONTENT)
-@click.option("-o", "--output", type=click.Path(readable=False, path_type=Path), help="Where to write it  [default: its name, here]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(readable=False, path_type=Path),
+    help="Where to write it  [default: its name, here]",
+)
 @click.option("-f", "--force", is_flag=True, help="Write over what is at PATH; in a folder, other files stay.")
 @click.option("--allow-outside-links", is_flag=True, help="Restore symlinks that point out of the content, too.")
 @tracking_option

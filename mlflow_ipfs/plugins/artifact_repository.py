@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mlflow.entities import FileInfo
+from mlflow.exceptions import InvalidUrlException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
 
 from mlflow_ipfs.binding import mlflow_compat
@@ -22,11 +24,11 @@ from mlflow_ipfs.binding.locations import IpfsPath, join_path, parse_mfs
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.uploads import publish_stream
 from mlflow_ipfs.config import Settings
-from mlflow_ipfs.errors import ImmutableError, IsAFolderError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, IsAFolderError, NotFoundError
 from mlflow_ipfs.opening import shared_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Callable, Iterator
 
     from mlflow_ipfs.binding.artifact_trees import ArtifactTree
     from mlflow_ipfs.content.mfs import MfsPath
@@ -91,6 +93,15 @@ class ContentArtifactRepository(ArtifactRepository):
             private = any(destination.is_relative_to(folder) for folder in self._private_folders)
             self._open_tree().copy_file(remote_file_path, destination, private=private)
 
+    @contextlib.contextmanager
+    def _deleting(self) -> Iterator[None]:
+        """Tell `mlflow gc` of a malformed URI in the one way that it gets past."""
+        try:
+            self._open_tree()
+        except (InvalidCIDError, InvalidPathError) as error:
+            raise InvalidUrlException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
+        yield
+
     def get_local_path(self, artifact_path: str) -> str | None:
         """For the server: a file to answer from without a copy, or None.
 
@@ -136,7 +147,7 @@ class IpfsArtifactRepository(ContentArtifactRepository):
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Refuse, unless there is nothing to delete: `mlflow gc` must get past an URI without content."""
-        with mlflow_errors(), contextlib.suppress(NotFoundError):
+        with mlflow_errors(), self._deleting(), contextlib.suppress(NotFoundError):
             self._open_tree().stat(artifact_path or "")
             msg = (
                 f"{self.artifact_uri}/{artifact_path or ''} is immutable; its bytes go with its last pin: "
@@ -161,13 +172,15 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         """Publish one file. It is durable when the call returns."""
         with mlflow_errors():
             store, place = self._place(artifact_path, Path(local_file).name)
-            store.files.put_file(place, Path(local_file))
+            with _show_upload(Path(local_file)) as progress:
+                store.files.put_file(place, Path(local_file), progress=progress)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Publish all files of a folder in one step: readers see all of them or none."""
         with mlflow_errors():
             store, place = self._place(artifact_path)
-            store.files.put_tree(place, Path(local_dir))
+            with _show_upload(Path(local_dir)) as progress:
+                store.files.put_tree(place, Path(local_dir), progress=progress)
 
     def log_artifact_from_stream(
         self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None
@@ -194,6 +207,15 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
         What was frozen below the path stays: model versions need it.
         """
-        with mlflow_errors():
+        with mlflow_errors(), self._deleting():
             store, place = self._place(artifact_path)
             store.files.delete(place)
+
+
+@contextlib.contextmanager
+def _show_upload(path: Path) -> Iterator[Callable[[int], None] | None]:
+    """A progress bar for publishing a file or folder, if it is a long one."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    size_bytes = sum(file.stat().st_size for file in files if file.is_file())
+    with mlflow_compat.show_progress(f"Uploading {path}", size_bytes) as progress:
+        yield progress

@@ -10,9 +10,9 @@ from mlflow_ipfs.binding.locations import (
     frozen_uri,
     join_path,
     parse_mfs,
-    proxied_path,
     scheme_of,
     split_frozen_uri,
+    split_proxied,
 )
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
@@ -51,7 +51,7 @@ def test_paths_that_leave_their_root_are_refused(path: str) -> None:
         lambda: check_path(path),
         lambda: IpfsPath.parse(f"ipfs://{V1}/{path}"),
         lambda: parse_mfs(f"mfs://root/{path}"),
-        lambda: proxied_path(f"mlflow-artifacts:/{path}"),
+        lambda: split_proxied(f"mlflow-artifacts:/{path}"),
     ):
         with pytest.raises(InvalidPathError):
             call()
@@ -76,10 +76,10 @@ def test_mfs_needs_a_root(uri: str) -> None:
         parse_mfs(uri)
 
 
-def test_proxied_paths_of_another_host_are_not_ours() -> None:
-    assert proxied_path("mlflow-artifacts:/1/run/artifacts") == "1/run/artifacts"
-    assert proxied_path("mlflow-artifacts:///1/run/artifacts") == "1/run/artifacts"
-    assert proxied_path("mlflow-artifacts://other:5000/1/run") is None
+def test_proxied_uris_may_name_a_host() -> None:
+    assert split_proxied("mlflow-artifacts:/1/run/artifacts") == ("", "1/run/artifacts")
+    assert split_proxied("mlflow-artifacts:///1/run/artifacts") == ("", "1/run/artifacts")
+    assert split_proxied("mlflow-artifacts://other:5000/1/run") == ("other:5000", "1/run")
 
 
 def test_frozen_uris_come_apart_again() -> None:

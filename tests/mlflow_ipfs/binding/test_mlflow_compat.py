@@ -51,3 +51,11 @@ def test_the_server_around_a_worker(serves: str | None, destination: str | None)
 def test_an_unknown_class_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="SqlNothing"):
         mlflow_compat.SqlNothing  # noqa: B018 - the access is the test
+
+
+def test_a_server_may_name_itself_in_its_artifact_root() -> None:
+    environ = {
+        mlflow_compat.SERVER_BACKEND_STORE: "sqlite:///x.db",
+        mlflow_compat.SERVER_ARTIFACT_ROOT: "mlflow-artifacts://mlflow.example:5000/",
+    }
+    assert Server.current(environ) == Server(None, "mlflow.example:5000")

@@ -32,7 +32,7 @@ def test_the_original_error_is_the_cause() -> None:
 
 def test_mlflows_own_exceptions_get_our_status_and_keep_their_code() -> None:
     with pytest.raises(MlflowException) as caught, mlflow_errors():
-        raise MlflowException("several files are damaged", error_code=DATA_LOSS)  # noqa: EM101 - as MLflow does
+        raise MlflowException("several files are damaged", error_code=DATA_LOSS)
     assert (caught.value.error_code, caught.value.get_http_status_code()) == ("DATA_LOSS", 409)
     not_found = MlflowException("no", error_code=RESOURCE_DOES_NOT_EXIST)
     with pytest.raises(MlflowException) as caught, mlflow_errors():

@@ -12,8 +12,7 @@ from mlflow_ipfs.cli import main
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 
 if TYPE_CHECKING:
-    from conftest import CommandLine
-
+    from support.command_line import CommandLine
     from support.kubo import KuboRepository
     from support.unprivileged import OrdinaryUser
 
@@ -120,8 +119,7 @@ def test_a_profile_on_the_command_line_puts_a_chunker_of_the_settings_out_of_for
     "arguments", [(), ("--chunker", "rabin", "x"), ("--chunker", "size-0", "x"), ("--profile", "x", "x"), ("--nope",)]
 )
 def test_a_wrong_command_line_exits_with_2_and_one_line(cli: CommandLine, arguments: tuple[str, ...]) -> None:
-    result = cli.inside("add", *arguments)
-    assert result.exit_code == 2
+    result = cli("add", *arguments, code=2)
     assert result.stderr.startswith("mlflow-ipfs: ")
     assert result.stderr.count("\n") == 1
     assert "`mlflow-ipfs add --help`" in result.stderr
@@ -129,8 +127,7 @@ def test_a_wrong_command_line_exits_with_2_and_one_line(cli: CommandLine, argume
 
 @pytest.mark.parametrize("arguments", [("--wrap", "-"), ("--preserve-mode", "-"), ("-", "-")])
 def test_what_makes_no_sense_for_standard_input_is_refused(cli: CommandLine, arguments: tuple[str, ...]) -> None:
-    result = cli.inside("add", *arguments)
-    assert result.exit_code == 2
+    result = cli("add", *arguments, code=2)
     assert "standard input" in result.stderr
 
 
@@ -154,15 +151,15 @@ def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> No
     locked = ordinary_user.folder / "locked"
     locked.write_text("secret")
     locked.chmod(0)
-    result = ordinary_user.run(_add_inside, ordinary_user.folder / "store", locked)
+    result = ordinary_user.run(_add, ordinary_user.folder / "store", locked)
     assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
 
 
-def test_a_store_that_belongs_to_somebody_else_is_one_clear_line(ordinary_user: OrdinaryUser, tmp_path: Path) -> None:
+def test_a_store_that_belongs_to_somebody_else_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
     store = ordinary_user.folder / "store"
-    ordinary_user.run(_add_inside, store, _readable_file(ordinary_user.folder))
+    ordinary_user.run(_add, store, _readable_file(ordinary_user.folder))
     ordinary_user.run(store.chmod, 0o500)
-    code, stderr = ordinary_user.run(_add_inside, store, ordinary_user.folder / "file")
+    code, stderr = ordinary_user.run(_add, store, ordinary_user.folder / "file")
     assert code == 1
     assert stderr.startswith("mlflow-ipfs: ")
     assert "belongs to another user" in stderr
@@ -175,7 +172,7 @@ def _readable_file(folder: Path) -> Path:
     return file
 
 
-def _add_inside(store: Path, path: Path) -> tuple[int, str]:
+def _add(store: Path, path: Path) -> tuple[int, str]:
     home = {"XDG_CONFIG_HOME": str(store.parent)}  # the one of the tests is not this user's
     result = CliRunner(env=home).invoke(main, ["--store", str(store), "add", str(path)])
     return result.exit_code, result.stderr
@@ -190,11 +187,10 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Disk, "write", no_room)
-    result = cli.inside("add", folder)
-    assert result.exit_code == 1
+    result = cli("add", folder, code=1)
     assert "is full" in result.stderr
     assert result.stderr.startswith("mlflow-ipfs: ")
-    assert result.stdout == ""
+    assert result.stdout == b""
     assert cli.residue() == []
 
 

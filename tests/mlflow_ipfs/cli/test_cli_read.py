@@ -10,16 +10,7 @@ import pytest
 from mlflow_ipfs.cli.new_files import draft_beside
 
 if TYPE_CHECKING:
-    from conftest import CommandLine
-
-MALFORMED = "bafynothing"
-UNKNOWN = "bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-
-
-@pytest.fixture
-def root(cli: CommandLine, folder: Path) -> str:
-    """CID of the folder, hidden file and all."""
-    return cli("add", "-q", "--hidden", folder).lines[0]
+    from support.command_line import CommandLine
 
 
 def test_get_restores_the_folder_byte_for_byte(cli: CommandLine, folder: Path, root: str) -> None:
@@ -73,11 +64,15 @@ def test_get_cannot_write_where_there_is_no_folder(cli: CommandLine, root: str) 
 
 
 def test_an_interrupted_draft_vanishes(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), draft_beside(tmp_path / "out") as draft:
-        draft.mkdir()
-        (draft / "half").write_text("half")
-        draft.chmod(0o500)
-        raise KeyboardInterrupt
+    def write_half() -> None:
+        with draft_beside(tmp_path / "out") as draft:
+            draft.mkdir()
+            (draft / "half").write_text("half")
+            draft.chmod(0o500)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -104,12 +99,12 @@ def test_cat_is_binary_safe(cli: CommandLine, folder: Path, root: str) -> None:
     ],
 )
 def test_cat_of_a_part(cli: CommandLine, folder: Path, root: str, options: tuple[str, ...], piece: slice) -> None:
-    assert cli.inside("cat", f"{root}/big.bin", *options).stdout_bytes == (folder / "big.bin").read_bytes()[piece]
+    assert cli("cat", f"{root}/big.bin", *options).stdout == (folder / "big.bin").read_bytes()[piece]
 
 
 @pytest.mark.parametrize("option", ["--offset", "--length"])
 def test_cat_of_less_than_nothing_is_an_error_of_usage(cli: CommandLine, root: str, option: str) -> None:
-    assert cli.inside("cat", root, option, "-1").exit_code == 2
+    cli("cat", root, option, "-1", code=2)
 
 
 def test_cat_of_a_folder_says_what_to_do(cli: CommandLine, root: str) -> None:
@@ -118,13 +113,13 @@ def test_cat_of_a_folder_says_what_to_do(cli: CommandLine, root: str) -> None:
     assert "mlflow-ipfs get" in outcome.stderr
 
 
-def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, root: str) -> None:
+def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, folder: Path, root: str) -> None:
     with subprocess.Popen(
         [*cli.command, "cat", f"{root}/big.bin"], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.read(4) == bytes(range(4))
+        assert process.stdout.read(8) == (folder / "big.bin").read_bytes()[:8]
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 141
@@ -153,8 +148,13 @@ def test_output_to_a_full_disk_is_an_error(cli: CommandLine, root: str) -> None:
 
 def test_ls_aligns_cid_size_and_name(cli: CommandLine, root: str) -> None:
     lines = cli("ls", root).lines
-    assert [line.split(maxsplit=1)[1] for line in lines] == [" 7 B  .hidden", "2.6 MB  big.bin", "13 B  link@", "-  sub/"]
-    assert {len(line) - len(line.split()[-1]) for line in lines} == {len(lines[0]) - len(".hidden")}
+    assert [line.split(maxsplit=1)[1] for line in lines] == [
+        "7 B  .hidden",
+        "2.6 MB  big.bin",
+        "13 B  link@",
+        "-  sub/",
+    ]
+    assert len({line.rindex("  ") for line in lines}) == 1
 
 
 def test_ls_of_a_file_is_the_file(cli: CommandLine, root: str) -> None:
@@ -180,7 +180,7 @@ def test_an_empty_folder_lists_as_nothing(cli: CommandLine, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("spelling", ["{}/sub/small.txt", "/ipfs/{}/sub/small.txt", "ipfs://{}/sub/small.txt"])
 def test_a_cid_may_be_spelled_as_anybody_does(cli: CommandLine, root: str, spelling: str) -> None:
-    assert cli.inside("cat", spelling.format(root)).stdout_bytes == b"small\n"
+    assert cli("cat", spelling.format(root)).stdout == b"small\n"
 
 
 def test_a_name_with_spaces_and_umlauts_is_a_path_like_any_other(cli: CommandLine, root: str) -> None:
@@ -191,46 +191,3 @@ def test_a_cidv0_is_read_as_well(cli: CommandLine, folder: Path) -> None:
     cid = cli("add", "-q", "--profile", "unixfs-v0-2015", folder).lines[0]
     assert cid.startswith("Qm")
     assert cli("cat", f"ipfs://{cid}/sub/small.txt").stdout == b"small\n"
-
-
-COMMANDS = [("get", "-o", "out"), ("cat",), ("ls",), ("verify",), ("pin", "add"), ("car", "export", "-o", "x.car")]
-
-
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
-@pytest.mark.usefixtures("root")
-class TestEveryCommandThatReads:
-    def test_unknown_cid_is_3(self, cli: CommandLine, command: tuple[str, ...]) -> None:
-        result = cli.inside(*command, UNKNOWN)
-        assert result.exit_code == 3, result.stderr
-        assert UNKNOWN in result.stderr
-
-    def test_unknown_path_is_3(self, cli: CommandLine, root: str, command: tuple[str, ...]) -> None:
-        assert cli.inside(*command, f"{root}/nope").exit_code == 3
-
-    def test_a_path_through_a_file_is_3(self, cli: CommandLine, root: str, command: tuple[str, ...]) -> None:
-        assert cli.inside(*command, f"{root}/sub/small.txt/x").exit_code == 3
-
-    @pytest.mark.parametrize("text", [MALFORMED, "", "s3://bucket/x", "ipfs://localhost:8080/x", "ipns://name", "mfs://"])
-    def test_malformed_is_2(self, cli: CommandLine, command: tuple[str, ...], text: str) -> None:
-        result = cli.inside(*command, text)
-        assert result.exit_code == 2
-        assert result.stderr.startswith("mlflow-ipfs: ")
-
-    @pytest.mark.parametrize("path", ["..", "a/../b", "a//b", ".", "a\0b"])
-    def test_a_path_that_leaves_its_root_is_2(
-        self, cli: CommandLine, root: str, command: tuple[str, ...], path: str
-    ) -> None:
-        assert cli.inside(*command, f"{root}/{path}").exit_code == 2
-
-    def test_no_store_is_3_and_none_is_made(
-        self, cli: CommandLine, root: str, command: tuple[str, ...], tmp_path: Path
-    ) -> None:
-        result = cli.inside("--store", tmp_path / "none", *command, root)
-        assert result.exit_code == 3
-        assert "there is no store" in result.stderr
-        assert not (tmp_path / "none").exists()
-
-    def test_a_folder_that_is_no_store_is_1(
-        self, cli: CommandLine, root: str, command: tuple[str, ...], folder: Path
-    ) -> None:
-        assert cli.inside("--store", folder, *command, root).exit_code == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +11,7 @@ from mlflow_ipfs.opening import open_store
 from support.clients import run_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -51,8 +50,8 @@ LOAD = """
 
 
 @pytest.fixture
-def env(database: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
-    yield {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store", "MLFLOW_TRACKING_URI": f"ipfs+sqlite:///{database}"}
+def env(database: Path, tmp_path: Path) -> dict[str, str]:
+    return {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store", "MLFLOW_TRACKING_URI": f"ipfs+sqlite:///{database}"}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ CODE = """
     client.set_registered_model_alias("line", "champion", "1")
     copy = client.copy_model_version("models:/line@champion", "production")
     sklearn_other = fitted.fit(x, [0.0, 0.0, 0.0])
-    mlflow.sklearn.save_model(sklearn_other, "other")
+    mlflow.sklearn.save_model(sklearn_other, "other", pip_requirements=["mlflow"])
     client.log_model_artifacts(info.model_id, "other")
     values = [float(mlflow.pyfunc.load_model(uri).predict([[3.0]])[0])
               for uri in ("models:/line@champion", "models:/production/1", info.model_uri)]

@@ -26,9 +26,10 @@ pytestmark = pytest.mark.timeout(200)
 
 
 def run_mlflow(*arguments: str, folder: Path) -> str:
+    uri = f"ipfs+sqlite:///{folder}/mlflow.db"
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", *arguments],
-        env=clean_environment(MLFLOW_IPFS_STORE=f"local:{folder}/store"),
+        env=clean_environment(MLFLOW_IPFS_STORE=f"local:{folder}/store", MLFLOW_TRACKING_URI=uri),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -84,8 +85,9 @@ def test_mlflow_gc_gets_past_artifacts_that_are_gone(
     odd = client.create_run(client.create_experiment("odd", artifact_location="ipfs://no-cid-at-all")).info.run_id
     for one in (run_id, odd):
         client.delete_run(one)
-    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", "--run-ids", run_id, folder=tmp_path)
-    assert f"Run with ID {run_id} has been permanently deleted" in output
+    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", folder=tmp_path)
+    for one in (run_id, odd):
+        assert f"Run with ID {one} has been permanently deleted" in output
 
 
 def test_mlflow_db_upgrade(client: MlflowClient, database: Path, tmp_path: Path) -> None:
@@ -109,9 +111,7 @@ def test_what_the_mlflow_command_downloads_outlives_it(client: MlflowClient, tmp
     assert sorted(os.listdir(tmp_path / "out")) == ["MLmodel", "weights.bin"]
 
 
-def test_the_cli_and_stock_mlflow_read_the_same_database(
-    client: MlflowClient, database: Path, tmp_path: Path
-) -> None:
+def test_the_cli_and_stock_mlflow_read_the_same_database(client: MlflowClient, database: Path, tmp_path: Path) -> None:
     """An ipfs+sqlite database stays an MLflow database: the stock store opens it, too."""
     make_version(client, tmp_path, "m")
     stock = mlflow.MlflowClient(tracking_uri=f"sqlite:///{database}", registry_uri=f"sqlite:///{database}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,16 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
+from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin, PinState
 from support.doors import pin_owners, storage_location
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
@@ -349,12 +354,127 @@ def test_concurrent_registrations_all_get_a_pin(
     assert sorted(pin_owners(store)) == [f"model-version:{registry_id}/m/{n}" for n in range(1, created + 1)]
 
 
+class TestAsInAServer:
+    """The registry store in the environment of a server's worker. Real servers are in ``doors/``."""
+
+    @pytest.fixture
+    def serve(self, client: MlflowClient, database: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        del client
+
+        def become_a_worker(root: str) -> None:
+            monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+            monkeypatch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
+            monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, "mfs://mlflow/below")
+            monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, root)
+
+        return become_a_worker
+
+    @pytest.fixture
+    def proxied_run(self, client: MlflowClient, store: ContentStore, tmp_path: Path, request: Any) -> Any:
+        root = getattr(request, "param", "mlflow-artifacts:/")
+        run = client.create_run(client.create_experiment("proxied", artifact_location=f"{root.rstrip('/')}/7"))
+        place = MfsPath("mlflow", f"below/7/{run.info.run_id}/artifacts/best")
+        store.files.put_tree(place, model_folder(tmp_path / "model"))
+        client.create_registered_model("m")
+        return run
+
+    @pytest.mark.parametrize(
+        "proxied_run", ["mlflow-artifacts:/", "mlflow-artifacts://mlflow.example:5000/"], indirect=True
+    )
+    def test_a_proxied_version_is_below_its_experiment(
+        self, serve: Callable[[str], None], proxied_run: Any, client: MlflowClient, database: Path, store: ContentStore
+    ) -> None:
+        root = proxied_run.info.artifact_uri.partition("7/")[0]
+        serve(root)
+        version = client.create_model_version("m", f"{proxied_run.info.artifact_uri}/best", proxied_run.info.run_id)
+        location = storage_location(database, "m", 1)
+        assert location == f"{proxied_run.info.artifact_uri}/best/@{version.tags['ipfs.cid']}"
+        (frozen,) = store.storage.entries.list_frozen()
+        assert f"{frozen.root}/{frozen.path}" == f"mlflow/below/7/{proxied_run.info.run_id}/artifacts/best"
+
+    def test_another_process_thaws_what_a_server_froze(
+        self,
+        serve: Callable[[str], None],
+        proxied_run: Any,
+        client: MlflowClient,
+        store: ContentStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        serve("mlflow-artifacts:/")
+        client.create_model_version("m", f"{proxied_run.info.artifact_uri}/best", proxied_run.info.run_id)
+        for name in (mlflow_compat.SERVER_BACKEND_STORE, mlflow_compat.SERVER_ARTIFACTS_DESTINATION):
+            monkeypatch.delenv(name)
+        client.delete_model_version("m", "1")
+        assert pin_owners(store) == []
+        assert list(store.storage.entries.list_frozen()) == []
+
+    def test_the_artifacts_of_another_server_are_foreign(
+        self, serve: Callable[[str], None], client: MlflowClient
+    ) -> None:
+        client.create_registered_model("m")
+        serve("mlflow-artifacts:/")
+        with pytest.raises(MlflowException, match="MLFLOW_IPFS_IMPORT_ALLOW") as caught:
+            client.create_model_version("m", "mlflow-artifacts://other:5000/7/run/artifacts/best")
+        assert caught.value.error_code == "PERMISSION_DENIED"
+
+    def test_imported_content_is_below_the_runs_experiment(
+        self,
+        serve: Callable[[str], None],
+        proxied_run: Any,
+        client: MlflowClient,
+        store: ContentStore,
+        tmp_path: Path,
+        database: Path,
+        registry_id: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        serve("mlflow-artifacts:/")
+        monkeypatch.setenv("MLFLOW_IPFS_IMPORT_ALLOW", str(tmp_path / "models"))
+        folder = model_folder(tmp_path / "models/net")
+        cid = client.create_model_version("m", str(folder), proxied_run.info.run_id).tags["ipfs.cid"]
+        experiment_id = proxied_run.info.experiment_id
+        assert storage_location(database, "m", 1) == f"mlflow-artifacts:/{experiment_id}/registry/{registry_id}/@{cid}"
+        with pytest.raises(MlflowException, match="MLFLOW_IPFS_IMPORT_ALLOW"):
+            client.create_model_version("m", str(model_folder(tmp_path / "models-secret/net")), proxied_run.info.run_id)
+        assert pin_owners(store) == [f"model-version:{registry_id}/m/1"]
+
+    def test_a_location_that_the_database_cannot_hold_is_refused(
+        self, client: MlflowClient, store: ContentStore, run_id: str, tmp_path: Path
+    ) -> None:
+        path = "/".join(["a-long-name" * 10] * 4)
+        client.log_artifacts(run_id, str(model_folder(tmp_path / "model")), path)
+        client.create_registered_model("m")
+        with pytest.raises(MlflowException, match="shorter folder names"):
+            client.create_model_version("m", f"runs:/{run_id}/{path}", run_id)
+        assert pin_owners(store) == []
+        assert list(store.storage.entries.list_frozen()) == []
+
+
+def test_damage_is_told_even_where_mlflow_swallows_the_reason(
+    client: MlflowClient, run_id: str, store: ContentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/big.bin").write_bytes(random.Random(3).randbytes(2 << 20))
+    client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+    place = MfsPath(*client.get_run(run_id).info.artifact_uri.removeprefix("mfs://").split("/", 1))
+    entry = store.files.stat(place.join("model/big.bin"))
+    assert isinstance(entry, MfsEntry)
+    file = store.local_path(entry.cid)
+    assert file is not None
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        opened.write(bytes(64))
+    with caplog.at_level(logging.ERROR), pytest.raises(MlflowException):
+        mlflow.artifacts.download_artifacts(f"runs:/{run_id}/model")
+    assert "bafk" in caplog.text or str(entry.cid) in caplog.text
+
+
 class TestReconcile:
     """What a process that died left behind is settled when the registry is opened again."""
 
     @pytest.fixture
     def reopen(self, client: MlflowClient, database: Path) -> Any:
-        from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store  # noqa: PLC0415
+        from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
 
         del client
         return lambda: build_model_registry_store(f"ipfs+sqlite:///{database}")

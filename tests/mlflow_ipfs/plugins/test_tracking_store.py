@@ -44,9 +44,7 @@ def test_two_databases_share_no_path(empty_database: Path, tmp_path: Path) -> No
     assert len(roots) == 2
 
 
-def test_a_root_that_the_user_named_is_taken_as_it_is(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_that_the_user_named_is_taken_as_it_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_tracking_store(f"ipfs+sqlite:///{database}", "mfs://team").artifact_root_uri == "mfs://team"
     monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, "mlflow-artifacts:/")
     assert build_tracking_store(f"ipfs+sqlite:///{database}").artifact_root_uri == "mlflow-artifacts:/"
@@ -75,6 +73,16 @@ def test_a_setting_that_cannot_be_used_is_named(database: Path, monkeypatch: pyt
         build_tracking_store(f"ipfs+sqlite:///{database}")
 
 
+def test_clients_of_a_server_do_not_choose_places_in_its_store(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracking = build_tracking_store(f"ipfs+sqlite:///{database}")
+    assert tracking.create_experiment("direct", "mfs://team/e")
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+    with pytest.raises(MlflowException, match="leave the location out") as caught:
+        tracking.create_experiment("through a server", "mfs://mlflow/2")
+    assert caught.value.error_code == "PERMISSION_DENIED"
+    assert tracking.create_experiment("elsewhere", "s3://bucket/e")
+
+
 def _open_both(uri: str, ready: multiprocessing.synchronize.Barrier, answers: multiprocessing.Queue[str]) -> None:
     ready.wait(60)
     try:
@@ -87,9 +95,9 @@ def _open_both(uri: str, ready: multiprocessing.synchronize.Barrier, answers: mu
 def test_processes_that_start_at_the_same_time_agree(tmp_path: Path) -> None:
     """On a database that does not exist yet: tables, registry id and experiment 0 are made once."""
     context = multiprocessing.get_context("spawn")
-    ready, answers = context.Barrier(3), context.Queue()
+    ready, answers = context.Barrier(2), context.Queue()
     uri = f"ipfs+sqlite:///{tmp_path}/new.db"
-    processes = [context.Process(target=_open_both, args=(uri, ready, answers)) for _ in range(3)]
+    processes = [context.Process(target=_open_both, args=(uri, ready, answers)) for _ in range(2)]
     for process in processes:
         process.start()
     found = {answers.get(timeout=90) for _ in processes}
@@ -120,7 +128,7 @@ def test_everyday_logging_without_a_server(client: MlflowClient, tmp_path: Path)
 
 
 def test_images_are_logged_in_the_background(client: MlflowClient) -> None:
-    import numpy as np  # noqa: PLC0415 - only here
+    import numpy as np
 
     with mlflow.start_run() as run:
         mlflow.log_image(np.zeros((4, 4, 3), dtype=np.uint8), "image.png")
@@ -130,6 +138,7 @@ def test_images_are_logged_in_the_background(client: MlflowClient) -> None:
     assert mlflow.artifacts.load_image(f"{run.info.artifact_uri}/image.png").size == (4, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")  # MLflow's own, at its first trace
 def test_traces(client: MlflowClient) -> None:
     @mlflow.trace
     def work(x: int) -> int:

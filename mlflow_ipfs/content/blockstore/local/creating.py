@@ -31,14 +31,13 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
         StoreFormatError: there is none and none may be made, or the folder holds something else,
             a newer format, or is on a file system that cannot hold a store.
     """
+    layouts.check_platform(_nearest_existing(folder).resolve())
     if create:
-        with disk_faults(folder.parent):
-            _make_empty(folder)
+        _make_empty(folder)
     if not folder.is_dir():
         msg = f"there is no store at {folder}"
         raise StoreFormatError(msg)
     layout = Layout(folder.resolve())
-    layouts.check_platform(layout.folder)
     if not layouts.is_store(layout):
         if not create:
             msg = f"there is no store at {folder}: the folder has no {layout.format_file.name}"
@@ -48,12 +47,17 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
     return layout, layouts.read_format(layout)
 
 
+def _nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the first one above it that is there: they will be on the same file system."""
+    return folder if folder.exists() else _nearest_existing(folder.parent)
+
+
 def _make_empty(folder: Path) -> None:
     """Make a private folder, and those above it as usual."""
     if folder.exists():
         return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
+    with disk_faults(_nearest_existing(folder)), suppress(FileExistsError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
 
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from mlflow_ipfs.content.blockstore.local.faults import database_faults
-from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
+from mlflow_ipfs.content.blockstore.local.faults import database_faults, explain
+from mlflow_ipfs.content.blockstore.local.forking import current_gate, forget_in_child
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
@@ -31,6 +32,41 @@ _IDLE_CONNECTIONS: Final = 8
 
 _of_parents: list[sqlite3.Connection] = []
 """Connections that a fork brought along. Using or closing one would disturb the parent's."""
+
+
+class Borrowed:
+    """A connection for the length of a ``with``, which the process does not fork in.
+
+    A class, not a generator: every read of a block passes here.
+    """
+
+    __slots__ = ("_connection", "_database", "_gate")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._gate = current_gate()
+        self._gate.enter()
+        try:
+            self._connection = self._database.take()
+        except BaseException:
+            self._gate.leave()
+            raise
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            self._connection.close()  # whatever state it is in, nobody meets it again
+        else:
+            self._database.give_back(self._connection)
+        self._gate.leave()  # in a forked child: the parent's gate, which nobody uses there
+        if error is not None:
+            explained = explain(self._database.layout, error)
+            if explained is not None:
+                raise explained from error
 
 
 class Database:
@@ -47,7 +83,7 @@ class Database:
     def __init__(
         self, layout: Layout, disk: Disk, write_lock: FileLock, *, timeout_seconds: float, read_only: bool = False
     ) -> None:
-        self._layout = layout
+        self.layout = layout
         self._disk = disk
         self._write_lock = write_lock
         self._timeout_seconds = timeout_seconds
@@ -70,7 +106,7 @@ class Database:
             ImmutableError: the store is on a read-only mount.
         """
         if self._read_only:
-            msg = f"the store {self._layout.folder} is on a read-only mount and cannot be changed"
+            msg = f"the store {self.layout.folder} is on a read-only mount and cannot be changed"
             raise ImmutableError(msg)
 
     def after_fork_in_child(self) -> None:
@@ -80,11 +116,9 @@ class Database:
         self._idle = []
         self._pid = os.getpid()
 
-    @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Borrowed:
         """A connection for single statements; each sees what was committed when it began."""
-        with database_faults(self._layout), self._borrow() as connection:
-            yield connection
+        return Borrowed(self)
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -105,7 +139,7 @@ class Database:
             StoreFullError: the disk is full; nothing was changed.
         """
         self.check_writable()
-        with self._write_lock.exclusive(), database_faults(self._layout), self._borrow() as connection:
+        with self._write_lock.exclusive(), self.read() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -119,7 +153,7 @@ class Database:
                 self._checkpoint_if_large(connection)
 
     def _checkpoint_if_large(self, connection: sqlite3.Connection) -> None:
-        if self._layout.log.stat().st_size > CHECKPOINT_BYTES:
+        if self.layout.log.stat().st_size > CHECKPOINT_BYTES:
             connection.execute("PRAGMA busy_timeout = 0")  # readers of the log are not waited for
             try:
                 self._disk.checkpoint(connection)
@@ -132,7 +166,7 @@ class Database:
         Raises:
             StoreBusyError: another process was writing for too long.
         """
-        with self._write_lock.exclusive(), database_faults(self._layout), self._borrow() as connection:
+        with self._write_lock.exclusive(), self.read() as connection:
             self._disk.checkpoint(connection)
 
     def close(self) -> None:
@@ -145,29 +179,18 @@ class Database:
         for connection in idle:
             connection.close()
 
-    @contextmanager
-    def _borrow(self) -> Iterator[sqlite3.Connection]:
-        connection = self._take()
-        try:
-            yield connection
-        except sqlite3.Error:
-            connection.close()  # whatever state it is in, nobody meets it again
-            raise
-        except BaseException:
-            self._give_back(connection)
-            raise
-        self._give_back(connection)
-
-    def _take(self) -> sqlite3.Connection:
+    def take(self) -> sqlite3.Connection:
+        """An idle connection, or a new one."""
         with self._guard:
             if self._is_closed:
-                msg = f"the store {self._layout.folder} is closed"
+                msg = f"the store {self.layout.folder} is closed"
                 raise ValueError(msg)
             if self._idle:
                 return self._idle.pop()
         return self._connect()
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def give_back(self, connection: sqlite3.Connection) -> None:
+        """Let others use a connection again."""
         if self._pid != os.getpid():
             _of_parents.append(connection)
             return
@@ -182,16 +205,16 @@ class Database:
             return self._open()
         except StoreFullError:
             # Even a reader needs room for SQLite's shared memory file.
-            if not free_reserve(self._layout, self._disk):
+            if not free_reserve(self.layout, self._disk):
                 raise
             return self._open()
 
     def _open(self) -> sqlite3.Connection:
         # A read-only mount has no writers, which is what SQLite's "immutable" means.
         query = "mode=ro&immutable=1" if self._read_only else "mode=rw"
-        with database_faults(self._layout):
+        with database_faults(self.layout):
             connection = sqlite3.connect(
-                f"file:{quote(str(self._layout.database))}?{query}",
+                f"file:{quote(str(self.layout.database))}?{query}",
                 uri=True,
                 timeout=self._timeout_seconds,
                 isolation_level=None,  # transactions are begun and ended by hand

@@ -1,8 +1,8 @@
 """Everything the local store does to the disk, in one small place.
 
 Each step that matters after a crash or on a full disk is one method here, SQLite's commits and
-checkpoints included, so that a test can fail it, kill the process at it, or record it. Python
-opens every file with O_CLOEXEC (PEP 446).
+checkpoints included, so that a test can fail it, kill the process at it, or record it. Only lock
+files, which hold nothing, are opened elsewhere. Python opens every file with O_CLOEXEC (PEP 446).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Disk:
         """Remove a folder with all below it, as far as that is possible."""
         shutil.rmtree(path, ignore_errors=True)
 
-    def open_to_read(self, path: Path) -> int:
+    def open_to_read(self, path: Path | str) -> int:
         """Open a file for ``read_at``."""
         return os.open(path, os.O_RDONLY)
 
@@ -97,7 +97,7 @@ class Disk:
             data += more
         return data
 
-    def read_piece(self, path: Path, offset: int, length: int) -> bytes:
+    def read_piece(self, path: Path | str, offset: int, length: int) -> bytes:
         """Read a piece of a file; less where the file ends."""
         descriptor = self.open_to_read(path)
         try:

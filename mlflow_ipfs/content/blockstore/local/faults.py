@@ -34,15 +34,24 @@ def disk_faults(folder: Path) -> Iterator[None]:
 def database_faults(layout: Layout) -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
-        with disk_faults(layout.folder):
-            yield
-    except sqlite3.OperationalError as error:
-        raise _operational(layout, error) from error
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:  # a constraint: an error in our own code
-            raise
+        yield
+    except (sqlite3.Error, OSError) as error:
+        explained = explain(layout, error)
+        if explained is not None:
+            raise explained from error
+        raise
+
+
+def explain(layout: Layout, error: BaseException | None) -> Exception | None:
+    """Our error for one of SQLite or of the system, or None if there is none better."""
+    if isinstance(error, OSError):
+        return full_disk(layout.folder) if error.errno in FULL_DISK_ERRORS else None
+    if isinstance(error, sqlite3.OperationalError):
+        return _operational(layout, error)
+    if type(error) is sqlite3.DatabaseError:  # its subclasses are errors in our own code
         msg = f"the index {layout.database} is damaged ({error}): put back the newest copy from {layout.backup}"
-        raise StoreFormatError(msg) from error
+        return StoreFormatError(msg)
+    return None
 
 
 def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:

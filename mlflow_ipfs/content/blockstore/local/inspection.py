@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
-from mlflow_ipfs.content.blockstore.local.locking import try_flock
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
 from mlflow_ipfs.errors import StoreFormatError
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,17 +102,24 @@ def count_sessions(folder: Path) -> Sessions:
     live = dead = 0
     for path in Layout(folder).sessions.iterdir():
         try:
-            descriptor = os.open(path, os.O_RDONLY)
+            is_held = _is_locked(path)
         except FileNotFoundError:  # it has just ended
             continue
-        try:
-            if try_flock(descriptor, shared=True):
-                dead += 1
-            else:
-                live += 1
-        finally:
-            os.close(descriptor)
+        live += is_held
+        dead += not is_held
     return Sessions(live, dead)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; looks without leaving its own pid there."""
+    if sys.platform == "win32":
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def log_bytes(folder: Path) -> int:

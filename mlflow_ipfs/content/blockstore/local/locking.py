@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
+from mlflow_ipfs.content.blockstore.local.forking import forget_in_child, not_forking
 from mlflow_ipfs.errors import StoreBusyError
 
 if sys.platform != "win32":
@@ -39,18 +39,40 @@ def try_flock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
-class HeldLock:
-    """A lock that is held until ``release``."""
+class LockFile:
+    """An open file to be locked. A lock on it lasts until ``release``, or until the process ends.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
-        forget_in_child(self)
+    Args:
+        path: the file.
+        create: make it; it must not be there yet.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
+        with not_forking():  # a child that had the open file unknowingly would hold the lock for ever
+            self._descriptor: int | None = os.open(path, flags, 0o600)
+            forget_in_child(self)
+
+    def try_lock(self, *, shared: bool = False) -> bool:
+        """Take the lock if that is possible at once, and say in the file who has it."""
+        assert self._descriptor is not None
+        if not try_flock(self._descriptor, shared=shared):
+            return False
+        with suppress(OSError):  # only a help for people: a full disk must not stand in the way
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        return True
 
     def release(self) -> None:
         """Let go. Calling it twice is no error."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        with not_forking():
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                os.close(descriptor)
 
     def after_fork_in_child(self) -> None:
         """Close the child's copy: with it open the lock would outlive the parent's release."""
@@ -85,7 +107,7 @@ class FileLock:
             StoreBusyError: it was not free in time.
         """
         deadline = time.monotonic() + self._timeout_seconds
-        turn = self._turn
+        turn = self._turn  # the attribute is another one after a fork
         if not turn.acquire(timeout=self._timeout_seconds):
             raise self._busy()
         try:
@@ -97,7 +119,7 @@ class FileLock:
         finally:
             turn.release()
 
-    def acquire_shared(self) -> HeldLock:
+    def acquire_shared(self) -> LockFile:
         """Hold the lock together with others, until the result is released.
 
         Raises:
@@ -105,19 +127,18 @@ class FileLock:
         """
         return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
 
-    def _acquire(self, deadline: float, *, shared: bool) -> HeldLock:
-        descriptor = os.open(self._path, os.O_RDWR)
+    def _acquire(self, deadline: float, *, shared: bool) -> LockFile:
+        file = LockFile(self._path)
         try:
-            self._wait(descriptor, deadline, shared=shared)
-            _write_pid(descriptor)
+            self._wait(file, deadline, shared=shared)
         except BaseException:
-            os.close(descriptor)
+            file.release()
             raise
-        return HeldLock(descriptor)
+        return file
 
-    def _wait(self, descriptor: int, deadline: float, *, shared: bool) -> None:
+    def _wait(self, file: LockFile, deadline: float, *, shared: bool) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        while not try_flock(descriptor, shared=shared):
+        while not file.try_lock(shared=shared):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._busy()
@@ -135,10 +156,3 @@ class FileLock:
             "Wait for it or end it, and try again"
         )
         return StoreBusyError(msg)
-
-
-def _write_pid(descriptor: int) -> None:
-    """Say who holds the lock. Only a help for people: a full disk must not stand in the way."""
-    with suppress(OSError):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)

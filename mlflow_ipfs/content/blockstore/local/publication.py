@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import FileWriter
     from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
-    from mlflow_ipfs.content.blockstore.local.locking import HeldLock
+    from mlflow_ipfs.content.blockstore.local.locking import LockFile
     from mlflow_ipfs.content.blockstore.local.packs import PackWriter
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
@@ -53,7 +53,7 @@ class LocalPublication:
         parts.database.check_writable()
         self._parts = parts
         self._pid = os.getpid()
-        self._no_gc: HeldLock | None = parts.gc_lock.acquire_shared()
+        self._no_gc: LockFile | None = parts.gc_lock.acquire_shared()
         self._seen: set[bytes] = set()
         self._roots: set[bytes] = set()
         self._new_bytes = 0

@@ -6,14 +6,12 @@ The lock dies with the process, so what a killed process left can be told from w
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import uuid
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
-from mlflow_ipfs.content.blockstore.local.locking import HeldLock, try_flock
+from mlflow_ipfs.content.blockstore.local.locking import LockFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,8 +26,7 @@ class Session:
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self._layout = layout
         self._disk = disk
-        self._name: str | None = None
-        self._lock: HeldLock | None = None
+        self._lock: LockFile | None = None
         self._has_views = False
         self._guard = threading.Lock()
         self._count = 0
@@ -38,7 +35,7 @@ class Session:
     def after_fork_in_child(self) -> None:
         """The parent's session stays the parent's."""
         self._guard = threading.Lock()
-        self._name = self._lock = None
+        self._lock = None
         self._has_views = False
 
     def draft(self) -> Path:
@@ -63,21 +60,21 @@ class Session:
     def end(self) -> None:
         """End the session and remove its folders."""
         with self._guard:
-            name, lock = self._name, self._lock
-            self._name = self._lock = None
-        if name is not None and lock is not None:
-            _remove(self._layout, self._disk, name)
+            lock, self._lock = self._lock, None
+        if lock is not None:
+            _remove(self._layout, self._disk, lock.path.name)
             lock.release()
             _open_sessions.discard(self)
 
     def _open(self) -> str:
         with self._guard:
-            if self._name is None:
-                self._name, self._lock = _lock_new(self._layout)
-                for parent in (self._layout.tmp, self._layout.views):
-                    self._disk.make_folder(parent / self._name)
+            if self._lock is None:
+                self._lock = _lock_new(self._layout)
                 _open_sessions.add(self)
-            return self._name
+            name = self._lock.path.name
+            for parent in (self._layout.tmp, self._layout.views):
+                self._disk.make_folder(parent / name)
+            return name
 
 
 _open_sessions: set[Session] = set()
@@ -92,17 +89,13 @@ def _end_all() -> None:
 atexit.register(_end_all)
 
 
-def _lock_new(layout: Layout) -> tuple[str, HeldLock]:
+def _lock_new(layout: Layout) -> LockFile:
     while True:
-        name = uuid.uuid4().hex
-        path = layout.sessions / name
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        file = LockFile(layout.sessions / uuid.uuid4().hex, create=True)
         # Somebody who looks for dead sessions may have found the file before it was locked.
-        if try_flock(descriptor) and path.exists():
-            with suppress(OSError):  # only for people who look; a full disk must not matter
-                os.write(descriptor, str(os.getpid()).encode())
-            return name, HeldLock(descriptor)
-        os.close(descriptor)
+        if file.try_lock() and file.path.exists():
+            return file
+        file.release()
 
 
 def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
@@ -110,16 +103,16 @@ def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
     names = {path.name for folder in (layout.tmp, layout.views, layout.sessions) for path in folder.iterdir()}
     for name in names:
         try:
-            descriptor = os.open(layout.sessions / name, os.O_RDWR)
+            file = LockFile(layout.sessions / name)
         except FileNotFoundError:
             # A session locks its file before it makes its folders: without the file nobody is there.
             _remove(layout, disk, name)
             continue
         try:
-            if try_flock(descriptor):
+            if file.try_lock():
                 _remove(layout, disk, name)
         finally:
-            os.close(descriptor)
+            file.release()
 
 
 def _remove(layout: Layout, disk: Disk, name: str) -> None:

@@ -91,6 +91,6 @@ class SmallBlocks:
         self._new.clear()
 
     def _seal(self) -> None:
-        pack, self._pack = self._pack, None
-        if pack is not None:
-            self._on_pack(pack)
+        if self._pack is not None:
+            self._on_pack(self._pack)  # if that fails, the pack is still there to be discarded
+            self._pack = None

@@ -31,7 +31,7 @@ class KillingDisk(SteppedDisk):
         super().__init__(self._step)
         self._left = steps
 
-    def _step(self, step: str) -> None:
+    def _step(self, _: str) -> None:
         self._left -= 1
         if self._left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -44,7 +44,7 @@ def run_until_killed(work: Callable[[Callable[[str], None]], None]) -> tuple[boo
     if child == 0:
         os.close(reader)
         try:
-            work(lambda line: os.write(writer, f"{line}\n".encode()) and None)
+            work(lambda line: print(line, file=os.fdopen(os.dup(writer), "w"), flush=True))
         finally:
             os._exit(0)
     os.close(writer)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +20,9 @@ from support.mounted import mounted_tmpfs
 from support.storages import publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+PROJECT = Path(__file__).parents[4]
 
 
 def test_a_new_store_has_the_parts_of_the_design(storage: LocalStorage, folder: Path) -> None:
@@ -131,6 +134,16 @@ def test_an_interrupted_making_is_taken_up(folder: Path) -> None:
         assert again.blocks.get(cid) == b"kept"
 
 
+def test_many_processes_make_one_store(folder: Path) -> None:
+    code = "import sys; from mlflow_ipfs.content.blockstore.local import open_local_storage as o; print(o(sys.argv[1]).store_id)"
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, cwd=PROJECT) for _ in range(4)
+    ]
+    ids = {child.communicate(timeout=60)[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0, 0, 0]
+    assert len(ids) == 1
+
+
 def test_many_threads_make_one_store(folder: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         stores = list(pool.map(lambda _: open_local_storage(folder), range(8)))
@@ -181,7 +194,7 @@ def test_a_network_file_system_is_refused_with_the_way_out(folder: Path, monkeyp
     monkeypatch.setattr(mounts, "file_system_type", lambda _: "nfs4")
     with pytest.raises(StoreFormatError, match=r"nfs4.*disk of this machine"):
         open_local_storage(folder)
-    assert not list(folder.iterdir())
+    assert not folder.exists()
 
 
 def test_a_read_only_mount_can_be_read(tmp_path: Path) -> None:

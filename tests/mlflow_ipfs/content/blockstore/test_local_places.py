@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import pytest
-
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import index, packs, row_writer
 from mlflow_ipfs.content.car import CarReader
@@ -17,6 +15,8 @@ from support.storages import check_sound, files_of, leftovers, publish_blocks, p
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
 

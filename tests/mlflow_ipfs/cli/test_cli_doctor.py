@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlflow_ipfs import CID
+from mlflow_ipfs.content.blockstore.local import inspection, open_local_storage
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+if TYPE_CHECKING:
+    from support.command_line import CommandLine
+
+
+def findings(cli: CommandLine, *, code: int = 0) -> dict[str, dict[str, Any]]:
+    """By topic; of several of one topic the first, or the first problem."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in cli("doctor", "--json", code=code).records:
+        if record["topic"] not in found or record["state"] == "problem" != found[record["topic"]]["state"]:
+            found[record["topic"]] = record
+    return found
+
+
+def test_a_sound_store_has_no_problem(cli: CommandLine, folder: Path) -> None:
+    root = cli("add", "-q", "--hidden", folder).lines[0]
+    found = findings(cli)
+    assert "problem" not in {record["state"] for record in found.values()}
+    assert found["store"]["path"] == str(cli.store)
+    assert found["store"]["format"] == 1
+    assert (found["contents"]["blocks"], found["contents"]["pins"]) == (10, 1)
+    assert found["contents"]["stored_bytes"] >= 2_560_000
+    assert found["writing"]["text"] == "works"
+    assert found["MLflow"]["entry_points"] >= 8
+    assert cli("pin", "ls", "--json").records == [{"cid": root, "owner": "user", "state": "confirmed"}]
+
+
+def test_it_reads_well(cli: CommandLine, folder: Path) -> None:
+    cli("add", folder)
+    lines = cli("doctor").lines
+    assert lines[0].startswith("  mlflow-ipfs  0.")
+    assert f"  store        {cli.store}, format 1" in lines
+    assert sum(line.startswith("  settings") for line in lines) == 1
+    assert any(line.split() == ["freeze", "required", "(default)"] for line in lines)
+
+
+def test_it_says_where_each_setting_comes_from(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "config" / "mlflow-ipfs" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('profile = "unixfs-v0-2015"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("MLFLOW_IPFS_CHUNKER", "size-1000")
+    settings = {record["name"]: record for record in cli("doctor", "--json").records if record["topic"] == "settings"}
+    assert settings["store"]["source"] == "MLFLOW_IPFS_STORE"
+    assert (settings["profile"]["value"], settings["profile"]["source"]) == ("unixfs-v0-2015", f"{config}: profile")
+    assert (settings["chunker"]["value"], settings["chunker"]["source"]) == ("size-1000", "MLFLOW_IPFS_CHUNKER")
+    assert (settings["freeze"]["value"], settings["freeze"]["source"]) == ("required", "default")
+    other = cli("--store", tmp_path / "x", "doctor", "--json").records
+    assert next(record for record in other if record.get("name") == "store")["source"] == "--store"
+
+
+def test_no_store_yet_is_no_problem_and_none_is_made(cli: CommandLine) -> None:
+    assert findings(cli)["store"]["state"] == "note"
+    assert not cli.store.exists()
+
+
+def test_a_folder_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
+    cli.store.mkdir()
+    (cli.store / "diary.txt").write_text("mine")
+    found = findings(cli, code=1)
+    assert found["store"]["state"] == "problem"
+    assert "1 problem found" in cli("doctor", code=1).stderr
+
+
+def test_a_newer_format_is_a_problem(cli: CommandLine, folder: Path) -> None:
+    cli("add", folder)
+    file = cli.store / "format.json"
+    file.write_text(file.read_text().replace('"min_reader": 1', '"min_reader": 99'))
+    assert "upgrade mlflow-ipfs" in findings(cli, code=1)["store"]["text"]
+
+
+def test_a_lost_index_is_a_problem(cli: CommandLine, folder: Path) -> None:
+    cli("add", folder)
+    (cli.store / "store.db").unlink()
+    assert findings(cli, code=1)["store"]["state"] == "problem"
+
+
+def test_a_wrong_setting_is_a_problem_and_the_rest_is_still_looked_at(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "nonsense")
+    found = findings(cli, code=1)
+    assert "MLFLOW_IPFS_FREEZE" in found["settings"]["text"]
+    assert found["MLflow"]["state"] == "ok"
+
+
+def test_a_disk_that_takes_no_writes_is_a_problem(
+    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("add", folder)
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Disk, "commit", no_room)
+    assert findings(cli, code=1)["writing"]["state"] == "problem"
+
+
+def test_little_room_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "free_bytes", lambda _: 12_345)
+    found = findings(cli)
+    assert (found["disk"]["state"], found["disk"]["free_bytes"]) == ("note", 12_345)
+
+
+def test_a_network_file_system_is_a_problem(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "file_system_of", lambda _: "nfs4")
+    assert findings(cli, code=1)["disk"]["state"] == "problem"
+
+
+def test_damage_that_was_found_is_a_problem(cli: CommandLine, folder: Path) -> None:
+    root = cli("add", "-q", folder).lines[0]
+    big = next(path for path in (cli.store / "files").rglob("*") if path.is_file() and path.stat().st_size > 2_000_000)
+    big.chmod(0o644)
+    with big.open("r+b") as file:
+        file.write(b"damaged")
+    cli("verify", root, code=4)
+    with open_local_storage(cli.store) as storage, pytest.raises(OSError, match="damaged|set aside"):
+        storage.file_path(CID.parse(cli("ls", "--json", root).records[0]["cid"]))
+    assert findings(cli, code=1)["damage"]["state"] == "problem"
+
+
+def test_a_session_that_is_open_is_counted(cli: CommandLine, folder: Path) -> None:
+    cli("add", folder)
+    with open_local_storage(cli.store) as storage:
+        storage.make_view_folder()
+        assert findings(cli)["sessions"]["live"] == 1
+
+
+def test_an_entry_point_that_does_not_load_is_named(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    importlib.import_module("mlflow")  # before our doors, as everywhere
+    monkeypatch.delattr("mlflow_ipfs.plugins.artifact_repository.MfsArtifactRepository")
+    text = findings(cli, code=1)["MLflow"]["text"]
+    assert "mlflow.artifact_repository 'mfs' can't be loaded: AttributeError: " in text

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs import CID, Settings, open_store
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.pins import Pin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+OWNER = "model-version:0123456789abcdef/digits/1"
+
+
+def pin_for_version(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.pins.add(Pin(OWNER, CID.parse(root)))
+
+
+def owners(cli: CommandLine, *arguments: str) -> list[str]:
+    return [record["owner"] for record in cli("pin", "ls", "--json", *arguments).records]
+
+
+def test_an_unpinned_root_goes_with_gc_and_a_pinned_one_stays(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    kept = cli("add", "-q", "kept").lines[0]
+    assert cli("pin", "rm", root).lines == [f"unpinned  {root}"]
+    assert cli("gc", "--dry-run").lines == ["would remove 10 blocks, 2.6 MB; 1 block kept"]
+    cli("verify", root)
+    assert cli("gc").lines == ["removed 10 blocks, 2.6 MB; 1 block kept"]
+    cli("ls", root, code=3)
+    cli("cat", kept)
+
+
+def test_gc_as_json(cli: CommandLine, root: str) -> None:
+    (record,) = cli("gc", "--json").records
+    assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False}
+    cli("verify", root)
+
+
+def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
+    (sub,) = cli("pin", "add", f"{root}/sub").lines
+    cli("pin", "rm", root)
+    cli("gc")
+    assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
+
+
+def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    assert cli("pin", "ls").lines == [f"{root}  confirmed  {OWNER}", f"{root}  confirmed  user"]
+    assert owners(cli, "--owner", "model-version:") == [OWNER]
+    assert owners(cli, root) == [OWNER, "user"]
+    assert cli("pin", "ls", f"{root}/sub").stdout == b""
+
+
+def test_pinning_what_is_not_complete_is_3(cli: CommandLine, root: str) -> None:
+    lost = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
+    with open_local_storage(cli.store) as storage:
+        storage.blocks.delete(CID.parse(lost))
+    assert lost in cli("pin", "add", root, code=3).stderr
+
+
+def test_unpinning_twice_is_3(cli: CommandLine, root: str) -> None:
+    cli("pin", "rm", root)
+    assert cli("pin", "rm", root, code=3).stderr == f"mlflow-ipfs: {root} is not pinned\n"
+
+
+def test_the_pin_of_another_owner_is_not_dropped_by_mistake(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    cli("pin", "rm", root)
+    outcome = cli("pin", "rm", root, code=5)
+    assert OWNER in outcome.stderr
+    assert owners(cli) == [OWNER]
+
+
+def test_the_pin_of_a_model_version_goes_only_by_force(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    assert "delete the version in MLflow" in cli("pin", "rm", root, "--owner", OWNER, code=5).stderr
+    assert owners(cli) == [OWNER, "user"]
+    cli("pin", "rm", root, "--owner", OWNER, "--force")
+    assert owners(cli) == ["user"]
+
+
+def test_the_pin_of_what_is_gone_can_still_be_dropped(cli: CommandLine, root: str) -> None:
+    with open_local_storage(cli.store) as storage:
+        storage.blocks.delete(CID.parse(root))
+    cli("pin", "rm", root)

@@ -1,0 +1,177 @@
+"""The installed command as a user and a shell script meet it: processes, pipes, signals, a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.processes import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.command_line import CommandLine
+
+START_LIMIT_SECONDS = 1.0  # of CPU; measured 0.25, and `import mlflow` alone takes more than this
+
+
+def test_every_command_works_and_every_exit_code_comes_out(cli: CommandLine, folder: Path) -> None:
+    run = cli.in_a_process
+    root = run("add", "-q", "--hidden", folder).lines[0]
+    assert run("ls", root).lines[-1].endswith("sub/")
+    assert run("cat", f"{root}/big.bin").stdout == (folder / "big.bin").read_bytes()
+    run("get", root, "-o", "out")
+    run("verify", root, "--against", "out")
+    assert run("pin", "ls", "--json").records[0]["cid"] == root
+    car = run("car", "export", root).stdout
+    run("--store", "other", "car", "import", "-", stdin=car)
+    run("gc")
+    run("get", root, "-o", "out", code=1)
+    run("get", "nonsense", code=2)
+    run("get", f"{root}/nope", code=3)
+    run("--store", "other", "car", "import", "-", stdin=car[:-1], code=4)
+    run("pin", "rm", root, "--owner", "model-version:x/y/1", code=5)
+
+
+def test_errors_as_json_go_to_stderr(cli: CommandLine) -> None:
+    for arguments, kind, code in (
+        (("ls", "--json", "nonsense"), "InvalidCIDError", 2),
+        (("add", "--json", "missing"), "NotFoundError", 3),
+        (("add", "--json"), "UsageError", 2),
+    ):
+        outcome = cli.in_a_process(*arguments, code=code)
+        assert outcome.stdout == b""
+        error = json.loads(outcome.stderr)["error"]
+        assert (error["type"], error["exit_code"]) == (kind, code)
+        assert error["message"]
+
+
+def test_the_script_and_the_module_are_the_same_command() -> None:
+    script = Path(sys.executable).with_name("mlflow-ipfs")
+    outputs = [
+        subprocess.run([*command, "--help"], capture_output=True, check=True, timeout=60).stdout
+        for command in ([script], [sys.executable, "-m", "mlflow_ipfs"])
+    ]
+    assert outputs[0] == outputs[1]
+    assert b"Exit codes:" in outputs[0]
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("add", "--only-hash", "-q", "-")])
+def test_it_starts_fast(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cli.in_a_process(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < START_LIMIT_SECONDS
+
+
+@pytest.fixture
+def halfway(cli: CommandLine, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that has read a part of its standard input and waits for the rest."""
+    with subprocess.Popen(
+        [*cli.command, *request.param],
+        env=cli.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(bytes(3 << 20))
+        process.stdin.flush()
+        wait_until(
+            lambda: any(path.is_file() for path in (cli.store / "tmp").rglob("*")), timeout_seconds=30, what="a draft"
+        )
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("halfway", [("add", "-")], indirect=True)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_add_leaves_nothing(
+    cli: CommandLine, halfway: subprocess.Popen[bytes], number: signal.Signals, code: int
+) -> None:
+    halfway.send_signal(number)
+    stdout, stderr = halfway.communicate(timeout=30)
+    assert halfway.returncode == code
+    assert stdout == b""
+    assert stderr == (b"mlflow-ipfs: interrupted\n" if number == signal.SIGINT else b"")
+    assert cli.residue() == []
+    assert cli("gc", "--dry-run", "--json").records[0]["removed_blocks"] == 0
+
+
+@pytest.mark.parametrize("halfway", [("add", "-")], indirect=True)
+def test_what_a_killed_add_left_goes_with_the_next_command(cli: CommandLine, halfway: subprocess.Popen[bytes]) -> None:
+    halfway.kill()
+    halfway.wait(30)
+    assert cli.residue()
+    findings = {record["topic"]: record for record in cli("doctor", "--json").records}
+    assert (findings["sessions"]["dead"], findings["sessions"]["state"]) == (1, "note")
+    cli("pin", "ls")
+    assert cli.residue() == []
+
+
+def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(cli: CommandLine) -> None:
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [*cli.command, "add", "-q", "-"],
+        env=cli.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=follower,
+    ) as process:  # fmt: skip
+        os.close(follower)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(8):
+            process.stdin.write(bytes(1 << 20))
+            process.stdin.flush()
+            time.sleep(0.15)
+        process.stdin.close()
+        shown = _read_terminal(leader)
+        assert process.stdout.read().startswith(b"bafybei")
+        assert process.wait(30) == 0
+    assert "adding standard input  " in shown
+    assert "MB/s" in shown
+    last = shown.split("\r")[-2:]
+    assert last[0].strip() == ""
+    assert last[1] == ""
+
+
+def _read_terminal(leader: int) -> str:
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(leader, 1 << 16)
+        except OSError:  # EIO: the other end is closed
+            part = b""
+        if not part:
+            os.close(leader)
+            return b"".join(parts).decode()
+        parts.append(part)
+
+
+def test_no_progress_goes_into_a_pipe(cli: CommandLine, folder: Path) -> None:
+    assert cli.in_a_process("add", "--hidden", folder).stderr == ""
+
+
+def test_a_variable_that_is_no_setting_is_named_once(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_STOER", "local:/x")
+    outcome = cli.in_a_process("add", "-n", "-")
+    assert outcome.stderr.startswith("mlflow-ipfs: MLFLOW_IPFS_STOER is not a setting")
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["kubo:/ip4/127.0.0.1/tcp/5001", "nonsense"])
+def test_a_setting_without_a_usable_value_is_2(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "nonsense")
+    assert "MLFLOW_IPFS_FREEZE" in cli("ls", "bafkqaaa", code=2).stderr
+    monkeypatch.delenv("MLFLOW_IPFS_FREEZE")
+    if value.startswith("kubo:"):
+        assert "Kubo" in cli("--store", value, "pin", "ls", code=2).stderr

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs import CID
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+
+def flip_byte(store: Path, needle: bytes) -> None:
+    """Damage the one file of the store that holds some bytes, and leave its size and time alone."""
+    found = [path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes()]
+    (path,) = found
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[data.index(needle)] ^= 1
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.write(data)
+    path.chmod(0o444)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_sound_content_is_counted(cli: CommandLine, root: str) -> None:
+    outcome = cli("verify", root)
+    assert outcome.lines == [f"root      {root}", "sound     10 blocks, 2.6 MB", "verified  every block"]
+    assert outcome.stderr == ""
+
+
+def test_a_path_verifies_what_is_there(cli: CommandLine, root: str) -> None:
+    cid = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
+    outcome = cli("verify", f"{root}/sub/small.txt")
+    assert outcome.lines == [
+        f"content   {root}/sub/small.txt",
+        f"root      {cid}",
+        "sound     1 block, 6 B",
+        "verified  every block",
+    ]
+
+
+def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, folder: Path) -> None:
+    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+    outcome = cli("verify", root, "--json", code=4)
+    (record,) = outcome.records
+    (problem,) = record["problems"]
+    assert (record["ok"], record["blocks"]) == (False, 9)
+    assert problem["path"] == "big.bin"
+    assert problem["cid"].startswith("bafkrei")
+    text = cli("verify", root, code=4)
+    assert any(problem["cid"] in line for line in text.lines)
+    assert any("in big.bin: " in line for line in text.lines)
+    assert text.stderr == f"mlflow-ipfs: {root} does not verify: 1 problem\n"
+    assert "verified" not in text.stdout.decode()
+
+
+def test_reading_through_the_damage_is_refused_with_4(cli: CommandLine, root: str, folder: Path) -> None:
+    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+    assert cli("cat", f"{root}/big.bin", code=4).stdout != (folder / "big.bin").read_bytes()
+    assert "mlflow-ipfs: " in cli("get", root, "-o", "out", code=4).stderr
+    cli("car", "export", root, "-o", "x.car", code=4)
+    cli("cat", f"{root}/sub/small.txt")
+
+
+def test_the_same_folder_on_disk_agrees(cli: CommandLine, root: str, folder: Path) -> None:
+    assert cli("verify", root, "--against", folder).lines[-1] == f"verified  every block, and the same as {folder}"
+
+
+def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, folder: Path) -> None:
+    (folder / "sub" / "small.txt").write_text("Small\n")
+    (folder / "link").unlink()
+    (folder / "new").write_text("new")
+    (record,) = cli("verify", root, "--against", folder, "--json", code=4).records
+    assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
+
+
+def test_a_file_may_be_compared_whatever_its_chunker_was(cli: CommandLine, folder: Path) -> None:
+    cid = cli("add", "-q", "--chunker", "size-1000", folder / "big.bin").lines[0]
+    cli("verify", cid, "--against", folder / "big.bin")
+
+
+def test_nothing_to_compare_with_is_3(cli: CommandLine, root: str) -> None:
+    assert "'missing'" in cli("verify", root, "--against", "missing", code=3).stderr
+
+
+def test_a_missing_block_below_a_known_root_does_not_verify(cli: CommandLine, root: str) -> None:
+    lost = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
+    with open_local_storage(cli.store) as storage:
+        assert storage.blocks.delete(CID.parse(lost))
+    (record,) = cli("verify", root, "--json", code=4).records
+    assert [(problem["cid"], problem["path"]) for problem in record["problems"]] == [(lost, "sub/small.txt")]
+
+
+def test_verifying_changes_nothing(cli: CommandLine, root: str, folder: Path) -> None:
+    before = cli("gc", "--dry-run", "--json").records
+    cli("verify", root, "--against", folder)
+    assert cli("gc", "--dry-run", "--json").records == before

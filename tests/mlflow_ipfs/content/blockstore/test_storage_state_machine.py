@@ -1,0 +1,195 @@
+"""The local store and the store in memory, given the same orders, say the same."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.errors import MlflowIpfsError
+from support.storages import check_sound, put_file, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow_ipfs.content.blockstore.interface import Storage
+
+# Few values of everything, so that they meet.
+CONTENTS = {
+    "empty": b"", "a": b"a", "b1000": b"b" * 1000, "c2500": b"c" * 2500, "a70000": b"a" * 70_000,
+    "d33000": b"d" * 33_000, "all": bytes(range(250)) * 10,
+}  # fmt: skip
+contents = st.sampled_from(sorted(CONTENTS))
+paths = st.sampled_from(["a", "a/b", "a/b/c", "a-b", "a/b-c", "d/e", "d", "é/ü"])
+owners = st.sampled_from(["user", "run/1", "run/2"])
+names = st.sampled_from(["main", "main/x"])
+states = st.sampled_from(list(PinState))
+TREE = "tree"
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """What a call returns, or the class of our error."""
+    try:
+        return call()
+    except MlflowIpfsError as error:
+        return type(error)
+
+
+class SameAsMemory(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self.temporary.name) / "store"
+        self.known: list[CID] = [CID.of(b"never published")]
+
+    @initialize()
+    def begin(self) -> None:
+        self.local = open_local_storage(self.folder)
+        self.memory = MemoryStorage()
+
+    def teardown(self) -> None:
+        self.local.close()
+        self.temporary.cleanup()
+
+    def both(self, call: Callable[[Storage], Any]) -> Any:
+        local, memory = outcome(lambda: call(self.local)), outcome(lambda: call(self.memory))
+        assert local == memory
+        return local
+
+    def pick(self, data: st.DataObject) -> CID:
+        cid: CID = data.draw(st.sampled_from(self.known))
+        return cid
+
+    @rule(
+        files=st.lists(st.tuples(contents, st.booleans()), max_size=3),
+        blocks=st.lists(contents, max_size=3),
+        entry_paths=st.lists(paths, max_size=2),
+        owner=owners,
+        state=states,
+        do_commit=st.booleans(),
+        data=st.data(),
+    )
+    def publish(
+        self,
+        files: list[tuple[str, bool]],
+        blocks: list[str],
+        entry_paths: list[str],
+        owner: str,
+        state: PinState,
+        do_commit: bool,
+        data: st.DataObject,
+    ) -> None:
+        other = self.pick(data)
+
+        def work(storage: Storage) -> list[CID]:
+            with storage.publish() as publication:
+                roots = [put_file(publication, CONTENTS[content], wrapped=wrapped) for content, wrapped in files]
+                for block in blocks:
+                    publication.put(*raw(CONTENTS[block]))
+                roots += [CID.of(CONTENTS[block]) for block in blocks]
+                targets = [*roots, other]
+                changes = Changes(
+                    pins=[Pin(owner, root, state) for root in roots[:2]],
+                    entries=[MfsEntry(TREE, path, targets[0], 1, 2, 3) for path in entry_paths],
+                    frozen=[Frozen(TREE, path, targets[-1]) for path in entry_paths[:1]],
+                )
+                if do_commit:
+                    publication.commit(changes)
+            return roots
+
+        roots = self.both(work)
+        if isinstance(roots, list):
+            self.known += [root for root in roots if root not in self.known]
+
+    @rule(owner=owners, state=states, data=st.data())
+    def add_pin(self, owner: str, state: PinState, data: st.DataObject) -> None:
+        cid = self.pick(data)
+        self.both(lambda storage: storage.pins.add(Pin(owner, cid, state)))
+
+    @rule(owner=owners, data=st.data())
+    def remove_pin(self, owner: str, data: st.DataObject) -> None:
+        cid = self.pick(data)
+        self.both(lambda storage: storage.pins.remove(cid, owner))
+
+    @rule(old=owners, new=owners, old_state=states, data=st.data())
+    def replace_pin(self, old: str, new: str, old_state: PinState, data: st.DataObject) -> None:
+        cid, other = self.pick(data), self.pick(data)
+        self.both(lambda storage: storage.pins.replace(Pin(old, cid, old_state), Pin(new, other)))
+
+    @rule(name=names, version=st.integers(0, 3), data=st.data())
+    def set_ref(self, name: str, version: int, data: st.DataObject) -> None:
+        cid = self.pick(data)
+        self.both(lambda storage: storage.refs.set(name, cid, expected_version=version))
+
+    @rule(name=names, version=st.integers(0, 3))
+    def delete_ref(self, name: str, version: int) -> None:
+        self.both(lambda storage: storage.refs.delete(name, expected_version=version))
+
+    @rule(path=st.one_of(paths, st.just("")))
+    def delete_entries(self, path: str) -> None:
+        self.both(lambda storage: storage.entries.delete(TREE, path))
+
+    @rule(path=paths, data=st.data())
+    def freeze(self, path: str, data: st.DataObject) -> None:
+        frozen = Frozen(TREE, path, self.pick(data))
+        self.both(lambda storage: storage.entries.freeze(frozen))
+
+    @rule(path=paths, data=st.data())
+    def thaw(self, path: str, data: st.DataObject) -> None:
+        frozen = Frozen(TREE, path, self.pick(data))
+        self.both(lambda storage: storage.entries.thaw(frozen))
+
+    @rule(path=st.one_of(paths, st.just("")))
+    def look(self, path: str) -> None:
+        self.both(lambda storage: storage.entries.stat(TREE, path))
+        self.both(lambda storage: list(storage.entries.list(TREE, path)))
+        self.both(lambda storage: list(storage.entries.walk(TREE, path)))
+
+    @rule()
+    def collect_garbage(self) -> None:
+        self.memory.collect_garbage()
+        self.local.collect_garbage()
+        # The local store keeps a whole file while anything in it is needed; never less than needed.
+        assert set(self.memory.blocks.multihashes()) <= set(self.local.blocks.multihashes())
+        for multihash in set(self.local.blocks.multihashes()) - set(self.memory.blocks.multihashes()):
+            cid = CID(1, 0x55, multihash)
+            self.memory.blocks.put(cid, self.local.blocks.get(cid))
+
+    @rule()
+    def reopen(self) -> None:
+        self.local.close()
+        self.local = open_local_storage(self.folder, create=False)
+
+    @precondition(lambda self: hasattr(self, "local"))
+    @invariant()
+    def names_and_blocks_are_the_same(self) -> None:
+        self.both(lambda storage: list(storage.pins.list()))
+        self.both(lambda storage: list(storage.pins.list(owner_prefix="run/")))
+        self.both(lambda storage: list(storage.refs.list()))
+        self.both(lambda storage: list(storage.entries.list_frozen()))
+        self.both(lambda storage: set(storage.blocks.multihashes()))
+
+    @rule()
+    def read_everything(self) -> None:
+        check_sound(self.local)
+        for cid in self.known:
+            self.both(lambda storage, cid=cid: storage.blocks.has(cid))  # type: ignore[misc]
+            self.both(lambda storage, cid=cid: [found for found, _ in walk_blocks(storage.blocks, cid)])  # type: ignore[misc]
+            path = self.local.file_path(cid)
+            if path is not None:
+                assert path.stat().st_mode & 0o777 == 0o444
+
+
+TestSameAsMemory = SameAsMemory.TestCase
+TestSameAsMemory.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)

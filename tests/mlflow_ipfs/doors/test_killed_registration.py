@@ -1,0 +1,92 @@
+"""`kill -9` in the middle of registering a version: nothing that MLflow committed is ever lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import mlflow
+import pytest
+from mlflow.entities.logged_model_status import LoggedModelStatus
+
+from mlflow_ipfs.binding import version_pins
+from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
+from support.doors import pin_owners, storage_location
+from support.mlflow_server import clean_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+
+    from mlflow_ipfs.content.store import ContentStore
+
+pytestmark = pytest.mark.timeout(120)
+
+# Registers and dies at the named step of `create_model_version`, as by `kill -9`.
+REGISTER = """
+import os, signal, sys
+import mlflow
+from mlflow_ipfs.binding import registry_store
+from mlflow_ipfs.binding.mlflow_compat import SqlRegistryStore
+from mlflow_ipfs.binding.version_pins import VersionPins
+
+def die(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+step, source = sys.argv[1:]
+if step == "before MLflow's commit":
+    SqlRegistryStore.create_model_version = die
+elif step == "after MLflow's commit":
+    VersionPins.finish = die
+elif step == "after the version's pin":
+    VersionPins._thaw = die
+mlflow.MlflowClient().create_model_version("m", source)
+"""
+
+
+@pytest.fixture
+def model(client: MlflowClient, tmp_path: Path) -> str:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/MLmodel").write_text("flavors: {}\n")
+    found = client.create_logged_model("0", name="m")
+    client.log_model_artifacts(found.model_id, str(tmp_path / "model"))
+    client.finalize_logged_model(found.model_id, LoggedModelStatus.READY)
+    client.create_registered_model("m")
+    return str(found.model_id)
+
+
+@pytest.mark.parametrize("step", ["before MLflow's commit", "after MLflow's commit", "after the version's pin"])
+def test_a_killed_registration(
+    step: str,
+    model: str,
+    client: MlflowClient,
+    store: ContentStore,
+    database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    env = clean_environment(
+        MLFLOW_IPFS_STORE=f"local:{tmp_path}/store", MLFLOW_TRACKING_URI=f"ipfs+sqlite:///{database}"
+    )
+    command = [sys.executable, "-c", REGISTER, step, f"models:/{model}"]
+    assert subprocess.run(command, env=env, timeout=90, check=False).returncode == -signal.SIGKILL
+    committed = step != "before MLflow's commit"
+    assert len(client.search_model_versions("name = 'm'")) == committed
+
+    store.storage.entries.delete("mlflow", "")  # the model's own files go, as by `mlflow gc`
+    store.collect_garbage()
+
+    registry = build_model_registry_store(f"ipfs+sqlite:///{database}")
+    owner = [f"model-version:{registry.registry_id}/m/1"]
+    assert [found for found in pin_owners(store) if "pending" not in found] == (owner if committed else [])
+    monkeypatch.setattr(version_pins, "PENDING_SECONDS", -1)  # a day later
+    build_model_registry_store(f"ipfs+sqlite:///{database}")
+    assert pin_owners(store) == (owner if committed else [])
+    assert len(list(store.storage.entries.list_frozen())) == committed
+    if committed:
+        store.collect_garbage()
+        assert os.listdir(mlflow.artifacts.download_artifacts(storage_location(database, "m", 1))) == ["MLmodel"]
