@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import time
+from itertools import count
 from typing import TYPE_CHECKING
+
+from mlflow_ipfs import Settings, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 PAIRS = int(os.environ.get("BENCH_PAIRS", "7"))
 
@@ -47,3 +52,15 @@ def compare(benchmark: str, measure: str, ours: Callable[[], float], peer: Calla
         "pairs": PAIRS,
     }
     print(json.dumps(line), flush=True)
+
+
+_stores = count()
+
+
+def publish_into_new_store(source: Path, scratch: Path) -> float:
+    """Wall time of adding a file or folder to a store that is empty; the store is removed again."""
+    folder = scratch / f"store-{next(_stores)}"
+    with open_store(Settings(store=folder)) as store:
+        seconds = measure_seconds(lambda: store.add(source))
+    shutil.rmtree(folder)
+    return seconds

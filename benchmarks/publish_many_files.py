@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from itertools import count
 from pathlib import Path
 
-from harness import compare, measure_seconds
-from mlflow_ipfs import Settings, open_store
+from harness import compare, measure_seconds, publish_into_new_store
 
 FOLDERS, FILES_EACH, FILE_BYTES = 100, 100, 4096
 
@@ -27,18 +25,10 @@ def make_tree(folder: Path) -> None:
 
 
 def main() -> None:
-    numbers = count()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
         folder = Path(name)
         source = folder / "source"
         make_tree(source)
-
-        def publish() -> float:
-            store_folder = folder / f"store-{next(numbers)}"
-            with open_store(Settings(store=store_folder)) as store:
-                seconds = measure_seconds(lambda: store.add(source))
-            shutil.rmtree(store_folder)
-            return seconds
 
         def copy() -> float:
             destination = folder / "copy"
@@ -46,7 +36,13 @@ def main() -> None:
             shutil.rmtree(destination)
             return seconds
 
-        compare("publish_10000_files_of_4_KiB", "wall seconds", publish, copy, "shutil.copytree")
+        compare(
+            "publish_10000_files_of_4_KiB",
+            "wall seconds",
+            lambda: publish_into_new_store(source, folder),
+            copy,
+            "shutil.copytree",
+        )
 
 
 if __name__ == "__main__":

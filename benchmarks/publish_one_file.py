@@ -6,14 +6,11 @@ Usage: python benchmarks/publish_one_file.py [MEBIBYTES]
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
-from itertools import count
 from pathlib import Path
 
-from harness import compare, measure_seconds
-from mlflow_ipfs import Settings, open_store
+from harness import compare, measure_seconds, publish_into_new_store
 
 
 def make_file(path: Path, mebibytes: int) -> None:
@@ -36,18 +33,10 @@ def copy_durably(source: Path, destination: Path) -> None:
 
 
 def main(mebibytes: int) -> None:
-    numbers = count()
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
         folder = Path(name)
         source = folder / "source"
         make_file(source, mebibytes)
-
-        def publish() -> float:
-            store_folder = folder / f"store-{next(numbers)}"
-            with open_store(Settings(store=store_folder)) as store:
-                seconds = measure_seconds(lambda: store.add(source))
-            shutil.rmtree(store_folder)
-            return seconds
 
         def copy() -> float:
             destination = folder / "copy"
@@ -55,7 +44,13 @@ def main(mebibytes: int) -> None:
             destination.unlink()
             return seconds
 
-        compare(f"publish_one_file_{mebibytes}_MiB", "wall seconds", publish, copy, "copy and fsync")
+        compare(
+            f"publish_one_file_{mebibytes}_MiB",
+            "wall seconds",
+            lambda: publish_into_new_store(source, folder),
+            copy,
+            "copy and fsync",
+        )
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def mlflow_errors() -> Iterator[None]:
         yield
     except errors.MlflowIpfsError as error:
         if isinstance(error, errors.IntegrityError):
-            _logger.error("%s", error)  # MLflow swallows the reason when it downloads from runs:/…
+            _logger.error("%s", error)  # noqa: TRY400 - MLflow swallows the reason when it downloads from runs:/…
         raise to_mlflow_exception(error) from error
     except MlflowException as error:
         if error.error_code not in _STATUS or isinstance(error, ContentException):

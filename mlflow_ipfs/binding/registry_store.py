@@ -94,17 +94,17 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         if settings.freeze is FreezeMode.OFF or self._is_prompt(name, tags):
             return create(tags)
         with mlflow_errors():
-            found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
-            if found is None:
-                return create(tags)
             pins = self._pins(shared_store(settings))
             try:
-                model = self._freeze(found, pins, settings)
+                found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
+                model = self._freeze(found, pins, settings) if found else None
             except (MlflowIpfsError, MlflowException, OSError) as error:
                 if settings.freeze is FreezeMode.REQUIRED:
                     raise
                 _logger.warning("model version of %s is registered, but not frozen: %s", name, error)
                 return create(version_tags.unfrozen_tags(tags))
+            if found is None or model is None:
+                return create(tags)
             try:
                 with self._inserting_at(model.location):
                     ours = version_tags.frozen_tags(tags, model, found.run_id) if settings.version_tags else tags

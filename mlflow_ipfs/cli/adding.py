@@ -7,12 +7,13 @@ import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.chunker import Chunker, parse_chunker
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
 from mlflow_ipfs.content.source import look_at
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.added import Added
-    from mlflow_ipfs.content.blockstore.interface import Storage
 
 STDIN = "-"
 
@@ -173,12 +173,6 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-class _NoStorage:
-    """Stands where a storage is not needed: computing CIDs touches none, not even to look whether it is there."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
 def _hashing_store(settings: Settings) -> ContentStore:
-    return ContentStore(cast("Storage", _NoStorage()), profile=settings.profile, chunker=settings.chunker)
+    """A store for computing CIDs: nothing is put into it, and there need be none on disk."""
+    return ContentStore(MemoryStorage(), profile=settings.profile, chunker=settings.chunker)

@@ -13,7 +13,7 @@ from mlflow_ipfs.binding.uris import Located
 from mlflow_ipfs.cli.new_files import draft_beside, refuse_existing
 from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace
 from mlflow_ipfs.cli.reading import total_bytes
-from mlflow_ipfs.cli.terminal import Progress, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_size, print_result, printable
 from mlflow_ipfs.content.pins import USER
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError
 
@@ -40,8 +40,9 @@ def car() -> None:
     help="File to write, or - for stdout.",
 )
 @click.option("-f", "--force", is_flag=True, help="Write over an existing file.")
+@json_option
 @pass_workplace
-def export(workplace: Workplace, content: IpfsPath, output: Path, *, force: bool) -> None:
+def export(workplace: Workplace, content: IpfsPath, output: Path, *, force: bool, as_json: bool) -> None:
     """Write everything below a CID as one CAR."""
     if output == STREAM and sys.stdout.isatty():
         msg = "a CAR is no text for a terminal; name a file with -o, or redirect"
@@ -50,7 +51,11 @@ def export(workplace: Workplace, content: IpfsPath, output: Path, *, force: bool
     with workplace.open_store() as store:
         found = Located(store, content.cid, content.path)
         with Progress(f"exporting {found.root}", _total(found)) as progress, _open_output(output) as file:
-            store.export_car(found.root, file, progress=progress.advance)
+            size = store.export_car(found.root, file, progress=progress.advance)
+        if output != STREAM:
+            fields = {"path": str(output), "cid": str(found.root), "size_bytes": size}
+            line = f"exported  {printable(str(output))}  {format_size(size)}  {found.root}"
+            print_result(fields, line, as_json=as_json)
 
 
 def _total(found: Located) -> int | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
 _FIRST_DRAW_SECONDS: Final = 0.3  # shorter work shows no progress
 _REDRAW_SECONDS: Final = 0.1
-_BAR_WIDTH: Final = 24
+_BAR_WIDTH: Final = 20
 DEFAULT_COLUMNS: Final = 80
 
 
@@ -105,24 +105,24 @@ class Progress:
         now = time.monotonic()
         if self._is_visible and now >= self._next_draw:
             self._next_draw = now + _REDRAW_SECONDS
-            self._put(self._line(now - self._started))
+            self._put(self._line(now - self._started, _columns(self._stream) - 1))
 
     def _put(self, line: str) -> None:
         """Overwrite the line; with spaces, which every terminal understands."""
-        line = line[: _columns(self._stream) - 1]
         self._stream.write("\r" + line.ljust(self._drawn))
         self._stream.flush()
         self._drawn = len(line)
 
-    def _line(self, seconds: float) -> str:
-        rate = f"{format_size(int(self._done_bytes / seconds))}/s"
-        done = format_size(self._done_bytes)
-        if not self._total_bytes:
-            return f"{self._label}  {done}  {rate}"
-        share = min(self._done_bytes / self._total_bytes, 1.0)
-        filled = int(share * _BAR_WIDTH)
-        bar = "#" * filled + "-" * (_BAR_WIDTH - filled)
-        return f"{self._label}  [{bar}] {share:4.0%}  {done} of {format_size(self._total_bytes)}  {rate}"
+    def _line(self, seconds: float, width: int) -> str:
+        """The line in at most ``width`` characters; if something has to give way, it is the label."""
+        text = f"{format_size(self._done_bytes)}  {format_size(int(self._done_bytes / seconds))}/s"
+        if self._total_bytes:
+            share = min(self._done_bytes / self._total_bytes, 1.0)
+            bar = ("#" * int(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, "-")
+            text = f"[{bar}] {share:4.0%}  {text.replace('  ', f' of {format_size(self._total_bytes)}  ')}"
+        room = max(width - len(text) - 2, 1)
+        label = self._label if len(self._label) <= room else f"{self._label[: room - 1]}…"
+        return f"{label}  {text}"[:width]
 
 
 def _columns(stream: TextIO) -> int:

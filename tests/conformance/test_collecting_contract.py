@@ -88,6 +88,16 @@ def test_leaves_shared_with_a_dropped_file_stay(storage: Storage) -> None:
     assert not storage.blocks.has(second)
 
 
+def test_two_files_of_the_same_leaves_are_kept_apart(storage: Storage) -> None:
+    data = b"".join(number.to_bytes(4, "big") for number in range(2500))
+    wide, deep = publish_file(storage, data, owner=None), publish_file(storage, data, max_links=3)
+    assert wide != deep
+    had_path = storage.file_path(deep) is not None
+    storage.collect_garbage()
+    assert open_unixfs(storage.blocks, deep).read() == data
+    assert (storage.file_path(deep) is not None) is had_path
+
+
 def test_wrapped_leaves_are_kept(storage: Storage) -> None:
     root = publish_file(storage, b"w" * 4500, wrapped=True)
     storage.collect_garbage()

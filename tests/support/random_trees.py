@@ -35,7 +35,7 @@ def targets() -> st.SearchStrategy[bytes]:
 def metadata() -> st.SearchStrategy[dict[str, Any]]:
     """Modes that let the owner read, and times that every file system keeps."""
     modes = st.integers(0, 0o777).map(lambda mode: f"{mode | 0o700:04o}")
-    times = st.tuples(st.integers(-(1 << 31), 1 << 31), st.integers(0, 999_999_999)).map(list)
+    times = st.tuples(st.integers(-2_000_000_000, 2_000_000_000), st.integers(0, 999_999_999)).map(list)
     return st.fixed_dictionaries({}, optional={"mode": modes, "mtime": times})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blockstore.interface import Changes, Leaf, LeafForm
@@ -32,13 +33,22 @@ def raw(data: bytes) -> tuple[CID, bytes]:
     return CID.of(data), data
 
 
-def put_file(publication: Publication, data: bytes, *, leaf_bytes: int = LEAF_BYTES, wrapped: bool = False) -> CID:
+def put_file(
+    publication: Publication,
+    data: bytes,
+    *,
+    leaf_bytes: int = LEAF_BYTES,
+    wrapped: bool = False,
+    max_links: int | None = None,
+) -> CID:
     """Write one file as an object, and put the nodes above its leaves. Returns its root."""
     profile, form = (UNIXFS_V0_2015, LeafForm.UNIXFS_FILE) if wrapped else (UNIXFS_V1_2025, LeafForm.RAW)
     writer = publication.begin_file()
     writer.write(data)
     pieces = [data[start : start + leaf_bytes] for start in range(0, len(data), leaf_bytes)] or [b""]
     subtrees = [hash_leaf(piece, form, profile.cid_version) for piece in pieces]
+    if max_links:
+        profile = replace(profile, max_links=max_links)
     root = NodeBuilder(publication.put, profile).build_file(subtrees).cid
     offsets = range(0, len(data) or 1, leaf_bytes)
     leaves = [Leaf(tree.cid, start, tree.size_bytes, form) for tree, start in zip(subtrees, offsets, strict=True)]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +11,8 @@ from mlflow_ipfs.cli import main
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.command_line import CommandLine
     from support.kubo import KuboRepository
     from support.unprivileged import OrdinaryUser

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_a_car_carries_content_to_another_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    cli("car", "export", root, "-o", "x.car")
+    assert cli("car", "export", root, "-o", "x.car").lines == [f"exported  x.car  2.6 MB  {root}"]
     outcome = cli("--store", tmp_path / "other", "car", "import", "x.car")
     assert outcome.lines == [f"imported  {root}"]
     cli("--store", tmp_path / "other", "verify", root)

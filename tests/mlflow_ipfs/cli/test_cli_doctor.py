@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,8 @@ from mlflow_ipfs.content.blockstore.local import inspection, open_local_storage
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.command_line import CommandLine
 
 

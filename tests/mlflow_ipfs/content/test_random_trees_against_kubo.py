@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.chunker import FixedSizeChunker
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kubo
 
-# One example is a batch of trees, because a call of `ipfs` takes longer than to make its trees.
-BATCHES = settings(max_examples=5, suppress_health_check=list(HealthCheck))
+# One example is a batch of trees, because a call of `ipfs` takes longer than to make its trees. Not shrunk:
+# that would call Kubo hundreds of times, and what fails is small and can be read.
+BATCHES = settings(
+    max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck)
+)
 SMALL_SIZES = [0, 1, 15, 16, 17, 32, 300, 16 * 174, 16 * 174 + 1]
 REAL_SIZES = [0, 1, 1000, 262_143, 262_144, 262_145, 1_048_575, 1_048_576, 1_048_577]
 
@@ -40,7 +43,7 @@ def build_batch(folder: Path, recipes: list[Recipe]) -> Path:
 
 def add_with_kubo(kubo: KuboRepository, batch: Path, *flags: str) -> dict[str, str]:
     """Return the CID of each tree of the batch, and under "batch" that of all."""
-    printed = kubo.run("add", "--recursive", "--hidden", *flags, batch.name, cwd=batch.parent).decode()
+    printed = kubo.run("add", "--recursive", "--hidden", *flags, batch.name, cwd=batch.parent).decode(errors="replace")
     lines = [line.split(" ", 2)[1:] for line in printed.splitlines() if line.startswith("added ")]
     return {path.removeprefix("batch/"): cid for cid, path in lines if path.count("/") <= 1}
 

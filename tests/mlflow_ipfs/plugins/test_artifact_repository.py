@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from mlflow_ipfs.content.store import ContentStore
+    from support.unprivileged import OrdinaryUser
 
 BIG = random.Random(1).randbytes(2 << 20)  # two chunks, kept as a file of its own
 RUN = "mfs://mlflow/1/run/artifacts"
@@ -253,6 +254,21 @@ def test_a_local_file_that_is_absent_is_named(store: ContentStore, tmp_path: Pat
     with pytest.raises(MlflowException, match=r"absent\.txt") as caught:
         repository.log_artifact(str(tmp_path / "absent.txt"))
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+def test_an_unreadable_file_is_refused_and_nothing_is_published(ordinary_user: OrdinaryUser) -> None:
+    def log_unreadable(folder: Path) -> list[Any]:
+        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "XDG_CONFIG_HOME": str(folder)}
+        (folder / "tree").mkdir()
+        (folder / "tree/a.txt").write_text("readable")
+        (folder / "tree/b.txt").write_text("secret")
+        (folder / "tree/b.txt").chmod(0)
+        repository = get_artifact_repository(RUN)
+        with pytest.raises(PermissionError, match=r"b\.txt"):
+            repository.log_artifacts(str(folder / "tree"))
+        return listing(repository)
+
+    assert ordinary_user.run(log_unreadable, ordinary_user.folder) == []
 
 
 def test_the_server_gets_a_path_only_where_no_browser_needs_a_type(logged: Any, tmp_path: Path) -> None:

@@ -292,13 +292,18 @@ def test_off_is_mlflows_own_behaviour(
     assert pin_owners(store) == []
 
 
-def test_a_model_that_is_not_ready_is_refused(client: MlflowClient, run_id: str, tmp_path: Path) -> None:
+def test_a_model_that_is_not_ready_is_refused(
+    client: MlflowClient, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     experiment_id = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment_id, name="net", source_run_id=run_id)
     client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "model")))
     client.create_registered_model("m")
     with pytest.raises(MlflowException, match="finalize_logged_model"):
         client.create_model_version("m", f"models:/{model.model_id}")
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
+    version = client.create_model_version("m", f"models:/{model.model_id}")
+    assert version.tags == {"ipfs.frozen": "false"}
 
 
 def test_prompts_and_external_models_pass_through(client: MlflowClient, store: ContentStore, database: Path) -> None:

@@ -55,7 +55,7 @@ def explain(layout: Layout, error: BaseException | None) -> Exception | None:
 
 
 def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
-    code = (error.sqlite_errorcode or 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # absent where the error is the Python module's own
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         msg = f"another program keeps {layout.database} locked ({error}): end it, and try again"
         return StoreBusyError(msg)

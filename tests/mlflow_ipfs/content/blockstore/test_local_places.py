@@ -161,7 +161,7 @@ def test_a_large_publication_is_committed_in_batches(storage: LocalStorage, monk
 
 
 def test_a_superfluous_pack_is_dropped_at_once(storage: LocalStorage) -> None:
-    blocks = small_blocks(200)
+    blocks = small_blocks(600)
     with storage.publish() as first, storage.publish() as second:
         for publication in (first, second):
             for block in blocks:

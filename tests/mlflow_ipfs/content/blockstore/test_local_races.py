@@ -18,6 +18,7 @@ import pytest
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import ConflictError, StoreBusyError
@@ -184,6 +185,21 @@ def test_gc_names_who_is_publishing(folder: Path) -> None:
     finish(child)
     storage.collect_garbage()
     storage.close()
+
+
+def test_nothing_gets_a_name_while_gc_decides(storage: LocalStorage) -> None:
+    [cid] = publish_blocks(storage, b"about to go", owner=None)
+    with storage._parts.gc_lock.exclusive():
+        for give_name in (
+            storage.publish,
+            lambda: storage.pins.add(Pin("me", cid)),
+            lambda: storage.refs.set("me", cid, expected_version=0),
+            lambda: storage.entries.freeze(Frozen("tree", "a", cid)),
+        ):
+            with pytest.raises(StoreBusyError, match="collecting garbage"):
+                give_name()
+        assert storage.blocks.get(cid) == b"about to go"
+    storage.pins.add(Pin("me", cid))
 
 
 def test_a_lock_dies_with_its_process(folder: Path) -> None:

@@ -1,0 +1,239 @@
+"""`models:/`, `runs:/` and `mfs://` on the command line, against real MLflow databases and a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.command_line import CommandLine, Outcome
+from support.mlflow_server import clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import StartServer
+
+WORKER = """
+import json, pathlib, sys
+import mlflow
+from click.testing import CliRunner
+from mlflow_ipfs.cli import main
+
+def make_model(folder):
+    mlflow.set_experiment("digits")
+    with mlflow.start_run() as run:
+        mlflow.log_artifacts(folder, "model")
+        mlflow.log_text("hello", "notes/hello.txt")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("digits")
+    client.create_registered_model("nothing")
+    version = client.create_model_version("digits", f"runs:/{run.info.run_id}/model", run_id=run.info.run_id)
+    client.set_registered_model_alias("digits", "champion", version.version)
+    mlflow.set_experiment(experiment_id=client.create_experiment("plain", pathlib.Path("plain").absolute().as_uri()))
+    with mlflow.start_run() as plain:
+        mlflow.log_text("hello", "hello.txt")
+    return run.info.run_id, client.get_model_version_download_uri("digits", "1"), run.info.artifact_uri, plain.info.run_id
+
+answers = sys.stdout
+sys.stdout = sys.stderr  # MLflow prints now and then
+for line in sys.stdin:
+    arguments = json.loads(line)
+    if isinstance(arguments, str):
+        answer = make_model(arguments)
+    else:
+        result = CliRunner().invoke(main, arguments)
+        answer = result.exit_code, result.stdout, result.stderr
+    print(json.dumps(answer), file=answers, flush=True)
+"""
+
+
+class Worker:
+    """A process that has MLflow imported and runs commands, one after the other: the import takes longer than they do."""
+
+    def __init__(self, cli: CommandLine, tracking_uri: str) -> None:
+        with (cli.store.parent / "worker.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", WORKER],
+                env=clean_environment(MLFLOW_IPFS_STORE=f"local:{cli.store}", MLFLOW_TRACKING_URI=tracking_uri),
+                cwd=cli.store.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def ask(self, question: object) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+    def close(self) -> None:
+        with self.process:
+            self.process.kill()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A run with a folder `model` and a file `notes/hello.txt`, and version 1 of `digits` made of `model`."""
+
+    cli: CommandLine
+    tracking_uri: str
+    worker: Worker
+    model: Path
+    run_id: str
+    location: str
+    artifact_uri: str
+    plain_run_id: str
+
+    @property
+    def cid(self) -> str:
+        return self.location.rpartition("@")[2]
+
+    def run(self, *commands: tuple[str, ...]) -> list[Outcome]:
+        answers = [self.worker.ask(command) for command in commands]
+        return [Outcome(code, stdout.encode(), stderr) for code, stdout, stderr in answers]
+
+
+@contextmanager
+def make_project(cli: CommandLine, tracking_uri: str) -> Iterator[Project]:
+    model = cli.store.parent / "model"
+    (model / "data").mkdir(parents=True)
+    (model / "MLmodel").write_text("flavors: {}\n")
+    (model / ".hidden").write_text("hidden\n")
+    (model / "data" / "weights.bin").write_bytes(bytes(range(256)) * 8192)
+    worker = Worker(cli, tracking_uri)
+    try:
+        yield Project(cli, tracking_uri, worker, model, *worker.ask(str(model)))
+    finally:
+        worker.close()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("project")
+    with make_project(CommandLine(folder / "store"), f"ipfs+sqlite:///{folder}/mlflow.db") as made:
+        yield made
+
+
+def test_a_version_is_found_by_number_and_by_alias_and_verifies(project: Project) -> None:
+    names = (
+        "models:/digits/1",
+        "models:/digits@champion",
+        "models:/digits/latest",
+        f"{project.artifact_uri}/model/@{project.cid}",
+    )
+    for outcome in project.run(*(("verify", "--json", name, "--against", str(project.model)) for name in names)):
+        assert outcome.code == 0, outcome
+        assert outcome.records[0]["cid"] == project.cid
+
+
+def test_a_file_of_a_version_a_run_and_a_mutable_path_is_read(project: Project) -> None:
+    weights = project.model / "data" / "weights.bin"
+    outcomes = project.run(
+        ("cat", "models:/digits/1/MLmodel"),
+        ("cat", "models:/digits@champion/MLmodel"),
+        ("cat", f"runs:/{project.run_id}/notes/hello.txt"),
+        ("cat", f"{project.artifact_uri}/notes/hello.txt"),
+        ("get", f"runs:/{project.run_id}/model/data", "-o", "out"),
+        ("get", f"{project.artifact_uri}", "-o", "all"),
+    )
+    assert [outcome.stdout for outcome in outcomes[:4]] == [b"flavors: {}\n", b"flavors: {}\n", b"hello", b"hello"]
+    for place in ("out", "all/model/data"):
+        assert (project.cli.store.parent / place / "weights.bin").read_bytes() == weights.read_bytes()
+
+
+def test_a_run_is_a_folder_with_the_cids_that_its_parts_would_have_as_content(project: Project) -> None:
+    outcomes = project.run(
+        ("ls", "--json", f"runs:/{project.run_id}"),
+        ("verify", "--json", f"runs:/{project.run_id}"),
+        ("add", "-q", "-n", "--hidden", str(project.model)),
+        ("gc", "--dry-run", "--json"),
+    )
+    listed = {record["name"]: record["cid"] for record in outcomes[0].records}
+    assert set(listed) == {"model", "notes"}
+    assert listed["model"] == project.cid == outcomes[2].lines[0]
+    assert outcomes[1].records[0]["ok"]
+    assert outcomes[3].records[0]["removed_blocks"] == 0, "looking at a run must write nothing into the store"
+
+
+def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
+    outcomes = project.run(
+        ("ls", "models:/digits/2"),
+        ("ls", "models:/digits@nobody"),
+        ("ls", "models:/unknown/1"),
+        ("ls", "models:/nothing/latest"),
+        ("ls", "models:/m-0123456789"),
+        ("ls", "runs:/0123456789abcdef0123456789abcdef"),
+        ("ls", f"runs:/{project.run_id}/nope"),
+        ("ls", f"{project.artifact_uri}/nope"),
+        ("cat", "models:/digits/1/nope"),
+        ("ls", f"mfs://mlflow/elsewhere/@{project.cid}"),
+    )
+    assert [outcome.code for outcome in outcomes] == [3] * len(outcomes), outcomes
+    assert all(outcome.stderr.startswith("mlflow-ipfs: ") and outcome.stderr.count("\n") == 1 for outcome in outcomes)
+
+
+def test_what_mlflow_cannot_read_is_2(project: Project) -> None:
+    outcomes = project.run(
+        ("ls", "models:/"), ("ls", "runs:/"), ("ls", "models://"), ("pin", "add", "models:/digits/1")
+    )
+    assert [outcome.code for outcome in outcomes] == [2] * len(outcomes), outcomes
+
+
+def test_a_version_in_another_store_is_3_and_says_which_cid_is_missing(project: Project, tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    (project.cli.store.parent / "something").write_text("something")
+    added, missing = project.run(
+        ("--store", other, "add", "something"), ("--store", other, "verify", "models:/digits/1")
+    )
+    assert (added.code, missing.code) == (0, 3)
+    assert project.cid in missing.stderr
+    assert "--store" in missing.stderr
+
+
+def test_the_tracking_uri_may_be_given(project: Project) -> None:
+    with_option = CommandLine(project.cli.store).in_a_process(
+        "verify", "models:/digits@champion", "--json", "--tracking-uri", project.tracking_uri
+    )
+    assert with_option.records[0]["cid"] == project.cid
+    assert with_option.stderr == ""
+
+
+def test_what_is_not_in_ipfs_is_3(project: Project) -> None:
+    (outcome,) = project.run(("verify", f"runs:/{project.plain_run_id}"))
+    assert outcome.code == 3
+    assert "not in IPFS" in outcome.stderr
+
+
+def test_a_server_that_is_away_is_1(cli: CommandLine, free_port: int) -> None:
+    cli("add", "-", stdin=b"so that there is a store")
+    outcome = cli.in_a_process("verify", "models:/digits/1", "--tracking-uri", f"http://127.0.0.1:{free_port}", code=1)
+    assert outcome.stderr.startswith("mlflow-ipfs: models:/digits/1: ")
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.server
+def test_versions_of_a_server_are_verified_on_its_machine(tmp_path: Path, mlflow_server: StartServer) -> None:
+    cli = CommandLine(tmp_path / "store")
+    database = f"sqlite:///{tmp_path}/server.db"
+    server = mlflow_server(
+        "--backend-store-uri", database, "--registry-store-uri", f"ipfs+{database}", "--artifacts-destination", "mfs://mlflow",
+        env={"MLFLOW_IPFS_STORE": f"local:{cli.store}"},
+    )  # fmt: skip
+    with make_project(cli, server.url) as project:
+        assert project.location.startswith("mlflow-artifacts:/")
+        verified, mutable = project.run(
+            ("verify", "--json", "models:/digits@champion", "--against", str(project.model)),
+            ("ls", f"runs:/{project.run_id}"),
+        )
+    assert verified.records[0]["cid"] == project.cid
+    assert mutable.code == 3
+    assert "kept by an MLflow server" in mutable.stderr
