@@ -6,31 +6,35 @@ Most people never import this package: MLflow finds it by its entry points. From
 
 from __future__ import annotations
 
-from mlflow_ipfs.config import Settings
-from mlflow_ipfs.content.added import Added
-from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.store import ContentStore, Entry
-from mlflow_ipfs.content.verify import VerifyReport
-from mlflow_ipfs.errors import (
-    ConflictError,
-    ImmutableError,
-    IntegrityError,
-    InvalidCIDError,
-    InvalidDataError,
-    InvalidPathError,
-    IsAFolderError,
-    MlflowIpfsError,
-    NotAFolderError,
-    NotFoundError,
-    PolicyError,
-    RemoteError,
-    SettingsError,
-    SourceChangedError,
-    StoreBusyError,
-    StoreFormatError,
-    StoreFullError,
-)
-from mlflow_ipfs.opening import open_store
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.config import Settings
+    from mlflow_ipfs.content.added import Added
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore, Entry
+    from mlflow_ipfs.content.verify import VerifyReport
+    from mlflow_ipfs.errors import (
+        ConflictError,
+        ImmutableError,
+        IntegrityError,
+        InvalidCIDError,
+        InvalidDataError,
+        InvalidPathError,
+        IsAFolderError,
+        MlflowIpfsError,
+        NotAFolderError,
+        NotFoundError,
+        PolicyError,
+        RemoteError,
+        SettingsError,
+        SourceChangedError,
+        StoreBusyError,
+        StoreFormatError,
+        StoreFullError,
+    )
+    from mlflow_ipfs.opening import open_store
 
 __version__ = "0.1.0.dev0"
 
@@ -61,3 +65,25 @@ __all__ = [
     "__version__",
     "open_store",
 ]
+
+# MLflow imports this package in every process, most of which never open a store: a name is loaded when it is used.
+_HOMES: Final = {
+    "Added": "mlflow_ipfs.content.added",
+    "CID": "mlflow_ipfs.content.cid",
+    "ContentStore": "mlflow_ipfs.content.store",
+    "Entry": "mlflow_ipfs.content.store",
+    "Settings": "mlflow_ipfs.config",
+    "VerifyReport": "mlflow_ipfs.content.verify",
+    "open_store": "mlflow_ipfs.opening",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+    if name not in __all__:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOMES.get(name, "mlflow_ipfs.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -200,12 +200,5 @@ def _restore_metadata(target: Path, node: UnixFSNode) -> None:
     is_symlink = node.data.type is NodeType.SYMLINK
     if node.data.mode is not None and not is_symlink:
         target.chmod(node.data.mode & _RESTORED_MODE)
-    if node.data.mtime_ns is None:
-        return
-    try:
+    if node.data.mtime_ns is not None:
         os.utime(target, ns=(node.data.mtime_ns, node.data.mtime_ns), follow_symlinks=not is_symlink)
-    except (OverflowError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.EINVAL, errno.EOVERFLOW):
-            raise
-        msg = f"{node.cid} has the mtime {node.data.mtime_ns} ns, which this system cannot record"
-        raise InvalidDataError(msg) from error

@@ -4,6 +4,9 @@ MLflow builds a repository for nearly every call of a client, so the constructor
 remember the URI; the store behind them is opened once per process, at the first use.
 """
 
+# MLflow loads this file at its own import, in every process of every user: what takes time to load comes at first use.
+# ruff: noqa: PLC0415
+
 from __future__ import annotations
 
 import contextlib
@@ -19,18 +22,13 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.artifact_trees import FrozenTree, MutableTree
-from mlflow_ipfs.binding.locations import IpfsPath, join_path, parse_mfs
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
-from mlflow_ipfs.binding.uploads import publish_stream
-from mlflow_ipfs.config import Settings
 from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, IsAFolderError, NotFoundError
-from mlflow_ipfs.opening import shared_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator
 
-    from mlflow_ipfs.binding.artifact_trees import ArtifactTree
+    from mlflow_ipfs.binding.artifact_trees import ArtifactTree, MutableTree
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
@@ -82,7 +80,7 @@ class ContentArtifactRepository(ArtifactRepository):
     def _make_private_folder(self) -> str:
         if mlflow_compat.in_mlflow_command():
             return mlflow_compat.make_temporary_folder()
-        folder = shared_store().storage.make_view_folder()
+        folder = _shared_store().storage.make_view_folder()
         self._private_folders.append(folder)
         return str(folder)
 
@@ -126,8 +124,11 @@ class IpfsArtifactRepository(ContentArtifactRepository):
 
     def _open_tree(self) -> ArtifactTree:
 
+        from mlflow_ipfs.binding.artifact_trees import FrozenTree
+        from mlflow_ipfs.binding.locations import IpfsPath
+
         found = IpfsPath.parse(self.artifact_uri)
-        return FrozenTree(shared_store(), found.cid, found.path)
+        return FrozenTree(_shared_store(), found.cid, found.path)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Refuse."""
@@ -161,9 +162,14 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
     def _open_tree(self) -> MutableTree:
 
-        return MutableTree(shared_store(), parse_mfs(self.artifact_uri))
+        from mlflow_ipfs.binding.artifact_trees import MutableTree
+        from mlflow_ipfs.binding.locations import parse_mfs
+
+        return MutableTree(_shared_store(), parse_mfs(self.artifact_uri))
 
     def _place(self, artifact_path: str | None, name: str = "") -> tuple[ContentStore, MfsPath]:
+
+        from mlflow_ipfs.binding.locations import join_path
 
         tree = self._open_tree()
         return tree.store, tree.at(join_path(artifact_path, name) if name else artifact_path or "")
@@ -194,6 +200,8 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         self, chunks: AsyncIterable[bytes], artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
         """Publish the body of a request; how MLflow's server takes uploads."""
+        from mlflow_ipfs.binding.uploads import publish_stream
+        from mlflow_ipfs.config import Settings
 
         def publish(stream: BinaryIO) -> None:
             self.log_artifact_from_stream(stream, artifact_file_name, artifact_path)
@@ -219,3 +227,9 @@ def _show_upload(path: Path) -> Iterator[Callable[[int], None] | None]:
     size_bytes = sum(file.stat().st_size for file in files if file.is_file())
     with mlflow_compat.show_progress(f"Uploading {path}", size_bytes) as progress:
         yield progress
+
+
+def _shared_store() -> ContentStore:
+    from mlflow_ipfs.opening import shared_store
+
+    return shared_store()

@@ -151,16 +151,20 @@ class Storage(Protocol):
     """A blockstore together with the names that decide what is kept."""
 
     @property
-    def blocks(self) -> Blockstore: ...
+    def blocks(self) -> Blockstore:
+        """The single blocks."""
 
     @property
-    def pins(self) -> Pins: ...
+    def pins(self) -> Pins:
+        """What is kept, and for whom."""
 
     @property
-    def refs(self) -> Refs: ...
+    def refs(self) -> Refs:
+        """Mutable names for CIDs."""
 
     @property
-    def entries(self) -> Entries: ...
+    def entries(self) -> Entries:
+        """The mutable file trees."""
 
     def publish(self) -> Publication:
         """Start a publication. Any number may run at once, in any number of processes."""

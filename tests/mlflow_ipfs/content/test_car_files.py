@@ -248,7 +248,7 @@ for call in calls:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_bad_block_keeps_nothing_of_its_car(tmp_path: Path) -> None:
+def test_a_bad_block_keeps_nothing_of_its_car() -> None:
     good = b"good"
     data = car_of([CID.of(good)], [(CID.of(good), good)]) + encode_car_block(ROOT, b"bad")
     with ContentStore(MemoryStorage()) as store:

@@ -12,7 +12,7 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import StoreFormatError
-from support.storages import check_sound, leftovers, publish_file, put_file, raw
+from support.storages import check_sound, files_of, leftovers, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     import os
@@ -110,6 +110,31 @@ def test_a_commit_of_unknown_outcome_loses_no_file(folder: Path, error: BaseExce
         assert len(list(storage.pins.list())) == 1, "it was committed after all"
         check_sound(storage)
         assert not leftovers(folder)
+
+
+class BrokenDisk(Disk):
+    """Cannot commit: an I/O error, after which the change may still be in SQLite's log."""
+
+    is_broken = False
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        if self.is_broken:
+            msg = "disk I/O error"
+            raise sqlite3.OperationalError(msg)
+        super().commit(connection)
+
+
+def test_files_stay_while_their_rows_may_come_back(folder: Path) -> None:
+    disk = BrokenDisk()
+    with open_local_storage(folder, disk=disk) as storage:
+        disk.is_broken = True
+        with pytest.raises(StoreFormatError, match="I/O error"):
+            publish_file(storage, b"x" * 5000)
+        disk.is_broken = False
+        assert len(files_of(storage)) == 1
+        assert list(storage.blocks.multihashes()) == []
+        storage.collect_garbage()
+        assert files_of(storage) == set()
 
 
 def test_every_commit_relies_only_on_what_is_durable(folder: Path) -> None:
