@@ -10,7 +10,6 @@ import os
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final
-from urllib.parse import quote, unquote, urlsplit
 
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.entries import MfsFolder
 
 FROZEN_PREFIX: Final = "@"
-_PLAIN: Final = "!$&'()*+,;=:@~"  # stands in a URI path as it is, beside letters and digits
-_ESCAPE: Final = "surrogateescape"  # names need not be UTF-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +55,24 @@ class MfsPath:
 
     @classmethod
     def parse(cls, uri: str) -> MfsPath:
-        """Read ``mfs://<root>/path``; percent-encoding is undone.
+        """Read ``mfs://<root>/path``. Names stand in it as they are, as in MLflow's artifact URIs: nothing is escaped.
 
         Raises:
-            InvalidPathError: another scheme, no root, a ``..``, a query or a fragment.
+            InvalidPathError: another scheme, no root, a ``..``, or what URI parsers take for a query or a fragment.
         """
-        msg = f"{uri!r} is no mutable path; write mfs://<root>/path"
-        try:
-            parts = urlsplit(uri)
-        except ValueError as error:  # a bracket in the netloc, for example
-            raise InvalidPathError(msg) from error
-        if parts.scheme != "mfs" or not parts.netloc or parts.query or parts.fragment:
+        scheme, _, rest = uri.partition("://")
+        if scheme.lower() != "mfs" or "?" in rest or "#" in rest:
+            msg = f"{uri!r} is no mutable path; write mfs://<root>/path, without '?' and '#'"
             raise InvalidPathError(msg)
-        return cls(unquote(parts.netloc, errors=_ESCAPE), unquote(parts.path, errors=_ESCAPE))
+        root, _, path = rest.partition("/")
+        return cls(root, path)
 
     def join(self, path: str) -> MfsPath:
         """The place at a relative path below this one."""
         return MfsPath(self.root, f"{self.path}/{path}")
 
     def __str__(self) -> str:
-        """The URI; ``parse`` gives the same place again."""
-        root = quote(self.root, safe=_PLAIN, errors=_ESCAPE)
-        return f"mfs://{root}/{quote(self.path, safe=_PLAIN + '/', errors=_ESCAPE)}" if self.path else f"mfs://{root}"
+        return f"mfs://{self.root}/{self.path}" if self.path else f"mfs://{self.root}"
 
 
 class MutableFiles:

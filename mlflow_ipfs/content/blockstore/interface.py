@@ -91,7 +91,7 @@ class Blockstore(BlockReader, Protocol):
         """Keep many blocks, all or none; otherwise as ``put``."""
 
     def delete(self, cid: CID) -> bool:
-        """Forget a block, whether or not anything needs it. Returns whether it was here."""
+        """Forget a block, whether or not anything needs it. Waits for publications. Returns whether it was here."""
 
     def multihashes(self) -> Iterator[bytes]:
         """The multihash of every block, in no order. Raises on trouble, never stops short."""
@@ -190,6 +190,7 @@ class Storage(Protocol):
 
         Raises:
             StoreBusyError: publications were still running when the time limit passed.
+            IntegrityError: a node that is needed cannot be read; nothing was collected.
         """
 
     def close(self) -> None:

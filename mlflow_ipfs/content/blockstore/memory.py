@@ -9,9 +9,9 @@ import shutil
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, GCReport, LeafForm
-from mlflow_ipfs.content.blockstore.local.views import make_view_folder_elsewhere
 from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
+from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreBusyError
 

@@ -19,7 +19,8 @@ from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.blockstore.local.reserve import make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
-from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode, make_view_folder_elsewhere
+from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
+from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 
 if TYPE_CHECKING:
     import os

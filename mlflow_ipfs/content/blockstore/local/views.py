@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
@@ -15,6 +11,7 @@ from mlflow_ipfs.errors import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
 
@@ -26,19 +23,6 @@ _CANNOT_SHARE: Final = frozenset({
     errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS,
     errno.EBADF,  # FICLONE between a file and a place that can't be cloned to
 })  # fmt: skip
-
-
-def make_view_folder_elsewhere() -> Path:
-    """A private folder in the system's temporary folder, for a store that nothing can be written to."""
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-view-"))
-    atexit.register(remove_in_same_process, folder, os.getpid())
-    return folder
-
-
-def remove_in_same_process(folder: Path, pid: int) -> None:
-    """Remove a folder at exit, but not at the exit of a forked child."""
-    if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class FileLinker:
