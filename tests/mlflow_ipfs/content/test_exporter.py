@@ -6,13 +6,13 @@ import errno
 import os
 import stat
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content import exporter as exporter_module
 from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
 from mlflow_ipfs.content.dagpb import Link, encode_node
@@ -26,8 +26,6 @@ from support.random_trees import trees
 from vector_trees import Recipe, build
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.unprivileged import OrdinaryUser
 
 # Folders become sharded at a size that random trees reach.
@@ -273,10 +271,10 @@ def test_a_full_disk_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
 
     blocks = Blocks()
     if kind == "file":
-        monkeypatch.setattr(exporter_module.os, "write", fail)
+        monkeypatch.setattr(os, "write", fail)
         root = leaf(blocks)
     else:
-        monkeypatch.setattr(exporter_module.Path, "mkdir", fail)
+        monkeypatch.setattr(Path, "mkdir", fail)
         root = folder_of(blocks)
     with pytest.raises(StoreFullError, match="no room left"):
         Exporter(blocks).export(root, tmp_path / "out")

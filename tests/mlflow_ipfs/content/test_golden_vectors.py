@@ -95,7 +95,7 @@ def test_the_cid_is_the_one_that_kubo_makes(vector: Vector, tmp_path: Path) -> N
 @pytest.mark.parametrize("profile", PROFILES)
 def test_vectors_lie_on_both_sides_of_the_threshold(profile: str, tmp_path: Path) -> None:
     words = {"unixfs-v1-2025": "folder whose block has", "unixfs-v0-2015": "bytes of names and CIDs"}[profile]
-    types = []
+    types: list[NodeType] = []
     for vector in sorted((each for each in UNIXFS if words in each["name"]), key=name_of):
         path = tmp_path / str(len(types))
         build(vector["recipe"], path)

@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
@@ -30,7 +31,6 @@ from support.blocks import Blocks, import_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from support.kubo import KuboRepository
     from support.unprivileged import OrdinaryUser
@@ -64,7 +64,7 @@ def test_what_has_no_content_is_refused_at_once(kind: str, tmp_path: Path) -> No
             os.mkfifo(path)  # opening it would wait for ever
         elif kind.startswith("socket"):
             sock.bind("odd")  # a path of its own would be too long for a socket; tests run in tmp_path
-        target = {"device": "/dev/null", "fifo": path, "socket": path}.get(kind, tmp_path)
+        target = {"device": Path("/dev/null"), "fifo": path, "socket": path}.get(kind, tmp_path)
         with pytest.raises(InvalidPathError, match="neither a file nor a folder"):
             import_path(target)
 
@@ -233,7 +233,7 @@ def test_a_file_that_is_written_to_all_the_time(tmp_path: Path) -> None:
     writer = threading.Thread(target=keep_writing)
     writer.start()
     try:
-        outcomes = []
+        outcomes: list[CID | None] = []
         for _ in range(10):
             try:
                 outcomes.append(import_path(path))

@@ -299,6 +299,11 @@ def test_each_difference_from_disk_is_named(path: str, tree: Path) -> None:
     assert [problem.path for problem in compare_with_disk(blocks, root, tree)] == [path]
 
 
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("path", "change", "words"),
     [
@@ -307,7 +312,7 @@ def test_each_difference_from_disk_is_named(path: str, tree: Path) -> None:
         ("small", lambda path: path.write_text(""), "differs"),
         ("small", lambda path: (path.unlink(), path.mkdir()), "no file"),
         ("small", lambda path: (path.unlink(), path.symlink_to("link")), "no file"),
-        ("small", lambda path: (path.unlink(), os.mkfifo(path)), "neither a file"),
+        ("small", make_fifo, "neither a file"),
         ("link", lambda path: (path.unlink(), path.write_text("small")), "not the same symlink"),
         ("folder", lambda path: ((path / "inside").unlink(), path.rmdir(), path.write_text("x")), "no folder"),
         ("folder", lambda path: (path.rename(path.with_name("f2")), path.symlink_to("f2")), "no folder"),

@@ -1,0 +1,422 @@
+"""mfs://: files come and go, a folder's CID is the one that Kubo gives to the same folder, what is frozen stays."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.entries import MfsEntry, MfsFolder
+from mlflow_ipfs.content.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.mfs import MfsPath, check_mutable
+from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
+from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.errors import (
+    ConflictError,
+    ImmutableError,
+    InvalidCIDError,
+    InvalidPathError,
+    IsAFolderError,
+    NotAFolderError,
+    NotFoundError,
+)
+from support.random_trees import files, names
+from vector_trees import Recipe, build, encode_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.kubo import KuboRepository
+    from support.unprivileged import OrdinaryUser
+
+TOP = MfsPath("mlflow")
+A = TOP.join("a")
+OWNER = "model-version:r/m/1"
+
+
+@pytest.fixture
+def store() -> Iterator[ContentStore]:
+    with ContentStore(MemoryStorage()) as opened:
+        yield opened
+
+
+def put(store: ContentStore, path: str, data: bytes = b"data") -> MfsEntry:
+    return store.files.put_stream(TOP.join(path), io.BytesIO(data))
+
+
+def import_cid(path: Path, options: ImportOptions | None = None) -> CID:
+    with Importer(HashOnlyPublication(), options) as importer:
+        return importer.import_path(path).link.cid
+
+
+def paths_of(store: ContentStore, path: str = "") -> list[str]:
+    return [entry.path for entry in store.files.list(TOP.join(path))]
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "path"),
+    [
+        ("mfs://mlflow", "mlflow", ""),
+        ("mfs://mlflow/", "mlflow", ""),
+        ("mfs://mlflow/a/b", "mlflow", "a/b"),
+        ("mfs://mlflow//a//b/", "mlflow", "a/b"),
+        ("MFS://Root/A", "Root", "A"),
+        ("mfs://r/é 日/@x", "r", "é 日/@x"),
+        ("mfs://r/100%/%2e%2e", "r", "100%/%2e%2e"),
+        ("mfs://user@host:1/a", "user@host:1", "a"),
+    ],
+)
+def test_uris_are_read(uri: str, root: str, path: str) -> None:
+    assert MfsPath.parse(uri) == MfsPath(root, path)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "mfs:",
+        "mfs:/root/a",
+        "mfs://",
+        "mfs:///a",
+        "s3://bucket/a",
+        "ipfs://cid",
+        "mfs://root/../x",
+        "mfs://root/a/..",
+        "mfs://root/./a",
+        "mfs://../a",
+        "mfs://./a",
+        "mfs://root/a?b=c",
+        "mfs://root?x",
+        "mfs://root/a#b",
+        "mfs://root/a\0b",
+        "mfs://ro\0ot/a",
+        "mfs://root/\ud800",
+        "root/a",
+    ],
+)
+def test_uris_that_are_refused(uri: str) -> None:
+    with pytest.raises(InvalidPathError):
+        MfsPath.parse(uri)
+
+
+@given(parts=st.lists(names().map(lambda name: name.decode("utf-8", "surrogateescape")), max_size=4))
+def test_a_path_and_its_uri(parts: list[str]) -> None:
+    path = MfsPath("root", "/".join(parts))
+    assert path.path == "/".join(parts)
+    if not {"?", "#"} & set(path.path):
+        assert MfsPath.parse(str(path)) == path
+
+
+def test_joining_stays_below() -> None:
+    assert MfsPath("r", "a").join("b/c") == MfsPath("r", "a/b/c")
+    assert MfsPath("r").join("") == MfsPath("r")
+    with pytest.raises(InvalidPathError):
+        MfsPath("r", "a").join("../b")
+
+
+def test_a_file_is_put_seen_and_deleted(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"hello")
+    entry = store.files.put_file(TOP.join("run/f.txt"), tmp_path / "f")
+    assert (entry.cid, entry.size_bytes, entry.name) == (CID.of(b"hello"), 5, "f.txt")
+    assert store.files.stat(TOP.join("run/f.txt")) == entry
+    assert store.files.stat(TOP.join("run")) == MfsFolder("mlflow", "run")
+    assert store.files.stat(TOP.join("ru")) is None
+    assert store.files.stat(MfsPath("other")) is None
+    assert store.files.list(TOP.join("run")) == [entry]
+    assert store.files.list(TOP.join("nothing")) == []
+    assert store.open(entry.cid).read() == b"hello"
+    assert store.files.delete(TOP.join("run")) == 1
+    assert store.files.delete(TOP.join("run")) == 0
+    assert store.files.stat(TOP) is None
+
+
+def test_the_last_writer_wins(store: ContentStore) -> None:
+    put(store, "f", b"one")
+    put(store, "f", b"two")
+    [entry] = store.files.list(TOP)
+    assert isinstance(entry, MfsEntry)
+    assert store.open(entry.cid).read() == b"two"
+
+
+def test_names_are_listed_in_byte_order(store: ContentStore) -> None:
+    for name in ("b", "a/x", "B", "é", "a0", "\udcff", "日"):
+        put(store, name)
+    listed = paths_of(store)
+    assert listed == sorted(listed, key=os.fsencode)
+    assert set(listed) == {"b", "a", "B", "é", "a0", "\udcff", "日"}
+
+
+def test_a_file_cannot_be_a_folder_too(store: ContentStore) -> None:
+    put(store, "a")
+    with pytest.raises(ConflictError):
+        put(store, "a/b")
+    put(store, "c/d")
+    with pytest.raises(ConflictError):
+        put(store, "c")
+    assert paths_of(store) == ["a", "c"]
+
+
+def test_the_top_of_a_tree_is_no_file(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    calls: list[Any] = [
+        lambda: store.files.put_file(TOP, tmp_path / "f"),
+        lambda: store.files.put_stream(TOP, io.BytesIO()),
+        lambda: store.files.put_cid(TOP, CID.of(b"x")),
+    ]
+    for call in calls:
+        with pytest.raises(IsAFolderError):
+            call()
+
+
+@pytest.mark.parametrize("path", ["@x", "a/@bafy", "@", "a/@x/b"])
+def test_frozen_names_cannot_be_written(path: str, store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    location = TOP.join(path)
+    calls: list[Any] = [
+        lambda: store.files.put_file(location, tmp_path / "f"),
+        lambda: store.files.put_stream(location, io.BytesIO(b"x")),
+        lambda: store.files.put_cid(location, CID.of(b"x")),
+        lambda: store.files.put_tree(location, tmp_path),
+        lambda: store.files.delete(location),
+        lambda: check_mutable(location),
+    ]
+    for call in calls:
+        with pytest.raises(ImmutableError, match="@"):
+            call()
+
+
+def test_a_tree_with_a_reserved_name_is_refused_as_a_whole(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "@b").write_text("b")
+    with pytest.raises(ImmutableError):
+        store.files.put_tree(A, tmp_path)
+    assert store.files.list(TOP) == []
+
+
+def test_a_signs_elsewhere_are_fine(store: ContentStore) -> None:
+    put(store, "user@host/a@b")
+    assert paths_of(store) == ["user@host"]
+
+
+def test_a_tree_is_put_in_one_step_and_symlinks_are_followed(store: ContentStore, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub" / "empty").mkdir(parents=True)
+    (tree / "sub" / "f").write_bytes(b"f")
+    (tree / ".hidden").write_bytes(b"h")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "g").write_bytes(b"g")
+    (tree / "link").symlink_to("../outside/g")
+    (tree / "folder").symlink_to("../outside")
+    seen: list[int] = []
+    entries = store.files.put_tree(A, tree, progress=seen.append)
+    assert [entry.path for entry in entries] == ["a/.hidden", "a/folder/g", "a/link", "a/sub/f"]
+    assert sum(seen) == 4
+    assert store.files.put_tree(A, tree / "sub" / "empty") == []
+    assert store.files.put_tree(TOP, tree)[0].path == ".hidden", "a whole tree may stand at the top"
+
+
+def test_sources_that_cannot_be_put(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    loop = tmp_path / "loop"
+    loop.mkdir()
+    (loop / "again").symlink_to(".")
+    circle = tmp_path / "circle"
+    circle.mkdir()
+    (circle / "a").symlink_to("b")
+    (circle / "b").symlink_to("a")
+    dangling = tmp_path / "dangling"
+    dangling.mkdir()
+    (dangling / "l").symlink_to("nowhere")
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    os.mkfifo(odd / "fifo")
+    calls: list[tuple[Any, type[Exception]]] = [
+        (lambda: store.files.put_tree(A, tmp_path / "missing"), NotFoundError),
+        (lambda: store.files.put_tree(A, tmp_path / "file"), NotAFolderError),
+        (lambda: store.files.put_tree(A, loop), InvalidPathError),
+        (lambda: store.files.put_tree(A, circle), InvalidPathError),
+        (lambda: store.files.put_tree(A, dangling), NotFoundError),
+        (lambda: store.files.put_tree(A, odd), InvalidPathError),
+        (lambda: store.files.put_file(A, tmp_path / "missing"), NotFoundError),
+        (lambda: store.files.put_file(A, loop), IsAFolderError),
+        (lambda: store.files.put_file(A, odd / "fifo"), InvalidPathError),
+    ]
+    for call, error in calls:
+        with pytest.raises(error):
+            call()
+    assert store.files.list(TOP) == []
+
+
+def test_an_unreadable_file_leaves_nothing(ordinary_user: OrdinaryUser) -> None:
+    def attempt() -> tuple[bool, int]:
+        folder = ordinary_user.folder
+        (folder / "a").write_text("a")
+        (folder / "secret").write_text("s")
+        (folder / "secret").chmod(0)
+        with ContentStore(MemoryStorage()) as store:
+            try:
+                store.files.put_tree(A, folder)
+            except PermissionError:
+                return True, len(store.files.list(TOP))
+        return False, 0
+
+    assert ordinary_user.run(attempt) == (True, 0)
+
+
+def test_content_can_be_linked(store: ContentStore, tmp_path: Path) -> None:
+    cid = store.add_bytes(b"model")
+    entry = store.files.put_cid(TOP.join("m"), cid)
+    assert (entry.cid, entry.size_bytes, entry.dag_bytes) == (cid, 5, 5)
+    (tmp_path / "d").mkdir()
+    with pytest.raises(IsAFolderError, match="folder"):
+        store.files.put_cid(TOP.join("d"), store.add(tmp_path / "d").cid)
+    with pytest.raises(NotFoundError):
+        store.files.put_cid(TOP.join("n"), CID.of(b"not here"))
+    assert paths_of(store) == ["m"]
+
+
+def folders(child: st.SearchStrategy[Recipe]) -> st.SearchStrategy[Recipe]:
+    """Folders without symlinks, empty folders and reserved names: what entries can hold."""
+    usable = names().filter(lambda name: not name.startswith(b"@"))
+    return st.dictionaries(usable, child, min_size=1, max_size=4).map(
+        lambda entries: {"kind": "folder", "entries": [[encode_name(name), each] for name, each in entries.items()]}
+    )
+
+
+def file_trees() -> st.SearchStrategy[Recipe]:
+    return folders(st.recursive(files([0, 1, 100, 300_000]), folders, max_leaves=8))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(recipe=file_trees())
+def test_a_snapshot_has_the_cid_of_the_folder(
+    profile: str, tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
+) -> None:
+    folder = tmp_path_factory.mktemp("trees") / "tree"
+    build(recipe, folder)
+    options = ImportOptions(profile=PROFILES[profile])
+    with ContentStore(MemoryStorage(), profile=PROFILES[profile]) as store:
+        store.files.put_tree(A, folder)
+        with Importer(HashOnlyPublication(), options) as importer:
+            expected = importer.import_path(folder)
+        added = store.files.snapshot(A)
+        assert (added.cid, added.size_bytes) == (expected.link.cid, expected.size_bytes)
+        assert added.dag_bytes == expected.link.size_bytes
+        assert store.verify(added.cid, against=folder).problems == []
+        whole = store.files.snapshot(TOP)
+        assert store.resolve(whole.cid, "a") == added.cid
+
+
+@pytest.mark.kubo
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_snapshot_has_the_cid_that_kubo_gives(profile: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    kubo: KuboRepository = request.getfixturevalue("kubo_v1" if profile == UNIXFS_V1_2025.name else "kubo_v0")
+    wide = {"count": 2800, "name": "%061d", "each": {"kind": "file", "text": "x"}}
+    recipe = {
+        "kind": "folder",
+        "entries": [
+            ["wide", {"kind": "folder", "numbered": wide}],
+            ["model", {"kind": "folder", "entries": [["MLmodel", {"kind": "file", "text": "flavors: {}"}]]}],
+            ["weights", {"kind": "file", "size": 2_000_000, "seed": "w"}],
+        ],
+    }
+    build(recipe, tmp_path / "tree")
+    with ContentStore(MemoryStorage(), profile=PROFILES[profile]) as store:
+        store.files.put_tree(A, tmp_path / "tree")
+        cid = store.files.snapshot(A).cid
+    assert str(cid) == kubo("add", "-r", "-Q", "-H", "--only-hash", tmp_path / "tree")
+
+
+def test_a_snapshot_of_a_file_is_the_file(store: ContentStore) -> None:
+    entry = put(store, "a/f")
+    assert store.files.snapshot(TOP.join("a/f")).cid == entry.cid
+
+
+def test_a_snapshot_can_keep_nothing_and_can_pin(store: ContentStore) -> None:
+    put(store, "a/b/f")
+    added = store.files.snapshot(A, only_hash=True)
+    assert added.new_bytes == 0
+    assert not store.storage.blocks.has(added.cid)
+    pinned = store.files.snapshot(A, changes=Changes(pins=[Pin("x", added.cid)]))
+    assert pinned.cid == added.cid
+    assert pinned.new_bytes > 0
+    assert [pin.owner for pin in store.pins.list()] == ["x"]
+    with pytest.raises(NotFoundError, match="nothing"):
+        store.files.snapshot(TOP.join("nothing"))
+
+
+def test_a_snapshot_does_not_change_with_the_files(store: ContentStore) -> None:
+    put(store, "a/f", b"one")
+    before = store.files.freeze(A, OWNER).cid
+    put(store, "a/f", b"two")
+    store.files.delete(A)
+    store.collect_garbage()
+    assert store.open(before, "f").read() == b"one"
+
+
+def test_freezing_pins_and_opens_one_path(store: ContentStore) -> None:
+    put(store, "1/artifacts/model/MLmodel", b"m")
+    model = TOP.join("1/artifacts/model")
+    added = store.files.freeze(model, OWNER)
+    assert list(store.pins.list()) == [Pin(OWNER, added.cid, PinState.PENDING)]
+    frozen = model.join(f"@{added.cid}")
+    assert store.files.split_frozen(frozen) == (added.cid, "")
+    assert store.files.split_frozen(frozen.join("MLmodel/@x")) == (added.cid, "MLmodel/@x")
+    assert store.files.split_frozen(model) is None
+    assert store.files.split_frozen(TOP) is None
+    for elsewhere in (TOP, TOP.join("1"), TOP.join("2/artifacts/model"), MfsPath("other", "1/artifacts/model")):
+        with pytest.raises(NotFoundError, match="not frozen under"):
+            store.files.split_frozen(elsewhere.join(f"@{added.cid}"))
+    with pytest.raises(NotFoundError):
+        store.files.split_frozen(model.join(f"@{CID.of(b'other')}"))
+    with pytest.raises(InvalidCIDError):
+        store.files.split_frozen(model.join("@nonsense"))
+
+
+def test_freezing_twice_is_no_error(store: ContentStore) -> None:
+    put(store, "a/f")
+    first = store.files.freeze(A, OWNER)
+    second = store.files.freeze(A, OWNER, state=PinState.CONFIRMED)
+    assert first.cid == second.cid
+    assert second.new_bytes == 0
+    assert list(store.pins.list()) == [Pin(OWNER, first.cid, PinState.CONFIRMED)]
+
+
+def test_nothing_cannot_be_frozen(store: ContentStore) -> None:
+    with pytest.raises(NotFoundError):
+        store.files.freeze(A, OWNER)
+    assert list(store.pins.list()) == []
+
+
+def test_deep_paths(store: ContentStore) -> None:
+    deep = "/".join(["d"] * 1500) + "/f"
+    put(store, deep)
+    cid = store.files.snapshot(TOP).cid
+    assert store.open(cid, deep).read() == b"data"
+
+
+def test_a_stream_that_breaks_leaves_the_old_file(store: ContentStore) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 2_000_000:
+                msg = "gone"
+                raise ConnectionResetError(msg)
+            return super().read(min(size or 0, 100_000))
+
+    put(store, "f", b"old")
+    with pytest.raises(ConnectionResetError):
+        store.files.put_stream(TOP.join("f"), Broken(bytes(3_000_000)))
+    [entry] = store.files.list(TOP)
+    assert isinstance(entry, MfsEntry)
+    assert store.open(entry.cid).read() == b"old"
