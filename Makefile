@@ -11,13 +11,16 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --constraint constraints-dev.txt
 PIP_QUIET := --quiet --disable-pip-version-check
+# Whole files go to one process each: the tests of a file share what was slow to make.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 TIMED := $(PYTHON) tools/timed.py
 export UV_HTTP_TIMEOUT ?= 120
 
 # PyTorch's wheels without CUDA are a tenth of the size, but only on an index of its own. Where that cannot be
 # reached, the usual ones do. `make TORCH_BACKEND=auto` installs for this machine's GPU.
 TORCH_BACKEND ?= cpu
-WITH_TORCH := if UV_HTTP_RETRIES=0 $(UV) pip install --quiet --dry-run --python $(BIN)/python --target .cache/none \
+WITH_TORCH := if ls -d .venv/lib/*/site-packages/torch >/dev/null 2>&1; then :; \
+	elif UV_HTTP_RETRIES=0 $(UV) pip install --quiet --dry-run --python $(BIN)/python --target .cache/none \
 	--torch-backend $(TORCH_BACKEND) torch 2>/dev/null; \
 	then export UV_TORCH_BACKEND=$(TORCH_BACKEND); \
 	else echo "installing torch with its CUDA libraries, about 3 GB"; fi;
@@ -36,10 +39,10 @@ test:  ## everything: checks, all tests, a real Kubo, real MLflow servers
 	@$(MAKE) --no-print-directory -j2 environments
 	@$(TIMED) checks $(MAKE) --no-print-directory check
 	@$(TIMED) --report
-	@$(BIN)/pytest
+	@$(PYTEST)
 
 test-core: .venv/core-ready  ## the tests that need neither Kubo nor servers nor frameworks
-	@$(BIN)/pytest -m "not kubo and not server and not frameworks and not soak"
+	@$(PYTEST) -m "not kubo and not server and not frameworks and not soak"
 
 check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .
@@ -59,7 +62,7 @@ clean:  ## remove all that make made
 environments: .venv/dev-ready .venv-stock/ready kubo
 
 kubo:  ## find Kubo, or download or build it into .cache
-	@$(TIMED) "Kubo" $(PYTHON) tools/provision_kubo.py || echo "kubo: the tests that need it will be listed as NOT RUN"
+	@$(TIMED) "Kubo" $(PYTHON) tools/provision_kubo.py >/dev/null || echo "kubo: the tests that need it will be listed as NOT RUN"
 
 stock: .venv-stock/ready  ## an environment with MLflow and without this package, for the tests
 

@@ -8,7 +8,6 @@ default. The other rooms are given values; only this file reads the environment.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import tomllib
@@ -31,6 +30,7 @@ PREFIX: Final = "MLFLOW_IPFS_"
 APPLICATION: Final = "mlflow-ipfs"
 DEFAULT_ROOT: Final = "mfs://mlflow"
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+MAX_TIMEOUT_SECONDS: Final = 7 * 24 * 3600.0  # SQLite counts milliseconds in 31 bits
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
 
@@ -67,8 +67,15 @@ def _user_folder(environ: Mapping[str, str], xdg_variable: str, below_home: str)
         return Path.home() / "Library/Application Support" / APPLICATION
     named = environ.get(xdg_variable, "")
     # The XDG specification: a relative path is to be ignored.
-    base = Path(named) if named.startswith("/") else Path.home() / below_home
+    base = Path(named) if named.startswith("/") else _home() / below_home
     return base / APPLICATION
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user without a name, as in some containers
+        return Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ class _Found:
     def read(self) -> Any:  # noqa: ANN401 - each setting has a type of its own
         try:
             return _READERS[self.name](self.value)
-        except (MlflowIpfsError, ValueError, TypeError, AttributeError) as error:
+        except (MlflowIpfsError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             msg = f"{self.place}: {self.value!r} can't be used: {error}"
             raise SettingsError(msg) from error
 
@@ -195,8 +202,8 @@ def _read_store(value: str) -> Path:
 
 def _read_timeout(value: float | str) -> float:
     seconds = float(value)
-    if not math.isfinite(seconds) or seconds <= 0:
-        msg = "a time limit is a positive number of seconds"
+    if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
+        msg = f"a time limit is a positive number of seconds, at most {MAX_TIMEOUT_SECONDS:.0f}"
         raise SettingsError(msg)
     return seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,7 +15,6 @@ from provision_kubo import KuboError, locate
 from support.kubo import V0_2015, V1_2025, KuboDaemon, KuboRepository, init_repository, run_daemon
 from support.mlflow_server import MlflowServer, run_mlflow_server
 from support.not_run import is_strict, not_run, pytest_sessionfinish, pytest_terminal_summary
-from support.processes import find_free_port
 from support.unprivileged import OrdinaryUser, make_ordinary_user
 
 if TYPE_CHECKING:
@@ -60,6 +60,16 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test leaves in its working folder goes with the test."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _own_experiment() -> Iterator[None]:
+    """The experiment that a test made MLflow's active one, in this process, is not that of the next test."""
+    yield
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        fluent.__dict__["_active_experiment_id"] = None
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +133,3 @@ def mlflow_server(tmp_path: Path) -> Iterator[StartServer]:
 def ordinary_user() -> Iterator[OrdinaryUser]:
     """Somebody who is not root, with a folder: ``ordinary_user.run(function, …)``."""
     yield from make_ordinary_user()
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    return find_free_port()

@@ -25,7 +25,7 @@ PAGE = """<!doctype html>
  h1 {{ font-size: 1.5rem }} h2 {{ font-size: 1.1rem; margin-top: 2rem }} svg {{ max-width: 100%; height: auto }}
  table {{ border-collapse: collapse }} td, th {{ padding: .25rem .75rem; border-bottom: 1px solid #d0d7de; text-align: left }}
  ol {{ list-style: none; padding: 0 }} li {{ border-left: 4px solid #0072b2; padding: .5rem 1rem; margin: .5rem 0; background: #f6f8fa }}
- code {{ overflow-wrap: anywhere }} figure {{ margin: 0 }}
+ code {{ overflow-wrap: anywhere }} figure {{ margin: 0 0 2rem }}
 </style></head><body>
 <h1>{title}</h1>
 <h2>Lineage</h2><ol>{lineage}</ol>

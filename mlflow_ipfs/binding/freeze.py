@@ -12,6 +12,7 @@ from mlflow_ipfs.binding.locations import (
     MFS,
     PROXIED,
     IpfsPath,
+    before_frozen,
     frozen_uri,
     join_path,
     parse_mfs,
@@ -19,7 +20,6 @@ from mlflow_ipfs.binding.locations import (
     split_proxied,
 )
 from mlflow_ipfs.binding.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
-from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin, PinState
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.sources import ModelSource
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
 LOOSE_FOLDER: Final = "registry"  # below the experiment: content that came from no run of it
@@ -107,9 +108,9 @@ class Freezer:
             added = self._store.files.freeze(place, owner)
             pending = Pending(Pin(owner, added.cid, PinState.PENDING), place)
             return self._frozen(added.cid, added.size_bytes, frozen_uri(uri, added.cid), pending)
-        above = MfsPath(place.root, place.path.partition("@")[0].rstrip("/"))
+        above = parse_mfs(before_frozen(str(place)))
         cid = self._store.resolve(*frozen)
-        location = frozen_uri(uri.partition("@")[0], cid)
+        location = frozen_uri(before_frozen(uri), cid)
         return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
 
     def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
@@ -126,7 +127,13 @@ class Freezer:
             )
             raise PolicyError(msg)
         with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-") as folder:
-            path = mlflow_compat.download_foreign(uri, folder)
+            try:
+                path = mlflow_compat.download_foreign(uri, folder)
+            except Exception as error:
+                # Anything: a missing library, an unknown scheme, another program's server. MLflow itself would
+                # only have written the URI down.
+                msg = f"the model at {uri!r} can't be read, so it can't be frozen: {error}"
+                raise NotFoundError(msg) from error
             # The pin keeps it from a gc until it has a place; a process that dies here leaves a pending pin.
             owner = self._pins.pending_owner(None)
             added = self._store.add(path, pin=owner)
@@ -172,11 +179,23 @@ class Freezer:
         return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
 
     def _size(self, cid: CID) -> int:
-        """Sum of the sizes of all files below a CID, in bytes."""
+        """Sum of the sizes of all files below a CID, in bytes.
+
+        Content may be hostile: folders are counted once, however many links lead to them, and at any depth.
+        """
         entry = self._store.stat(cid)
         if not entry.is_dir:
             return entry.size_bytes
-        return sum(self._size(child.cid) if child.is_dir else child.size_bytes for child in self._store.ls(cid))
+        sizes: dict[CID, int] = {}
+        todo = [cid]
+        while todo:
+            entries = self._store.ls(todo[-1])
+            unknown = {found.cid for found in entries if found.is_dir and found.cid not in sizes}
+            if unknown:
+                todo += unknown
+                continue
+            sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
+        return sizes[cid]
 
     def _check_stated_place(self, uri: str, place: MfsPath, source: ModelSource) -> None:
         """In a server, a caller may name a mutable path only below its own run."""

@@ -114,6 +114,13 @@ def frozen_uri(mutable: str, cid: CID) -> str:
     return f"{mutable.rstrip('/')}/@{cid}"
 
 
+def before_frozen(uri: str) -> str:
+    """The mutable URI in ``<mutable>/@<cid>[/path]``. An ``@`` inside a name, or in a host, is nothing special."""
+    start = uri.find("://") + len("://") if "://" in uri else 0
+    end = uri.find("/@", start)
+    return uri if end < 0 else uri[:end]
+
+
 def split_frozen_uri(uri: str) -> tuple[str, CID] | None:
     """Take ``<mutable>/@<cid>`` apart. None if it does not end like that."""
     mutable, _, last = uri.rpartition("/")

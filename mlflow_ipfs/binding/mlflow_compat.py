@@ -92,10 +92,18 @@ def prepare_database(database_uri: str) -> None:
 
 
 def model_name_and_version(model_uri: str) -> tuple[str | None, str | None, str | None]:
-    """Take a ``models:/…`` URI apart into name, version and model id; what it lacks is None."""
+    """Take a ``models:/…`` URI apart into name, version and model id; what it lacks is None.
+
+    Raises:
+        MlflowException: it is none; a status that no client retries.
+    """
+    from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import _parse_model_uri
 
-    parsed = _parse_model_uri(model_uri)
+    try:
+        parsed = _parse_model_uri(model_uri)
+    except MlflowException as error:  # its own code is the one of a server's fault
+        raise MlflowException.invalid_parameter_value(error.message) from error
     return parsed.name, parsed.version, parsed.model_id
 
 
@@ -117,8 +125,11 @@ def find_logged_model(run: Run, name: str) -> LoggedModel | None:
     """The newest logged model of a run with that name, as ``runs:/<run id>/<name>`` means it."""
     from mlflow import MlflowClient
 
-    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=f"name = '{name}'")
-    return next((model for model in found if model.source_run_id == run.info.run_id), None)
+    if "'" in name:  # a logged model can't have that in its name, and the filter no way to write it
+        return None
+    mine = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=mine, max_results=1)
+    return found[0] if found else None
 
 
 def is_external(model: LoggedModel) -> bool:

@@ -10,6 +10,7 @@ from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.locations import join_path, scheme_of
+from mlflow_ipfs.errors import InvalidPathError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,7 @@ def resolve_source(
     if scheme == "models":
         name, version, model_id = mlflow_compat.model_name_and_version(source)
         if model_id is None:
+            _check_numbered(source, version)
             return ModelSource((version_location(name, version),), stated=False, run_id=run_id)
         model = mlflow_compat.get_logged_model(model_id)
         if mlflow_compat.is_external(model):
@@ -60,6 +62,9 @@ def resolve_source(
         return ModelSource((model.artifact_location,), stated=False, run_id=run_id or model.source_run_id)
     if scheme == "runs":
         return _run_source(source)
+    if not source:
+        msg = "a model version needs a source: runs:/<run id>/<path>, models:/<model id> or ipfs://<cid>"
+        raise InvalidPathError(msg)
     return ModelSource((source,), stated=True, run_id=run_id or None)
 
 
@@ -74,6 +79,12 @@ def _run_source(source: str) -> ModelSource:
         _check_ready(model)
         uris.append(f"{model.artifact_location.rstrip('/')}/{below}".rstrip("/"))
     return ModelSource(tuple(uris), stated=False, run_id=run_id)
+
+
+def _check_numbered(source: str, version: str | None) -> None:
+    if version is None:
+        msg = f"{source!r} names no version by its number, and what it names may change; write models:/<name>/<number>"
+        raise InvalidPathError(msg)
 
 
 def _check_ready(model: LoggedModel) -> None:

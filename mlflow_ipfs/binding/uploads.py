@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import io
 import os
+import time
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from mlflow_ipfs.errors import RemoteError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
 MAX_UPLOADS = 32  # at a time and process; more wait in line, downloads have threads of their own
+LEAST_BYTES = 64 << 10  # what a client must send in its time; with less it would hold a thread, and off gc, for ever
 
 
 async def publish_stream(
@@ -28,10 +30,10 @@ async def publish_stream(
     Args:
         chunks: the request's body.
         publish: reads the file to its end and keeps it.
-        timeout_seconds: the longest wait for the client's next bytes.
+        timeout_seconds: the longest wait for the client's next bytes, as far as ``LEAST_BYTES`` of them.
 
     Raises:
-        RemoteError: the client fell silent.
+        RemoteError: the client fell silent, or nearly so.
     """
     loop = asyncio.get_running_loop()
     stream = io.BufferedReader(_ChunkReader(chunks, loop, timeout_seconds), 1 << 20)
@@ -54,6 +56,8 @@ class _ChunkReader(io.RawIOBase):
         self._loop = loop
         self._timeout_seconds = timeout_seconds
         self._rest = memoryview(b"")
+        self._waited_seconds = 0.0  # for the client, not for our own disk, since it last sent LEAST_BYTES
+        self._received_bytes = 0
 
     def readable(self) -> bool:
         return True
@@ -70,13 +74,25 @@ class _ChunkReader(io.RawIOBase):
         return count
 
     def _next_chunk(self) -> bytes | None:
+        began = time.monotonic()
         future = asyncio.run_coroutine_threadsafe(self._take(), self._loop)
         try:
-            return future.result(self._timeout_seconds)
+            chunk = future.result(max(self._timeout_seconds - self._waited_seconds, 0))
         except TimeoutError:
             future.cancel()
-            msg = f"the client sent nothing for {self._timeout_seconds} s; the upload is given up"
+            msg = (
+                f"the client sent {self._received_bytes} bytes in {self._timeout_seconds:g} s, less than {LEAST_BYTES}; "
+                "the upload is given up"
+            )
             raise RemoteError(msg) from None
+        self._count(len(chunk or b""), time.monotonic() - began)
+        return chunk
+
+    def _count(self, size_bytes: int, seconds: float) -> None:
+        self._received_bytes += size_bytes
+        self._waited_seconds += seconds
+        if self._received_bytes >= LEAST_BYTES:
+            self._received_bytes, self._waited_seconds = 0, 0.0
 
     async def _take(self) -> bytes | None:
         return await anext(self._chunks, None)

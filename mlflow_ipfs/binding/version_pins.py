@@ -157,7 +157,16 @@ class VersionPins:
         return found
 
     def _settle(self, cid: CID) -> None:
-        """Let the confirmed pins and frozen paths of a CID be those of the versions that exist."""
+        """Let the confirmed pins and frozen paths of a CID be those of the versions that exist.
+
+        A pin that goes may be wanted again by the time it is gone: a model can be deleted and made
+        anew under its old name, with the same version number. So after every removal it looks again.
+        """
+        while self._settle_once(cid):
+            pass
+
+    def _settle_once(self, cid: CID) -> bool:
+        """Returns whether a pin was removed."""
         prefix = f"{OWNER}{self._registry_id}/"
         # The order matters: a pin that is seen here was confirmed before the database is read.
         existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
@@ -169,6 +178,7 @@ class VersionPins:
             self._store.pins.remove(cid, owner)
         for version in versions:
             self._refreeze(version)
+        return bool(existing - wanted)
 
     def _refreeze(self, version: FrozenVersion) -> None:
         if version.place is not None:

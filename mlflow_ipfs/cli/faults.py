@@ -27,6 +27,9 @@ class ExitCode(IntEnum):
     TERMINATED = 143  # 128 + SIGTERM
 
 
+# Since click 8.2; before it, a group without a command prints its help by itself.
+_NO_ARGUMENTS: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (errors.SettingsError, ExitCode.USAGE),
     (errors.InvalidCIDError, ExitCode.USAGE),
@@ -68,6 +71,9 @@ def _text_of(error: errors.MlflowIpfsError | OSError) -> str:
 def show_error(error: click.ClickException, *, as_json: bool) -> None:
     """Print an error to stderr."""
     message = error.format_message()
+    if isinstance(error, _NO_ARGUMENTS) and not as_json:
+        click.echo(message, file=sys.stderr)  # the whole help: nothing was asked for yet
+        return
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')} (see `{error.ctx.command_path} --help`)"
     kind = error.kind if isinstance(error, CommandError) else "UsageError"

@@ -60,14 +60,17 @@ class ContentArtifactRepository(ArtifactRepository):
             dst_path: folder to write it to, as files of the user's own. None: a private copy that
                 shares bytes with the store where that is safe, and goes when the process ends.
         """
+        from mlflow_ipfs.binding.locations import check_path
+
         with mlflow_errors():
+            path = check_path(artifact_path)  # MLflow joins it to the folder: "/a" would lead out of there
             folder = dst_path or self._make_private_folder()
-            root = None if artifact_path else self._root_file()
+            root = None if path else self._root_file()
             if root is not None:  # MLflow's own loop knows folders only
                 target = Path(folder, root)
                 self._download_file("", str(target))
                 return str(target)
-            return str(super().download_artifacts(artifact_path or "", folder))  # type: ignore[no-untyped-call]
+            return str(super().download_artifacts(path, folder))  # type: ignore[no-untyped-call]
 
     def _root_file(self) -> str | None:
         """The file name to use if the repository's URI names a file, else None."""

@@ -150,3 +150,28 @@ def test_a_relative_xdg_folder_is_ignored() -> None:
 
 def test_home_is_understood_in_a_store(home: dict[str, str]) -> None:
     assert Settings.from_environment(home | {"MLFLOW_IPFS_STORE": "local:~/s"}).store == Path.home() / "s"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TIMEOUT_SECONDS", "1e12"),
+        ("TIMEOUT_SECONDS", "nan"),
+        ("TIMEOUT_SECONDS", "0"),
+        ("STORE", "local:~nobody-here/x"),
+    ],
+)
+def test_values_that_only_the_system_would_refuse(home: dict[str, str], variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"MLFLOW_IPFS_{variable}"):
+        Settings.from_environment(home | {f"MLFLOW_IPFS_{variable}": value})
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in containers that run under a number for which there is no name."""
+
+    def fail() -> Path:
+        msg = "Could not determine home directory."
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(Path, "home", fail)
+    assert Settings.from_environment({"MLFLOW_IPFS_STORE": "local:/data/store"}).store == Path("/data/store")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,10 +19,18 @@ POLL_SECONDS = 0.05
 
 
 def find_free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of 127.0.0.1 that nobody listens on now.
+
+    It is below the range from which systems take ports for outgoing connections, so that none of these gets it in the
+    seconds until a server listens on it.
+    """
+    for _ in range(100):
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    msg = "no free port among 100 between 15000 and 32000"
+    raise OSError(msg)
 
 
 def wait_until(condition: Callable[[], object], *, timeout_seconds: float, what: str) -> None:

@@ -175,3 +175,9 @@ def test_a_setting_without_a_usable_value_is_2(cli: CommandLine, monkeypatch: py
     monkeypatch.delenv("MLFLOW_IPFS_FREEZE")
     if value.startswith("kubo:"):
         assert "Kubo" in cli("--store", value, "pin", "ls", code=2).stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("pin",), ("car",)])
+def test_a_group_without_a_command_shows_its_help_as_it_is(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+    bare, asked = cli.in_a_process(*arguments, code=2), cli.in_a_process(*arguments, "--help")
+    assert bare.stderr == asked.stdout.decode()

@@ -138,6 +138,14 @@ def test_paths_that_leave_the_root_are_refused(logged: Any, frozen: Any, folder:
     assert listing(logged) == [("model", True, None)]
 
 
+@pytest.mark.parametrize("path", ["/model/a.txt", "/model", "model/"])
+def test_slashes_around_a_path_do_not_lead_out_of_the_destination(logged: Any, tmp_path: Path, path: str) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    assert logged.download_artifacts(path, str(target)) == str(target / path.strip("/"))
+    assert (target / "model/a.txt").read_text() == "alpha"
+
+
 def test_content_by_cid_cannot_be_written(frozen: Any, folder: Path) -> None:
     before = listing(frozen)
     calls: list[Callable[[], object]] = [

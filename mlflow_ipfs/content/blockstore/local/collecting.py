@@ -7,6 +7,7 @@ leaves files without rows, which the next collection removes.
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -151,8 +152,9 @@ def _find_strays(layout: Layout, known: set[str]) -> Iterator[tuple[str, int]]:
     """Files that a publication moved into place and then did not live to commit."""
     for path in layout.files.glob("*/*"):
         name = f"files/{path.parent.name}/{path.name}"
-        if name not in known:
-            yield name, path.stat().st_size
+        status = path.lstat()
+        if name not in known and stat.S_ISREG(status.st_mode):  # what else somebody put there is not ours to judge
+            yield name, status.st_size
 
 
 class _Sweeper:

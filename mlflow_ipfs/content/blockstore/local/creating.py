@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
 from mlflow_ipfs.content.blockstore.local import schema
-from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
+from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults, how_to_restore
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.errors import StoreFormatError
@@ -64,12 +64,15 @@ def _make_empty(folder: Path) -> None:
 def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
     """Make the store. Of several processes one does it, and the others wait for it."""
     layouts.check_may_create(layout)
+    if not layout.database.exists() and layout.files.is_dir() and any(layout.files.iterdir()):
+        # With a new index its files would belong to nobody, and the next gc would remove them.
+        raise lost_index(layout)
     layouts.make_lock_file(layout.write_lock)
     lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is making the store")
     with lock.exclusive():
         if layouts.is_store(layout):
             return
-        layout.make_folders(disk)
+        layout.make_all(disk)
         store_id = _create_database(layout, disk)
         layouts.write_format(layout, disk, store_id)
     with suppress(PermissionError):  # a folder that others own may not even be opened
@@ -99,16 +102,20 @@ def check_database(layout: Layout, database: Database, store_id: str) -> None:
         StoreFormatError: it isn't.
     """
     if not layout.database.exists():
-        msg = f"the store {layout.folder} has lost its index: put back the newest copy from {layout.backup}"
-        raise StoreFormatError(msg)
+        raise lost_index(layout)
     with database.read() as connection:
         if schema.schema_version(connection) == 0:
-            msg = f"the index {layout.database} has no tables: put back the newest copy from {layout.backup}"
+            msg = f"the index {layout.database} has no tables: {how_to_restore(layout)}"
             raise StoreFormatError(msg)
         found = schema.stored_id(connection)
     if found != store_id:
         msg = f"in {layout.folder}, format.json and store.db belong to different stores ({store_id} and {found})"
         raise StoreFormatError(msg)
+
+
+def lost_index(layout: Layout) -> StoreFormatError:
+    """The error for a store without ``store.db``."""
+    return StoreFormatError(f"the store {layout.folder} has lost its index: {how_to_restore(layout)}")
 
 
 def is_read_only(layout: Layout) -> bool:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from mlflow_ipfs.content.blockstore.local.faults import database_faults, explain
+from mlflow_ipfs.content.blockstore.local.faults import database_faults, explain, store_is_gone
 from mlflow_ipfs.content.blockstore.local.forking import current_gate, forget_in_child
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
@@ -91,6 +91,7 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._is_closed = False
+        self._file: tuple[int, int] | None = None  # device and inode of the database that the connections are open on
         self._pid = os.getpid()
         forget_in_child(self)
 
@@ -137,9 +138,11 @@ class Database:
         Raises:
             StoreBusyError: another process was writing for too long.
             StoreFullError: the disk is full; nothing was changed.
+            StoreFormatError: the store is no longer where it was opened; nothing was changed.
         """
         self.check_writable()
         with self._write_lock.exclusive(), self.read() as connection:
+            self._check_in_place()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -224,10 +227,22 @@ class Database:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._check_in_place()
             except BaseException:
                 connection.close()
                 raise
         return connection
+
+    def _check_in_place(self) -> None:
+        """Refuse to go on with an index that is not at its path any more: what it is told would be lost with it."""
+        try:
+            status = os.stat(self.layout.database)
+        except FileNotFoundError:
+            raise store_is_gone(self.layout) from None
+        file = status.st_dev, status.st_ino
+        if self._file not in {None, file}:
+            raise store_is_gone(self.layout)
+        self._file = file
 
     def _set_busy_timeout(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")

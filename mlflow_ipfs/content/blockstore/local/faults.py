@@ -49,7 +49,7 @@ def explain(layout: Layout, error: BaseException | None) -> Exception | None:
     if isinstance(error, sqlite3.OperationalError):
         return _operational(layout, error)
     if type(error) is sqlite3.DatabaseError:  # its subclasses are errors in our own code
-        msg = f"the index {layout.database} is damaged ({error}): put back the newest copy from {layout.backup}"
+        msg = f"the index {layout.database} is damaged ({error}): {how_to_restore(layout)}"
         return StoreFormatError(msg)
     return None
 
@@ -61,9 +61,30 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
         return StoreBusyError(msg)
     if code == sqlite3.SQLITE_FULL:
         return full_disk(layout.folder)
+    if not layout.database.exists():
+        return store_is_gone(layout)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _free_bytes(layout.folder) < _NO_ROOM_BYTES:
         return full_disk(layout.folder)
     msg = f"the index {layout.database} cannot be used: {error}"
+    return StoreFormatError(msg)
+
+
+def how_to_restore(layout: Layout) -> str:
+    """What to do about an index that can't be used."""
+    if layout.backup.is_dir() and any(layout.backup.iterdir()):
+        return f"put back the newest copy from {layout.backup}"
+    return (
+        f"put back a copy of the store from your own backup (there is none in {layout.backup}), or move the store away "
+        "and add the content to a new one"
+    )
+
+
+def store_is_gone(layout: Layout) -> StoreFormatError:
+    """The error for a store that went away, or became another one, while it was open."""
+    msg = (
+        f"the store {layout.folder} was moved, deleted or replaced while this program had it open; nothing was "
+        "written. Put it back, or start this program anew"
+    )
     return StoreFormatError(msg)
 
 

@@ -100,10 +100,13 @@ class Layout:
         return self.folder / "outbox.lock"
 
     def make_folders(self, disk: Disk) -> None:
-        """Make what isn't there yet, durably, except the database and ``format.json``."""
-        folders = [self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup]
-        for folder in folders:
+        """Make the folders that aren't there: all of a new store's, or what somebody has cleared away."""
+        for folder in (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup):
             disk.make_folder(folder)
+
+    def make_all(self, disk: Disk) -> None:
+        """Make what isn't there yet, durably, except the database and ``format.json``."""
+        self.make_folders(disk)
         for lock in (self.gc_lock, self.outbox_lock):
             make_lock_file(lock)
         disk.sync_folder(self.folder)

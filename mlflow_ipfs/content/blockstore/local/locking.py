@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.forking import forget_in_child, not_forking
-from mlflow_ipfs.errors import StoreBusyError
+from mlflow_ipfs.errors import StoreBusyError, StoreFormatError
 
 if sys.platform != "win32":
     import fcntl
@@ -105,6 +105,7 @@ class FileLock:
 
         Raises:
             StoreBusyError: it was not free in time.
+            StoreFormatError: its file is gone.
         """
         deadline = time.monotonic() + self._timeout_seconds
         turn = self._turn  # the attribute is another one after a fork
@@ -124,11 +125,20 @@ class FileLock:
 
         Raises:
             StoreBusyError: somebody held it alone for too long.
+            StoreFormatError: its file is gone.
         """
         return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
 
     def _acquire(self, deadline: float, *, shared: bool) -> LockFile:
-        file = LockFile(self._path)
+        try:
+            file = LockFile(self._path)
+        except FileNotFoundError as error:
+            # Not made anew: whoever still holds the old file would not be waited for.
+            msg = (
+                f"{self._path} is missing, so the store was moved or deleted, or somebody removed the file. Put the store "
+                "back; or end every program that uses it, and then make an empty file of that name"
+            )
+            raise StoreFormatError(msg) from error
         try:
             self._wait(file, deadline, shared=shared)
         except BaseException:

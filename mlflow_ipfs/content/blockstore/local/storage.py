@@ -147,6 +147,7 @@ def open_local_storage(
     database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
     check_database(layout, database, store_id)
     if not read_only:
+        layout.make_folders(disk)
         remove_dead_sessions(layout, disk)
         make_reserve(layout, disk)
     parts = Parts(layout, disk, database, Session(layout, disk), gc_lock, store_id)
