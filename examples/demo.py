@@ -68,14 +68,15 @@ def expect(truth: object, text: str) -> None:
 
 def show_training() -> tuple[str, str, str]:
     """Returns the run's id, the model's CID and the dataset's URI."""
-    step(1, "Train a Lightning classifier on handwritten digits, log and register it with MLflow")
+    step(1, "Train a Lightning classifier on handwritten digits, log and register it with MLflow (about half a minute)")
     run(EXAMPLES / "digits/train.py")
     from mlflow import MlflowClient
 
     client = MlflowClient()
     version = client.get_model_version_by_alias("digits", "champion")
     trained = client.get_run(str(version.run_id))
-    model_cid = version.tags["ipfs.cid"]
+    # What a version is frozen to stands in its location; tags are labels that anybody may edit.
+    model_cid = client.get_model_version_download_uri("digits", version.version).rpartition("@")[2]
     [dataset] = trained.inputs.dataset_inputs if trained.inputs else []
     dataset_uri = json.loads(dataset.dataset.source)["uri"]
     say(f"validation accuracy {trained.data.metrics['val_accuracy']:.3f}")
@@ -170,7 +171,7 @@ Done in {time.monotonic() - started:.0f} s.
    run       {run_id}
    model     ipfs://{model_cid}
 
-Look at it in MLflow's own UI:
+Look at it in MLflow's own UI (it says that its job runner is off: without a server of its own it always is):
    MLFLOW_IPFS_STORE={shlex.quote(f"local:{STORE}")} {command}""")
 
 

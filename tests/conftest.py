@@ -45,7 +45,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("MLFLOW_", "_MLFLOW_", "IPFS_")) and not name.startswith("MLFLOW_IPFS_TEST_"):
+            if name.startswith(("MLFLOW_", "_MLFLOW_", "IPFS_")):
                 patch.delenv(name)
         patch.setenv("HOME", str(home))
         for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
@@ -104,7 +104,7 @@ def kubo(kubo_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="session")
 def stock_python() -> Path:
     """The interpreter of an environment that has MLflow and scikit-learn, but not this package."""
-    override = os.environ.get("MLFLOW_IPFS_TEST_STOCK_PYTHON")
+    override = os.environ.get("TESTS_STOCK_PYTHON")
     python = Path(override) if override else PROJECT / ".venv-stock" / "bin" / "python"
     if not python.exists():
         not_run(f"no interpreter at {python}: the environment with stock MLflow is missing; `make stock` makes it")

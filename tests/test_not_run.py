@@ -51,7 +51,7 @@ def test_what_could_not_run_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.OK
 
 
-@pytest.mark.parametrize("settings", [{"CI": "true"}, {"MLFLOW_IPFS_TEST_STRICT": "1"}])
+@pytest.mark.parametrize("settings", [{"CI": "true"}, {"TESTS_STRICT": "1"}])
 def test_where_everything_must_be_in_place_it_fails_the_run(tmp_path: Path, settings: dict[str, str]) -> None:
     assert run_pytest(tmp_path, ONE_MISSING, **settings).returncode == pytest.ExitCode.TESTS_FAILED
     assert run_pytest(tmp_path, NONE_MISSING, **settings).returncode == pytest.ExitCode.OK

@@ -2,7 +2,7 @@
 
 In this order, and it says which way it took:
 
-1. ``MLFLOW_IPFS_TEST_KUBO``, if set: that binary or an error.
+1. ``TESTS_KUBO``, if set: that binary or an error.
 2. ``ipfs`` on PATH, if new enough.
 3. What an earlier call left under ``.cache/kubo`` in this folder.
 4. The official release, checked against the SHA-512 that is published beside it.
@@ -224,7 +224,7 @@ def locate() -> Path:
     Raises:
         KuboError: there is none; the message names the ways tried.
     """
-    override = os.environ.get("MLFLOW_IPFS_TEST_KUBO")
+    override = os.environ.get("TESTS_KUBO")
     if override:
         return check_version(Path(override))
     return _first_of((from_path, from_cache))
@@ -236,7 +236,7 @@ def provision() -> Path:
     Raises:
         KuboError: no way worked; the message says why, way by way.
     """
-    if os.environ.get("MLFLOW_IPFS_TEST_KUBO"):
+    if os.environ.get("TESTS_KUBO"):
         return locate()
     return _first_of((from_path, from_cache, from_release, from_go_module))
 

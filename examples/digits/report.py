@@ -67,7 +67,9 @@ def lineage_items(client: MlflowClient, name: str, version: str) -> list[tuple[s
         for item in (run.inputs.dataset_inputs if run.inputs else [])
     ]
     items.append((f"run {run.info.run_name}", run.info.run_id))
-    items.append((f"model {name}, version {version}", f"ipfs://{model_version.tags['ipfs.cid']}"))
+    # The location, not the tag: what a version is frozen to stands there, and nobody can edit it.
+    model_cid = client.get_model_version_download_uri(name, version).rpartition("@")[2]
+    items.append((f"model {name}, version {version}", f"ipfs://{model_cid}"))
     return items
 
 

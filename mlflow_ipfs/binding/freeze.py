@@ -126,7 +126,8 @@ class Freezer:
                 "prefix in MLFLOW_IPFS_IMPORT_ALLOW"
             )
             raise PolicyError(msg)
-        with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-") as folder:
+        # MLflow's download threads may still be writing when one of them fails: that must not hide why it failed.
+        with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-", ignore_cleanup_errors=True) as folder:
             try:
                 path = mlflow_compat.download_foreign(uri, folder)
             except Exception as error:

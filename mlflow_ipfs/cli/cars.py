@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from mlflow_ipfs.binding.uris import Located
 from mlflow_ipfs.cli.new_files import draft_beside, refuse_existing
-from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import ANY_CONTENT, Workplace, find, json_option, pass_workplace, tracking_option
 from mlflow_ipfs.cli.reading import total_bytes
 from mlflow_ipfs.cli.terminal import Progress, format_size, print_result, printable
 from mlflow_ipfs.content.pins import USER
@@ -20,7 +19,7 @@ from mlflow_ipfs.errors import IntegrityError, InvalidDataError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.binding.locations import IpfsPath
+    from mlflow_ipfs.binding.uris import ContentName, Located
 
 STREAM = Path("-")
 
@@ -30,8 +29,8 @@ def car() -> None:
     """Archives that carry content between IPFS tools (CARv1)."""
 
 
-@car.command("export", short_help="Write everything below a CID as one CAR.")
-@click.argument("content", type=CONTENT)
+@car.command("export", short_help="Write content as one CAR.")
+@click.argument("content", type=ANY_CONTENT)
 @click.option(
     "-o",
     "--output",
@@ -40,18 +39,21 @@ def car() -> None:
     help="File to write, or - for stdout.",
 )
 @click.option("-f", "--force", is_flag=True, help="Write over an existing file.")
+@tracking_option
 @json_option
 @pass_workplace
-def export(workplace: Workplace, content: IpfsPath, output: Path, *, force: bool, as_json: bool) -> None:
-    """Write everything below a CID as one CAR."""
+def export(
+    workplace: Workplace, content: ContentName, output: Path, tracking_uri: str | None, *, force: bool, as_json: bool
+) -> None:
+    """Write everything below a CID as one CAR; its root is the content that was named."""
     if output == STREAM and sys.stdout.isatty():
         msg = "a CAR is no text for a terminal; name a file with -o, or redirect"
         raise click.UsageError(msg)
     refuse_existing(output, force=force or output == STREAM)
     with workplace.open_store() as store:
-        found = Located(store, content.cid, content.path)
+        found = find(store, content, tracking_uri)
         with Progress(f"exporting {found.root}", _total(found)) as progress, _open_output(output) as file:
-            size = store.export_car(found.root, file, progress=progress.advance)
+            size = found.store.export_car(found.root, file, progress=progress.advance)
         if output != STREAM:
             fields = {"path": str(output), "cid": str(found.root), "size_bytes": size}
             line = f"exported  {printable(str(output))}  {format_size(size)}  {found.root}"

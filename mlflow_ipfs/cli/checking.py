@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from mlflow_ipfs.binding.uris import MlflowUri
 from mlflow_ipfs.cli.examination import Finding, State, examine
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
@@ -23,8 +24,12 @@ from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mlflow_ipfs.binding.uris import ContentName, Located
     from mlflow_ipfs.content.verify import VerifyReport
+
+OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every model version that it downloads
 
 
 @click.command(short_help="Check that content is what its CID says.")
@@ -49,14 +54,14 @@ def verify(
         look_at(bytes(against))
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
-        report = _verify(found, against)
+        report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else ())
     print_result(_fields(report, content), "\n".join(_lines(report, content, against)), as_json=as_json)
     if not report.ok:
         msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
         raise IntegrityError(msg)
 
 
-def _verify(found: Located, against: Path | None) -> VerifyReport:
+def _verify(found: Located, against: Path | None, not_content: Collection[str]) -> VerifyReport:
     root = found.root
     if not found.store.storage.blocks.has(root):
         msg = f"there is no {root} in this store; name the one that has it with --store"
@@ -66,7 +71,7 @@ def _verify(found: Located, against: Path | None) -> VerifyReport:
     except (MlflowIpfsError, OSError):  # damaged, or no UnixFS: the report will say so
         total = None
     with Progress(f"verifying {root}", total) as progress:
-        return found.store.verify(root, against=against, progress=progress.advance)
+        return found.store.verify(root, against=against, not_content=not_content, progress=progress.advance)
 
 
 def _fields(report: VerifyReport, content: ContentName) -> dict[str, object]:

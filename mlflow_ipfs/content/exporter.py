@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
 from mlflow_ipfs.content.file_reader import UnixFSFile
 from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, StoreFullError
+from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +69,8 @@ class Exporter:
 
         Raises:
             NotFoundError, IntegrityError: a block is missing or damaged; files before it are complete.
-            InvalidPathError: something in the way, or a symlink that points outside.
+            InvalidPathError: something is in the way.
+            PolicyError: a symlink points outside.
             InvalidDataError: the content is no UnixFS, or breaks a limit.
             StoreFullError: no room at the destination.
         """
@@ -132,8 +133,12 @@ class Exporter:
             msg = f"the symlink {node.cid} has the target {link!r}, which is no path"
             raise InvalidDataError(msg)
         if not self._allow_outside_links and _leaves_folder(link, depth):
-            msg = f"the symlink {str(target)!r} would point to {link!r}, which may lead out of the content: refused"
-            raise InvalidPathError(msg)
+            place = f"the symlink {target.name!r}" if depth else "the content itself, a symlink,"
+            msg = (
+                f"{place} would point to {link!r}, which may lead out of the content: refused, "
+                "unless links that point outside are allowed (`get --allow-outside-links`)"
+            )
+            raise PolicyError(msg)
         temporary = _temporary_name(target)
         try:
             temporary.symlink_to(link)

@@ -35,7 +35,7 @@ from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import TracebackType
     from typing import BinaryIO
 
@@ -281,16 +281,25 @@ class ContentStore:
         cid: CID | str,
         *,
         against: str | os.PathLike[str] | None = None,
+        not_content: Collection[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> VerifyReport:
         """Read and hash every block, whatever stamps say; and compare with a file or folder on disk.
 
         Nothing is raised for damage: the report names each block.
+
+        Args:
+            cid: root of the content.
+            against: a file or folder that must be the same.
+            not_content: paths below ``against`` that may be there beside the content.
+            progress: called with the number of bytes just hashed.
         """
         root = _cid(cid)
         report = verify.verify_dag(self.storage.blocks, root, progress=progress)
         if against is not None:
-            report.problems += verify.compare_with_disk(self.storage.blocks, root, Path(against))
+            report.problems += verify.compare_with_disk(
+                self.storage.blocks, root, Path(against), not_content=frozenset(not_content)
+            )
         return report
 
     def pin(self, cid: CID | str, owner: str = USER) -> None:

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.unixfs import UnixFSData
 
 
+_ONLY_ON_DISK: Final = "is on disk, but not in the content"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing that is not as the CID says.
@@ -155,10 +158,18 @@ def _join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def compare_with_disk(reader: BlockReader, root: CID, against: Path) -> list[Problem]:
+def compare_with_disk(
+    reader: BlockReader, root: CID, against: Path, *, not_content: frozenset[str] = frozenset()
+) -> list[Problem]:
     """Compare content with a file or folder on disk, leaf by leaf along the DAG.
 
     No record of the chunker is needed: the DAG itself says where the cuts are.
+
+    Args:
+        reader: where the blocks are.
+        root: the content.
+        against: the file or folder.
+        not_content: paths on disk that may be there beside the content.
 
     Returns:
         A problem for each path that differs, is missing on disk, or is only on disk.
@@ -177,7 +188,7 @@ def compare_with_disk(reader: BlockReader, root: CID, against: Path) -> list[Pro
                     problems.append(Problem(cid, path, reason))
         except (MlflowIpfsError, OSError) as error:
             problems.append(Problem(cid, path, str(error)))
-    return problems
+    return [problem for problem in problems if not (problem.reason == _ONLY_ON_DISK and problem.path in not_content)]
 
 
 def _compare_folder(
@@ -190,7 +201,7 @@ def _compare_folder(
     for name in list_folder(os.fsencode(target)):
         if name not in inside:
             only = _join(path, decode_name(name))
-            problems.append(Problem(node.cid, only, "is on disk, but not in the content"))
+            problems.append(Problem(node.cid, only, _ONLY_ON_DISK))
     below = [(cid, target / os.fsdecode(name), _join(path, decode_name(name))) for name, cid in inside.items()]
     return below[::-1]
 

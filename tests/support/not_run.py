@@ -1,7 +1,7 @@
 """Tests that could not run here, and why: named at the end of every run, an error in CI.
 
 A skipped test looks green. Here each skip is printed under NOT RUN with its reason, and with
-``CI=true`` or ``MLFLOW_IPFS_TEST_STRICT=1`` the run fails: there everything must be in place.
+``CI=true`` or ``TESTS_STRICT=1`` the run fails: there everything must be in place.
 ``conftest.py`` imports the two hooks.
 """
 
@@ -24,7 +24,7 @@ def not_run(reason: str) -> NoReturn:
 
 def is_strict() -> bool:
     """Return whether a test that could not run fails the run."""
-    return os.environ.get("CI", "").lower() in {"1", "true"} or os.environ.get("MLFLOW_IPFS_TEST_STRICT") == "1"
+    return os.environ.get("CI", "").lower() in {"1", "true"} or os.environ.get("TESTS_STRICT") == "1"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from support.command_line import CommandLine, Outcome
 from support.mlflow_server import clean_environment
+from support.processes import find_free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,26 @@ def test_a_version_is_found_by_number_and_by_alias_and_verifies(project: Project
         assert outcome.records[0]["cid"] == project.cid
 
 
+def test_what_mlflow_adds_to_a_download_is_no_difference_and_anything_else_is(project: Project) -> None:
+    copy = project.cli.store.parent / "downloaded"
+    shutil.copytree(project.model, copy)
+    (copy / "registered_model_meta").write_text("MLflow writes this beside every version that it downloads\n")
+    command = ("verify", "models:/digits@champion", "--against", str(copy))
+    assert project.run(command)[0].code == 0
+    (copy / "data" / "registered_model_meta").write_text("not where MLflow writes it\n")
+    (outcome,) = project.run(command)
+    assert outcome.code == 4
+    assert "data/registered_model_meta: is on disk, but not in the content" in outcome.stdout.decode()
+
+
+def test_a_version_goes_into_a_car(project: Project) -> None:
+    (outcome,) = project.run(("car", "export", "models:/digits@champion", "-o", "version.car", "--json"))
+    assert outcome.records[0]["cid"] == project.cid
+    other = CommandLine(project.cli.store.parent / "other-store")
+    other("car", "import", project.cli.store.parent / "version.car")
+    other("verify", project.cid, "--against", project.model)
+
+
 def test_a_file_of_a_version_a_run_and_a_mutable_path_is_read(project: Project) -> None:
     weights = project.model / "data" / "weights.bin"
     outcomes = project.run(
@@ -213,9 +235,10 @@ def test_what_is_not_in_ipfs_is_3(project: Project) -> None:
     assert "not in IPFS" in outcome.stderr
 
 
-def test_a_server_that_is_away_is_1(cli: CommandLine, free_port: int) -> None:
+def test_a_server_that_is_away_is_1(cli: CommandLine) -> None:
     cli("add", "-", stdin=b"so that there is a store")
-    outcome = cli.in_a_process("verify", "models:/digits/1", "--tracking-uri", f"http://127.0.0.1:{free_port}", code=1)
+    nobody = f"http://127.0.0.1:{find_free_port()}"
+    outcome = cli.in_a_process("verify", "models:/digits/1", "--tracking-uri", nobody, code=1)
     assert outcome.stderr.startswith("mlflow-ipfs: models:/digits/1: ")
     assert outcome.stderr.count("\n") == 1
 

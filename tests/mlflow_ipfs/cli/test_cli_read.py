@@ -52,8 +52,9 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, folder: Path) -
     (folder / "outside").symlink_to("/etc/passwd")
     cid = cli("add", "-q", folder).lines[0]
     before = sorted(os.listdir())
-    outcome = cli("get", cid, "-o", "out", code=1)
+    outcome = cli("get", cid, "-o", "out", code=5)
     assert "/etc/passwd" in outcome.stderr
+    assert "--allow-outside-links" in outcome.stderr
     assert sorted(os.listdir()) == before
     cli("get", cid, "-o", "out", "--allow-outside-links")
     assert Path("out/outside").readlink() == Path("/etc/passwd")

@@ -152,7 +152,18 @@ def test_the_limit_of_depth() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [float("nan"), float("inf"), 1 << 64, -(1 << 64) - 1, {1: 2}, {b"a": 1}, pytest.param(object(), id="object"), {1, 2}, "\ud800", {"\ud800": 1}],
+    [
+        float("nan"),
+        float("inf"),
+        1 << 64,
+        -(1 << 64) - 1,
+        {1: 2},
+        {b"a": 1},
+        pytest.param(object(), id="object"),
+        {1, 2},
+        "\ud800",
+        {"\ud800": 1},
+    ],
     ids=repr,
 )
 def test_values_without_a_form_are_refused(value: Any) -> None:

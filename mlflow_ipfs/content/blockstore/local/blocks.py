@@ -113,6 +113,6 @@ class LocalBlocks:
             # Only a help for later; a busy or full store must not hide the damage itself.
             with suppress(MlflowIpfsError), self._parts.database.write() as connection:
                 index.mark_damaged(connection, row.place_id)
-        what = "is missing" if is_missing else f"is damaged at byte {row.offset}"
+        what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
         msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
         return IntegrityError(msg)
