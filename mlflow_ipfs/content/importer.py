@@ -240,12 +240,15 @@ class Importer:
             if size_bytes < self._profile.chunk_bytes or self._may_be_one_wrapped_leaf(size_bytes, metadata):
                 data = bytearray(size_bytes)
                 reader.fill(memoryview(data))
+                reader.check_end()
                 self._progress(size_bytes)
                 return self._import_small(bytes(data), metadata)
             # The chunker may read the very same file: its position is not ours, because we read by offset.
             with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
                 lengths = _lengths(self._chunker.cuts(file, size_bytes), size_bytes)
-                return self._import_pieces(reader.fill, lengths, metadata)
+                imported = self._import_pieces(reader.fill, lengths, metadata)
+            reader.check_end()
+            return imported
 
     @staticmethod
     def _may_be_one_wrapped_leaf(size_bytes: int, metadata: _Metadata) -> bool:

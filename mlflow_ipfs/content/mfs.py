@@ -47,7 +47,7 @@ class MfsPath:
 
     def __post_init__(self) -> None:
         parts = split_path(self.path)
-        if not is_safe_name(encode_name(self.root)):
+        if not is_safe_name(encode_name(self.root)) or self.root.startswith(FROZEN_PREFIX):
             msg = f"{self.root!r} cannot name a mutable tree (mfs://<root>/path)"
             raise InvalidPathError(msg)
         encode_name(self.path)  # raises where a name is no text

@@ -164,3 +164,13 @@ class SourceReader:
             filled += count
             self._offset += count
         return filled
+
+    def check_end(self) -> None:
+        """Make sure that nothing is left.
+
+        Raises:
+            SourceChangedError: the file has more bytes than its size says. It grew, or it is one that
+                states no size, as files in ``/proc``: the content of such a file is never the same.
+        """
+        if os.pread(self._descriptor, 1, self._offset):
+            raise changed(self._source.path)

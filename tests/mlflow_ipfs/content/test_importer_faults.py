@@ -154,6 +154,12 @@ def test_a_file_that_shrinks_below_what_is_still_to_be_read(tmp_path: Path, monk
         import_path(path)
 
 
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no /proc on this system")
+def test_a_file_that_states_no_size_is_not_taken_for_an_empty_one() -> None:
+    with pytest.raises(SourceChangedError, match="/proc/version"):
+        import_path("/proc/version")
+
+
 @pytest.mark.parametrize("change", [grow, shrink, rewrite, replace], ids=lambda change: change.__name__)
 def test_a_file_that_changed_since_it_was_looked_at(
     change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -87,6 +87,7 @@ def test_uris_are_read(uri: str, root: str, path: str) -> None:
         "mfs:",
         "mfs:/root/a",
         "mfs://",
+        "mfs://@x/a",
         "mfs:///a",
         "s3://bucket/a",
         "ipfs://cid",
