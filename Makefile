@@ -12,7 +12,7 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --constraint constraints-dev.txt
 PIP_QUIET := --quiet --disable-pip-version-check
 # Whole files go to one process each: the tests of a file share what was slow to make.
-PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 TIMED := $(PYTHON) tools/timed.py
 export UV_HTTP_TIMEOUT ?= 120
 
