@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.entries import MfsEntry
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore, Entry
 
@@ -147,6 +148,12 @@ def _item(path: str, entry: Entry) -> Item:
     return Item(path, entry.is_dir, None if entry.is_dir else entry.size_bytes)
 
 
+def _mutable_item(path: str, entry: MfsEntry | MfsFolder) -> Item:
+    if isinstance(entry, MfsFolder):
+        return Item(path, is_dir=True, size_bytes=None)
+    return Item(path, is_dir=False, size_bytes=entry.size_bytes)
+
+
 @dataclass(frozen=True, slots=True)
 class MutableTree:
     """The files below a mutable path, and what is frozen below it as ``@<cid>``."""
@@ -179,11 +186,7 @@ class MutableTree:
         if entry is None:
             msg = f"there is no artifact at {self.at(path)}"
             raise NotFoundError(msg)
-        return (
-            Item(path, is_dir=True, size_bytes=None)
-            if isinstance(entry, MfsFolder)
-            else Item(path, is_dir=False, size_bytes=entry.size_bytes)
-        )
+        return _mutable_item(path, entry)
 
     def list(self, path: str) -> list[Item]:
         """See ``ArtifactTree``."""
@@ -192,12 +195,7 @@ class MutableTree:
             tree, inside = frozen
             found = tree.list(inside)
             return [Item(join_path(path, item.path.rpartition("/")[2]), item.is_dir, item.size_bytes) for item in found]
-        return [
-            Item(join_path(path, entry.name), is_dir=True, size_bytes=None)
-            if isinstance(entry, MfsFolder)
-            else Item(join_path(path, entry.name), is_dir=False, size_bytes=entry.size_bytes)
-            for entry in self.store.files.list(self.at(path))
-        ]
+        return [_mutable_item(join_path(path, entry.name), entry) for entry in self.store.files.list(self.at(path))]
 
     def local_path(self, path: str) -> Path | None:
         """See ``ArtifactTree``."""
