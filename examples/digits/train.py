@@ -94,8 +94,9 @@ def train(folder: Path) -> str:
         with torch.no_grad():
             signature = infer_signature(example, network(torch.tensor(example)).numpy())
         mlflow.pytorch.log_model(
-            network, name="model", signature=signature, registered_model_name="digits", serialization_format="pickle"
-        )
+            network, name="model", signature=signature, registered_model_name="digits", serialization_format="pickle",
+            pip_requirements=mlflow.pytorch.get_default_pip_requirements(),  # else MLflow loads the model to find out
+        )  # fmt: skip
     mlflow.MlflowClient().set_registered_model_alias("digits", "champion", "1")
     return str(run.info.run_id)
 
