@@ -14,6 +14,7 @@ from mlflow_ipfs.errors import NotFoundError, PolicyError
 
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.locations import IpfsPath
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
     from mlflow_ipfs.content.store import ContentStore
 
 VERSION_OWNERS: Final = "model-version"  # what the model registry's owners start with
@@ -91,14 +92,52 @@ def _fields(found: Pin) -> dict[str, str]:
 
 
 @click.command(short_help="Drop what nothing needs.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what keeps content, and what would go.")
+@click.option(
+    "--grace", "grace_hours", type=click.FloatRange(min=0), default=24, show_default=True, metavar="HOURS",
+    help="Drop only what a gc that many hours ago found unneeded already.",
+)  # fmt: skip
 @json_option
 @pass_workplace
-def gc(workplace: Workplace, *, dry_run: bool, as_json: bool) -> None:
-    """Drop what no pin, ref, mfs:// file or model version needs."""
+def gc(workplace: Workplace, *, dry_run: bool, grace_hours: float, as_json: bool) -> None:
+    """Drop what no pin, ref, mfs:// file or model version needs.
+
+    What is found unneeded for the first time is only condemned: it goes with a gc after the
+    grace, unless something needs it again. Training may go on meanwhile.
+    """
     with workplace.open_store() as store:
-        report = store.collect_garbage(dry_run=dry_run)
-    verb = "would remove" if dry_run else "removed"
+        keepers = list(store.keepers()) if dry_run else []
+        report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
+    _print_keepers(keepers, as_json=as_json)
+    print_result(asdict(report), _summary(report, grace_hours), as_json=as_json)
+
+
+def _print_keepers(keepers: list[Keeper], *, as_json: bool) -> None:
+    if as_json:
+        for keeper in keepers:
+            print_result(asdict(keeper) | {"cid": str(keeper.cid) if keeper.cid else None}, "", as_json=True)
+        return
+    rows = [("kept by", keeper.kind, printable(keeper.name), _what(keeper)) for keeper in keepers]
+    for line in align(rows):
+        click.echo(line)
+
+
+def _what(keeper: Keeper) -> str:
+    if keeper.cid is not None:
+        return str(keeper.cid)
+    return f"{format_count(keeper.file_count, 'file')}, {format_size(keeper.size_bytes)}"
+
+
+def _summary(report: GCReport, grace_hours: float) -> str:
+    verb = "would remove" if report.dry_run else "removed"
     removed, kept = format_count(report.removed_blocks, "block"), format_count(report.kept_blocks, "block")
     line = f"{verb} {removed}, {format_size(report.freed_bytes)}; {kept} kept"
-    print_result(asdict(report), line, as_json=as_json)
+    if not report.condemned_blocks:
+        return line
+    later = f"{format_count(report.condemned_blocks, 'block')}, {format_size(report.condemned_bytes)}"
+    when = (
+        f"to go after {grace_hours:g} h (--grace 0: now)"
+        if grace_hours
+        else "to go when nobody publishes who may rely on them"
+    )
+    return f"{line}; {later} {when}"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Publication, Storage
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, Publication, Storage
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
@@ -356,9 +356,13 @@ class ContentStore:
                     self.pins.add(Pin(pin, root))
         return reader.roots
 
-    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
-        """Drop what no pin, ref, entry or frozen path needs; or only say what would be dropped."""
-        return self.storage.collect_garbage(dry_run=dry_run)
+    def keepers(self) -> Iterator[Keeper]:
+        """Every name that keeps content: pins, refs, folders of ``mfs://``, frozen paths."""
+        return self.storage.keepers()
+
+    def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
+        """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""
+        return self.storage.collect_garbage(dry_run=dry_run, grace_seconds=grace_seconds)
 
     def _node(self, cid: CID | str, path: str) -> UnixFSNode:
         return read_unixfs(self.storage.blocks, self.resolve(cid, path))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes, GCReport
+from mlflow_ipfs.content.blockstore.interface import Changes, GCReport, Keeper
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
-from mlflow_ipfs.errors import ConflictError, IntegrityError, StoreBusyError
+from mlflow_ipfs.errors import ConflictError, IntegrityError
 from support.storages import publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
@@ -151,25 +151,72 @@ def test_bytes_that_only_claim_to_be_a_node(storage: Storage) -> None:
     assert storage.blocks.has(cid)
 
 
-def test_it_waits_for_publications_and_gives_up(storage: Storage) -> None:
+def test_what_a_publication_relies_on_stays(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"found again", owner=None)
     with storage.publish() as publication:
+        assert publication.has(cid)
         publication.put(*raw(b"on its way"))
-        with pytest.raises(StoreBusyError):
-            storage.collect_garbage()
-        publication.commit(Changes(pins=[Pin(USER, CID.of(b"on its way"))]))
-        with pytest.raises(StoreBusyError):  # names may still be given until the publication is left
-            storage.collect_garbage()
-    storage.collect_garbage()
+        report = storage.collect_garbage()
+        assert (report.removed_blocks, report.condemned_blocks, report.condemned_bytes > 0) == (0, 1, True)
+        assert storage.blocks.has(cid)
+        publication.commit(Changes(pins=[Pin(USER, cid)]))
+        storage.collect_garbage()
+        storage.pins.add(Pin(USER, CID.of(b"on its way")))  # names may be given until the publication is left
+    assert storage.collect_garbage().kept_blocks == 2
+    assert storage.blocks.get(cid) == b"found again"
     assert storage.blocks.has(CID.of(b"on its way"))
 
 
-def test_it_starts_when_the_publication_has_ended(storage: Storage) -> None:
-    publication = storage.publish()
-    publication.__enter__()
-    timer = threading.Timer(0.05, publication.__exit__, (None, None, None))
-    timer.start()
+def test_it_goes_when_the_publication_has_ended(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"garbage", owner=None)
+    with storage.publish():
+        storage.collect_garbage()
+    report = storage.collect_garbage()
+    assert (report.removed_blocks, report.condemned_blocks) == (1, 0)
+    assert not storage.blocks.has(cid)
+
+
+def test_garbage_is_kept_until_its_grace_is_over(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"garbage", owner=None)
+    for dry_run in (True, False, False, True):
+        report = storage.collect_garbage(dry_run=dry_run, grace_seconds=3600)
+        assert (report.removed_blocks, report.condemned_blocks, report.freed_bytes) == (0, 1, 0)
+    assert storage.blocks.get(cid) == b"garbage"
+    assert storage.collect_garbage().removed_blocks == 1
+    assert not storage.blocks.has(cid)
+
+
+def test_what_is_named_in_its_grace_stays(storage: Storage) -> None:
+    folder, [file] = publish_folder(storage, b"f" * 2500, owner=None)
+    storage.collect_garbage(grace_seconds=3600)
+    storage.pins.add(Pin(USER, folder))
     storage.collect_garbage()
-    timer.join()
+    assert open_unixfs(storage.blocks, file).read() == b"f" * 2500
+
+
+def test_what_is_added_again_in_its_grace_stays(storage: Storage) -> None:
+    publish_folder(storage, b"f" * 2500, b"g" * 30, owner=None)
+    storage.collect_garbage(grace_seconds=3600)
+    _, files = publish_folder(storage, b"f" * 2500, b"g" * 30)
+    storage.collect_garbage()
+    assert [open_unixfs(storage.blocks, file).read() for file in files] == [b"f" * 2500, b"g" * 30]
+
+
+def test_keepers_are_named(storage: Storage) -> None:
+    folder, [file] = publish_folder(storage, b"f" * 2500)
+    storage.refs.set("a/ref", file, expected_version=0)
+    storage.entries.freeze(Frozen("tree", "run", folder))
+    entries = [MfsEntry("tree", path, file, 2500, 2600, 0) for path in ("top", "run/b", "run/a", "run/a2/c")]
+    with storage.publish() as publication:
+        publication.commit(Changes(entries=entries))
+    assert list(storage.keepers()) == [
+        Keeper("pin", USER, folder),
+        Keeper("ref", "a/ref", file),
+        Keeper("files", "mfs://tree", None, 1, 2500),
+        Keeper("files", "mfs://tree/run", None, 2, 5000),
+        Keeper("files", "mfs://tree/run/a2", None, 1, 2500),
+        Keeper("frozen", "mfs://tree/run", folder),
+    ]
 
 
 def test_views_are_private_folders(storage: Storage, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,12 +44,46 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class GCReport:
-    """What a garbage collection removed, or would remove."""
+    """What a garbage collection removed, or would remove.
+
+    Attributes:
+        kept_blocks: how many stay, because something needs them or because they share a file with such.
+        removed_blocks: how many are gone.
+        freed_bytes: what that freed on the disk.
+        dry_run: whether it was only asked what would go.
+        condemned_blocks: how many nothing needs, but are to go later: their grace is not over, or somebody who
+            publishes may still rely on them.
+        condemned_bytes: what those take.
+    """
 
     kept_blocks: int
     removed_blocks: int
     freed_bytes: int
     dry_run: bool
+    condemned_blocks: int = 0
+    condemned_bytes: int = 0
+
+
+KeeperKind = Literal["pin", "ref", "files", "frozen", "outbox"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """A name that keeps content.
+
+    Attributes:
+        kind: ``files`` for the files directly in one folder of ``mfs://``, the others for a single CID.
+        name: the pin's owner, the ref's name, or an ``mfs://`` URI.
+        cid: what it keeps; None for ``files``.
+        file_count: how many files; 0 for the others.
+        size_bytes: the size of those files.
+    """
+
+    kind: KeeperKind
+    name: str
+    cid: CID | None
+    file_count: int = 0
+    size_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -185,11 +219,17 @@ class Storage(Protocol):
     def make_view_folder(self) -> Path:
         """A new empty private folder, removed when this process ends."""
 
-    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+    def keepers(self) -> Iterator[Keeper]:
+        """Every name that keeps content, by kind and name."""
+
+    def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path needs.
 
+        Publications may go on meanwhile. What they rely on, and what nothing has needed for less
+        than ``grace_seconds``, is left to a later call.
+
         Raises:
-            StoreBusyError: publications were still running when the time limit passed.
+            StoreBusyError: another collection was still running when the time limit passed.
             IntegrityError: a node that is needed cannot be read; nothing was collected.
         """
 

@@ -13,14 +13,14 @@ from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.unixfs import encode_leaf
-from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreBusyError
+from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import FileWriter, Leaf
+    from mlflow_ipfs.content.blockstore.interface import FileWriter, Keeper, Leaf
     from mlflow_ipfs.content.cid import CID
 
 
@@ -238,19 +238,24 @@ class MemoryStorage:
         """A new empty private folder, removed when this process ends."""
         return make_view_folder_elsewhere()
 
-    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+    def keepers(self) -> Iterator[Keeper]:
+        """Every name that keeps content, by kind and name."""
+        with self._state.changed:
+            keepers = list(self._state.keepers())
+        return iter(keepers)
+
+    def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
         state = self._state
         with state.changed:
-            if not state.changed.wait_for(lambda: state.publications == 0, self._timeout_seconds):
-                msg = f"publications were still running after {self._timeout_seconds:g} s: end them, and try again"
-                raise StoreBusyError(msg)
             needed = self._mark()
             garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed}
+            kept = len(state.blocks) - len(garbage)
+            if grace_seconds > 0 or state.publications:  # nothing is noted here, so a grace never ends
+                return GCReport(kept, 0, 0, dry_run, len(garbage), sum(garbage.values()))
             if not dry_run:
                 for key in garbage:
                     del state.blocks[key]
-            kept = len(state.blocks) - (len(garbage) if dry_run else 0)
         return GCReport(kept, len(garbage), sum(garbage.values()), dry_run)
 
     def _mark(self) -> set[bytes]:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mlflow_ipfs.content.blockstore.interface import Keeper
 from mlflow_ipfs.content.entries import MfsEntry, MfsFolder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.refs import Ref
@@ -51,6 +52,20 @@ class MemoryState:
         yield from (ref.cid for ref in self.refs.values())
         yield from (entry.cid for tree in self.entries.values() for entry in tree.values())
         yield from (frozen.cid for frozen in self.frozen)
+
+    def keepers(self) -> Iterator[Keeper]:
+        """The same by name; files are summed up by folder."""
+        yield from (Keeper("pin", pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
+        yield from (Keeper("ref", ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
+        folders: dict[tuple[bytes, bytes], list[MfsEntry]] = {}
+        for root, tree in self.entries.items():
+            for entry in tree.values():
+                folders.setdefault((_by_bytes(root), _by_bytes(entry.path.rpartition("/")[0])), []).append(entry)
+        for _, entries in sorted(folders.items()):
+            uri = f"mfs://{entries[0].root}/{entries[0].path.rpartition('/')[0]}".removesuffix("/")
+            yield Keeper("files", uri, None, len(entries), sum(entry.size_bytes for entry in entries))
+        for frozen in sorted(self.frozen, key=lambda frozen: (frozen.root, frozen.path, bytes(frozen.cid))):
+            yield Keeper("frozen", f"mfs://{frozen.root}/{frozen.path}".removesuffix("/"), frozen.cid)
 
 
 def _check_conflicts(tree: dict[str, MfsEntry], root: str, path: str) -> None:

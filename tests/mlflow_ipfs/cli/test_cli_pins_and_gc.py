@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin
 
 if TYPE_CHECKING:
@@ -27,23 +29,52 @@ def test_an_unpinned_root_goes_with_gc_and_a_pinned_one_stays(cli: CommandLine, 
     (tmp_path / "kept").write_text("kept")
     kept = cli("add", "-q", "kept").lines[0]
     assert cli("pin", "rm", root).lines == [f"unpinned  {root}"]
-    assert cli("gc", "--dry-run").lines == ["would remove 10 blocks, 2.6 MB; 1 block kept"]
-    cli("verify", root)
-    assert cli("gc").lines == ["removed 10 blocks, 2.6 MB; 1 block kept"]
+    *kept_by, would = cli("gc", "--dry-run", "--grace", "0").lines
+    assert kept_by == [f"kept by  pin  user  {kept}"]
+    assert would == "would remove 10 blocks, 2.6 MB; 1 block kept"
+    later = "10 blocks, 2.6 MB to go after 24 h (--grace 0: now)"
+    for _ in range(2):
+        assert cli("gc").lines == [f"removed 0 blocks, 0 B; 1 block kept; {later}"]
+        cli("verify", root)
+    assert cli("gc", "--grace", "0").lines == ["removed 10 blocks, 2.6 MB; 1 block kept"]
     cli("ls", root, code=3)
     cli("cat", kept)
 
 
 def test_gc_as_json(cli: CommandLine, root: str) -> None:
     (record,) = cli("gc", "--json").records
-    assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False}
+    assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False} | {
+        "condemned_blocks": 0,
+        "condemned_bytes": 0,
+    }
     cli("verify", root)
+
+
+def test_dry_run_names_what_keeps_each_root(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    with open_store(Settings(store=cli.store)) as store:
+        store.refs.set("datasets/digits", CID.parse(root), expected_version=0)
+        for name in ("a.txt", "b.txt"):
+            store.files.put_stream(MfsPath.parse(f"mfs://mlflow/0/run/artifacts/{name}"), io.BytesIO(b"1234"))
+    lines = [line.split(maxsplit=3) for line in cli("gc", "--dry-run").lines[:-1]]
+    assert [(kind, *rest.split(maxsplit=1)) for _, _, kind, rest in lines] == [
+        ("pin", OWNER, root),
+        ("pin", "user", root),
+        ("ref", "datasets/digits", root),
+        ("files", "mfs://mlflow/0/run/artifacts", "2 files, 8 B"),
+    ]
+    *records, report = cli("gc", "--dry-run", "--json").records
+    assert [(record["kind"], record["cid"], record["file_count"]) for record in records][-2:] == [
+        ("ref", root, 0),
+        ("files", None, 2),
+    ]
+    assert report["dry_run"]
 
 
 def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
     (sub,) = cli("pin", "add", f"{root}/sub").lines
     cli("pin", "rm", root)
-    cli("gc")
+    cli("gc", "--grace", "0")
     assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
 
 

@@ -66,7 +66,7 @@ class LocalBlocks:
     def delete(self, cid: CID) -> bool:
         """Forget a block. Waits for publications, which may rely on it."""
         self._parts.database.check_writable()
-        with self._parts.gc_lock.exclusive(), self._parts.database.write() as connection:
+        with self._parts.publish_lock.exclusive(), self._parts.database.write() as connection:
             # An object without its root's block is no longer the file of that root.
             connection.execute("UPDATE place SET root = NULL WHERE root = ?", (cid.multihash,))
             gone = connection.execute("DELETE FROM block WHERE multihash = ?", (cid.multihash,))
@@ -77,9 +77,7 @@ class LocalBlocks:
         last = 0
         while True:
             with self._parts.database.read() as connection:
-                rows = connection.execute(
-                    "SELECT id, multihash FROM block WHERE id > ? ORDER BY id LIMIT ?", (last, _PAGE)
-                ).fetchall()
+                rows = index.page_of_multihashes(connection, last, _PAGE)
             if not rows:
                 return
             last = rows[-1][0]

@@ -1,64 +1,59 @@
-"""Garbage collection, the simple and safe form: nobody publishes meanwhile, and what is in doubt is kept.
+"""Garbage collection beside those who publish. Nobody waits for it, and it waits for nobody.
 
-All roots are read from one snapshot, every block below them is marked, and a file is dropped only
-if nothing in it is marked. Rows go first and are committed, then the files: a kill in between
-leaves files without rows, which the next collection removes.
+1. Raise the barrier: from here on every CID that gets a name is noted (``barrier.py``).
+2. Mark what one snapshot of all names needs (``marks.py``).
+3. Move what is still needed out of packs that are mostly garbage, and garbage out of the index (``moving.py``).
+4. Condemn the files in which nothing is needed: who starts to publish now does not rely on them.
+5. Doom those that were condemned long enough ago, if nobody publishes who started before that
+   (``open_publications.py``), and if nothing in them was named since the snapshot. One transaction
+   looks at the log of names and dooms: after it nobody can find what is in those files.
+6. Delete rows, commit, then delete files.
+
+A kill at any point leaves files condemned, doomed or without rows; the next gc goes on from there.
 """
 
 from __future__ import annotations
 
-import stat
-from dataclasses import dataclass, field
-from functools import partial
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import GCReport, LeafForm
+from mlflow_ipfs.content.blockstore.interface import GCReport
+from mlflow_ipfs.content.blockstore.local.barrier import NAMES, Barrier, raised
+from mlflow_ipfs.content.blockstore.local.garbage import Place, Plan, make_plan
+from mlflow_ipfs.content.blockstore.local.marks import Marker
+from mlflow_ipfs.content.blockstore.local.moving import Mover
+from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
-from mlflow_ipfs.content.blockstore.marking import mark
-from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper, find_strays
+from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import StoreFullError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
-_ROWS_PER_TRANSACTION: Final = 10_000
-_FEWEST_ROWS: Final = 100  # what the reserve has room for, however the rows lie in the index
-_PAGE: Final = 10_000
+_PLACES_PER_TRANSACTION: Final = 5_000
+_LOOKUP: Final = 500
+_ROUNDS: Final = 3  # looks at the log of names before the last one, for which everybody else has to wait
 
 
-@dataclass(slots=True)
-class _Plan:
-    """What goes.
-
-    Attributes:
-        places: rows of files in which nothing is needed: id, name, size in bytes.
-        inline: ids of inline blocks that nothing needs.
-        strays: paths below the store's folder of files without a row, with their sizes.
-    """
-
-    kept_blocks: int = 0
-    removed_blocks: int = 0
-    inline_bytes: int = 0
-    places: list[tuple[int, str, int]] = field(default_factory=list)
-    inline: list[int] = field(default_factory=list)
-    strays: list[tuple[str, int]] = field(default_factory=list)
-
-    def report(self, *, dry_run: bool) -> GCReport:
-        files = sum(place[2] for place in self.places) + sum(stray[1] for stray in self.strays)
-        return GCReport(self.kept_blocks, self.removed_blocks, self.inline_bytes + files, dry_run)
-
-
-def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool) -> GCReport:
+def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_seconds: float) -> GCReport:
     """Drop what no pin, ref, entry, frozen path or outbox row needs.
 
+    Args:
+        parts: the store.
+        reader: names a node that cannot be read.
+        dry_run: only say what would go.
+        grace_seconds: how long a file stays condemned, at least, before it is deleted.
+
     Raises:
-        StoreBusyError: publications were still running when the time limit passed.
+        StoreBusyError: another gc was running for too long.
         IntegrityError: a node that is needed cannot be read; nothing was collected.
     """
     parts.database.check_writable()
@@ -66,147 +61,196 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool) -> GCRe
         free_reserve(parts.layout, parts.disk)
     with parts.gc_lock.exclusive():
         remove_dead_sessions(parts.layout, parts.disk)
-        with parts.database.snapshot() as connection:
-            plan = _make_plan(connection, _mark(connection, reader), parts.layout)
-        if not dry_run:
-            _Sweeper(parts).run(plan)
+        report = _look(parts, reader, grace_seconds) if dry_run else _Collection(parts, grace_seconds).run(reader)
     make_reserve(parts.layout, parts.disk)
-    return plan.report(dry_run=dry_run)
+    return report
 
 
-class _Marks:
-    """A bit for each row of ``block``."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        last = connection.execute("SELECT coalesce(max(id), 0) FROM block").fetchone()[0]
-        self._bits = bytearray((last >> 3) + 1)
-        self._connection = connection
-        self._nodes: set[tuple[bytes, int]] = set()
-
-    def keep(self, cid: CID) -> bool:
-        """Mark a block. Returns whether its links are to be followed."""
-        if cid.identity_data is None:
-            row = self._connection.execute(
-                "SELECT id, form FROM block WHERE multihash = ?", (cid.multihash,)
-            ).fetchone()
-            if row is not None:
-                self._bits[row[0] >> 3] |= 1 << (row[0] & 7)
-                if row[1] == LeafForm.UNIXFS_FILE:  # a leaf in the form of a node
-                    return False
-        if cid.codec == RAW or (cid.multihash, cid.codec) in self._nodes:
-            return False
-        self._nodes.add((cid.multihash, cid.codec))
-        return True
-
-    def __contains__(self, block_id: int) -> bool:
-        return bool(self._bits[block_id >> 3] & 1 << (block_id & 7))
+def iterate_roots(connection: sqlite3.Connection) -> Iterator[CID]:
+    """Every CID that has a name, some more than once."""
+    for table in NAMES:
+        for row in connection.execute(f"SELECT cid FROM {table}"):  # noqa: S608 - the names above
+            yield CID.from_bytes(row[0])
 
 
-def _mark(connection: sqlite3.Connection, reader: BlockReader) -> _Marks:
-    tables = ("pin", "ref", "entry", "frozen", "outbox")
-    query = " UNION ".join(f"SELECT cid FROM {table}" for table in tables)  # noqa: S608 - the names above
-    roots = [CID.from_bytes(row[0]) for row in connection.execute(query).fetchall()]
-    marks = _Marks(connection)
-    mark(reader, roots, marks.keep)
-    return marks
+def _look(parts: Parts, reader: BlockReader, grace_seconds: float) -> GCReport:
+    strays = find_strays(parts)
+    with Marker(parts.layout, parts.disk, reader) as marks, parts.database.snapshot() as connection:
+        marks.mark(connection, iterate_roots(connection))
+        plan = make_plan(connection, marks)
+    tally = _Tally(plan)
+    rule = _Rule(oldest_open(parts.layout), grace_seconds)
+    tally.count([place for place in plan.unneeded if rule.allows(place)])
+    if rule.allows_new:
+        tally.count_moved()
+    return tally.report(sum(size for _, size in strays), dry_run=True)
 
 
-def _make_plan(connection: sqlite3.Connection, marks: _Marks, layout: Layout) -> _Plan:
-    plan = _Plan()
-    rows_of: dict[int, int] = {}
-    needed = {
-        place_id
-        for place_id, block_id in connection.execute(
-            "SELECT p.id, b.id FROM place p JOIN block b ON b.multihash = p.root"
-        ).fetchall()
-        if block_id in marks
-    }
-    for block_id, place_id, length in _iterate_blocks(connection):
-        if place_id is not None:
-            rows_of[place_id] = rows_of.get(place_id, 0) + 1
-            if block_id in marks:
-                needed.add(place_id)
-        elif block_id in marks:
-            plan.kept_blocks += 1
-        else:
-            plan.inline.append(block_id)
-            plan.inline_bytes += length
-    places = connection.execute("SELECT id, name, size FROM place").fetchall()
-    plan.places = [place for place in places if place[0] not in needed]
-    plan.removed_blocks = len(plan.inline) + sum(rows_of.get(place[0], 0) for place in plan.places)
-    plan.kept_blocks += sum(rows_of.get(place_id, 0) for place_id in needed)
-    plan.strays = list(_find_strays(layout, {name for _, name, _ in places}))
-    return plan
+class _Rule:
+    """Which condemned files may go?"""
+
+    def __init__(self, oldest: int | None, grace_seconds: float) -> None:
+        self._oldest = oldest
+        self._latest = time.time() - grace_seconds if grace_seconds > 0 else float("inf")
+        self.allows_new = oldest is None and grace_seconds <= 0
+
+    def allows(self, place: Place) -> bool:
+        """Tell whether the grace is over, and everybody knows of the condemnation."""
+        number = place.condemned_at
+        if number is None:
+            return self.allows_new
+        return number <= self._latest and (self._oldest is None or self._oldest >= number)
 
 
-def _iterate_blocks(connection: sqlite3.Connection) -> Iterator[tuple[int, int | None, int]]:
-    last = 0
-    while rows := connection.execute(
-        "SELECT id, place, length FROM block WHERE id > ? ORDER BY id LIMIT ?", (last, _PAGE)
-    ).fetchall():
-        last = rows[-1][0]
-        yield from rows
+@dataclass(slots=True)
+class _Tally:
+    """The sums of a report."""
+
+    plan: Plan
+    removed_blocks: int = 0
+    freed_bytes: int = 0
+    moved_are_gone: bool = False
+
+    def count(self, gone: Sequence[Place]) -> None:
+        self.removed_blocks += sum(self.plan.blocks_in[place.id] for place in gone)
+        self.freed_bytes += sum(place.size_bytes for place in gone)
+
+    def count_moved(self) -> None:
+        """The garbage among inline blocks and in sparse packs is gone, too."""
+        self.moved_are_gone = True
+        self.removed_blocks += self._moved_blocks()
+        self.freed_bytes += self._moved_bytes()
+
+    def report(self, stray_bytes: int, *, dry_run: bool) -> GCReport:
+        blocks = sum(self.plan.blocks_in[place.id] for place in self.plan.unneeded) + self._moved_blocks()
+        size_bytes = sum(place.size_bytes for place in self.plan.unneeded) + self._moved_bytes()
+        return GCReport(
+            kept_blocks=self.plan.kept_blocks,
+            removed_blocks=self.removed_blocks,
+            freed_bytes=self.freed_bytes + stray_bytes,
+            dry_run=dry_run,
+            condemned_blocks=blocks - self.removed_blocks,
+            condemned_bytes=size_bytes - self.freed_bytes,
+        )
+
+    def _moved_blocks(self) -> int:
+        return len(self.plan.inline) + sum(garbage.unneeded_blocks for garbage in self.plan.sparse)
+
+    def _moved_bytes(self) -> int:
+        return self.plan.inline_bytes + sum(garbage.unneeded_bytes for garbage in self.plan.sparse)
 
 
-def _find_strays(layout: Layout, known: set[str]) -> Iterator[tuple[str, int]]:
-    """Files that a publication moved into place and then did not live to commit."""
-    for path in layout.files.glob("*/*"):
-        name = f"files/{path.parent.name}/{path.name}"
-        status = path.lstat()
-        if name not in known and stat.S_ISREG(status.st_mode):  # what else somebody put there is not ours to judge
-            yield name, status.st_size
+class _Collection:
+    """One collection. The caller holds ``gc.lock``."""
 
-
-class _Sweeper:
-    """Removes rows in transactions of limited size, and files after their rows."""
-
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, grace_seconds: float) -> None:
         self._parts = parts
-        self._rows = _ROWS_PER_TRANSACTION
+        self._grace_seconds = grace_seconds
+        self._sweeper = Sweeper(parts)
 
-    def run(self, plan: _Plan) -> None:
-        self._remove_files([name for name, _ in plan.strays])
-        inline = plan.inline
-        while inline:
-            inline = inline[self._step(partial(self._delete_inline, inline)) :]
-        places = plan.places
-        while places:
-            done = self._step(partial(self._delete_places, places))
-            self._remove_files([name for _, name, _ in places[:done]])
-            places = places[done:]
-        self._parts.database.checkpoint()
+    def run(self, reader: BlockReader) -> GCReport:
+        parts = self._parts
+        self._sweeper.run()  # what an earlier gc had doomed when it was killed
+        strays = find_strays(parts)
+        for name, _ in strays:
+            parts.disk.remove(parts.layout.folder / name)
+        with raised(parts.database) as barrier, Marker(parts.layout, parts.disk, reader) as marks:
+            with parts.database.snapshot() as connection:
+                marks.mark(connection, iterate_roots(connection))
+                plan = make_plan(connection, marks)
+            marks.take_fresh()
+            moved = self._move(plan, marks)
+            tally = self._decide(plan, moved, barrier, marks)
+        self._sweeper.run()
+        parts.database.checkpoint()
+        return tally.report(sum(size for _, size in strays), dry_run=False)
 
-    def _step(self, delete: Callable[[sqlite3.Connection], int]) -> int:
-        """Run one transaction; on a full disk again with fewer rows, for which there may be room in the log."""
-        while True:
-            try:
-                with self._parts.database.write() as connection:
-                    return delete(connection)
-            except StoreFullError:
-                if self._rows <= _FEWEST_ROWS:
-                    raise
-                self._rows //= 10
-                self._parts.database.checkpoint()
+    def _move(self, plan: Plan, marks: Marker) -> list[Place]:
+        """Leave garbage alone in its files. Returns files that hold nothing but garbage now."""
+        mover = Mover(self._parts)
+        emptied: list[Place] = []
+        with suppress(StoreFullError):  # then the rest stays where it is until there is room
+            emptied += [sparse.place for sparse in plan.sparse if mover.empty_pack(sparse.place, marks)]
+            emptied += mover.move_inline(plan.inline)
+        return emptied
 
-    def _delete_inline(self, ids: Sequence[int], connection: sqlite3.Connection) -> int:
-        batch = ids[: self._rows]
-        connection.executemany("DELETE FROM block WHERE id = ?", [(block_id,) for block_id in batch])
-        return len(batch)
+    def _decide(self, plan: Plan, moved: list[Place], barrier: Barrier, marks: Marker) -> _Tally:
+        """Condemn what is not needed, and doom what may go at once."""
+        number = self._condemn([place for place in plan.unneeded if place.condemned_at is None] + moved)
+        self._reprieve([place.id for place in plan.wanted_again])
+        # Only now: who is not seen here has started to publish after the condemnation.
+        rule = _Rule(oldest_open(self._parts.layout), self._grace_seconds)
+        condemned = [
+            place if place.condemned_at is not None else place._replace(condemned_at=number)
+            for place in plan.unneeded + moved
+        ]
+        due = [place for place in condemned if rule.allows(place)]
+        for _ in range(_ROUNDS):
+            with self._parts.database.snapshot() as connection:
+                marks.mark(connection, barrier.read(connection))
+        doomed = self._doom(due, barrier, marks)
+        tally = _Tally(plan)
+        tally.count([place for place in plan.unneeded if place.id in doomed])
+        if moved and all(place.id in doomed for place in moved):
+            tally.count_moved()
+        return tally
 
-    def _delete_places(self, places: Sequence[tuple[int, str, int]], connection: sqlite3.Connection) -> int:
-        """Delete rows of files and of the blocks in them. Returns how many files are done with."""
-        room = self._rows
-        for done, (place_id, _, _) in enumerate(places):
-            gone = connection.execute(
-                "DELETE FROM block WHERE id IN (SELECT id FROM block WHERE place = ? LIMIT ?)", (place_id, room)
-            ).rowcount
-            room -= gone
-            if room <= 0:
-                return done
-            connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
-            room -= 1
-        return len(places)
+    def _condemn(self, places: Sequence[Place]) -> int:
+        number = 0
+        for batch in _batches(places):
+            with self._parts.database.write() as connection:
+                number = next_condemnation(connection, int(time.time()))
+                connection.executemany(
+                    "UPDATE place SET condemned_at = ? WHERE id = ? AND name = ? AND condemned_at IS NULL",
+                    [(number, place.id, place.name) for place in batch],
+                )
+        return number
 
-    def _remove_files(self, names: Sequence[str]) -> None:
-        for name in names:
-            self._parts.disk.remove(self._parts.layout.folder / name)
+    def _reprieve(self, place_ids: Sequence[int]) -> None:
+        for start in range(0, len(place_ids), _PLACES_PER_TRANSACTION):
+            with self._parts.database.write() as connection:
+                _reprieve(connection, place_ids[start : start + _PLACES_PER_TRANSACTION])
+
+    def _doom(self, due: Sequence[Place], barrier: Barrier, marks: Marker) -> set[int]:
+        """Returns the ids of the files that nobody can find any more."""
+        doomed: set[int] = set()
+        for batch in _batches(due):
+            with self._parts.database.write() as connection:
+                marks.mark(connection, barrier.read(connection))
+                wanted = _places_of(connection, marks.take_fresh())
+                _reprieve(connection, list(wanted))
+                going = [place for place in batch if place.id not in wanted]
+                connection.executemany(
+                    "UPDATE place SET condemned_at = -condemned_at WHERE id = ? AND name = ? AND condemned_at > 0",
+                    [(place.id, place.name) for place in going],
+                )
+            doomed.update(place.id for place in going)
+        return doomed
+
+
+def _batches(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    for start in range(0, len(places), _PLACES_PER_TRANSACTION):
+        yield places[start : start + _PLACES_PER_TRANSACTION]
+
+
+def _reprieve(connection: sqlite3.Connection, place_ids: Sequence[int]) -> None:
+    """Take condemned files back into use. Nothing brings back a doomed one."""
+    connection.executemany(
+        "UPDATE place SET condemned_at = NULL WHERE id = ? AND condemned_at > 0",
+        [(place_id,) for place_id in place_ids],
+    )
+
+
+def _places_of(connection: sqlite3.Connection, block_ids: Sequence[int]) -> set[int]:
+    """The files that hold any of the blocks, or are the object of one."""
+    found: set[int] = set()
+    for start in range(0, len(block_ids), _LOOKUP):
+        batch = block_ids[start : start + _LOOKUP]
+        marks = ",".join("?" * len(batch))
+        rows = connection.execute(
+            f"SELECT place FROM block WHERE id IN ({marks}) AND place IS NOT NULL UNION"  # noqa: S608 - question marks
+            f" SELECT p.id FROM block b JOIN place p ON p.root = b.multihash WHERE b.id IN ({marks})",
+            (*batch, *batch),
+        )
+        found.update(row[0] for row in rows)
+    return found

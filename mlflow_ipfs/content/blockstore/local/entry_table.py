@@ -29,7 +29,8 @@ def encode_path(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _decode(path: bytes) -> str:
+def decode_path(path: bytes) -> str:
+    """The inverse of ``encode_path``."""
     return path.decode("utf-8", "surrogateescape")
 
 
@@ -69,7 +70,7 @@ class LocalEntries:
             files = _select(connection, "root = ? AND parent = ?", (tree, folder))
             folders = _subfolders(connection, tree, folder)
         found: list[MfsEntry | MfsFolder] = [_entry(tree, row) for row in files]
-        found += [MfsFolder(root, _decode(_join(folder, name))) for name in folders]
+        found += [MfsFolder(root, decode_path(_join(folder, name))) for name in folders]
         return sorted(found, key=lambda item: encode_path(item.name))
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
@@ -111,7 +112,7 @@ class LocalEntries:
         """Everything frozen, in order of root and path."""
         with self._parts.database.read() as connection:
             rows = connection.execute("SELECT root, path, cid FROM frozen ORDER BY root, path, cid").fetchall()
-        return (Frozen(_decode(root), _decode(path), CID.from_bytes(cid)) for root, path, cid in rows)
+        return (Frozen(decode_path(root), decode_path(path), CID.from_bytes(cid)) for root, path, cid in rows)
 
 
 def put_frozen(connection: sqlite3.Connection, frozen: Frozen) -> None:
@@ -145,7 +146,7 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
     for tree, parent, name, *_ in rows:
         path = _join(parent, name)
         if not name or _is_folder(connection, tree, path):
-            msg = f"mfs://{_decode(tree)}/{_decode(path)} is a folder, so no file can be put there"
+            msg = f"mfs://{decode_path(tree)}/{decode_path(path)} is a folder, so no file can be put there"
             raise ConflictError(msg)
 
 
@@ -157,7 +158,7 @@ def _check_ancestors(connection: sqlite3.Connection, folders: set[tuple[bytes, b
         while path and (tree, path) not in checked:
             checked.add((tree, path))
             if _find_entry(connection, tree, path) is not None:
-                msg = f"mfs://{_decode(tree)}/{_decode(path)} is a file, so nothing can be put below it"
+                msg = f"mfs://{decode_path(tree)}/{decode_path(path)} is a file, so nothing can be put below it"
                 raise ConflictError(msg)
             path = _split(path)[0]
 
@@ -182,7 +183,9 @@ def _select(connection: sqlite3.Connection, where: str, values: tuple[bytes, ...
 
 def _entry(tree: bytes, row: _Row) -> MfsEntry:
     parent, name, cid, size_bytes, dag_bytes, mtime_ns = row
-    return MfsEntry(_decode(tree), _decode(_join(parent, name)), CID.from_bytes(cid), size_bytes, dag_bytes, mtime_ns)
+    return MfsEntry(
+        decode_path(tree), decode_path(_join(parent, name)), CID.from_bytes(cid), size_bytes, dag_bytes, mtime_ns
+    )
 
 
 def _find_entry(connection: sqlite3.Connection, tree: bytes, path: bytes) -> MfsEntry | None:

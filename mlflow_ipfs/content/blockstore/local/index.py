@@ -12,7 +12,14 @@ from mlflow_ipfs.content.blockstore.interface import LeafForm
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+
+# A place has `condemned_at` NULL while it is in use. A positive number says when a gc found that nothing needs it:
+# it counts as absent for dedupe, but is still read. A negative one says that it is being deleted: it is not there.
+_THERE: Final = "(p.condemned_at IS NULL OR p.condemned_at > 0)"
+_IN_USE: Final = "(p.condemned_at IS NULL AND coalesce(p.damaged, 0) = 0)"
+_ITS_PLACE: Final = "place p WHERE p.id = block.place"
+_BLOCK: Final = "block b LEFT JOIN place p ON p.id = b.place"
 
 OBJECT: Final = "object"
 PACK: Final = "pack"
@@ -62,6 +69,7 @@ class PlaceRow:
     name: str
     stamp: Stamp
     is_damaged: bool
+    is_condemned: bool
 
 
 class NewBlock(NamedTuple):
@@ -77,8 +85,8 @@ class NewBlock(NamedTuple):
 def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | None:
     """Look a block up."""
     row = connection.execute(
-        "SELECT b.data, p.name, b.place, b.offset, b.length, b.form"
-        " FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash = ?",
+        "SELECT b.data, p.name, b.place, b.offset, b.length, b.form"  # noqa: S608 - fixed texts
+        f" FROM {_BLOCK} WHERE b.multihash = ? AND {_THERE}",
         (multihash,),
     ).fetchone()
     if row is None:
@@ -89,23 +97,31 @@ def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | N
 
 def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
     """Tell whether a block has a row."""
-    row = connection.execute("SELECT 1 FROM block WHERE multihash = ?", (multihash,)).fetchone()
+    row = connection.execute(
+        f"SELECT 1 FROM {_BLOCK} WHERE b.multihash = ? AND {_THERE}",  # noqa: S608 - fixed texts
+        (multihash,),
+    ).fetchone()
     return row is not None
 
 
 def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
-    """Those of the blocks that have a row, and no known damage."""
-    return _select_among(
-        connection,
-        "SELECT b.multihash FROM block b LEFT JOIN place p ON p.id = b.place"
-        " WHERE coalesce(p.damaged, 0) = 0 AND b.multihash",
-        multihashes,
-    )
+    """Those of the blocks that a publication may rely on: no known damage, and not condemned."""
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_IN_USE} AND b.multihash"  # noqa: S608 - fixed texts
+    return _select_among(connection, query, multihashes)
 
 
 def all_known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
     """Those of the blocks that have a row."""
-    return _select_among(connection, "SELECT multihash FROM block WHERE multihash", multihashes)
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_THERE} AND b.multihash"  # noqa: S608 - fixed texts
+    return _select_among(connection, query, multihashes)
+
+
+def page_of_multihashes(connection: sqlite3.Connection, after_id: int, limit: int) -> list[tuple[int, bytes]]:
+    """Ids and multihashes of the next blocks, by id."""
+    return connection.execute(
+        f"SELECT b.id, b.multihash FROM {_BLOCK} WHERE b.id > ? AND {_THERE} ORDER BY b.id LIMIT ?",  # noqa: S608 - fixed texts
+        (after_id, limit),
+    ).fetchall()
 
 
 def places_among(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
@@ -129,9 +145,11 @@ def _select_among(connection: sqlite3.Connection, query: str, values: Iterable[_
 def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
     """The object whose file has that root."""
     row = connection.execute(
-        "SELECT id, name, inode, size, mtime_ns, damaged FROM place WHERE root = ?", (root,)
+        "SELECT p.id, p.name, p.inode, p.size, p.mtime_ns, p.damaged, p.condemned_at"  # noqa: S608 - fixed texts
+        f" FROM place p WHERE p.root = ? AND {_THERE}",
+        (root,),
     ).fetchone()
-    return None if row is None else PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]))
+    return None if row is None else PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]), row[6] is not None)
 
 
 def insert_place(connection: sqlite3.Connection, kind: str, name: str, stamp: Stamp, root: bytes | None = None) -> int:
@@ -145,12 +163,13 @@ def insert_place(connection: sqlite3.Connection, kind: str, name: str, stamp: St
 
 
 def insert_blocks(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock]) -> int:
-    """Add small blocks; one that is there stays where it is, unless it is in a damaged file.
+    """Add small blocks; one that is there stays where it is, unless it is in a damaged or condemned file.
 
     Returns:
         How many rows were written.
     """
-    return _insert(connection, place_id, blocks, "EXISTS (SELECT 1 FROM place WHERE id = block.place AND damaged = 1)")
+    moves_if = f"EXISTS (SELECT 1 FROM {_ITS_PLACE} AND NOT {_IN_USE})"  # noqa: S608 - fixed texts
+    return _insert(connection, place_id, blocks, moves_if)
 
 
 def insert_leaves(connection: sqlite3.Connection, place_id: int, leaves: Iterable[NewBlock]) -> int:
@@ -158,12 +177,8 @@ def insert_leaves(connection: sqlite3.Connection, place_id: int, leaves: Iterabl
 
     Moving matters: leaves of an object always have the length of their piece of the file.
     """
-    return _insert(
-        connection,
-        place_id,
-        leaves,
-        "NOT EXISTS (SELECT 1 FROM place WHERE id = block.place AND root IS NOT NULL AND damaged = 0)",
-    )
+    moves_if = f"NOT EXISTS (SELECT 1 FROM {_ITS_PLACE} AND p.root IS NOT NULL AND {_IN_USE})"  # noqa: S608 - fixed texts
+    return _insert(connection, place_id, leaves, moves_if)
 
 
 def _insert(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock], moves_if: str) -> int:
@@ -194,11 +209,9 @@ def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:
     connection.execute("UPDATE place SET damaged = 1, root = NULL, name = ? WHERE id = ?", (name, place_id))
 
 
-def iterate_multihashes(connection: sqlite3.Connection, page: int) -> Iterator[list[bytes]]:
-    """Every multihash, in pages: no statement stays open between them."""
-    last = 0
-    while rows := connection.execute(
-        "SELECT id, multihash FROM block WHERE id > ? ORDER BY id LIMIT ?", (last, page)
-    ).fetchall():
-        last = rows[-1][0]
-        yield [row[1] for row in rows]
+def retire_object(connection: sqlite3.Connection, root: bytes) -> None:
+    """Let a new object take the place of one that is damaged, gone or condemned."""
+    connection.execute(
+        "UPDATE place SET damaged = CASE WHEN condemned_at IS NULL THEN 1 ELSE damaged END, root = NULL WHERE root = ?",
+        (root,),
+    )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
+from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
 from mlflow_ipfs.errors import StoreFormatError
 
 if sys.platform != "win32":
@@ -101,6 +102,8 @@ def count_sessions(folder: Path) -> Sessions:
     """Tell the sessions whose process lives from those whose lock died with it."""
     live = dead = 0
     for path in Layout(folder).sessions.iterdir():
+        if path.name.startswith(PREFIX):
+            continue  # of one publication; its process has a session, too
         try:
             is_held = _is_locked(path)
         except FileNotFoundError:  # it has just ended

@@ -29,7 +29,7 @@ class Layout:
         format.json   store.db (+ -wal, -shm: SQLite's)   reserve
         files/00..ff  immutable files: objects and packs
         tmp/<session>/  views/<session>/  sessions/<uuid>
-        write.lock  gc.lock  outbox.lock  quarantine/  backup/
+        write.lock  publish.lock  gc.lock  outbox.lock  quarantine/  backup/
     """
 
     folder: Path
@@ -91,8 +91,13 @@ class Layout:
 
     @property
     def gc_lock(self) -> Path:
-        """Shared by publications, held alone by gc."""
+        """Held by the one gc that runs."""
         return self.folder / "gc.lock"
+
+    @property
+    def publish_lock(self) -> Path:
+        """Shared by publications, held alone by whoever has to be sure that nobody publishes."""
+        return self.folder / "publish.lock"
 
     @property
     def outbox_lock(self) -> Path:
@@ -103,6 +108,7 @@ class Layout:
         """Make the folders that aren't there: all of a new store's, or what somebody has cleared away."""
         for folder in (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup):
             disk.make_folder(folder)
+        make_lock_file(self.publish_lock)
 
     def make_all(self, disk: Disk) -> None:
         """Make what isn't there yet, durably, except the database and ``format.json``."""

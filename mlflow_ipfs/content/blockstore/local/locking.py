@@ -67,6 +67,11 @@ class LockFile:
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         return True
 
+    def note(self, text: str) -> None:
+        """Write into the locked file, instead of the process's number, for others to read."""
+        assert self._descriptor is not None
+        os.pwrite(self._descriptor, text.encode(), 0)
+
     def release(self) -> None:
         """Let go. Calling it twice is no error."""
         with not_forking():

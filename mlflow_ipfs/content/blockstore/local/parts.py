@@ -22,7 +22,8 @@ class Parts:
         disk: every step on the disk goes through it.
         database: the index.
         session: this process's drafts and views.
-        gc_lock: shared by whoever relies on blocks that are not referenced yet, held alone by gc.
+        publish_lock: shared by whoever relies on blocks that are not referenced yet, held alone to delete single blocks.
+        gc_lock: held by the one gc that runs.
         store_id: the store's own id.
     """
 
@@ -30,5 +31,6 @@ class Parts:
     disk: Disk
     database: Database
     session: Session
+    publish_lock: FileLock
     gc_lock: FileLock
     store_id: str

@@ -20,21 +20,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
-    """A transaction that gives content a name. While it waits and runs, no gc can take the content away.
+    """A transaction that gives content a name. A gc that is running meanwhile is told of it (``barrier.py``).
 
     Raises:
         NotFoundError: the root block is not in the store.
     """
     parts.database.check_writable()
-    no_gc = parts.gc_lock.acquire_shared()
-    try:
-        with parts.database.write() as connection:
-            if cid.identity_data is None and not index.is_known(connection, cid.multihash):
-                msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
-                raise NotFoundError(msg)
-            yield connection
-    finally:
-        no_gc.release()
+    with parts.database.write() as connection:
+        if cid.identity_data is None and not index.is_known(connection, cid.multihash):
+            msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
+            raise NotFoundError(msg)
+        yield connection
 
 
 def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:

@@ -1,7 +1,7 @@
 """Publishing: drafts, then durable files, then rows, then names.
 
 A committed row implies durable bytes; bytes without a row are garbage that nobody reads. Until
-the publication ends it shares ``gc.lock``, so what it found in the store stays there.
+the publication ends nobody deletes what it found in the store: see ``open_publications.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer, move_into
 from mlflow_ipfs.content.blockstore.local.entry_table import put_entries, put_frozen
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.objects import ObjectWriter
+from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
@@ -53,7 +54,12 @@ class LocalPublication:
         parts.database.check_writable()
         self._parts = parts
         self._pid = os.getpid()
-        self._no_gc: LockFile | None = parts.gc_lock.acquire_shared()
+        self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
+        try:
+            self._mark: OpenPublication | None = OpenPublication(parts.layout, parts.disk, parts.database)
+        except BaseException:
+            self._no_deletion.release()
+            raise
         self._seen: set[bytes] = set()
         self._roots: set[bytes] = set()
         self._new_bytes = 0
@@ -74,9 +80,12 @@ class LocalPublication:
             return  # a forked child unwinds its copy of the stack; the publication is the parent's
         if self._is_open:
             self._discard()
-        if self._no_gc is not None:
-            self._no_gc.release()
-            self._no_gc = None
+        mark, lock = self._mark, self._no_deletion
+        self._mark = self._no_deletion = None
+        if mark is not None:
+            mark.end()
+        if lock is not None:
+            lock.release()
 
     def put(self, cid: CID, data: bytes) -> None:
         """Add a block whose CID the caller has just computed from ``data``, or verified."""

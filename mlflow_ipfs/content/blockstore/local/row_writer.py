@@ -94,7 +94,7 @@ class RowWriter:
             if place is not None:  # another process published the same file at the same time
                 self.superfluous.append(file)
                 return place
-            connection.execute("UPDATE place SET damaged = 1, root = NULL WHERE root = ?", (file.root,))
+            index.retire_object(connection, file.root)
         return index.insert_place(connection, file.kind, file.name, file.stamp, file.root)
 
     def drop_unused_packs(self, connection: sqlite3.Connection, files: list[NewFile]) -> None:
@@ -108,7 +108,7 @@ class RowWriter:
 def find_sound_object(connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes) -> int | None:
     """The row of the object of a root, if its file is there and as the index has it."""
     place = index.find_object(connection, root)
-    if place is None or place.is_damaged:
+    if place is None or place.is_damaged or place.is_condemned:
         return None
     try:
         status = disk.status(layout.folder / place.name)

@@ -69,7 +69,7 @@ class Session:
     def _open(self) -> str:
         with self._guard:
             if self._lock is None:
-                self._lock = _lock_new(self._layout)
+                self._lock = lock_new(self._layout)
                 _open_sessions.add(self)
             name = self._lock.path.name
             for parent in (self._layout.tmp, self._layout.views):
@@ -89,9 +89,10 @@ def _end_all() -> None:
 atexit.register(_end_all)
 
 
-def _lock_new(layout: Layout) -> LockFile:
+def lock_new(layout: Layout, prefix: str = "") -> LockFile:
+    """Make and lock a new file below ``sessions``."""
     while True:
-        file = LockFile(layout.sessions / uuid.uuid4().hex, create=True)
+        file = LockFile(layout.sessions / f"{prefix}{uuid.uuid4().hex}", create=True)
         # Somebody who looks for dead sessions may have found the file before it was locked.
         if file.try_lock() and file.path.exists():
             return file

@@ -12,6 +12,7 @@ from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -24,9 +25,10 @@ from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhe
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
     from mlflow_ipfs.content.cid import CID
 
 
@@ -105,9 +107,14 @@ class LocalStorage:
         with disk_faults(self.folder):
             return self._parts.session.view_folder()
 
-    def collect_garbage(self, *, dry_run: bool = False) -> GCReport:
+    def keepers(self) -> Iterator[Keeper]:
+        """Every name that keeps content, by kind and name."""
+        with self._parts.database.snapshot() as connection:
+            yield from iterate_keepers(connection)
+
+    def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
-        return collect_garbage(self._parts, self._blocks, dry_run=dry_run)
+        return collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
 
     def close(self) -> None:
         """Release files and locks. Views stay until the process ends."""
@@ -143,12 +150,13 @@ def open_local_storage(
     layout, store_id = find_or_create(Path(path), disk, timeout_seconds=timeout_seconds, create=create)
     read_only = is_read_only(layout)
     write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
-    gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is publishing or collecting garbage")
+    publish_lock = FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting")
+    gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage")
     database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
     check_database(layout, database, store_id)
     if not read_only:
         layout.make_folders(disk)
         remove_dead_sessions(layout, disk)
         make_reserve(layout, disk)
-    parts = Parts(layout, disk, database, Session(layout, disk), gc_lock, store_id)
+    parts = Parts(layout, disk, database, Session(layout, disk), publish_lock, gc_lock, store_id)
     return LocalStorage(parts, verify_always=verify_always, view_mode=view_mode)

@@ -94,8 +94,8 @@ def test_gc_steps_over_what_is_not_the_stores(storage: LocalStorage, folder: Pat
 
 
 def test_a_lock_file_that_was_removed_is_not_made_anew(storage: LocalStorage, folder: Path) -> None:
-    (folder / "gc.lock").unlink()
+    (folder / "publish.lock").unlink()
     with pytest.raises(StoreFormatError, match="empty file of that name"):
         publish_blocks(storage, b"in vain")
-    (folder / "gc.lock").touch()
+    (folder / "publish.lock").touch()
     publish_blocks(storage, b"works")

@@ -18,7 +18,6 @@ import pytest
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import ConflictError, StoreBusyError
@@ -169,16 +168,16 @@ def test_who_holds_the_lock_is_named(folder: Path) -> None:
     storage.close()
 
 
-def test_gc_names_who_is_publishing(folder: Path) -> None:
+def test_gc_names_who_is_collecting(folder: Path) -> None:
     storage = open_local_storage(folder, timeout_seconds=0.2)
     reader, writer = os.pipe()
 
-    def publish() -> None:
-        with open_local_storage(folder) as other, other.publish():
+    def hold() -> None:
+        with open_local_storage(folder) as other, other._parts.gc_lock.exclusive():
             os.write(writer, b"x")
             time.sleep(0.7)
 
-    child = start(publish)
+    child = start(hold)
     os.read(reader, 1)
     with pytest.raises(StoreBusyError, match=f"process {child} "):
         storage.collect_garbage()
@@ -187,19 +186,12 @@ def test_gc_names_who_is_publishing(folder: Path) -> None:
     storage.close()
 
 
-def test_nothing_gets_a_name_while_gc_decides(storage: LocalStorage) -> None:
-    [cid] = publish_blocks(storage, b"about to go", owner=None)
-    with storage._parts.gc_lock.exclusive():
-        for give_name in (
-            storage.publish,
-            lambda: storage.pins.add(Pin("me", cid)),
-            lambda: storage.refs.set("me", cid, expected_version=0),
-            lambda: storage.entries.freeze(Frozen("tree", "a", cid)),
-        ):
-            with pytest.raises(StoreBusyError, match="collecting garbage"):
-                give_name()
-        assert storage.blocks.get(cid) == b"about to go"
-    storage.pins.add(Pin("me", cid))
+def test_deleting_a_block_waits_for_who_publishes(folder: Path) -> None:
+    with open_local_storage(folder, timeout_seconds=0.2) as storage:
+        [cid] = publish_blocks(storage, b"relied on")
+        with storage.publish(), pytest.raises(StoreBusyError, match="is publishing"):
+            storage.blocks.delete(cid)
+        assert storage.blocks.delete(cid)
 
 
 def test_a_lock_dies_with_its_process(folder: Path) -> None:

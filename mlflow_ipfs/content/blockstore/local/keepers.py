@@ -1,0 +1,33 @@
+"""What keeps content: every table with names, as people know them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.interface import Keeper
+from mlflow_ipfs.content.blockstore.local.entry_table import decode_path
+from mlflow_ipfs.content.cid import CID
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+_FOLDERS: Final = "SELECT root, parent, count(*), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"  # by the primary key
+
+
+def iterate_keepers(connection: sqlite3.Connection) -> Iterator[Keeper]:
+    """Every name, from one snapshot."""
+    for owner, cid in connection.execute("SELECT owner, cid FROM pin ORDER BY owner, cid"):
+        yield Keeper("pin", owner, CID.from_bytes(cid))
+    for name, cid in connection.execute("SELECT name, cid FROM ref ORDER BY name"):
+        yield Keeper("ref", name, CID.from_bytes(cid))
+    for root, parent, file_count, size_bytes in connection.execute(_FOLDERS):
+        yield Keeper("files", _uri(root, parent), None, file_count, size_bytes)
+    for root, path, cid in connection.execute("SELECT root, path, cid FROM frozen ORDER BY root, path, cid"):
+        yield Keeper("frozen", _uri(root, path), CID.from_bytes(cid))
+    for target, name, cid in connection.execute("SELECT target, name, cid FROM outbox ORDER BY id"):
+        yield Keeper("outbox", f"{target} {name}".strip(), CID.from_bytes(cid))
+
+
+def _uri(root: bytes, path: bytes) -> str:
+    return f"mfs://{decode_path(root)}/{decode_path(path)}".removesuffix("/")

@@ -1,0 +1,180 @@
+"""Which rows of ``block`` do the roots need? A bit for each row, and nodes read in batches.
+
+Ten million blocks take 2.5 MB. Only nodes are read; a leaf costs a look into the index.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.cid import CID
+
+_BATCH: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
+_OPEN_FILES: Final = 32
+_CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
+
+
+_Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
+
+
+class _Row(NamedTuple):
+    multihash: bytes
+    id: int
+    form: int
+    data: bytes | None
+    place_name: str | None
+    offset: int
+    length: int
+
+
+class Bits:
+    """A growing row of bits."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, number: int) -> bool:
+        """Set a bit. Returns whether it was set before."""
+        index, bit = number >> 3, 1 << (number & 7)
+        if index >= len(self._bytes):
+            self._bytes.extend(bytes(index + 1 + (index >> 3) - len(self._bytes)))
+        was_set = bool(self._bytes[index] & bit)
+        self._bytes[index] |= bit
+        return was_set
+
+    def __contains__(self, number: int) -> bool:
+        index = number >> 3
+        return index < len(self._bytes) and bool(self._bytes[index] & 1 << (number & 7))
+
+
+class Marker:
+    """Marks all that lies below roots, in as many calls as there are snapshots to look at.
+
+    Args:
+        layout: where the store is.
+        disk: reads the nodes.
+        reader: reads a node in which something is wrong, to note the damage and name it.
+    """
+
+    def __init__(self, layout: Layout, disk: Disk, reader: BlockReader) -> None:
+        self._prefix = f"{layout.folder}{os.sep}"
+        self._disk = disk
+        self._reader = reader
+        self._marked = Bits()
+        self._walked = {codec: Bits() for codec in _CODECS_WITH_LINKS}
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._fresh: list[int] = []
+        self._notes_fresh = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __contains__(self, block_id: int) -> bool:
+        return block_id in self._marked
+
+    def take_fresh(self) -> list[int]:
+        """The ids that were marked since the last call; none at the first."""
+        self._notes_fresh = True
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def mark(self, connection: sqlite3.Connection, roots: Iterable[CID]) -> None:
+        """Mark every block below the roots.
+
+        Raises:
+            IntegrityError: a node is missing or damaged, so nobody can say what it needs.
+        """
+        waiting = ((root, root) for root in roots)
+        stack: list[_Below] = []
+        while batch := stack[-_BATCH:] or list(islice(waiting, _BATCH)):
+            del stack[-_BATCH:]
+            stack.extend(self._step(connection, batch))
+
+    def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
+        """Mark a few blocks. Gives what they link to."""
+        rows = self._find(connection, {cid.multihash for cid, _ in batch})
+        nodes: list[tuple[_Row, _Below]] = []
+        for cid, root in batch:
+            row = rows.get(cid.multihash)
+            if row is not None:
+                if not self._marked.add(row.id) and self._notes_fresh:
+                    self._fresh.append(row.id)
+                is_node = cid.codec in _CODECS_WITH_LINKS and row.form == LeafForm.RAW
+                if is_node and not self._walked[cid.codec].add(row.id):
+                    nodes.append((row, (cid, root)))
+            elif cid.codec in _CODECS_WITH_LINKS:
+                yield from _links(cid, root, self._read_with_care(cid, root))
+        nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
+        for row, (cid, root) in nodes:
+            yield from _links(cid, root, self._read(row, cid, root))
+
+    @staticmethod
+    def _find(connection: sqlite3.Connection, multihashes: set[bytes]) -> dict[bytes, _Row]:
+        marks = ",".join("?" * len(multihashes))
+        rows = connection.execute(
+            "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - question marks
+            f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN ({marks})",
+            list(multihashes),
+        )
+        return {row[0]: _Row(*row) for row in rows}
+
+    def _read(self, row: _Row, cid: CID, root: CID) -> bytes:
+        data = row.data if row.place_name is None else self._read_file(row.place_name, row.offset, row.length)
+        if data is None or not cid.matches(data):
+            return self._read_with_care(cid, root)
+        return data
+
+    def _read_file(self, name: str, offset: int, length: int) -> bytes | None:
+        descriptor = self._open.get(name)
+        if descriptor is None:
+            try:
+                descriptor = self._disk.open_to_read(self._prefix + name)
+            except FileNotFoundError:
+                return None
+            self._open[name] = descriptor
+            if len(self._open) > _OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        else:
+            self._open.move_to_end(name)
+        return self._disk.read_at(descriptor, offset, length)
+
+    def _read_with_care(self, cid: CID, root: CID) -> bytes:
+        try:
+            return self._reader.get(cid)
+        except (NotFoundError, IntegrityError) as error:
+            msg = (
+                f"nothing was collected: the node {cid} of {root} cannot be read, so it is not known what it needs. "
+                f"Add that content again or remove its pin ({error})"
+            )
+            raise IntegrityError(msg) from error
+
+
+def _links(cid: CID, root: CID, block: bytes) -> Iterable[_Below]:
+    try:
+        found = links(cid, block)
+    except InvalidDataError:
+        return ()  # bytes that only claim to be a node; they have their CID, so no damage made them so
+    return [(link, root) for link in found]

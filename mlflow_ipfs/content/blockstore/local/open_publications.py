@@ -1,0 +1,90 @@
+"""Who is publishing, and since when: what a gc has to know before it deletes anything.
+
+A publication relies on blocks that it found in the store, until it has given them a name. A gc
+first *condemns* what nothing needs: from then on nobody who starts to publish relies on it. It
+deletes condemned files only when no publication is left that started before. "Before" is counted
+in condemnations, not in seconds, because clocks may be set back: each condemnation has a number,
+larger than all before it, and a publication notes the last one that it knows.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local.locking import try_flock
+from mlflow_ipfs.content.blockstore.local.sessions import lock_new
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.database import Database
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+
+PREFIX: Final = "publication-"
+_LAST: Final = "last_condemnation"
+_NUMBER_BYTES: Final = 40
+
+
+class OpenPublication:
+    """The sign that a publication is on its way: a locked file that dies with its process.
+
+    Raises:
+        StoreFullError: there is no room for the file.
+    """
+
+    def __init__(self, layout: Layout, disk: Disk, database: Database) -> None:
+        self._disk = disk
+        self._file = lock_new(layout, PREFIX)
+        try:
+            # After the file is there: whoever condemns later finds it, whoever condemned before is noted in it.
+            with database.read() as connection:
+                self._file.note(f"{last_condemnation(connection):<{_NUMBER_BYTES}}")
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """Take the sign away."""
+        self._disk.remove(self._file.path)
+        self._file.release()
+
+
+def oldest_open(layout: Layout) -> int | None:
+    """The last condemnation that every open publication knows of; None if nobody is publishing."""
+    known = [_read(path) for path in layout.sessions.glob(f"{PREFIX}*")]
+    return min((number for number in known if number is not None), default=None)
+
+
+def _read(path: Path) -> int | None:
+    """What a publication knows; 0 if it does not say so yet, None if it has ended."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        if try_flock(descriptor, shared=True):
+            return None  # its process is gone
+        text = os.pread(descriptor, 2 * _NUMBER_BYTES, 0).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+    # Until it has noted the number, the file holds its process's.
+    return int(text) if len(text) == _NUMBER_BYTES else 0
+
+
+def last_condemnation(connection: sqlite3.Connection) -> int:
+    """The number of the last condemnation; 0 before the first."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_LAST,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def next_condemnation(connection: sqlite3.Connection, now: int) -> int:
+    """Take a new number: the time, in seconds since 1970, unless that is not larger than the last one."""
+    number = max(now, last_condemnation(connection) + 1)
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (_LAST, str(number)),
+    )
+    return number

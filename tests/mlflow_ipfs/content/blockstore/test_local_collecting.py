@@ -1,0 +1,225 @@
+"""Garbage collection beside those who publish and name: condemned, doomed, deleted."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
+from mlflow_ipfs.content.car import CarReader
+from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.dagpb import encode_node
+from mlflow_ipfs.content.pins import USER, Pin
+from support.storages import check_sound, files_of, publish_blocks, publish_file, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DAY = 24 * 3600
+
+
+def condemned(folder: Path) -> int:
+    with sqlite3.connect(folder / "store.db") as connection:
+        return int(connection.execute("SELECT count(*) FROM place WHERE condemned_at IS NOT NULL").fetchone()[0])
+
+
+def let_time_pass(folder: Path, seconds: int) -> None:
+    """As if everything that was condemned had been condemned earlier."""
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE place SET condemned_at = condemned_at - ?", (seconds,))
+
+
+def publish_pack(storage: LocalStorage, count: int, *, owner: str | None = USER, salt: bytes = b"") -> list[CID]:
+    """So many blocks of 1,000 bytes, in one pack."""
+    blocks = [raw(salt + index.to_bytes(4, "big") * 250) for index in range(count)]
+    with storage.publish() as publication:
+        for cid, data in blocks:
+            publication.put(cid, data)
+        publication.commit(Changes(pins=[Pin(owner, cid) for cid, _ in blocks] if owner else []))
+    return [cid for cid, _ in blocks]
+
+
+def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, folder: Path) -> None:
+    gone = publish_file(storage, b"gone" * 5000, owner=None)
+    assert storage.collect_garbage(grace_seconds=DAY).condemned_blocks > 0
+    let_time_pass(folder, DAY - 100)
+    assert storage.collect_garbage(grace_seconds=DAY).removed_blocks == 0
+    let_time_pass(folder, 200)
+    assert storage.collect_garbage(grace_seconds=DAY, dry_run=True).removed_blocks > 0
+    assert storage.blocks.has(gone)
+    report = storage.collect_garbage(grace_seconds=DAY)
+    assert report.removed_blocks > 0
+    assert report.condemned_blocks == 0
+    assert not storage.blocks.has(gone)
+    assert not files_of(storage)
+
+
+def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, folder: Path) -> None:
+    [gone] = publish_blocks(storage, b"small", owner=None)
+    storage.collect_garbage(grace_seconds=DAY)
+    assert len(files_of(storage)) == condemned(folder) == 1
+    assert storage.blocks.get(gone) == b"small"
+    publish_blocks(storage, b"small")
+    storage.collect_garbage()
+    assert not files_of(storage)
+    assert storage.blocks.get(gone) == b"small"
+
+
+def test_condemned_content_is_written_again_and_the_old_file_goes(storage: LocalStorage, folder: Path) -> None:
+    data = os.urandom(40_000)
+    first = publish_file(storage, data, owner=None)
+    storage.collect_garbage(grace_seconds=DAY)
+    [old] = [path for path in files_of(storage) if not str(path).endswith(".car")]
+    assert publish_file(storage, data) == first
+    storage.collect_garbage()
+    assert old not in files_of(storage)
+    path = storage.file_path(first)
+    assert path is not None
+    assert path.read_bytes() == data
+    assert condemned(folder) == 0
+
+
+def test_who_publishes_since_before_the_condemnation_holds_the_deletion_back(folder: Path) -> None:
+    with open_local_storage(folder) as storage, open_local_storage(folder) as other:
+        [cid] = publish_blocks(storage, b"relied on", owner=None)
+        with storage.publish() as early:
+            assert early.has(cid)
+            other.collect_garbage(grace_seconds=DAY)
+            with other.publish() as late:
+                assert not late.has(cid), "who starts after the condemnation has to put it again"
+            let_time_pass(folder, 2 * DAY)
+            # The number that the publication noted is from before the condemnation, whatever the clock says.
+            assert other.collect_garbage(grace_seconds=DAY).removed_blocks == 0
+            early.commit(Changes(pins=[Pin(USER, cid)]))
+        other.collect_garbage()
+        assert storage.blocks.get(cid) == b"relied on"
+        assert condemned(folder) == 0
+
+
+def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage: LocalStorage) -> None:
+    [cid] = publish_blocks(storage, b"garbage", owner=None)
+    storage.collect_garbage(grace_seconds=DAY)
+    with storage.publish():
+        assert storage.collect_garbage(grace_seconds=0).removed_blocks == 1
+    assert not storage.blocks.has(cid)
+
+
+def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, folder: Path) -> None:
+    with storage.publish():
+        assert oldest_open(storage._parts.layout) == 0
+    assert oldest_open(storage._parts.layout) is None
+    assert not list((folder / "sessions").glob("publication-*"))
+
+
+def test_setting_the_clock_back_does_not_repeat_a_number(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for time, expected in ((2_000_000_000, 2_000_000_000), (1_000_000_000, 2_000_000_001)):
+        monkeypatch.setattr("time.time", lambda time=time: time)
+        publish_blocks(storage, b"%d" % expected, owner=None)
+        storage.collect_garbage(grace_seconds=DAY)
+        with storage.publish():
+            assert oldest_open(storage._parts.layout) == expected
+
+
+class BusyDisk(Disk):
+    """Does something once while a gc marks: when it opens the first pack."""
+
+    def __init__(self) -> None:
+        self.interruption: Callable[[], object] | None = None
+
+    def open_to_read(self, path: Path | str) -> int:
+        interruption, self.interruption = self.interruption, None
+        if interruption is not None:
+            interruption()
+        return super().open_to_read(path)
+
+
+@pytest.mark.parametrize("by", ["pin", "ref", "publication"])
+def test_what_gets_a_name_while_gc_marks_stays(folder: Path, by: str) -> None:
+    disk = BusyDisk()
+    with open_local_storage(folder, disk=disk) as storage, open_local_storage(folder) as other:
+        node = encode_dagcbor({"large": os.urandom(70_000)})  # too large to be inline
+        root = CID.of(node, DAG_CBOR)
+        with storage.publish() as publication:
+            publication.put(root, node)
+            publication.commit(Changes(pins=[Pin(USER, root)]))
+        [garbage] = publish_blocks(storage, b"just named", owner=None)
+
+        def name() -> None:
+            if by == "pin":
+                other.pins.add(Pin("late", garbage))
+            elif by == "ref":
+                other.refs.set("late", garbage, expected_version=0)
+            else:
+                with other.publish() as publication:
+                    publication.commit(Changes(pins=[Pin("late", garbage)]))
+
+        disk.interruption = name
+        storage.collect_garbage()
+        assert disk.interruption is None, "the gc has read no pack, so it was not interrupted"
+        assert storage.blocks.get(garbage) == b"just named"
+        assert storage.blocks.has(root)
+        assert condemned(folder) == 0, "what was condemned before the name was seen is in use again"
+        check_sound(storage)
+
+
+def test_gc_leaves_nothing_of_the_barrier_behind(storage: LocalStorage, folder: Path) -> None:
+    storage.collect_garbage()
+    with sqlite3.connect(folder / "store.db") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'named%'").fetchall() == []
+
+
+def test_a_pack_that_is_mostly_garbage_is_rewritten(storage: LocalStorage) -> None:
+    cids = publish_pack(storage, 400)
+    node, record = encode_node([], b"\x08\x01" + b"n" * 50), encode_dagcbor({"a": b"r" * 70_000})
+    others = [(CID.of(node, DAG_PB, version=0), node), (CID.of(record, DAG_CBOR), record)]
+    with storage.publish() as publication:
+        for index in range(400):
+            publication.put(*raw(b"x" + index.to_bytes(4, "big") * 250))
+        for cid, data in others:
+            publication.put(cid, data)
+        publication.commit(Changes(pins=[Pin(USER, cid) for cid, _ in others]))
+    for cid in cids[100:]:
+        storage.pins.remove(cid)
+    before = files_of(storage)
+    plan = storage.collect_garbage(dry_run=True)
+    report = storage.collect_garbage()
+    assert (report.removed_blocks, report.freed_bytes) == (plan.removed_blocks, plan.freed_bytes)
+    assert report.removed_blocks == 300 + 400
+    after = files_of(storage)
+    assert len(after) == 2
+    assert not set(before) & set(after)
+    kept: set[CID] = set()
+    for path in after:
+        with (storage.folder / path).open("rb") as file:
+            kept.update(cid for cid, _ in CarReader(file))
+    assert kept == set(cids[:100]) | {cid for cid, _ in others}, "with the codecs that they had"
+    check_sound(storage)
+    assert storage.collect_garbage().removed_blocks == 0
+
+
+def test_a_pack_with_a_damaged_block_stays(storage: LocalStorage) -> None:
+    cids = publish_pack(storage, 100)
+    for cid in cids[10:]:
+        storage.pins.remove(cid)
+    [name] = files_of(storage)
+    path = storage.folder / name
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    where = data.index((3).to_bytes(4, "big") * 250)
+    data[where] ^= 1
+    path.write_bytes(data)
+    storage.collect_garbage()
+    assert path.exists()
+    for number, cid in enumerate(cids[:10]):
+        if number != 3:
+            assert storage.blocks.get(cid)
