@@ -24,7 +24,7 @@ from mlflow_ipfs.content.blockstore.local.barrier import NAMES, Barrier, raised
 from mlflow_ipfs.content.blockstore.local.garbage import Place, Plan, make_plan
 from mlflow_ipfs.content.blockstore.local.marks import Marker
 from mlflow_ipfs.content.blockstore.local.moving import Mover
-from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open
+from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open, wait_for_older
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
 from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper, find_strays
@@ -179,7 +179,8 @@ class _Collection:
         number = self._condemn([place for place in plan.unneeded if place.condemned_at is None] + moved)
         self._reprieve([place.id for place in plan.wanted_again])
         # Only now: who is not seen here has started to publish after the condemnation.
-        rule = _Rule(oldest_open(self._parts.layout), self._grace_seconds)
+        oldest = wait_for_older(self._parts.layout, 0 if self._grace_seconds else number)
+        rule = _Rule(oldest, self._grace_seconds)
         condemned = [
             place if place.condemned_at is not None else place._replace(condemned_at=number)
             for place in plan.unneeded + moved

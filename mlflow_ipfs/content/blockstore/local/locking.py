@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIRST_PAUSE_SECONDS: Final = 0.0005
-_LONGEST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 0.05
 
 
 def try_flock(descriptor: int, *, shared: bool = False) -> bool:
@@ -158,7 +158,7 @@ class FileLock:
             if left <= 0:
                 raise self._busy()
             time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _busy(self) -> StoreBusyError:
         try:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.marks import Marker
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
-_ROWS: Final = 10_000
+_ROWS: Final = 5_000
 _CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 _Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
 

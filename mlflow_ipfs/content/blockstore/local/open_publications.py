@@ -10,6 +10,7 @@ larger than all before it, and a publication notes the last one that it knows.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.locking import try_flock
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PREFIX: Final = "publication-"
 _LAST: Final = "last_condemnation"
 _NUMBER_BYTES: Final = 40
+_WAIT_SECONDS: Final = 1.0  # enough for small publications; a long upload is left to the next gc
+_LOOK_SECONDS: Final = 0.02
 
 
 class OpenPublication:
@@ -56,6 +59,14 @@ def oldest_open(layout: Layout) -> int | None:
     """The last condemnation that every open publication knows of; None if nobody is publishing."""
     known = [_read(path) for path in layout.sessions.glob(f"{PREFIX}*")]
     return min((number for number in known if number is not None), default=None)
+
+
+def wait_for_older(layout: Layout, number: int) -> int | None:
+    """Let publications end that started before a condemnation, for a second at most. Returns as ``oldest_open``."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while (oldest := oldest_open(layout)) is not None and oldest < number and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+    return oldest
 
 
 def _read(path: Path) -> int | None:

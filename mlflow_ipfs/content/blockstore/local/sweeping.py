@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import stat
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.blockstore.local.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
 from mlflow_ipfs.errors import StoreFullError
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
-_ROWS_PER_TRANSACTION: Final = 10_000
+_ROWS_PER_TRANSACTION: Final = 5_000  # their places in the index lie far apart
+_PAUSE_SECONDS: Final = 1.2 * LONGEST_PAUSE_SECONDS  # between transactions, so that others get the lock
 _FEWEST_ROWS: Final = 100  # what the reserve has room for, however the rows lie in the index
 
 
@@ -35,6 +38,8 @@ class Sweeper:
             for _, name in places[:done]:
                 self._parts.disk.remove(self._parts.layout.folder / name)
             places = places[done:]
+            if places:
+                time.sleep(_PAUSE_SECONDS)
 
     def _step(self, change: Callable[[sqlite3.Connection], int]) -> int:
         """Run one transaction; on a full disk again with fewer rows, for which there may be room in the log."""

@@ -1,0 +1,121 @@
+"""How long does a gc of a million blocks take if 90% of them are needed, and how long do publishers wait meanwhile?
+
+A collection has no peer that copies bytes: the lines say seconds, MB and the bars of this project
+(20 s, 150 MB, 1 s). The store has 1,000 folders of 1,000 small files, one in ten of them garbage.
+Every measured collection runs in a process of its own, beside one that publishes without a pause.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness import PAIRS
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+
+BLOCKS = int(os.environ.get("BENCH_BLOCKS", "1000000"))
+IN_A_FOLDER, FOLDERS_IN_A_PUBLICATION = 1000, 10
+BARS = {"wall seconds": 20.0, "peak memory above the idle interpreter, MB": 150.0, "longest publication, seconds": 1.0}
+
+
+def publish_folders(storage: LocalStorage, first: int, count: int, owner: str | None) -> None:
+    """Publish folders of small files, all of them new."""
+    with storage.publish() as publication:
+        nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
+        pins = []
+        for folder in range(first, first + count):
+            links = []
+            for file in range(IN_A_FOLDER):
+                data = b"%d/%d " % (folder, file) * 8
+                cid = CID.of(data)
+                publication.put(cid, data)
+                links.append(Link(cid, b"%06d" % file, len(data)))
+            pins.append(nodes.build_folder(links).cid)
+        publication.commit(Changes(pins=[Pin(owner, cid) for cid in pins] if owner else []))
+
+
+def publish_many(folder: Path, first: int, count: int, *, owner: str | None) -> None:
+    with open_local_storage(folder) as storage:
+        for start in range(first, first + count, FOLDERS_IN_A_PUBLICATION):
+            publish_folders(storage, start, min(FOLDERS_IN_A_PUBLICATION, first + count - start), owner)
+
+
+def collect(folder: Path) -> None:
+    """In a process of its own: one collection. Prints what it took."""
+    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    with open_local_storage(folder) as storage:
+        report = storage.collect_garbage(grace_seconds=0)
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps([seconds, (peak - idle) / 1024, report.kept_blocks, report.removed_blocks]))
+
+
+def publish_until_told(folder: Path) -> None:
+    """In a process of its own: small publications until standard input ends. Prints the longest one, in seconds."""
+    longest, number = 0.0, 0
+    os.set_blocking(0, False)
+    with open_local_storage(folder) as storage:
+        while not _has_ended():
+            number += 1
+            started = time.perf_counter()
+            with storage.publish() as publication:
+                data = b"%d of %d" % (number, os.getpid())
+                publication.put(CID.of(data), data)
+                publication.commit(Changes(pins=[Pin("beside", CID.of(data))]))
+            longest = max(longest, time.perf_counter() - started)
+    print(longest)
+
+
+def _has_ended() -> bool:
+    try:
+        return os.read(0, 1) == b""
+    except BlockingIOError:
+        return False
+
+
+def run_beside_a_publisher(folder: Path) -> tuple[float, float, float]:
+    script = [sys.executable, __file__]
+    with subprocess.Popen([*script, "publish", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
+        output = subprocess.run([*script, "collect", folder], stdout=subprocess.PIPE, check=True).stdout
+        longest, _ = publisher.communicate(timeout=60)
+    seconds, megabytes, kept, removed = json.loads(output)
+    print(f"{kept} kept, {removed} removed", file=sys.stderr)
+    return seconds, megabytes, float(longest)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name, "store")
+        folders = BLOCKS // IN_A_FOLDER
+        publish_many(folder, 0, folders * 9 // 10, owner="benchmark")
+        results = []
+        for number in range(1, PAIRS + 1):
+            publish_many(folder, number * folders, folders // 10, owner=None)
+            results.append(run_beside_a_publisher(folder))
+    for (measure, bar), values in zip(BARS.items(), zip(*results, strict=True), strict=True):
+        middle = statistics.median(values)
+        line = {"benchmark": f"gc_of_{BLOCKS}_blocks", "measure": measure, "ours": round(middle, 3), "peer": bar}
+        print(json.dumps(line | {"peer_name": "the bar", "ratio": round(middle / bar, 3), "pairs": PAIRS}), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["publish"]:
+        publish_until_told(Path(sys.argv[2]))
+    elif sys.argv[1:2] == ["collect"]:
+        collect(Path(sys.argv[2]))
+    else:
+        main()
