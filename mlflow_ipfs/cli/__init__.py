@@ -16,6 +16,7 @@ from mlflow_ipfs.cli.checking import doctor, verify
 from mlflow_ipfs.cli.keeping import gc, pin
 from mlflow_ipfs.cli.options import Workplace
 from mlflow_ipfs.cli.reading import cat, get, ls
+from mlflow_ipfs.cli.usage import du
 
 __all__ = ["main"]
 
@@ -46,5 +47,5 @@ def main(context: click.Context, store: str | None) -> None:
     context.obj = Workplace(store)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, car, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, doctor):
     main.add_command(_command)

@@ -35,11 +35,11 @@ from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
     from typing import BinaryIO
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, Publication, Storage
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, Publication, Storage, UsageReport
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
@@ -359,6 +359,10 @@ class ContentStore:
     def keepers(self) -> Iterator[Keeper]:
         """Every name that keeps content: pins, refs, folders of ``mfs://``, frozen paths."""
         return self.storage.keepers()
+
+    def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
+        """Add up what lies below each group of roots, each block once."""
+        return self.storage.measure_usage(groups)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""

@@ -219,6 +219,24 @@ def test_keepers_are_named(storage: Storage) -> None:
     ]
 
 
+def test_usage_counts_each_block_once(storage: Storage) -> None:
+    first, [shared, _] = publish_folder(storage, b"s" * 2500, b"first" * 200)
+    second, _ = publish_folder(storage, b"s" * 2500, b"second" * 300)
+    publish_blocks(storage, b"garbage", owner=None)
+    sizes = {
+        root: {cid.multihash: len(block) for cid, block in walk_blocks(storage.blocks, root)}
+        for root in (first, second)
+    }
+    in_both = sum(length for key, length in sizes[first].items() if key in sizes[second])
+    assert in_both >= sum(len(block) for _, block in walk_blocks(storage.blocks, shared))
+    report = storage.measure_usage([[first], [second, second], []])
+    expected = [sum(sizes[root].values()) for root in (first, second)]
+    assert [usage.total_bytes for usage in report.groups] == [*expected, 0]
+    assert [usage.own_bytes for usage in report.groups] == [size - in_both for size in expected] + [0]
+    assert report.unneeded_bytes == len(b"garbage")
+    assert report.all_bytes == sum(expected) - in_both + len(b"garbage")
+
+
 def test_views_are_private_folders(storage: Storage, tmp_path: Path) -> None:
     first, second = storage.make_view_folder(), storage.make_view_folder()
     assert first != second

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -84,6 +84,34 @@ class Keeper:
     cid: CID | None
     file_count: int = 0
     size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a group of roots takes. Sizes are of blocks, each counted once.
+
+    Attributes:
+        total_bytes: all blocks below the roots.
+        own_bytes: those that no other group needs.
+    """
+
+    total_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What is used by whom.
+
+    Attributes:
+        groups: one for each group, in the order in which they were asked for.
+        all_bytes: every block in the store.
+        unneeded_bytes: blocks that none of the groups needs.
+    """
+
+    groups: tuple[Usage, ...]
+    all_bytes: int
+    unneeded_bytes: int
 
 
 @dataclass(slots=True)
@@ -221,6 +249,13 @@ class Storage(Protocol):
 
     def keepers(self) -> Iterator[Keeper]:
         """Every name that keeps content, by kind and name."""
+
+    def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
+        """Add up what lies below each group of roots.
+
+        Raises:
+            IntegrityError: a node cannot be read.
+        """
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path needs.

@@ -40,7 +40,7 @@ def _links(reader: BlockReader, cid: CID, root: CID) -> Iterable[CID]:
         block = reader.get(cid)
     except (NotFoundError, IntegrityError) as error:
         msg = (
-            f"nothing was collected: the node {cid} of {root} cannot be read, so it is not known what it needs. "
+            f"nothing was done: the node {cid} of {root} cannot be read, so it is not known what it needs. "
             f"Add that content again or remove its pin ({error})"
         )
         raise IntegrityError(msg) from error

@@ -6,9 +6,10 @@ For tests, and the model that other storages are compared with.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, GCReport, LeafForm
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, GCReport, LeafForm, Usage, UsageReport
 from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
@@ -16,7 +17,7 @@ from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -244,11 +245,23 @@ class MemoryStorage:
             keepers = list(self._state.keepers())
         return iter(keepers)
 
+    def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
+        """Add up what lies below each group of roots."""
+        with self._state.changed:
+            needed = [self._mark(roots) & self._state.blocks.keys() for roots in groups]
+            sizes = {key: len(data) for key, data in self._state.blocks.items()}
+        needs = Counter(key for keys in needed for key in keys)
+        usages = tuple(
+            Usage(sum(sizes[key] for key in keys), sum(sizes[key] for key in keys if needs[key] == 1))
+            for keys in needed
+        )
+        return UsageReport(usages, sum(sizes.values()), sum(size for key, size in sizes.items() if key not in needs))
+
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
         state = self._state
         with state.changed:
-            needed = self._mark()
+            needed = self._mark(state.roots())
             garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed}
             kept = len(state.blocks) - len(garbage)
             if grace_seconds > 0 or state.publications:  # nothing is noted here, so a grace never ends
@@ -258,7 +271,7 @@ class MemoryStorage:
                     del state.blocks[key]
         return GCReport(kept, len(garbage), sum(garbage.values()), dry_run)
 
-    def _mark(self) -> set[bytes]:
+    def _mark(self, roots: Iterable[CID]) -> set[bytes]:
         needed: set[bytes] = set()
         nodes: set[tuple[bytes, int]] = set()
 
@@ -268,7 +281,7 @@ class MemoryStorage:
             nodes.add((cid.multihash, cid.codec))
             return is_new
 
-        mark(self._blocks, self._state.roots(), keep)
+        mark(self._blocks, roots, keep)
         return needed
 
     def close(self) -> None:

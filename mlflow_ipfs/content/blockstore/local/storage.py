@@ -20,15 +20,16 @@ from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.blockstore.local.reserve import make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
+from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, UsageReport
     from mlflow_ipfs.content.cid import CID
 
 
@@ -111,6 +112,10 @@ class LocalStorage:
         """Every name that keeps content, by kind and name."""
         with self._parts.database.snapshot() as connection:
             yield from iterate_keepers(connection)
+
+    def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
+        """Add up what lies below each group of roots."""
+        return measure_usage(self._parts, self._blocks, groups)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""

@@ -1,0 +1,89 @@
+"""``du``: what takes the room?"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mlflow_ipfs.cli.keeping import VERSION_OWNERS
+from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
+from mlflow_ipfs.content.mfs import MfsPath
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.interface import Keeper
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore
+
+_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
+_VERSION_OWNER: Final = f"{VERSION_OWNERS}:"
+_Group = tuple[str, str]  # kind and name
+
+
+@click.command(short_help="What takes the room, by experiment, model and pin.")
+@json_option
+@pass_workplace
+def du(workplace: Workplace, *, as_json: bool) -> None:
+    """Say how much of the store each experiment, registered model, ref and pin needs.
+
+    The first size is of all blocks that it needs, the second of those that nothing else needs:
+    what would become free without it. A block that several need counts for each of them.
+    """
+    with workplace.open_store() as store:
+        groups = _collect_groups(store)
+        report = store.measure_usage(list(groups.values()))
+    found = sorted(zip(groups, report.groups, strict=True), key=lambda pair: -pair[1].total_bytes)
+    if as_json:
+        for (kind, name), usage in found:
+            fields = {"kind": kind, "name": name, "total_bytes": usage.total_bytes, "own_bytes": usage.own_bytes}
+            print_result(fields, "", as_json=True)
+    else:
+        rows = [
+            (kind, printable(name), format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} of its own")
+            for (kind, name), usage in found
+        ]
+        for line in align(rows, right={2, 3}):
+            click.echo(line)
+    fields = {"all_bytes": report.all_bytes, "unneeded_bytes": report.unneeded_bytes}
+    line = f"{format_size(report.all_bytes)} in all, {format_size(report.unneeded_bytes)} that nothing needs"
+    print_result(fields, line, as_json=as_json)
+
+
+def _collect_groups(store: ContentStore) -> dict[_Group, list[CID]]:
+    """The roots of each experiment, model and so on."""
+    groups: dict[_Group, list[CID]] = {}
+    trees: set[str] = set()
+    keepers = list(store.keepers())
+    pinned = {keeper.cid for keeper in keepers if keeper.kind == "pin"}
+    for keeper in keepers:
+        if keeper.cid is None:
+            trees.add(_experiment_of(keeper.name))
+        elif keeper.kind != "frozen" or keeper.cid not in pinned:  # else it is a model version's, whose pin counts
+            groups.setdefault(_group_of(keeper, keeper.cid), []).append(keeper.cid)
+    for tree in trees:
+        location = MfsPath.parse(tree)
+        entries = store.storage.entries.walk(location.root, location.path)
+        groups.setdefault(("experiment", tree), []).extend(entry.cid for entry in entries)
+    return groups
+
+
+def _group_of(keeper: Keeper, cid: CID) -> _Group:
+    if keeper.kind == "pin" and keeper.name.startswith(_VERSION_OWNER):
+        _, model = keeper.name.removeprefix(_VERSION_OWNER).split("/", 1)
+        return "model", model.rpartition("/")[0]
+    if keeper.kind == "pin":
+        return "pin", f"{keeper.name} {cid}"
+    if keeper.kind == "frozen":
+        return "frozen", _experiment_of(keeper.name)
+    return keeper.kind, keeper.name
+
+
+def _experiment_of(uri: str) -> str:
+    """``mfs://mlflow/<experiment>`` or ``mfs://mlflow/<registry id>/<experiment>`` of anything below it."""
+    root, _, path = uri.removeprefix("mfs://").partition("/")
+    registry = _REGISTRY_ID.match(path)
+    prefix = registry.group() if registry else ""
+    experiment = path.removeprefix(prefix).partition("/")[0]
+    return f"mfs://{root}/{prefix}{experiment}".rstrip("/")

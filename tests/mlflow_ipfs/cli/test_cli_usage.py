@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs import CID, Settings, open_store
+from mlflow_ipfs.content.entries import Frozen
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.pins import Pin
+
+if TYPE_CHECKING:
+    from support.command_line import CommandLine
+
+REGISTRY = "0123456789abcdef"
+
+
+def test_du_says_what_each_experiment_and_model_takes(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.pins.remove(CID.parse(root))
+        for version in ("1", "2"):
+            store.pins.add(Pin(f"model-version:{REGISTRY}/digits/{version}", CID.parse(root)))
+        store.storage.entries.freeze(Frozen("mlflow", f"{REGISTRY}/7/run/artifacts", CID.parse(root)))
+        for place in (f"{REGISTRY}/7/run/artifacts/a", f"{REGISTRY}/7/other/artifacts/b", "3/run/artifacts/c"):
+            store.files.put_stream(MfsPath.parse(f"mfs://mlflow/{place}"), io.BytesIO(place.encode() * 1000))
+        store.refs.set("datasets/digits", store.add_bytes(b"d" * 500, pin=None), expected_version=0)
+        store.add_bytes(b"garbage", pin=None)
+    *records, total = cli("du", "--json").records
+    by_name = {(record["kind"], record["name"]): record for record in records}
+    assert list(by_name) == [
+        ("model", "digits"),
+        ("experiment", f"mfs://mlflow/{REGISTRY}/7"),
+        ("experiment", "mfs://mlflow/3"),
+        ("ref", "datasets/digits"),
+    ]
+    assert by_name["ref", "datasets/digits"]["total_bytes"] == 500
+    assert all(record["own_bytes"] == record["total_bytes"] for record in records)
+    assert total["unneeded_bytes"] == len(b"garbage")
+    assert total["all_bytes"] == total["unneeded_bytes"] + sum(record["own_bytes"] for record in records)
+    lines = cli("du").lines
+    assert lines[0].split()[:2] == ["model", "digits"]
+    assert lines[0].endswith("of its own")
+    assert "that nothing needs" in lines[-1]
+
+
+def test_du_without_a_store_is_3(cli: CommandLine) -> None:
+    cli("du", code=3)
