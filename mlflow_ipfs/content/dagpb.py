@@ -76,19 +76,27 @@ def _encode_uint64(value: int) -> bytes:
 
 def encode_link(link: Link) -> bytes:
     """Encode a link as it stands in its node, key and length included."""
-    # Fields are written out here and not by `encode_field`: a large folder has 100,000 links.
-    cid = bytes(link.cid)
+    return encode_link_fields(bytes(link.cid), link.name, link.size_bytes)
+
+
+def encode_link_fields(cid: bytes, name: bytes | None, size_bytes: int | None) -> bytes:
+    """The same from the link's fields. ``encode_field`` is not used: a large folder has 100,000 links."""
     body = _CID_KEY + encode_varint(len(cid)) + cid
-    if link.name is not None:
-        body += _NAME_KEY + encode_varint(len(link.name)) + link.name
-    if link.size_bytes is not None:
-        body += _SIZE_KEY + _encode_uint64(link.size_bytes)
+    if name is not None:
+        body += _NAME_KEY + encode_varint(len(name)) + name
+    if size_bytes is not None:
+        body += _SIZE_KEY + _encode_uint64(size_bytes)
     return _LINK_KEY + encode_varint(len(body)) + body
 
 
 def encode_node(links: Iterable[Link], data: bytes | None) -> bytes:
     """Encode a node. The links keep their order; sorting is the caller's business."""
-    parts = [encode_link(link) for link in links]
+    return join_node(map(encode_link, links), data)
+
+
+def join_node(encoded_links: Iterable[bytes], data: bytes | None) -> bytes:
+    """Make a node of links that are encoded already."""
+    parts = list(encoded_links)
     if data is not None:
         parts.append(encode_field(1, BYTES, data))
     return b"".join(parts)

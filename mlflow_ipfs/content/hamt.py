@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.dagpb import Link, Node, encode_node
+from mlflow_ipfs.content.dagpb import Link, Node, encode_link_fields, join_node
 from mlflow_ipfs.content.murmur3 import murmur3_x64_64
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import InvalidDataError
@@ -96,29 +96,43 @@ class HamtBuilder:
             A nameless link to the root shard, with the cumulative size of all blocks below.
         """
         hashed = [(murmur3_x64_64(link.name or b""), link) for link in links]
-        return self._shard(hashed, 0, UnixFSData(NodeType.HAMT_SHARD, mode=mode, mtime_ns=mtime_ns))
+        cid, dag_bytes = self._shard(hashed, 0, mode, mtime_ns)
+        return Link(cid, b"", dag_bytes)
 
-    def _shard(self, hashed: list[tuple[int, Link]], depth: int, data: UnixFSData) -> Link:
+    def _shard(
+        self, hashed: list[tuple[int, Link]], depth: int, mode: int | None = None, mtime_ns: int | None = None
+    ) -> tuple[CID, int]:
+        """Build one shard and those below it. Returns its CID, and the size of all its blocks in bytes."""
         slots: dict[int, list[tuple[int, Link]]] = {}
         for item in hashed:
             slots.setdefault(self._layout.slot(item[0], depth), []).append(item)
-        links = [self._slot_link(slot, slots[slot], depth) for slot in sorted(slots)]
-        bitfield = sum(1 << slot for slot in slots)
-        data = replace(
-            data,
+        encoded: list[bytes] = []
+        below_bytes = bitfield = 0
+        for slot in sorted(slots):
+            link_bytes, size_bytes = self._slot_link(slot, slots[slot], depth)
+            encoded.append(link_bytes)
+            below_bytes += size_bytes
+            bitfield |= 1 << slot
+        data = UnixFSData(
+            NodeType.HAMT_SHARD,
             data=bitfield.to_bytes((bitfield.bit_length() + 7) // 8, "big"),
             hash_type=MURMUR3_X64_64,
             fanout=self._layout.fanout,
+            mode=mode,
+            mtime_ns=mtime_ns,
         )
-        block = encode_node(links, encode_data(data))
-        return Link(self._put(block), b"", len(block) + sum(link.size_bytes or 0 for link in links))
+        block = join_node(encoded, encode_data(data))
+        return self._put(block), len(block) + below_bytes
 
-    def _slot_link(self, slot: int, hashed: list[tuple[int, Link]], depth: int) -> Link:
+    def _slot_link(self, slot: int, hashed: list[tuple[int, Link]], depth: int) -> tuple[bytes, int]:
+        """The encoded link of one slot, and the size of all blocks below it in bytes."""
         prefix = self._layout.prefix(slot)
         if len(hashed) == 1:
             link = hashed[0][1]
-            return replace(link, name=prefix + (link.name or b""))
-        return replace(self._shard(hashed, depth + 1, UnixFSData(NodeType.HAMT_SHARD)), name=prefix)
+            encoded = encode_link_fields(bytes(link.cid), prefix + (link.name or b""), link.size_bytes)
+            return encoded, link.size_bytes or 0
+        cid, dag_bytes = self._shard(hashed, depth + 1)
+        return encode_link_fields(bytes(cid), prefix, dag_bytes), dag_bytes
 
 
 def _check_shard(node: Node, data: UnixFSData) -> ShardLayout:

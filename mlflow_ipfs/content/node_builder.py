@@ -11,7 +11,7 @@ from mlflow_ipfs.content.hamt import HamtBuilder
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from mlflow_ipfs.content.profiles import Profile
 
@@ -99,13 +99,24 @@ class NodeBuilder:
             A nameless link to the folder.
         """
         links = sorted(links, key=lambda link: link.name or b"")  # raw bytes: no locale, no Unicode folding
-        data = UnixFSData(NodeType.DIRECTORY, mode=mode, mtime_ns=mtime_ns)
-        block = encode_node(links, encode_data(data))
-        if self._is_too_large(links, len(block)):
-            return HamtBuilder(self.put_node, self._profile.hamt_fanout).build(links, mode=mode, mtime_ns=mtime_ns)
+        if self._is_surely_too_large(links):
+            return self._build_shards(links, mode, mtime_ns)
+        block = encode_node(links, encode_data(UnixFSData(NodeType.DIRECTORY, mode=mode, mtime_ns=mtime_ns)))
+        if self._profile.hamt_estimate != "links" and len(block) > self._profile.hamt_threshold_bytes:
+            return self._build_shards(links, mode, mtime_ns)
         return Link(self.put_node(block), b"", len(block) + sum(link.size_bytes or 0 for link in links))
 
-    def _is_too_large(self, links: Sequence[Link], block_bytes: int) -> bool:
-        if self._profile.hamt_estimate == "links":
-            block_bytes = sum(len(link.name or b"") + len(bytes(link.cid)) for link in links)
-        return block_bytes > self._profile.hamt_threshold_bytes
+    def _build_shards(self, links: Sequence[Link], mode: int | None, mtime_ns: int | None) -> Link:
+        return HamtBuilder(self.put_node, self._profile.hamt_fanout).build(links, mode=mode, mtime_ns=mtime_ns)
+
+    def _is_surely_too_large(self, links: Iterable[Link]) -> bool:
+        """Whether names and CIDs alone are too many bytes: all that the estimate "links" counts, and less than a block.
+
+        Stops at the threshold, so that no block of a very large folder is built in vain.
+        """
+        left = self._profile.hamt_threshold_bytes
+        for link in links:
+            left -= len(link.name or b"") + len(bytes(link.cid))
+            if left < 0:
+                return True
+        return False

@@ -61,6 +61,10 @@ class Disk:
         os.fchmod(descriptor, SEALED_MODE)
         return os.fstat(descriptor)
 
+    def make_read_only(self, path: Path) -> None:
+        """Seal a file that was copied here and has lost its mode on the way."""
+        path.chmod(SEALED_MODE)
+
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""
         os.close(descriptor)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 _BATCH: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
+_NODES: Final = 50  # read at a time; each may link to thousands of others
 _OPEN_FILES: Final = 32
 _CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
@@ -109,9 +110,21 @@ class Marker:
         """
         waiting = ((root, root) for root in roots)
         stack: list[_Below] = []
-        while batch := stack[-_BATCH:] or list(islice(waiting, _BATCH)):
-            del stack[-_BATCH:]
-            stack.extend(self._step(connection, batch))
+        leaves: list[_Below] = []  # not kept on the stack: a folder has many
+        while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
+            del stack[-_NODES:]
+            for below in self._step(connection, batch):
+                (stack if below[0].codec in _CODECS_WITH_LINKS else leaves).append(below)
+                if len(leaves) == _BATCH:
+                    self._mark_leaves(connection, leaves)
+        self._mark_leaves(connection, leaves)
+
+    def _mark_leaves(self, connection: sqlite3.Connection, leaves: list[_Below]) -> None:
+        """Mark blocks that link to nothing, and empty the list."""
+        if leaves:
+            for _ in self._step(connection, leaves):
+                pass
+        leaves.clear()
 
     def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
         """Mark a few blocks. Gives what they link to."""

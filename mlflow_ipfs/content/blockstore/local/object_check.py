@@ -69,6 +69,8 @@ class ObjectChecker:
         if damaged is not None:
             raise self._set_aside(cid, place, f"is damaged in its leaf {damaged}")
         if not is_as_known:
+            with suppress(OSError):  # on a disk that takes no modes; the hash counts
+                self._parts.disk.make_read_only(path)
             # Not being able to note it only means that the next reader hashes again.
             with suppress(MlflowIpfsError), self._parts.database.write() as connection:
                 index.restamp(connection, place.id, stamp)

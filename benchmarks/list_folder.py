@@ -1,0 +1,59 @@
+"""How long does it take to list a folder of 1,000 files in a run of 100,000? The bar is 0.2 s.
+
+Through the store, compared with os.scandir and a stat of each file; and through MLflow's artifact
+repository, compared with MLflow's own for local folders.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+from harness import compare, measure_seconds
+from large_run import FILES_EACH, RUN, make_large_folder, put_large_run
+from mlflow_ipfs import open_store
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.plugins.artifact_repository import MfsArtifactRepository
+
+ROOT = "bench"
+
+
+def check(found: int) -> None:
+    """A listing that is quick because it is short would be no result."""
+    if found != FILES_EACH:
+        msg = f"{found} files were listed, not {FILES_EACH}"
+        raise RuntimeError(msg)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        os.environ["MLFLOW_IPFS_STORE"] = f"local:{folder / 'store'}"
+
+        make_large_folder(folder / "disk" / "050")
+        with open_store() as store:
+            put_large_run(store, ROOT)
+            place = MfsPath(ROOT, f"{RUN}/050")
+            compare(
+                "list_1000_of_100000_files_in_the_store",
+                "wall seconds",
+                lambda: measure_seconds(lambda: check(len(store.files.list(place)))),
+                lambda: measure_seconds(lambda: check(len([e.stat() for e in os.scandir(folder / "disk" / "050")]))),
+                "os.scandir and stat",
+            )
+        ours = MfsArtifactRepository(f"mfs://{ROOT}/{RUN}")
+        peer = LocalArtifactRepository(str(folder / "disk"))
+        compare(
+            "list_1000_of_100000_files_in_mlflow",
+            "wall seconds",
+            lambda: measure_seconds(lambda: check(len(ours.list_artifacts("050")))),
+            lambda: measure_seconds(lambda: check(len(peer.list_artifacts("050")))),
+            "mlflow.LocalArtifactRepository",
+        )
+
+
+if __name__ == "__main__":
+    main()

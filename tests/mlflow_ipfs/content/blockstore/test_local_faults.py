@@ -1,0 +1,114 @@
+"""The n-th step on the disk fails, for every n of a workload: a clear error, nothing lost, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.errors import MlflowIpfsError, StoreFullError
+from support.faulty_disk import FaultyDisk
+from support.storages import leftovers
+from support.store_workload import Workload, check_no_residue, check_usable, check_whole, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+NUMBERS = {"full": errno.ENOSPC, "broken": errno.EIO}
+
+
+def fail_at(folder: Path, kind: str, passing: int) -> str | None:
+    """Run the workload; let so many fallible steps pass. Returns the step that failed, or None after the last."""
+    workload, disk = Workload(), FaultyDisk(NUMBERS[kind])
+    storage = open_local_storage(folder, disk=disk, timeout_seconds=5)
+    disk.passing = passing
+    for step in workload.steps():
+        is_first = disk.failed is None
+        before = names_of(storage)
+        try:
+            step(storage)
+        except (MlflowIpfsError, OSError) as error:
+            assert disk.failed is not None, "an error that no disk made"
+            assert is_first, "an error although the disk works again"
+            check_error(error, kind)
+            assert names_of(storage) == before, f"half of a step that failed ({disk.failed}) is there"
+            check_whole(storage, workload.contents)
+            assert not leftovers(folder), f"a draft is left after {disk.failed}"
+            storage = reopen(storage, disk, workload)
+            assert names_of(storage) == before, "what failed came back"
+            step(storage)
+        else:
+            is_swallowed = is_first and disk.failed is not None
+            assert not is_swallowed or may_be_swallowed(disk.failed, step), (
+                f"nobody was told of the failed {disk.failed}"
+            )
+    check_usable(storage, workload.contents)
+    storage.close()
+    return disk.failed
+
+
+def check_error(error: Exception, kind: str) -> None:
+    if kind == "full":
+        assert isinstance(error, StoreFullError)
+        assert "full" in str(error)
+    else:
+        assert not isinstance(error, StoreFullError)
+        assert "I/O error" in str(error) or "Input/output error" in str(error)
+
+
+def may_be_swallowed(failed: str | None, step: Callable[[LocalStorage], None]) -> bool:
+    """A gc may leave for the next one what it has no room for; a checkpoint can wait."""
+    return failed == "checkpoint" or step.__name__ == "collect"
+
+
+def reopen(storage: LocalStorage, disk: FaultyDisk, workload: Workload) -> LocalStorage:
+    folder = storage.folder
+    storage.close()
+    storage = open_local_storage(folder, disk=disk, timeout_seconds=5, create=False)
+    assert not leftovers(folder)
+    storage.collect_garbage(grace_seconds=0)
+    check_no_residue(storage)
+    check_whole(storage, workload.contents)
+    return storage
+
+
+def count_steps(folder: Path) -> int:
+    disk = FaultyDisk(errno.EIO)
+    with open_local_storage(folder, disk=disk) as storage:
+        before = disk.steps
+        for step in Workload().steps():
+            step(storage)
+        return disk.steps - before
+
+
+def fail_at_every(tmp_path: Path, kind: str, stride: int) -> set[str]:
+    """Fail at every ``stride``-th step. Returns which steps failed."""
+    count = count_steps(tmp_path / "count")
+    assert count > 80
+    seen = set()
+    for passing in range(0, count - 12, stride):  # with threads the number varies a little
+        try:
+            failed = fail_at(tmp_path / f"{passing}", kind, passing)
+        except Exception as error:
+            error.add_note(f"after {passing} steps of {count}")
+            raise
+        assert failed is not None
+        seen.add(failed)
+    return seen
+
+
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
+    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=9)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+def test_every_step_that_fails(tmp_path: Path, kind: str) -> None:
+    steps = fail_at_every(tmp_path, kind, stride=1)
+    assert {"create", "write", "sync", "sync_folder", "rename", "commit", "checkpoint"} <= steps

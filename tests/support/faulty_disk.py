@@ -1,0 +1,55 @@
+"""A disk on which one step fails, or every step from one on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+from typing import Final
+
+from support.storages import SteppedDisk
+
+FALLIBLE: Final = frozenset({"create", "write", "sync", "sync_folder", "rename", "make_folder", "commit", "checkpoint"})
+
+
+class FaultyDisk(SteppedDisk):
+    """Lets a number of fallible steps pass, fails one, and works again.
+
+    Args:
+        number: which error: ``errno.ENOSPC`` or ``errno.EIO``.
+
+    Attributes:
+        passing: how many fallible steps still pass; negative: none fails any more.
+        failed: the step that failed, if one has.
+        steps: how many fallible steps there were.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(self._take)
+        self._number = number
+        self._guard = threading.Lock()
+        self.passing = -1
+        self.failed: str | None = None
+        self.steps = 0
+
+    def _take(self, step: str) -> None:
+        if step not in FALLIBLE:
+            return
+        with self._guard:
+            self.steps += 1
+            self.passing -= 1
+            if self.passing != -1 or self.failed is not None:
+                return
+            self.failed = step
+        if step in {"commit", "checkpoint"}:
+            raise _sqlite_error(self._number)
+        raise OSError(self._number, os.strerror(self._number))
+
+
+def _sqlite_error(number: int) -> sqlite3.OperationalError:
+    """The error with which SQLite answers one of the system's."""
+    is_full = number == errno.ENOSPC
+    error = sqlite3.OperationalError("database or disk is full" if is_full else "disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL if is_full else sqlite3.SQLITE_IOERR
+    return error

@@ -1,0 +1,160 @@
+"""A workload for a local store that takes every kind of step, and what must hold after it was interrupted anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.pins import Pin, PinState
+from support.storages import check_sound, files_of, leftovers, put_file, raw, rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+TREE = "tree"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Everything in a store that keeps content, as its users see it."""
+
+    pins: frozenset[Pin] = frozenset()
+    refs: frozenset[Any] = frozenset()
+    entries: frozenset[MfsEntry] = frozenset()
+    frozen: frozenset[Frozen] = frozenset()
+
+    def roots(self) -> set[CID]:
+        """What is kept."""
+        return {named.cid for names in (self.pins, self.refs, self.entries, self.frozen) for named in names}
+
+
+def names_of(storage: LocalStorage) -> Names:
+    """What a store says."""
+    return Names(
+        frozenset(storage.pins.list()),
+        frozenset(storage.refs.list()),
+        frozenset(storage.entries.walk(TREE, "")),
+        frozenset(storage.entries.list_frozen()),
+    )
+
+
+@dataclass
+class Workload:
+    """Steps to take one by one; each adds or removes names in one transaction, or none.
+
+    Attributes:
+        contents: the bytes of every file that was published.
+    """
+
+    contents: dict[CID, bytes] = field(default_factory=dict)
+
+    def steps(self) -> list[Callable[[LocalStorage], None]]:
+        """The steps, in order."""
+        return [
+            self.publish_mixture, self.publish_pack, self.publish_inline, self.publish_again, self.name_things,
+            self.forget_things, self.collect, self.delete_block, self.collect, self.publish_what_is_gone,
+            self.publish_mixture_two, self.collect,
+        ]  # fmt: skip
+
+    def _put(self, publication: Any, seed: bytes, size_bytes: int, **options: Any) -> CID:
+        data = (seed * (size_bytes // len(seed) + 1))[:size_bytes]
+        root = put_file(publication, data, **options)
+        self.contents[root] = data
+        return root
+
+    def _publish_mixture(self, storage: LocalStorage, seed: bytes) -> None:
+        """Two objects, one of them with wrapped leaves, and a pack; every kind of name."""
+        with storage.publish() as publication:
+            big = self._put(publication, seed + b"big", 5000)
+            old = self._put(publication, seed + b"old", 3500, wrapped=True)
+            small = [raw(seed + number.to_bytes(2, "big") * 500) for number in range(70)]
+            for block in small:
+                publication.put(*block)
+            changes = Changes(
+                pins=[Pin("run/1", big), Pin("run/1", small[0][0], PinState.PENDING)],
+                entries=[MfsEntry(TREE, f"{seed.decode()}/old", old, 3500, 3600, 1)],
+                frozen=[Frozen(TREE, seed.decode(), big)],
+            )
+            publication.commit(changes)
+
+    def publish_mixture(self, storage: LocalStorage) -> None:
+        self._publish_mixture(storage, b"one")
+
+    def publish_mixture_two(self, storage: LocalStorage) -> None:
+        self._publish_mixture(storage, b"two")
+
+    def publish_pack(self, storage: LocalStorage) -> None:
+        with storage.publish() as publication:
+            blocks = [raw(b"pack" + number.to_bytes(2, "big") * 500) for number in range(80)]
+            for block in blocks:
+                publication.put(*block)
+            publication.commit(Changes(pins=[Pin("pack", cid) for cid, _ in blocks[::20]]))
+
+    def publish_inline(self, storage: LocalStorage) -> None:
+        with storage.publish() as publication:
+            for number in range(4):
+                publication.put(*raw(b"inline" * (number + 1)))
+            publication.commit(Changes(pins=[Pin("inline", CID.of(b"inline" * 4))]))
+
+    def publish_again(self, storage: LocalStorage) -> None:
+        """The same content for another owner: it relies on what is there."""
+        with storage.publish() as publication:
+            root = self._put(publication, b"onebig", 5000)
+            publication.commit(Changes(pins=[Pin("run/2", root)]))
+
+    def name_things(self, storage: LocalStorage) -> None:
+        storage.refs.set("main", next(iter(self.contents)), expected_version=0)
+
+    def forget_things(self, storage: LocalStorage) -> None:
+        storage.entries.delete(TREE, "one")
+
+    def collect(self, storage: LocalStorage) -> None:
+        storage.collect_garbage(grace_seconds=0)
+
+    def delete_block(self, storage: LocalStorage) -> None:
+        storage.blocks.delete(CID.of(b"inline"))
+
+    def publish_what_is_gone(self, storage: LocalStorage) -> None:
+        with storage.publish() as publication:
+            root = self._put(publication, b"oneold", 3500, wrapped=True)
+            publication.commit(Changes(pins=[Pin("back", root)]))
+
+
+def check_whole(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
+    """Check that everything with a name is whole, by block, by file and by path."""
+    for root in names_of(storage).roots():
+        for _ in walk_blocks(storage.blocks, root):
+            pass
+        if root in contents:
+            assert open_unixfs(storage.blocks, root).read() == contents[root]
+            path = storage.file_path(root)
+            assert path is None or path.read_bytes() == contents[root]
+    for multihash in storage.blocks.multihashes():
+        storage.blocks.get(CID(1, 0x55, multihash))
+
+
+def check_usable(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
+    """Check that gc leaves no residue and takes nothing that is needed, and that publishing works."""
+    before = names_of(storage)
+    storage.collect_garbage(grace_seconds=0)
+    check_no_residue(storage)
+    assert names_of(storage) == before
+    with storage.publish() as publication:
+        root = put_file(publication, b"published afterwards" * 200)
+        publication.commit(Changes(pins=[Pin("afterwards", root)]))
+    assert open_unixfs(storage.blocks, root).read() == b"published afterwards" * 200
+    check_whole(storage, contents)
+    check_sound(storage)
+
+
+def check_no_residue(storage: LocalStorage) -> None:
+    """Check that no draft and no file without a row lies in the store."""
+    assert not leftovers(storage.folder)
+    assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}

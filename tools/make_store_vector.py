@@ -1,0 +1,138 @@
+"""Make a local store of today's format, to be committed: every later version has to open it.
+
+::
+
+    python tools/make_store_vector.py FOLDER
+
+FOLDER, usually ``tests/vectors/store-format-<n>``, must not be there. It gets the store in ``store/`` and what must be
+found in it in ``expected.json``. Ids, file names and times in the store differ at each run; contents and CIDs do not.
+A committed store is never made again: only a format that has not been released may be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import platform
+import random
+import sqlite3
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.interface import Publication
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.profiles import Profile
+
+TREE: Final = "mlflow"
+CHUNK_BYTES: Final = 4096
+_SMALL_FILES: Final = 67  # with their 1,000 bytes more than a publication keeps inline
+
+
+def make_content(name: str, size_bytes: int) -> bytes:
+    """Bytes that depend on the name alone."""
+    return random.Random(name).randbytes(size_bytes)  # noqa: S311 - to be the same again
+
+
+class Contents:
+    """Adds files, and notes what has to come out."""
+
+    def __init__(self) -> None:
+        self.files: list[dict[str, Any]] = []
+
+    def add(self, publication: Publication, name: str, size_bytes: int, profile: Profile = UNIXFS_V1_2025) -> Imported:
+        """Import one file of so many bytes."""
+        data = make_content(name, size_bytes)
+        with Importer(publication, ImportOptions(replace(profile, chunk_bytes=CHUNK_BYTES))) as importer:
+            imported = importer.import_stream(io.BytesIO(data))
+        cid = str(imported.link.cid)
+        self.files.append({"cid": cid, "size": size_bytes, "sha256": hashlib.sha256(data).hexdigest()})
+        return imported
+
+
+def fill(storage: LocalStorage, contents: Contents) -> None:
+    """Put something of everything into a store."""
+    with storage.publish() as publication:  # an object, one with wrapped leaves, and inline blocks
+        model = contents.add(publication, "model", 14_321)
+        old = contents.add(publication, "old", 9_999, UNIXFS_V0_2015)
+        notes = contents.add(publication, "notes", 300)
+        pins = [Pin("run/1", model.link.cid), Pin(USER, old.link.cid), Pin("run/1", notes.link.cid, PinState.PENDING)]
+        publication.commit(Changes(pins=pins))
+    with storage.publish() as publication:  # a pack
+        entries = []
+        for number in range(_SMALL_FILES):
+            small = contents.add(publication, f"small{number}", 1000)
+            path, dag_bytes = f"1/run/artifacts/ä{number:02d}", small.link.size_bytes or 0
+            entries.append(MfsEntry(TREE, path, small.link.cid, 1000, dag_bytes, number))
+        publication.commit(Changes(entries=entries, frozen=[Frozen(TREE, "1/run/artifacts", model.link.cid)]))
+    with storage.publish() as publication:  # what only a ref keeps, and what nothing keeps
+        referred = contents.add(publication, "referred", 700)
+        publication.commit()
+    storage.refs.set("models/main", model.link.cid, expected_version=0)
+    storage.refs.set("models/main", referred.link.cid, expected_version=1)
+    with storage.publish() as publication:
+        Contents().add(publication, "garbage", 5000)
+        publication.commit()
+
+
+def describe(storage: LocalStorage, contents: Contents) -> dict[str, Any]:
+    """What every later version must find."""
+    entries = [
+        [entry.root, entry.path, str(entry.cid), entry.size_bytes, entry.dag_bytes, entry.mtime_ns]
+        for entry in storage.entries.walk(TREE, "")
+    ]
+    return {
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "store_id": storage.store_id,
+        "files": contents.files,
+        "pins": sorted([pin.owner, str(pin.cid), pin.state.value] for pin in storage.pins.list()),
+        "refs": sorted([ref.name, str(ref.cid), ref.version] for ref in storage.refs.list()),
+        "entries": entries,
+        "frozen": sorted([frozen.root, frozen.path, str(frozen.cid)] for frozen in storage.entries.list_frozen()),
+        "blocks": len(set(storage.blocks.multihashes())),
+    }
+
+
+def make_vector(folder: Path) -> None:
+    """Make the store and the description.
+
+    Raises:
+        FileExistsError: the folder is there already.
+    """
+    folder.mkdir(parents=True)
+    contents = Contents()
+    with open_local_storage(folder / "store") as storage:
+        fill(storage, contents)
+        expected = describe(storage, contents)
+    (folder / "store" / "reserve").unlink(missing_ok=True)  # four empty MiB, made anew when the store is opened
+    for lock in (folder / "store").glob("*.lock"):
+        lock.write_bytes(b"")  # the number of the last process that held it
+    lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in expected.items()]
+    (folder / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    make_vector(folder)
+    size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size_bytes} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
