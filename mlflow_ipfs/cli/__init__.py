@@ -12,7 +12,7 @@ import mlflow_ipfs
 from mlflow_ipfs.cli.adding import add
 from mlflow_ipfs.cli.application import PROGRAM, Application
 from mlflow_ipfs.cli.cars import car
-from mlflow_ipfs.cli.checking import doctor, verify
+from mlflow_ipfs.cli.checking import doctor, scrub, verify
 from mlflow_ipfs.cli.keeping import gc, pin
 from mlflow_ipfs.cli.options import Workplace
 from mlflow_ipfs.cli.reading import cat, get, ls
@@ -47,5 +47,5 @@ def main(context: click.Context, store: str | None) -> None:
     context.obj = Workplace(store)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, scrub, doctor):
     main.add_command(_command)

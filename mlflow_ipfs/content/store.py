@@ -39,7 +39,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, Publication, Storage, UsageReport
+    from mlflow_ipfs.content.blockstore.interface import (
+        GCReport,
+        Keeper,
+        Publication,
+        ScrubReport,
+        Storage,
+        UsageReport,
+    )
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
@@ -363,6 +370,10 @@ class ContentStore:
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
         """Add up what lies below each group of roots, each block once."""
         return self.storage.measure_usage(groups)
+
+    def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
+        """Read and hash everything in the store, whatever its stamps say."""
+        return self.storage.scrub(progress)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""

@@ -157,6 +157,12 @@ class RecordingDisk(Disk):
             super().checkpoint(connection)
             self.note_database("checkpoint")
 
+    def copy_database(self, connection: sqlite3.Connection, path: Path) -> int:
+        with self._guard:
+            descriptor = super().copy_database(connection, path)
+            self._note("write", self._numbers[descriptor], path.read_bytes())
+            return descriptor
+
     def note_database(self, kind: str) -> None:
         """Note SQLite's files as they are: all of it is durable."""
         self._note(kind, *(_read(self._store / name) for name in ("store.db", "store.db-wal")))

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -112,6 +112,21 @@ class UsageReport:
     groups: tuple[Usage, ...]
     all_bytes: int
     unneeded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """What a look at every byte found.
+
+    Attributes:
+        blocks: how many blocks were hashed.
+        size_bytes: how many bytes were read.
+        problems: each damaged or missing block, or file, with what is wrong.
+    """
+
+    blocks: int
+    size_bytes: int
+    problems: tuple[tuple[CID, str], ...]
 
 
 @dataclass(slots=True)
@@ -255,6 +270,13 @@ class Storage(Protocol):
 
         Raises:
             IntegrityError: a node cannot be read.
+        """
+
+    def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
+        """Read and hash everything, needed or not; damage counts as absent for dedupe from then on.
+
+        Args:
+            progress: told how many bytes were read since it was told last.
         """
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:

@@ -9,20 +9,28 @@ import shutil
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, GCReport, LeafForm, Usage, UsageReport
+from mlflow_ipfs.content.blockstore.interface import (
+    MAX_BLOCK_BYTES,
+    Changes,
+    GCReport,
+    LeafForm,
+    ScrubReport,
+    Usage,
+    UsageReport,
+)
 from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
+from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.interface import FileWriter, Keeper, Leaf
-    from mlflow_ipfs.content.cid import CID
 
 
 class MemoryBlocks:
@@ -256,6 +264,17 @@ class MemoryStorage:
             for keys in needed
         )
         return UsageReport(usages, sum(sizes.values()), sum(size for key, size in sizes.items() if key not in needs))
+
+    def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
+        """Hash everything."""
+        with self._state.changed:
+            blocks = dict(self._state.blocks)
+        for data in blocks.values():
+            if progress is not None:
+                progress(len(data))
+        cids = [(CID(1, RAW, key), data) for key, data in blocks.items()]
+        problems = tuple((cid, f"the block {cid} is damaged") for cid, data in cids if not cid.matches(data))
+        return ScrubReport(len(blocks), sum(map(len, blocks.values())), problems)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""

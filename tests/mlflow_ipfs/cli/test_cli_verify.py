@@ -99,3 +99,21 @@ def test_verifying_changes_nothing(cli: CommandLine, root: str, folder: Path) ->
     before = cli("gc", "--dry-run", "--json").records
     cli("verify", root, "--against", folder)
     assert cli("gc", "--dry-run", "--json").records == before
+
+
+def test_scrub_reads_everything_and_names_what_is_damaged(cli: CommandLine, root: str) -> None:
+    assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB"]
+    [path] = [path for path in cli.store.glob("files/*/*") if path.stat().st_size > 1 << 20]
+    status = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(1000)
+        byte = file.read(1)[0]
+        file.seek(1000)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    outcome = cli("scrub", "--json", code=4)
+    *problems, summary = outcome.records
+    assert summary["problems"] == len(problems) == 1
+    assert "quarantine" in problems[0]["reason"]
+    cli("verify", root, code=4)

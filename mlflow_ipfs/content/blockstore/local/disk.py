@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -18,13 +19,13 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    import sqlite3
     from pathlib import Path
 
 SEALED_MODE: Final = 0o444  # of what never changes again
 COPY_MODE: Final = 0o644  # of what a caller may write to
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
 _COPY_BYTES: Final = 1 << 20
+_COPY_PAGES: Final = 4096
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -180,6 +181,20 @@ class Disk:
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit SQLite's transaction: the point from which a publication counts as acknowledged."""
         connection.execute("COMMIT")
+
+    def copy_database(self, connection: sqlite3.Connection, path: Path) -> int:
+        """Write a copy of SQLite's database to a new file. Returns a descriptor of it, to be synced and closed."""
+        descriptor = self.create(path)
+        try:
+            copy = sqlite3.connect(path, isolation_level=None)
+            try:
+                connection.backup(copy, pages=_COPY_PAGES)
+            finally:
+                copy.close()
+        except BaseException:
+            self.close(descriptor)
+            raise
+        return descriptor
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
         """Move SQLite's log into the database file, and empty it if nobody reads from it."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 _ROWS: Final = 5_000
-_CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
+CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 _Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
 
 
@@ -74,8 +74,8 @@ class Mover:
         try:
             for block_id, multihash, offset, length in rows:
                 if block_id in marks:
-                    start = max(0, offset - len(multihash) - _CID_BYTES)
-                    cid = _cid_before(disk.read_at(descriptor, start, offset - start), multihash)
+                    start = max(0, offset - len(multihash) - CID_BYTES)
+                    cid = cid_before(disk.read_at(descriptor, start, offset - start), multihash)
                     block = disk.read_at(descriptor, offset, length)
                     if cid.matches(block):
                         yield block_id, cid, block
@@ -136,7 +136,7 @@ class Mover:
         return Place(place_id, name, stamp.size_bytes, None)
 
 
-def _cid_before(prefix: bytes, multihash: bytes) -> CID:
+def cid_before(prefix: bytes, multihash: bytes) -> CID:
     """The CID that stands in a pack before its block: version and codec, one byte each, or nothing for CIDv0."""
     try:
         cid, end = CID.decode(prefix)

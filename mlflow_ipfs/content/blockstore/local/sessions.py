@@ -38,6 +38,11 @@ class Session:
         self._lock = None
         self._has_views = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has made a draft or a view, and not yet ended the session."""
+        return self._lock is not None
+
     def draft(self) -> Path:
         """A new path below ``tmp``."""
         name = self._open()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, is_read_only
@@ -19,6 +20,7 @@ from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.blockstore.local.reserve import make_reserve
+from mlflow_ipfs.content.blockstore.local.scrubbing import Scrubber
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
@@ -26,10 +28,10 @@ from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhe
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, UsageReport
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, ScrubReport, UsageReport
     from mlflow_ipfs.content.cid import CID
 
 
@@ -117,12 +119,21 @@ class LocalStorage:
         """Add up what lies below each group of roots."""
         return measure_usage(self._parts, self._blocks, groups)
 
+    def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
+        """Read and hash everything."""
+        return Scrubber(self._parts, self._blocks, progress).run()
+
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
-        return collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
+        report = collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
+        if not dry_run:
+            make_backup(self._parts)
+        return report
 
     def close(self) -> None:
         """Release files and locks. Views stay until the process ends."""
+        if self._parts.session.is_open:  # this process has written something
+            make_backup_if_due(self._parts)
         self._parts.session.close()
         self._parts.database.close()
 

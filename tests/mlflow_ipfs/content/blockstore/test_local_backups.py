@@ -1,0 +1,123 @@
+"""Copies of the index: when they are made, and that they are whole."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.backups import DUE_SECONDS, KEPT, list_backups, make_backup
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from support.storages import check_sound, publish_blocks, publish_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "backup").iterdir())
+
+
+def test_a_copy_in_the_place_of_the_index_has_everything(storage: LocalStorage, folder: Path) -> None:
+    publish_file(storage, b"object" * 5000)
+    [cid] = publish_blocks(storage, b"inline", owner="me")
+    storage.refs.set("a", cid, expected_version=0)
+    backup = make_backup(storage._parts)
+    assert backup is not None
+    storage.close()
+    for path in folder.glob("store.db*"):
+        path.unlink()
+    backup.rename(folder / "store.db")
+    with open_local_storage(folder) as restored:
+        assert restored.refs.get("a").cid == cid
+        assert restored.blocks.get(cid) == b"inline"
+        assert len(list(restored.pins.list())) == 2
+        check_sound(restored)
+
+
+def test_a_gc_makes_one_and_only_the_newest_stay(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.collect_garbage(dry_run=True)
+    assert names(folder) == []
+    strftime, ticks = time.strftime, iter(range(100))
+    monkeypatch.setattr("time.strftime", lambda form, _now: strftime(form, time.gmtime(next(ticks))))
+    for _ in range(KEPT + 2):
+        storage.collect_garbage()
+    assert names(folder) == [f"store-19700101T00000{number}Z.db" for number in range(2, KEPT + 2)]
+
+
+def test_closing_makes_one_a_day_if_something_was_written(folder: Path) -> None:
+    with open_local_storage(folder):
+        pass
+    assert names(folder) == []
+    for _ in range(2):
+        with open_local_storage(folder) as storage:
+            publish_file(storage, os.urandom(5000))
+    [name] = names(folder)
+    old = time.time() - DUE_SECONDS - 60
+    os.utime(folder / "backup" / name, (old, old))
+    with open_local_storage(folder) as storage:
+        assert list(storage.pins.list())
+    assert names(folder) == [name], "nothing was written"
+    (folder / "backup" / name).rename(folder / "backup" / "store-20000101T000000Z.db")
+    with open_local_storage(folder) as storage:
+        publish_file(storage, os.urandom(5000))
+    assert len(names(folder)) == 2
+
+
+def test_a_copy_is_one_consistent_state_while_others_write(storage: LocalStorage, folder: Path) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        with open_local_storage(folder) as other:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                publish_blocks(other, b"%d" % number, owner="writer")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(20):
+            backup = make_backup(storage._parts)
+            assert backup is not None
+            with sqlite3.connect(backup) as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+                blocks, pins = (connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("block", "pin"))
+                assert blocks == pins
+            connection.close()
+    finally:
+        stop.set()
+        thread.join()
+
+
+class FullDisk(Disk):
+    def free_bytes(self, path: Path) -> int:
+        return 1 << 30 if path.name != "store" else 1000
+
+
+class DiskThatLosesNames(Disk):
+    def rename(self, source: Path, destination: Path) -> None:
+        if destination.parent.name == "backup":
+            raise OSError(5, "Input/output error", str(destination))
+        super().rename(source, destination)
+
+
+@pytest.mark.parametrize("disk", [FullDisk(), DiskThatLosesNames()])
+def test_a_copy_that_cannot_be_made_stops_nothing(folder: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
+    with open_local_storage(folder, disk=disk) as storage:
+        publish_blocks(storage, b"a")
+        storage.collect_garbage()
+        assert "no backup" in caplog.text
+    assert names(folder) == []
+    with open_local_storage(folder) as storage:
+        assert list_backups(storage._parts.layout) == []
+        check_sound(storage)

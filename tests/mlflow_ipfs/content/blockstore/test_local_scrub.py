@@ -1,0 +1,105 @@
+"""Scrubbing: damage that no stamp shows is found, wherever the block lies."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.pins import USER, Pin
+from support.storages import check_sound, files_of, publish_blocks, publish_file, raw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.cid import CID
+
+
+def flip_unseen(path: Path, needle: bytes) -> None:
+    """Flip a bit where ``needle`` stands, and leave size and time as they were: like a bad sector."""
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[data.index(needle)] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    path.chmod(0o444)
+
+
+def publish_pack(storage: LocalStorage) -> list[CID]:
+    blocks = [raw(b"%03d" % number * 400) for number in range(100)]
+    with storage.publish() as publication:
+        for cid, data in blocks:
+            publication.put(cid, data)
+        publication.commit(Changes(pins=[Pin(USER, cid) for cid, _ in blocks]))
+    return [cid for cid, _ in blocks]
+
+
+def test_a_sound_store_has_no_problems_and_everything_is_read(storage: LocalStorage) -> None:
+    publish_pack(storage)
+    publish_blocks(storage, b"inline")
+    publish_file(storage, os.urandom(50_000))
+    read: list[int] = []
+    report = storage.scrub(read.append)
+    assert report.problems == ()
+    assert report.size_bytes == sum(read) == storage.measure_usage([]).all_bytes
+    assert report.blocks == len(list(storage.blocks.multihashes()))
+
+
+def test_a_bad_block_of_a_pack_is_named_and_healed_by_adding_it_again(storage: LocalStorage) -> None:
+    cids = publish_pack(storage)
+    [name] = files_of(storage)
+    flip_unseen(storage.folder / name, b"042" * 400)
+    report = storage.scrub()
+    assert [cid for cid, _ in report.problems] == [cids[42]]
+    assert "damaged between bytes" in report.problems[0][1]
+    assert report.blocks == 100
+    publish_pack(storage)
+    check_sound(storage)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_bad_object_is_set_aside_and_healed_by_adding_it_again(storage: LocalStorage, *, wrapped: bool) -> None:
+    data = os.urandom(30_000)
+    root = publish_file(storage, data, wrapped=wrapped)
+    path = storage.file_path(root)
+    assert path is not None
+    flip_unseen(path, data[12_000:12_100])
+    assert storage.file_path(root) == path, "the stamp is as it was"
+    [(cid, reason)] = storage.scrub().problems
+    assert cid.multihash == root.multihash
+    assert "quarantine" in reason
+    assert not path.exists()
+    publish_file(storage, data, wrapped=wrapped)
+    assert open_unixfs(storage.blocks, root).read() == data
+    assert storage.file_path(root) is not None
+
+
+def test_bytes_of_an_object_whose_leaves_lie_in_another_one_are_hashed(storage: LocalStorage) -> None:
+    data = os.urandom(8000)
+    publish_file(storage, data)
+    second = publish_file(storage, data, max_links=3)
+    path = storage.file_path(second)
+    assert path is not None
+    flip_unseen(path, data[:100])
+    [(cid, _)] = storage.scrub().problems
+    assert cid.multihash == second.multihash
+
+
+def test_a_bad_inline_block_is_named(storage: LocalStorage, folder: Path) -> None:
+    [cid] = publish_blocks(storage, b"inline")
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE block SET data = x'00' WHERE multihash = ?", (cid.multihash,))
+    assert [problem for problem, _ in storage.scrub().problems] == [cid]
+
+
+def test_a_missing_file_is_named(storage: LocalStorage) -> None:
+    cids = publish_pack(storage)
+    [name] = files_of(storage)
+    (storage.folder / name).unlink()
+    assert {cid for cid, _ in storage.scrub().problems} == set(cids)
