@@ -1,0 +1,70 @@
+"""How long does it take to publish, compared with `ipfs add` through a Kubo daemon with the same profile?
+
+One file of 1 GiB, and 10,000 files of 4 KiB in 100 folders. The daemon is warm and offline; its repository
+is emptied between the turns, outside the measured time. Both must give the same CID.
+
+Usage: python benchmarks/publish_beside_kubo.py [MEBIBYTES]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", "tools")]
+
+from harness import compare, measure_seconds, publish_into_new_store
+from mlflow_ipfs import Settings, open_store
+from provision_kubo import provision
+from publish_many_files import make_tree
+from publish_one_file import make_file
+from support.kubo import KuboDaemon, init_repository, run_daemon
+
+PROFILE = "unixfs-v1-2025"
+COLLECT_SECONDS = 300
+
+
+def add_to_kubo(daemon: KuboDaemon, source: Path) -> float:
+    """Wall time of adding; what was added is removed again."""
+    seconds = measure_seconds(lambda: daemon("add", "--quieter", "--recursive", "--pin=false", source))
+    subprocess.run(
+        [daemon.binary, "repo", "gc", "--quiet"],
+        env=daemon.environment, stdout=subprocess.DEVNULL, timeout=COLLECT_SECONDS, check=True,
+    )  # fmt: skip
+    return seconds
+
+
+def check_same_cid(daemon: KuboDaemon, source: Path, scratch: Path) -> None:
+    with open_store(Settings(store=scratch / "check")) as store:
+        ours = str(store.add(source).cid)
+    kubos = daemon("add", "--quieter", "--recursive", "--only-hash", source).strip()
+    if ours != kubos:
+        sys.exit(f"{source}: ours is {ours}, Kubo's is {kubos}")
+
+
+def main(mebibytes: int) -> None:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        file, tree = folder / "file", folder / "tree"
+        make_file(file, mebibytes)
+        make_tree(tree)
+        with run_daemon(init_repository(provision(), folder / "kubo", PROFILE)) as daemon:
+            for question, source in (
+                (f"publish_{mebibytes}_MiB", file),
+                ("publish_10000_files_of_4_KiB", tree),
+            ):
+                check_same_cid(daemon, source, folder)
+                compare(
+                    question,
+                    "wall seconds",
+                    lambda source=source: publish_into_new_store(source, folder),  # type: ignore[misc]
+                    lambda source=source: add_to_kubo(daemon, source),  # type: ignore[misc]
+                    f"ipfs add through a daemon, {PROFILE}",
+                )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1024)
