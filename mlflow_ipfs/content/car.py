@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.car_v2 import PRAGMA_BYTES, Payload, read_payload_size
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dagcbor import decode_dagcbor, encode_dagcbor
 from mlflow_ipfs.content.varint import encode_varint, read_varint
@@ -48,33 +49,40 @@ def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, 
 
 
 class CarReader:
-    """Reads a CARv1 from a stream, block by block.
+    """Reads a CARv1, or the one inside a CARv2, from a stream, block by block.
 
     Attributes:
         roots: the roots that the header names. A promise, not a fact: check that they are whole.
 
     Raises:
-        InvalidDataError: the stream is no CARv1.
+        InvalidDataError: the stream is no CAR.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self._file: BinaryIO | Payload = file
         self._offset = 0
-        self.roots = self._read_header()
+        header = self._read_header()
+        if header == {"version": 2} and self._offset == PRAGMA_BYTES:
+            self._file = Payload(file, read_payload_size(self._read))
+            header = self._read_header()
+        self.roots = self._check_header(header)
 
-    def _read_header(self) -> list[CID]:
+    def _read_header(self) -> object:
         length = read_varint(self._read)
         if length is None or not 1 <= length <= MAX_HEADER_BYTES:
             msg = f"this is no CAR: its header would have {length or 0} bytes (1 to {MAX_HEADER_BYTES} are allowed)"
             raise InvalidDataError(msg)
         try:
-            header = decode_dagcbor(self._read_exactly(length))
+            return decode_dagcbor(self._read_exactly(length))
         except InvalidDataError as error:
             msg = f"this is no CAR: its header is unreadable: {error}"
             raise InvalidDataError(msg) from error
+
+    @staticmethod
+    def _check_header(header: object) -> list[CID]:
         version = header.get("version") if isinstance(header, dict) else None
-        if version != 1:
-            msg = f"this is a CAR of version {version}; only version 1 can be read"
+        if not isinstance(header, dict) or version != 1:
+            msg = f"this is a CAR of version {version}; only version 1, alone or inside version 2, can be read"
             raise InvalidDataError(msg)
         roots = header.get("roots")
         if not isinstance(roots, list) or not all(isinstance(root, CID) for root in roots):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import struct
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,3 +97,13 @@ def test_a_car_without_its_root_is_3_and_pins_nothing(cli: CommandLine, root: st
 
 def test_a_missing_car_is_3(cli: CommandLine) -> None:
     assert cli("car", "import", "missing.car", code=3).stderr == "mlflow-ipfs: missing.car: No such file or directory\n"
+
+
+def test_car_version_2_is_imported(cli: CommandLine, root: str) -> None:
+    payload = cli("car", "export", root).stdout
+    pragma = bytes.fromhex("0aa16776657273696f6e02")
+    header = struct.pack("<16sQQQ", bytes(16), 64, len(payload), 64 + len(payload))
+    car = pragma + header + bytes(64 - len(pragma) - len(header)) + payload + b"an index, which nobody reads"
+    assert cli("--store", "other", "car", "import", "-", stdin=car).lines[-1].endswith(root)
+    cli("--store", "other", "verify", root)
+    cli("--store", "third", "car", "import", "-", stdin=car[: len(payload) // 2], code=4)
