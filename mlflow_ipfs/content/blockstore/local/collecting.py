@@ -74,7 +74,7 @@ def iterate_roots(connection: sqlite3.Connection) -> Iterator[CID]:
 
 
 def _look(parts: Parts, reader: BlockReader, grace_seconds: float) -> GCReport:
-    strays = find_strays(parts)
+    strays = find_strays(parts, grace_seconds)
     with Marker(parts.layout, parts.disk, reader) as marks, parts.database.snapshot() as connection:
         marks.mark(connection, iterate_roots(connection))
         plan = make_plan(connection, marks)
@@ -151,7 +151,7 @@ class _Collection:
     def run(self, reader: BlockReader) -> GCReport:
         parts = self._parts
         self._sweeper.run()  # what an earlier gc had doomed when it was killed
-        strays = find_strays(parts)
+        strays = find_strays(parts, self._grace_seconds)
         for name, _ in strays:
             parts.disk.remove(parts.layout.folder / name)
         with raised(parts.database) as barrier, Marker(parts.layout, parts.disk, reader) as marks:

@@ -72,7 +72,10 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
 def how_to_restore(layout: Layout) -> str:
     """What to do about an index that can't be used."""
     if layout.backup.is_dir() and any(layout.backup.iterdir()):
-        return f"put back the newest copy from {layout.backup}"
+        return (
+            f"end every program that uses the store, remove {layout.database}*, put the newest copy from {layout.backup} "
+            f"in its place, run `mlflow-ipfs scrub`, and add again what is newer than the copy before the next gc"
+        )
     return (
         f"put back a copy of the store from your own backup (there is none in {layout.backup}), or move the store away "
         "and add the content to a new one"

@@ -68,8 +68,10 @@ class Sweeper:
         return len(places)
 
 
-def find_strays(parts: Parts) -> list[tuple[str, int]]:
+def find_strays(parts: Parts, grace_seconds: float) -> list[tuple[str, int]]:
     """Files that a publication moved into place and then did not live to commit: names and sizes in bytes.
+
+    Younger ones than the grace are left out: after an old backup was put back, they may be wanted.
 
     None while anybody publishes: the files might be theirs. The order matters: files, then who
     publishes, then rows. Whose file was seen has either ended since, with its row, or is seen.
@@ -81,4 +83,9 @@ def find_strays(parts: Parts) -> list[tuple[str, int]]:
         return []
     with parts.database.read() as connection:
         known = {row[0] for row in connection.execute("SELECT name FROM place")}
-    return [(name, status.st_size) for name, status in files if name not in known and stat.S_ISREG(status.st_mode)]
+    newest = time.time() - grace_seconds if grace_seconds > 0 else float("inf")
+    return [
+        (name, status.st_size)
+        for name, status in files
+        if name not in known and stat.S_ISREG(status.st_mode) and status.st_mtime <= newest
+    ]

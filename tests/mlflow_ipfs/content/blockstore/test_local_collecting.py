@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,6 +61,17 @@ def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, folde
     assert report.condemned_blocks == 0
     assert not storage.blocks.has(gone)
     assert not files_of(storage)
+
+
+def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, folder: Path) -> None:
+    stray = folder / "files/00/stray"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"123")
+    assert storage.collect_garbage(grace_seconds=DAY).freed_bytes == 0
+    old = time.time() - DAY - 100
+    os.utime(stray, (old, old))
+    assert storage.collect_garbage(grace_seconds=DAY).freed_bytes == 3
+    assert not stray.exists()
 
 
 def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, folder: Path) -> None:
@@ -122,8 +134,8 @@ def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, folder: Path
 def test_setting_the_clock_back_does_not_repeat_a_number(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for time, expected in ((2_000_000_000, 2_000_000_000), (1_000_000_000, 2_000_000_001)):
-        monkeypatch.setattr("time.time", lambda time=time: time)
+    for now, expected in ((2_000_000_000, 2_000_000_000), (1_000_000_000, 2_000_000_001)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
         publish_blocks(storage, b"%d" % expected, owner=None)
         storage.collect_garbage(grace_seconds=DAY)
         with storage.publish():
