@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -74,6 +75,21 @@ def stop_process(process: subprocess.Popen[bytes], *, grace_seconds: float = 15)
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def fork_child(work: Callable[[], object]) -> int:
+    """Run in a forked child. Returns its process id; the caller waits for it."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 def read_tail(log: Path, *, lines: int = 60) -> str:

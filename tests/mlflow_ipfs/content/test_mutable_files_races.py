@@ -6,7 +6,6 @@ import io
 import itertools
 import os
 import time
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,10 +18,11 @@ from mlflow_ipfs.content.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.store import ContentStore
+from support.processes import fork_child as start
 from support.storages import check_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
@@ -35,21 +35,6 @@ OWNER = "model-version:r/m/1"
 
 # Which file has how many bytes: the small one lies in the index, the large one is an object of two leaves.
 SIZES = {"small.txt": 40, "deep/down/large.bin": (1 << 20) + 70_000}
-
-
-def start(work: Callable[[], object]) -> int:
-    """Run in a forked child. Returns its process id; ``finish`` waits for it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
 
 
 def finish(children: list[int]) -> list[int]:

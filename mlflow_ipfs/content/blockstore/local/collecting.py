@@ -109,7 +109,6 @@ class _Tally:
     plan: Plan
     removed_blocks: int = 0
     freed_bytes: int = 0
-    moved_are_gone: bool = False
 
     def count(self, gone: Sequence[Place]) -> None:
         self.removed_blocks += sum(self.plan.blocks_in[place.id] for place in gone)
@@ -117,7 +116,6 @@ class _Tally:
 
     def count_moved(self) -> None:
         """The garbage among inline blocks and in sparse packs is gone, too."""
-        self.moved_are_gone = True
         self.removed_blocks += self._moved_blocks()
         self.freed_bytes += self._moved_bytes()
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,27 +20,11 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import ConflictError, StoreBusyError
+from support.processes import fork_child as start
 from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mlflow_ipfs.content.blockstore.local import LocalStorage
-
-
-def start(work: Callable[[], object]) -> int:
-    """Run in a forked child. Returns its process id; ``finish`` waits for it."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
 
 
 def finish(*children: int) -> None:

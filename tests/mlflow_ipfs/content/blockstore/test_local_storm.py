@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-import traceback
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +19,7 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.errors import NotFoundError, StoreBusyError
 from support.blocks import Blocks
+from support.processes import fork_child
 from support.storages import check_sound, put_file, raw
 from support.store_workload import TREE, check_no_residue
 
@@ -121,20 +122,6 @@ def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds
     assert done, "this worker never got its turn"
 
 
-def start(folder: Path, number: int, act: Callable[[Worker], None], seconds: float) -> int:
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            run_worker(folder, number, act, seconds)
-            code = 0
-        except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
-
-
 def storm(folder: Path, seconds: float) -> None:
     acts = [
         Worker.collect, Worker.publish, Worker.publish, Worker.publish, Worker.publish, Worker.read, Worker.pin, Worker.pin,
@@ -142,7 +129,7 @@ def storm(folder: Path, seconds: float) -> None:
     with open_local_storage(folder) as storage, storage.publish() as publication:
         root = put_file(publication, CONTENTS[0])
         publication.commit(Changes(pins=[Pin("all along", root)]))
-    children = [start(folder, number, act, seconds) for number, act in enumerate(acts)]
+    children = [fork_child(partial(run_worker, folder, number, act, seconds)) for number, act in enumerate(acts)]
     codes = {
         act.__name__ + f" {number}": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for number, (act, child) in enumerate(zip(acts, children, strict=True))
