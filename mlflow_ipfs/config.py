@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.content.chunker import Chunker, parse_chunker
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
@@ -87,6 +88,7 @@ class Settings:
         root: mutable tree below which clients without a server put artifacts.
         profile: import profile, which decides the CIDs of files and folders.
         chunker: where files are cut; None: as the profile says.
+        cache_bytes: how much room the store's cache may take.
         timeout_seconds: the longest wait for a lock of the store, or for a client's next bytes.
         verify: when a file is hashed again before its path is handed out.
         view: how a private copy shares bytes with the store.
@@ -99,6 +101,7 @@ class Settings:
     root: MfsPath = field(default_factory=lambda: MfsPath.parse(DEFAULT_ROOT))
     profile: Profile = UNIXFS_V1_2025
     chunker: Chunker | None = None
+    cache_bytes: int = DEFAULT_CACHE_BYTES
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
     verify: VerifyMode = VerifyMode.CHANGED
     view: ViewMode = "auto"
@@ -200,6 +203,14 @@ def _read_store(value: str) -> Path:
     return Path(rest).expanduser().absolute()
 
 
+def _read_size(value: int | str) -> int:
+    size_bytes = int(value)
+    if size_bytes < 0:
+        msg = "write a number of bytes, 0 or more"
+        raise SettingsError(msg)
+    return size_bytes
+
+
 def _read_timeout(value: float | str) -> float:
     seconds = float(value)
     if not 0 < seconds <= MAX_TIMEOUT_SECONDS:
@@ -243,6 +254,7 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "root": MfsPath.parse,
     "profile": profile_named,
     "chunker": parse_chunker,
+    "cache_bytes": _read_size,
     "timeout_seconds": _read_timeout,
     "verify": _word_of(VerifyMode),
     "view": _one_of(("auto", "reflink", "hardlink", "copy")),

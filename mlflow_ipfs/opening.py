@@ -30,6 +30,7 @@ def open_store(settings: Settings | None = None, *, create: bool = True) -> Cont
         timeout_seconds=settings.timeout_seconds,
         verify_always=settings.verify is VerifyMode.ALWAYS,
         view_mode=settings.view,
+        cache_bytes=settings.cache_bytes,
         create=create,
     )
     return ContentStore(storage, profile=settings.profile, chunker=settings.chunker)

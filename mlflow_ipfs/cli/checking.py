@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,9 +26,10 @@ from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from mlflow_ipfs.binding.uris import ContentName, Located
+    from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.content.verify import VerifyReport
 
 OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every model version that it downloads
@@ -101,23 +104,52 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
 
 
 @click.command(short_help="Read and hash everything in the store.")
+@click.option(
+    "--heal-from",
+    "source",
+    metavar="FOLDER",
+    type=click.Path(readable=False, path_type=Path),
+    help="Another store, a backup for example, to replace what is damaged.",
+)
 @json_option
 @pass_workplace
-def scrub(workplace: Workplace, *, as_json: bool) -> None:
+def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
     """Read and hash every byte of the store, to find what rotted without anybody looking.
 
-    Damage is noted, so that adding the content again heals it. Exits with 4 if there is any.
+    What is damaged is replaced from sound copies in this store, and from another one if that is
+    named. The rest is noted, so that adding the content again heals it. Exits with 4 if there is any.
     """
-    with workplace.open_store() as store, Progress("scrubbing", store.measure_usage([]).all_bytes) as progress:
+    with (
+        workplace.open_store() as store,
+        _healing(workplace, store, source),
+        Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
+    ):
         report = store.scrub(progress.advance)
+    for cid in report.healed:
+        print_result({"cid": str(cid), "healed": True}, f"healed    {cid}", as_json=as_json)
     for cid, reason in report.problems:
         print_result({"cid": str(cid), "reason": reason}, f"problem   {cid}\n          {reason}", as_json=as_json)
-    fields = {"blocks": report.blocks, "size_bytes": report.size_bytes, "problems": len(report.problems)}
+    counts = {"problems": len(report.problems), "healed": len(report.healed)}
+    fields = {"blocks": report.blocks, "size_bytes": report.size_bytes} | counts
     line = f"hashed    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}"
     print_result(fields, line, as_json=as_json)
     if report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} found: add that content again to heal it"
         raise IntegrityError(msg)
+
+
+@contextmanager
+def _healing(workplace: Workplace, store: ContentStore, source: Path | None) -> Iterator[None]:
+    """Let a store heal itself from another one, for the length of a ``with``."""
+    if source is None:
+        yield
+        return
+    with workplace.open_store(replace(workplace.settings, store=source.absolute())) as other:
+        store.storage.heal_from(other.storage.blocks)
+        try:
+            yield
+        finally:
+            store.storage.heal_from(None)
 
 
 @click.command(short_help="Say what is installed, where the store is, what is wrong.")

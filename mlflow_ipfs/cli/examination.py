@@ -138,7 +138,10 @@ def _contents(folder: Path) -> Finding:
         format_count(counts["entries"], "mfs:// file"),
         format_count(counts["frozen"], "frozen path"),
     ]
-    return Finding("contents", ", ".join(parts), facts=counts | {"stored_bytes": found.stored_bytes})
+    if found.cached_bytes:
+        parts.append(f"{format_size(found.cached_bytes)} of it cached")
+    facts = counts | {"stored_bytes": found.stored_bytes, "cached_bytes": found.cached_bytes}
+    return Finding("contents", ", ".join(parts), facts=facts)
 
 
 def _log(folder: Path) -> Finding:

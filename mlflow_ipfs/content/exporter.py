@@ -32,8 +32,8 @@ _RESTORED_MODE = 0o777  # never set-uid, set-gid or sticky: content does not gra
 class FileLinker(Protocol):
     """Places whole files without reading them through blocks. Half of ``Storage``."""
 
-    def file_path(self, cid: CID) -> Path | None:
-        """See ``Storage.file_path``."""
+    def ensure_file(self, cid: CID) -> Path | None:
+        """See ``Storage.ensure_file``."""
 
     def link_file(self, source: Path, destination: Path) -> None:
         """See ``Storage.link_file``."""
@@ -113,7 +113,7 @@ class Exporter:
     def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
         # A link may share more than bytes with the store: a mode or a time set on it would be set there, too.
         has_metadata = node.data.mode is not None or node.data.mtime_ns is not None
-        whole = self._linker.file_path(node.cid) if self._linker and not has_metadata else None
+        whole = self._linker.ensure_file(node.cid) if self._linker and not has_metadata else None
         if whole is not None and self._linker is not None:
             self._linker.link_file(whole, temporary)
             self._progress(node.size_bytes)

@@ -241,13 +241,16 @@ class ContentStore:
     def local_path(self, cid: CID | str, path: str = "") -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
 
+        A large file that the store keeps in pieces is put together first. The path is good until this
+        store is closed, or until the content is dropped.
+
         Returns:
-            None where the store keeps the content in pieces: folders, small files.
+            None where there is no such file: folders, small files.
 
         Raises:
             IntegrityError: the file on disk has changed; it has been set aside.
         """
-        return self.storage.file_path(self.resolve(cid, path))
+        return self.storage.ensure_file(self.resolve(cid, path))
 
     def view(
         self,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that any IPFS node takes (Bitswap's limit)
 MAX_LEAF_BYTES: Final = 1 << 20  # the largest cut that we make; leaves room for wrapping
+DEFAULT_CACHE_BYTES: Final = 10 << 30  # of what may be dropped at any time
 
 
 class LeafForm(IntEnum):
@@ -122,11 +123,13 @@ class ScrubReport:
         blocks: how many blocks were hashed.
         size_bytes: how many bytes were read.
         problems: each damaged or missing block, or file, with what is wrong.
+        healed: blocks and files that were damaged and are whole again.
     """
 
     blocks: int
     size_bytes: int
     problems: tuple[tuple[CID, str], ...]
+    healed: tuple[CID, ...] = ()
 
 
 @dataclass(slots=True)
@@ -243,15 +246,29 @@ class Storage(Protocol):
     def entries(self) -> Entries:
         """The mutable file trees."""
 
-    def publish(self) -> Publication:
-        """Start a publication. Any number may run at once, in any number of processes."""
+    def publish(self, *, in_cache: bool = False) -> Publication:
+        """Start a publication. Any number may run at once, in any number of processes.
+
+        Args:
+            in_cache: its blocks are copies of what can be had elsewhere. They can be read, but may go at any
+                time, and count as absent for other publications; ``commit`` takes no names. If a name comes
+                to need them, they are verified and kept from then on.
+        """
+
+    def heal_from(self, source: BlockReader | None) -> None:
+        """Replace what turns out to be damaged by what another blockstore has, verified; None: no longer."""
 
     def file_path(self, cid: CID) -> Path | None:
         """A read-only path to the whole, undamaged content of a file, or None if there is no single one.
 
+        The path is good until the store is closed, or until the content is dropped.
+
         Raises:
-            IntegrityError: the content is damaged; the damaged file is set aside.
+            IntegrityError: the content is damaged and could not be healed; the damaged file is set aside.
         """
+
+    def ensure_file(self, cid: CID) -> Path | None:
+        """As ``file_path``; a large file that is kept in pieces is put together, as a file that may go later."""
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards.

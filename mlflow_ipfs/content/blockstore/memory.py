@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import FileWriter, Keeper, Leaf
+    from mlflow_ipfs.content.blockstore.interface import BlockReader, FileWriter, Keeper, Leaf
 
 
 class MemoryBlocks:
@@ -120,8 +120,9 @@ class _MemoryFile:
 class MemoryPublication:
     """One publish into memory. See ``Publication``."""
 
-    def __init__(self, state: MemoryState) -> None:
+    def __init__(self, state: MemoryState, *, in_cache: bool = False) -> None:
         self._state = state
+        self._in_cache = in_cache
         self._blocks: dict[bytes, bytes] = {}
         self._is_open = True
         self._is_counted = True
@@ -158,16 +159,21 @@ class MemoryPublication:
     def has(self, cid: CID) -> bool:
         """Tell whether the block is in memory or in this publication."""
         self._check_open()
-        return cid.identity_data is not None or cid.multihash in self._blocks or cid.multihash in self._state.blocks
+        if cid.identity_data is not None or cid.multihash in self._blocks:
+            return True
+        return self._is_kept(cid.multihash)
 
     def commit(self, changes: Changes | None = None) -> int:
         """Make everything visible, then add the names. Returns how many bytes were new."""
         self._check_open()
         changes = changes or Changes()
+        if self._in_cache and changes != Changes():
+            msg = "what is put into the cache can have no name"
+            raise ValueError(msg)
         state = self._state
         self._is_open = False
         with state.changed:
-            new = {key: data for key, data in self._blocks.items() if key not in state.blocks}
+            new = {key: data for key, data in self._blocks.items() if not self._is_kept(key)}
             state.blocks.update(new)
             try:
                 for cid in [pin.cid for pin in changes.pins] + [entry.cid for entry in changes.entries]:
@@ -176,13 +182,18 @@ class MemoryPublication:
                     state.require(frozen.cid)
                 state.put_entries(changes.entries)
             except BaseException:
-                for key in new:
+                for key in new.keys() - state.cached:
                     del state.blocks[key]
                 raise
+            state.cached = state.cached | new.keys() if self._in_cache else state.cached - new.keys()
             for pin in changes.pins:
                 state.pins[pin.owner, bytes(pin.cid)] = pin
             state.frozen.update(changes.frozen)
         return sum(len(data) for data in new.values())
+
+    def _is_kept(self, key: bytes) -> bool:
+        """Whether a block is there already, as well kept as this publication would keep it."""
+        return key in self._state.blocks and (self._in_cache or key not in self._state.cached)
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -225,14 +236,21 @@ class MemoryStorage:
         """The mutable file trees."""
         return self._entries
 
-    def publish(self) -> MemoryPublication:
+    def publish(self, *, in_cache: bool = False) -> MemoryPublication:
         """Start a publication."""
-        return MemoryPublication(self._state)
+        return MemoryPublication(self._state, in_cache=in_cache)
+
+    def heal_from(self, source: BlockReader | None) -> None:
+        """Nothing gets damaged here."""
 
     def file_path(self, cid: CID) -> Path | None:
         """None: there are no files."""
         del cid
         return None
+
+    def ensure_file(self, cid: CID) -> Path | None:
+        """None, too."""
+        return self.file_path(cid)
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Copy."""
@@ -281,7 +299,8 @@ class MemoryStorage:
         state = self._state
         with state.changed:
             needed = self._mark(state.roots())
-            garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed}
+            state.cached -= needed
+            garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed | state.cached}
             kept = len(state.blocks) - len(garbage)
             if grace_seconds > 0 or state.publications:  # nothing is noted here, so a grace never ends
                 return GCReport(kept, 0, 0, dry_run, len(garbage), sum(garbage.values()))

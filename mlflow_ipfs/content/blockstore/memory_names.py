@@ -24,6 +24,7 @@ class MemoryState:
     """Everything there is, guarded by one lock."""
 
     blocks: dict[bytes, bytes] = field(default_factory=dict)
+    cached: set[bytes] = field(default_factory=set)  # those that nobody published; memory drops none of them
     pins: dict[tuple[str, bytes], Pin] = field(default_factory=dict)
     refs: dict[str, Ref] = field(default_factory=dict)
     entries: dict[str, dict[str, MfsEntry]] = field(default_factory=dict)

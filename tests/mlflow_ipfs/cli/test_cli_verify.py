@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID
@@ -117,3 +118,20 @@ def test_scrub_reads_everything_and_names_what_is_damaged(cli: CommandLine, root
     assert summary["problems"] == len(problems) == 1
     assert "quarantine" in problems[0]["reason"]
     cli("verify", root, code=4)
+
+
+def test_scrub_heals_from_another_store(cli: CommandLine, root: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(cli.store, tmp_path / "copy", symlinks=True)
+    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+    cli("verify", root, code=4)
+    outcome = cli("scrub", "--heal-from", tmp_path / "copy")
+    healed, hashed = outcome.lines
+    assert healed.startswith("healed    bafybei")
+    assert hashed.startswith("hashed    ")
+    assert cli("verify", root).lines[-1] == "verified  every block"
+    assert cli("scrub", "--json").records[-1]["healed"] == 0
+
+
+def test_scrub_says_when_there_is_no_store_to_heal_from(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    assert "no store" in cli("scrub", "--heal-from", tmp_path / "nowhere", code=3).stderr

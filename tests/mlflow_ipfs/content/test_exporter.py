@@ -362,7 +362,7 @@ class RecordingLinker:
         self.whole = whole
         self.linked: list[Path] = []
 
-    def file_path(self, cid: CID) -> Path:
+    def ensure_file(self, cid: CID) -> Path:
         del cid
         return self.whole
 

@@ -2,7 +2,7 @@
 
 1. Raise the barrier: from here on every CID that gets a name is noted (``barrier.py``).
 2. Mark what one snapshot of all names needs (``marks.py``).
-3. Move what is still needed out of packs that are mostly garbage, and garbage out of the index (``moving.py``).
+3. Move what is still needed out of files that are mostly garbage, and garbage out of the index (``moving.py``).
 4. Condemn the files in which nothing is needed: who starts to publish now does not rely on them.
 5. Doom those that were condemned long enough ago, if nobody publishes who started before that
    (``open_publications.py``), and if nothing in them was named since the snapshot. One transaction
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import GCReport
 from mlflow_ipfs.content.blockstore.local.barrier import NAMES, Barrier, raised
+from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.blockstore.local.garbage import Place, Plan, make_plan
 from mlflow_ipfs.content.blockstore.local.marks import Marker
 from mlflow_ipfs.content.blockstore.local.moving import Mover
@@ -57,8 +58,11 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_s
         IntegrityError: a node that is needed cannot be read; nothing was collected.
     """
     parts.database.check_writable()
-    if is_nearly_full(parts.layout, parts.disk):
+    is_full = is_nearly_full(parts.layout, parts.disk)
+    if is_full:
         free_reserve(parts.layout, parts.disk)
+    if not dry_run:
+        evict(parts, 0 if is_full else parts.cache_bytes)
     with parts.gc_lock.exclusive():
         remove_dead_sessions(parts.layout, parts.disk)
         report = _look(parts, reader, grace_seconds) if dry_run else _Collection(parts, grace_seconds).run(reader)
@@ -115,7 +119,7 @@ class _Tally:
         self.freed_bytes += sum(place.size_bytes for place in gone)
 
     def count_moved(self) -> None:
-        """The garbage among inline blocks and in sparse packs is gone, too."""
+        """The garbage among inline blocks and in sparse files is gone, too."""
         self.removed_blocks += self._moved_blocks()
         self.freed_bytes += self._moved_bytes()
 
@@ -168,7 +172,7 @@ class _Collection:
         mover = Mover(self._parts)
         emptied: list[Place] = []
         with suppress(StoreFullError):  # then the rest stays where it is until there is room
-            emptied += [sparse.place for sparse in plan.sparse if mover.empty_pack(sparse.place, marks)]
+            emptied += [sparse.place for sparse in plan.sparse if mover.empty_file(sparse.place, marks)]
             emptied += mover.move_inline(plan.inline)
         return emptied
 

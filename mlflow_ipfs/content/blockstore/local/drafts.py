@@ -35,6 +35,12 @@ class Draft:
     descriptor: int
 
 
+def drop_draft(disk: Disk, draft: Draft) -> None:
+    """Forget a file that is not needed after all."""
+    disk.remove(draft.path)  # first: if it fails, the caller may still close the file
+    disk.close(draft.descriptor)
+
+
 def object_name(root: bytes) -> str:
     """Where the object of a root goes: its multihash in base32 and a part of its own, sharded by the hash's last byte."""
     return f"files/{root[-1]:02x}/{multihash_text(root)}.{uuid.uuid4().hex[:12]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mlflow_ipfs.content.blockstore.local.index import PACK
+from mlflow_ipfs.content.blockstore.local.index import CACHE
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """A pack of which most is garbage."""
+    """A file of which most is garbage."""
 
     place: Place
     unneeded_blocks: int
@@ -51,7 +51,7 @@ class Plan:
         kept_blocks: how many stay where they are, or move.
         unneeded: files in which nothing is needed, condemned already or not.
         wanted_again: condemned files in which something is needed after all.
-        sparse: packs of which less than half is needed.
+        sparse: files of which less than half is needed; none that are needed as a whole.
         inline: ids of inline blocks that nothing needs.
         inline_bytes: how many bytes those have.
         blocks_in: how many blocks are in each file.
@@ -85,23 +85,27 @@ def make_plan(connection: sqlite3.Connection, marks: Marker) -> Plan:
             tally.needed += 1
             tally.needed_bytes += length
     roots = _places_of_needed_roots(connection, marks)
-    rows = connection.execute("SELECT id, name, size, condemned_at, kind FROM place").fetchall()
-    for place_id, name, size_bytes, condemned_at, kind in rows:
+    rows = connection.execute("SELECT id, name, size, condemned_at, class FROM place").fetchall()
+    for place_id, name, size_bytes, condemned_at, class_ in rows:
         place = Place(place_id, name, size_bytes, condemned_at)
         tally = tallies.get(place_id, _Tally())
         plan.blocks_in[place_id] = tally.blocks
-        _sort_in(plan, place, tally, is_pack=kind == PACK, is_needed=bool(tally.needed) or place_id in roots)
+        if class_ == CACHE:  # goes by other rules (``cache.py``)
+            plan.kept_blocks += tally.blocks
+        else:
+            _sort_in(plan, place, tally, is_whole=place_id in roots)
     return plan
 
 
-def _sort_in(plan: Plan, place: Place, tally: _Tally, *, is_pack: bool, is_needed: bool) -> None:
-    if not is_needed:
+def _sort_in(plan: Plan, place: Place, tally: _Tally, *, is_whole: bool) -> None:
+    """Sort a file in; ``is_whole``: it is the object of a root that is needed."""
+    if not tally.needed and not is_whole:
         plan.unneeded.append(place)
         return
     plan.kept_blocks += tally.blocks
     if place.condemned_at is not None:
         plan.wanted_again.append(place)
-    if is_pack and 2 * tally.needed_bytes < tally.block_bytes:
+    if not is_whole and 2 * tally.needed_bytes < tally.block_bytes:
         sparse = Sparse(place, tally.blocks - tally.needed, tally.block_bytes - tally.needed_bytes)
         plan.sparse.append(sparse)
         plan.kept_blocks -= sparse.unneeded_blocks

@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 # A place has `condemned_at` NULL while it is in use. A positive number says when a gc found that nothing needs it:
 # it counts as absent for dedupe, but is still read. A negative one says that it is being deleted: it is not there.
+# A place of class `cache` may go at any time, so nothing that has a name may rely on it.
 _THERE: Final = "(p.condemned_at IS NULL OR p.condemned_at > 0)"
-_IN_USE: Final = "(p.condemned_at IS NULL AND coalesce(p.damaged, 0) = 0)"
+_SOUND: Final = "(p.condemned_at IS NULL AND coalesce(p.damaged, 0) = 0)"
+_IN_USE: Final = f"({_SOUND} AND coalesce(p.class, 'owned') = 'owned')"
+_CACHE_USED: Final = "CASE p.class WHEN 'cache' THEN p.last_used END"
 _ITS_PLACE: Final = "place p WHERE p.id = block.place"
 _BLOCK: Final = "block b LEFT JOIN place p ON p.id = b.place"
 
 OBJECT: Final = "object"
 PACK: Final = "pack"
+OWNED: Final = "owned"
+CACHE: Final = "cache"
 _LOOKUP: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
 
 
@@ -37,6 +42,7 @@ class BlockRow:
         offset: where its bytes begin there.
         length: how many there are.
         form: how the block is made from them.
+        cache_used: for a file of the cache, when it was last used, in seconds since 1970; else None.
     """
 
     data: bytes | None
@@ -45,6 +51,7 @@ class BlockRow:
     offset: int
     length: int
     form: LeafForm
+    cache_used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class PlaceRow:
     stamp: Stamp
     is_damaged: bool
     is_condemned: bool
+    cache_used: int | None = None
 
 
 class NewBlock(NamedTuple):
@@ -85,14 +93,14 @@ class NewBlock(NamedTuple):
 def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | None:
     """Look a block up."""
     row = connection.execute(
-        "SELECT b.data, p.name, b.place, b.offset, b.length, b.form"  # noqa: S608 - fixed texts
+        f"SELECT b.data, p.name, b.place, b.offset, b.length, b.form, {_CACHE_USED}"  # noqa: S608 - fixed texts
         f" FROM {_BLOCK} WHERE b.multihash = ? AND {_THERE}",
         (multihash,),
     ).fetchone()
     if row is None:
         return None
-    data, place_name, place_id, offset, length, form = row
-    return BlockRow(data, place_name, place_id, offset, length, LeafForm(form))
+    data, place_name, place_id, offset, length, form, cache_used = row
+    return BlockRow(data, place_name, place_id, offset, length, LeafForm(form), cache_used)
 
 
 def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
@@ -104,9 +112,10 @@ def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
     return row is not None
 
 
-def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
-    """Those of the blocks that a publication may rely on: no known damage, and not condemned."""
-    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_IN_USE} AND b.multihash"  # noqa: S608 - fixed texts
+def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes], class_: str = OWNED) -> set[bytes]:
+    """Those of the blocks that a publication of a class may rely on: no known damage, not condemned, not less kept."""
+    condition = _SOUND if class_ == CACHE else _IN_USE
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {condition} AND b.multihash"  # noqa: S608 - fixed texts
     return _select_among(connection, query, multihashes)
 
 
@@ -145,30 +154,43 @@ def _select_among(connection: sqlite3.Connection, query: str, values: Iterable[_
 def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
     """The object whose file has that root."""
     row = connection.execute(
-        "SELECT p.id, p.name, p.inode, p.size, p.mtime_ns, p.damaged, p.condemned_at"  # noqa: S608 - fixed texts
+        f"SELECT p.id, p.name, p.inode, p.size, p.mtime_ns, p.damaged, p.condemned_at, {_CACHE_USED}"  # noqa: S608 - fixed texts
         f" FROM place p WHERE p.root = ? AND {_THERE}",
         (root,),
     ).fetchone()
-    return None if row is None else PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]), row[6] is not None)
+    if row is None:
+        return None
+    return PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]), row[6] is not None, row[7])
 
 
-def insert_place(connection: sqlite3.Connection, kind: str, name: str, stamp: Stamp, root: bytes | None = None) -> int:
+def insert_place(
+    connection: sqlite3.Connection,
+    kind: str,
+    name: str,
+    stamp: Stamp,
+    root: bytes | None = None,
+    *,
+    class_: str = OWNED,
+) -> int:
     """Add a file. Returns its id."""
     cursor = connection.execute(
-        "INSERT INTO place (kind, name, root, size, inode, mtime_ns, last_used) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (kind, name, root, stamp.size_bytes, stamp.inode, stamp.mtime_ns, int(time.time())),
+        "INSERT INTO place (kind, name, root, size, class, inode, mtime_ns, last_used) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (kind, name, root, stamp.size_bytes, class_, stamp.inode, stamp.mtime_ns, int(time.time())),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 
 
-def insert_blocks(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock]) -> int:
-    """Add small blocks; one that is there stays where it is, unless it is in a damaged or condemned file.
+def insert_blocks(
+    connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock], class_: str = OWNED
+) -> int:
+    """Add small blocks; one that is there stays where it is, unless it is in a damaged, condemned or less kept file.
 
     Returns:
         How many rows were written.
     """
-    moves_if = f"EXISTS (SELECT 1 FROM {_ITS_PLACE} AND NOT {_IN_USE})"  # noqa: S608 - fixed texts
+    stays_if = _SOUND if class_ == CACHE else _IN_USE
+    moves_if = f"EXISTS (SELECT 1 FROM {_ITS_PLACE} AND NOT {stays_if})"  # noqa: S608 - fixed texts
     return _insert(connection, place_id, blocks, moves_if)
 
 
@@ -206,12 +228,20 @@ def mark_damaged(connection: sqlite3.Connection, place_id: int) -> None:
 
 def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:
     """Note that a damaged object is no longer the file of its root, and where it lies now."""
-    connection.execute("UPDATE place SET damaged = 1, root = NULL, name = ? WHERE id = ?", (name, place_id))
+    connection.execute(
+        "UPDATE place SET damaged = 1, root = NULL, last_used = 0, name = ? WHERE id = ?", (name, place_id)
+    )
 
 
 def retire_object(connection: sqlite3.Connection, root: bytes) -> None:
-    """Let a new object take the place of one that is damaged, gone or condemned."""
+    """Let a new object take the place of one that is damaged, gone, condemned or only cached."""
     connection.execute(
-        "UPDATE place SET damaged = CASE WHEN condemned_at IS NULL THEN 1 ELSE damaged END, root = NULL WHERE root = ?",
+        "UPDATE place SET root = NULL, last_used = 0,"
+        " damaged = CASE WHEN condemned_at IS NULL AND class = 'owned' THEN 1 ELSE damaged END WHERE root = ?",
         (root,),
     )
+
+
+def touch_cached(connection: sqlite3.Connection, place_id: int) -> None:
+    """Note that a file of the cache was used now."""
+    connection.execute("UPDATE place SET last_used = ? WHERE id = ? AND class = 'cache'", (int(time.time()), place_id))

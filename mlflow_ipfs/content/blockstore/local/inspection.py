@@ -42,11 +42,13 @@ class Contents:
         counts: rows by what they are: ``blocks``, ``files``, ``pins``, ``refs``, ``entries`` (files of
             ``mfs://``), ``frozen`` paths, ``outbox``.
         stored_bytes: size of all files of the store, and of the blocks inside its index.
+        cached_bytes: size of those files that may go at any time.
         damaged_files: files in which a bad block was found.
     """
 
     counts: dict[str, int]
     stored_bytes: int
+    cached_bytes: int
     damaged_files: int
 
 
@@ -80,11 +82,12 @@ def count_contents(folder: Path) -> Contents:
             counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
             files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
             inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
+            cached = _number(connection, "SELECT coalesce(sum(size), 0) FROM place WHERE class = 'cache'")
             damaged = _number(connection, "SELECT count(*) FROM place WHERE damaged")
     except sqlite3.Error as error:
         msg = f"the index {layout.database} can't be read: {error}"
         raise StoreFormatError(msg) from error
-    return Contents(counts, files + inline, damaged)
+    return Contents(counts, files + inline, cached, damaged)
 
 
 def _connect(layout: Layout) -> sqlite3.Connection:

@@ -29,7 +29,7 @@ class Layout:
         format.json   store.db (+ -wal, -shm: SQLite's)   reserve
         files/00..ff  immutable files: objects and packs
         tmp/<session>/  views/<session>/  sessions/<uuid>
-        write.lock  publish.lock  gc.lock  outbox.lock  quarantine/  backup/
+        write.lock  publish.lock  gc.lock  cache.lock  outbox.lock  quarantine/  backup/
     """
 
     folder: Path
@@ -100,6 +100,11 @@ class Layout:
         return self.folder / "publish.lock"
 
     @property
+    def cache_lock(self) -> Path:
+        """Held by the one process that puts a file together for the cache."""
+        return self.folder / "cache.lock"
+
+    @property
     def outbox_lock(self) -> Path:
         """Held by the one process that sends what waits in the outbox."""
         return self.folder / "outbox.lock"
@@ -108,7 +113,8 @@ class Layout:
         """Make the folders that aren't there: all of a new store's, or what somebody has cleared away."""
         for folder in (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup):
             disk.make_folder(folder)
-        make_lock_file(self.publish_lock)
+        for lock in (self.publish_lock, self.cache_lock):
+            make_lock_file(lock)
 
     def make_all(self, disk: Disk) -> None:
         """Make what isn't there yet, durably, except the database and ``format.json``."""

@@ -98,11 +98,13 @@ class FileLock:
         self._timeout_seconds = timeout_seconds
         self._purpose = purpose
         self._turn = threading.Lock()  # threads queue here instead of polling
+        self._thread: int | None = None  # whose turn it is
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent may have had its turn at the moment of the fork."""
         self._turn = threading.Lock()
+        self._thread = None
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -114,15 +116,18 @@ class FileLock:
         """
         deadline = time.monotonic() + self._timeout_seconds
         turn = self._turn  # the attribute is another one after a fork
-        if not turn.acquire(timeout=self._timeout_seconds):
+        own = threading.get_ident()
+        if self._thread == own or not turn.acquire(timeout=self._timeout_seconds):  # waiting for oneself is no use
             raise self._busy()
         try:
+            self._thread = own
             held = self._acquire(deadline, shared=False)
             try:
                 yield
             finally:
                 held.release()
         finally:
+            self._thread = None
             turn.release()
 
     def acquire_shared(self) -> LockFile:

@@ -1,4 +1,4 @@
-"""Moves blocks into a new pack: those still needed out of a pack that is mostly garbage, or garbage out of the index.
+"""Moves blocks into a new pack: those still needed out of a file that is mostly garbage, or garbage out of the index.
 
 Inline blocks that nothing needs are moved too, so that they can be condemned like a file and wait
 for their deletion there: somebody who publishes may just have found them.
@@ -13,8 +13,8 @@ from mlflow_ipfs.content.blockstore.local.drafts import Syncer, move_into_place,
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.garbage import Place
 from mlflow_ipfs.content.blockstore.local.packs import PackWriter
-from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
+from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
+from mlflow_ipfs.content.cid import CID, RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 _ROWS: Final = 5_000
-CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 _Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
 
 
@@ -41,14 +40,14 @@ class Mover:
         """
         return self._move(self._read_inline(ids), "place IS NULL")
 
-    def empty_pack(self, place: Place, marks: Marker) -> bool:
-        """Move what is needed out of a pack. Returns whether all of it could be moved.
+    def empty_file(self, place: Place, marks: Marker) -> bool:
+        """Move what is needed out of a pack or an object. Returns whether all of it could be moved.
 
         Raises:
             StoreFullError: there is no room; what was not moved yet stays as it is.
         """
         damaged: list[CID] = []
-        self._move(self._read_pack(place, marks, damaged), f"place = {int(place.id)}")
+        self._move(self._read_needed(place, marks, damaged), f"place = {int(place.id)}")
         return not damaged
 
     def _read_inline(self, ids: Sequence[int]) -> Iterator[_Item]:
@@ -63,24 +62,21 @@ class Mover:
             # The index has no codecs. Nothing will ever walk from these blocks, so any will do.
             yield from ((row[0], CID(1, RAW, row[1]), row[2]) for row in rows if row is not None)
 
-    def _read_pack(self, place: Place, marks: Marker, damaged: list[CID]) -> Iterator[_Item]:
-        """The needed blocks of a pack, each with the CID that stands before it. The damaged ones go to a list."""
+    def _read_needed(self, place: Place, marks: Marker, damaged: list[CID]) -> Iterator[_Item]:
+        """The needed blocks of a file, each with its CID. The damaged ones go to a list."""
         with self._parts.database.read() as connection:
             rows = connection.execute(
-                "SELECT id, multihash, offset, length FROM block WHERE place = ? ORDER BY offset", (place.id,)
+                "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place.id,)
             ).fetchall()
         disk, path = self._parts.disk, self._parts.layout.folder / place.name
         descriptor = disk.open_to_read(path)
         try:
-            for block_id, multihash, offset, length in rows:
-                if block_id in marks:
-                    start = max(0, offset - len(multihash) - CID_BYTES)
-                    cid = cid_before(disk.read_at(descriptor, start, offset - start), multihash)
-                    block = disk.read_at(descriptor, offset, length)
-                    if cid.matches(block):
-                        yield block_id, cid, block
-                    else:
-                        damaged.append(cid)  # it stays where `verify` will find it
+            for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
+                cid, block = read_stored_block(disk, descriptor, stored)
+                if cid.matches(block):
+                    yield stored.id, cid, block
+                else:
+                    damaged.append(cid)  # it stays where `verify` will find it
         finally:
             disk.close(descriptor)
 
@@ -134,14 +130,3 @@ class Mover:
                     [(place_id, row.offset, row.length, row.form, block_id, row.multihash) for block_id, row in rows],
                 )
         return Place(place_id, name, stamp.size_bytes, None)
-
-
-def cid_before(prefix: bytes, multihash: bytes) -> CID:
-    """The CID that stands in a pack before its block: version and codec, one byte each, or nothing for CIDv0."""
-    try:
-        cid, end = CID.decode(prefix)
-        if end == len(prefix) and cid.multihash == multihash:
-            return cid
-    except (InvalidCIDError, InvalidDataError):
-        pass
-    return CID(0, DAG_PB, multihash)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
-from mlflow_ipfs.content.cid import DAG_PB
-from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
 from mlflow_ipfs.content.unixfs import encode_leaf
-from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
@@ -37,14 +35,14 @@ class ObjectChecker:
         self._reader = reader
         self._verify_always = verify_always
 
-    def file_path(self, cid: CID) -> Path | None:
-        """See ``Storage.file_path``."""
+    def find(self, cid: CID) -> tuple[Path, PlaceRow] | None:
+        """The object of a file, undamaged, and its row. Raises as ``Storage.file_path``."""
         place = self._find(cid)
         while place is not None:
             path = self._parts.layout.folder / place.name
             try:
                 stamp = Stamp.of(self._parts.disk.status(path))
-                return path if self._is_sound(cid, path, place, stamp) else None
+                return (path, place) if self._is_sound(cid, path, place, stamp) else None
             except FileNotFoundError:
                 before, place = place, self._find(cid)  # a gc or another reader may have come in between
                 if place == before:
@@ -82,41 +80,14 @@ class ObjectChecker:
         descriptor = disk.open_to_read(path)
         try:
             offset = 0
-            for leaf, length, form in self._leaves(cid, size_bytes):
-                piece = disk.read_at(descriptor, offset, length)
-                if not leaf.matches(encode_leaf(piece) if form is LeafForm.UNIXFS_FILE else piece):
-                    return leaf
-                offset += length
+            for leaf in iterate_leaves(self._parts.database, self._reader, cid, size_bytes):
+                piece = disk.read_at(descriptor, offset, leaf.length)
+                if not leaf.cid.matches(encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece):
+                    return leaf.cid
+                offset += leaf.length
             return None if offset == size_bytes else cid
         finally:
             disk.close(descriptor)
-
-    def _leaves(self, root: CID, size_bytes: int) -> Iterator[tuple[CID, int, LeafForm]]:
-        """The leaves of a file in order, each with its length, from the nodes above them."""
-        stack = [(root, size_bytes)]
-        while stack:
-            cid, length = stack.pop()
-            form = self._leaf_form(cid)
-            if form is not None:
-                yield cid, length, form
-                continue
-            node = read_unixfs(self._reader, cid)
-            if node.data.data or not node.data.is_file:
-                msg = f"the node {cid} of the file {root} holds bytes of its own, so it has no object"
-                raise InvalidDataError(msg)
-            children = [link.cid for link in node.links]
-            stack.extend(reversed(list(zip(children, node.data.block_sizes, strict=True))))
-
-    def _leaf_form(self, cid: CID) -> LeafForm | None:
-        """How a leaf is made from the file's bytes; None for a node above leaves."""
-        if cid.codec != DAG_PB:
-            return LeafForm.RAW
-        with self._parts.database.read() as connection:
-            row = index.find_block(connection, cid.multihash)
-        if row is None:
-            msg = f"the block {cid} is not in the store"
-            raise NotFoundError(msg)
-        return LeafForm.UNIXFS_FILE if row.form is LeafForm.UNIXFS_FILE else None
 
     def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
         """Move a damaged object out of the way. Its undamaged blocks can still be read there."""

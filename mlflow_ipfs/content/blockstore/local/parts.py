@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local.healing import Healing
+from mlflow_ipfs.content.blockstore.local.leases import Leases
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.database import Database
@@ -24,7 +27,11 @@ class Parts:
         session: this process's drafts and views.
         publish_lock: shared by whoever relies on blocks that are not referenced yet, held alone to delete single blocks.
         gc_lock: held by the one gc that runs.
+        cache_lock: held by the one process that puts a file together for the cache.
         store_id: the store's own id.
+        cache_bytes: how much the cache may take.
+        leases: of the cached files whose paths this process gave out.
+        healing: where undamaged bytes come from.
     """
 
     layout: Layout
@@ -33,4 +40,8 @@ class Parts:
     session: Session
     publish_lock: FileLock
     gc_lock: FileLock
+    cache_lock: FileLock
     store_id: str
+    cache_bytes: int
+    leases: Leases = field(default_factory=Leases)
+    healing: Healing = field(default_factory=Healing)

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer, move_into_place, object_name, pack_name
+from mlflow_ipfs.content.blockstore.local.drafts import (
+    Draft,
+    Syncer,
+    drop_draft,
+    move_into_place,
+    object_name,
+    pack_name,
+)
 from mlflow_ipfs.content.blockstore.local.entry_table import put_entries, put_frozen
+from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.object_dedupe import find_new_leaves, move_leaves
 from mlflow_ipfs.content.blockstore.local.objects import ObjectWriter
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
+from mlflow_ipfs.content.blockstore.local.promoting import is_promotion_due, promote
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError, StoreFormatError
@@ -48,11 +58,17 @@ class _Waiting:
 
 
 class LocalPublication:
-    """One publish into a local store. See ``Publication``."""
+    """One publish into a local store. See ``Publication``.
 
-    def __init__(self, parts: Parts) -> None:
+    Args:
+        parts: the store.
+        in_cache: keep the blocks only as long as the cache has room for them; nothing can be named.
+    """
+
+    def __init__(self, parts: Parts, *, in_cache: bool = False) -> None:
         parts.database.check_writable()
         self._parts = parts
+        self._class = index.CACHE if in_cache else index.OWNED
         self._pid = os.getpid()
         self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
         try:
@@ -63,7 +79,7 @@ class LocalPublication:
         self._seen: set[bytes] = set()
         self._roots: set[bytes] = set()
         self._new_bytes = 0
-        self._small = SmallBlocks(parts.database, parts.disk, parts.session.draft, self._take_pack)
+        self._small = SmallBlocks(parts.database, parts.disk, parts.session.draft, self._take_pack, self._class)
         self._writers: list[ObjectWriter] = []
         self._syncer = Syncer(parts.disk)
         self._waiting: list[_Waiting] = []
@@ -113,7 +129,7 @@ class LocalPublication:
         if cid.identity_data is not None or cid.multihash in self._seen:
             return True
         with self._parts.database.read() as connection:
-            return bool(index.known_among(connection, [cid.multihash]))
+            return bool(index.known_among(connection, [cid.multihash], self._class))
 
     def commit(self, changes: Changes | None = None) -> int:
         """Make everything durable and visible, then add the names. Returns how many bytes were new."""
@@ -132,6 +148,8 @@ class LocalPublication:
         for file in superfluous:
             self._parts.disk.remove(self._parts.layout.folder / file.name)
             self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
+        if self._class == index.CACHE:
+            evict(self._parts, self._parts.cache_bytes, spare={file.place_id for file in self._files})
         return self._new_bytes + sum(block.length for block in inline)
 
     def _check_open(self) -> None:
@@ -141,10 +159,11 @@ class LocalPublication:
 
     def _check_roots(self, changes: Changes) -> None:
         """Whatever gets a name must be here. No gc can take it away before the commit."""
-        cids = [pin.cid for pin in changes.pins]
-        cids += [entry.cid for entry in changes.entries]
-        cids += [frozen.cid for frozen in changes.frozen]
-        wanted = {cid.multihash: cid for cid in cids if cid.identity_data is None and cid.multihash not in self._seen}
+        roots = _roots_of(changes)
+        if roots and self._class == index.CACHE:
+            msg = "what is put into the cache can have no name"
+            raise ValueError(msg)
+        wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
         if not wanted:
             return
         with self._parts.database.read() as connection:
@@ -159,28 +178,28 @@ class LocalPublication:
 
     def _take_object(self, root: bytes, rows: list[NewBlock], size_bytes: int, draft: Draft) -> None:
         """A finished file: kept unless the store, or this publication, has it."""
-        is_new = root not in self._roots
+        is_known = root in self._roots or self._has_object(root, rows)
         self._roots.add(root)
         self._seen.update(row.multihash for row in rows)
-        place_id = None
-        if is_new:
-            place_id = self._find_object(root, rows)
-        if is_new and place_id is None:
-            self._new_bytes += size_bytes
-            self._wait_for(draft, index.OBJECT, root, rows)
-        else:
-            self._parts.disk.close(draft.descriptor)
-            self._parts.disk.remove(draft.path)
+        if is_known:
+            drop_draft(self._parts.disk, draft)
+            return
+        with self._parts.database.read() as connection:
+            new = find_new_leaves(connection, rows, size_bytes) if self._class == index.OWNED else None
+        if new is not None:
+            move_leaves(self._parts.disk, draft, new, self._small.put)
+            drop_draft(self._parts.disk, draft)
+            return
+        self._new_bytes += size_bytes
+        self._wait_for(draft, index.OBJECT, root, rows)
 
-    def _find_object(self, root: bytes, rows: list[NewBlock]) -> int | None:
-        """The sound object of that root, if every leaf is in the index too."""
+    def _has_object(self, root: bytes, rows: list[NewBlock]) -> bool:
+        """Whether the object of that root is here and sound, and every leaf is in the index too."""
         parts = self._parts
         with parts.database.read() as connection:
-            place_id = find_sound_object(connection, parts.layout, parts.disk, root)
+            place_id = find_sound_object(connection, parts.layout, parts.disk, root, self._class)
             wanted = {row.multihash for row in rows}
-            if place_id is not None and len(index.known_among(connection, wanted)) == len(wanted):
-                return place_id
-        return None
+            return place_id is not None and len(index.known_among(connection, wanted, self._class)) == len(wanted)
 
     def _wait_for(self, draft: Draft, kind: str, root: bytes | None, rows: list[NewBlock]) -> None:
         self._waiting.append(_Waiting(draft.path, self._syncer.start(draft), kind, root, rows))
@@ -199,16 +218,23 @@ class LocalPublication:
         self._syncer.close()
 
     def _write_rows(self, inline: list[NewBlock], changes: Changes) -> list[NewFile]:
-        database, rows = self._parts.database, RowWriter(self._parts.layout, self._parts.disk)
+        database, rows = self._parts.database, RowWriter(self._parts.layout, self._parts.disk, self._class)
         *earlier, last = batches(self._files)
         for batch in earlier:
             with database.write() as connection:
                 rows.write(connection, batch)
+        roots = _roots_of(changes)
+        must_promote = bool(roots) and is_promotion_due(self._parts)
         with database.write() as connection:
             rows.write(connection, last)
             rows.drop_unused_packs(connection, self._files)
             index.insert_blocks(connection, None, inline)
-            _write_names(connection, changes)
+            if not must_promote:
+                _write_names(connection, changes)
+        if must_promote:  # what the names need is all there now, some of it in the cache
+            promote(self._parts, roots)
+            with database.write() as connection:
+                _write_names(connection, changes)
         return rows.superfluous
 
     def _discard(self, *, outcome_is_known: bool = True) -> None:
@@ -239,6 +265,11 @@ class LocalPublication:
         self._is_open = False
         self._writers.clear()
         self._seen.clear()
+
+
+def _roots_of(changes: Changes) -> list[CID]:
+    """What is to be named."""
+    return [named.cid for names in (changes.pins, changes.entries, changes.frozen) for named in names]
 
 
 def _write_names(connection: sqlite3.Connection, changes: Changes) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.cache_index import make_cache_index
 from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
 
 if TYPE_CHECKING:
@@ -69,13 +70,19 @@ def batches(files: list[NewFile]) -> Iterator[Batch]:
 class RowWriter:
     """Writes batches, and decides for each file whether the store needs it.
 
+    Args:
+        layout: where the store is.
+        disk: looks at files that are there already.
+        class_: of the files to be, ``index.OWNED`` or ``index.CACHE``.
+
     Attributes:
         superfluous: files that turned out to be in the store already.
     """
 
-    def __init__(self, layout: Layout, disk: Disk) -> None:
+    def __init__(self, layout: Layout, disk: Disk, class_: str) -> None:
         self._layout = layout
         self._disk = disk
+        self._class = class_
         self.superfluous: list[NewFile] = []
 
     def write(self, connection: sqlite3.Connection, batch: Batch) -> None:
@@ -83,19 +90,21 @@ class RowWriter:
         for file, rows in batch.parts:
             if file.place_id is None:
                 file.place_id = self._insert_place(connection, file)
-            if file.kind == index.OBJECT:
+            if file.kind == index.OBJECT and self._class == index.OWNED:
                 index.insert_leaves(connection, file.place_id, rows)
             else:
-                file.used |= index.insert_blocks(connection, file.place_id, rows) > 0
+                file.used |= index.insert_blocks(connection, file.place_id, rows, self._class) > 0
 
     def _insert_place(self, connection: sqlite3.Connection, file: NewFile) -> int:
         if file.root is not None:
-            place = find_sound_object(connection, self._layout, self._disk, file.root)
+            place = find_sound_object(connection, self._layout, self._disk, file.root, self._class)
             if place is not None:  # another process published the same file at the same time
                 self.superfluous.append(file)
                 return place
             index.retire_object(connection, file.root)
-        return index.insert_place(connection, file.kind, file.name, file.stamp, file.root)
+        if self._class == index.CACHE:
+            make_cache_index(connection)
+        return index.insert_place(connection, file.kind, file.name, file.stamp, file.root, class_=self._class)
 
     def drop_unused_packs(self, connection: sqlite3.Connection, files: list[NewFile]) -> None:
         """In the last transaction: forget packs of which every block was in the store already."""
@@ -105,10 +114,14 @@ class RowWriter:
                 self.superfluous.append(file)
 
 
-def find_sound_object(connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes) -> int | None:
-    """The row of the object of a root, if its file is there and as the index has it."""
+def find_sound_object(
+    connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes, class_: str
+) -> int | None:
+    """The row of the object of a root, if its file is there and as the index has it, and is kept as ``class_`` is."""
     place = index.find_object(connection, root)
     if place is None or place.is_damaged or place.is_condemned:
+        return None
+    if place.cache_used is not None and class_ == index.OWNED:
         return None
     try:
         status = disk.status(layout.folder / place.name)

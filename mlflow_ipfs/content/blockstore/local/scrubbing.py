@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm, ScrubReport
-from mlflow_ipfs.content.blockstore.local.moving import CID_BYTES, cid_before
-from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
+from mlflow_ipfs.content.blockstore.interface import ScrubReport
+from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 
 _PAGE: Final = 1000
 _ROWS: Final = "SELECT id, multihash, data, offset, length, form FROM block WHERE id > ? AND place"
@@ -33,16 +32,19 @@ class Scrubber:
 
     Args:
         parts: the store.
-        reader: reads a block once more when it is bad, notes the damage and says what is wrong.
+        reader: reads a block once more when it is bad, heals it or notes the damage and says what is wrong.
+        files: finds objects, hashing each, and heals them.
         progress: told how many bytes were read since it was told last.
     """
 
     parts: Parts
     reader: BlockReader
+    files: WholeFiles
     progress: Callable[[int], None] | None = None
     _blocks: int = 0
     _size_bytes: int = 0
     _problems: dict[CID, str] = field(default_factory=dict)
+    _healed: dict[CID, None] = field(default_factory=dict)  # in order, each once
 
     def run(self) -> ScrubReport:
         """Hash every block and every object."""
@@ -50,22 +52,24 @@ class Scrubber:
             places = connection.execute(
                 "SELECT id, name, root, size FROM place WHERE condemned_at IS NULL OR condemned_at > 0 ORDER BY id"
             ).fetchall()
-        checker = ObjectChecker(self.parts, self.reader, verify_always=True)
         for place_id, name, root, size_bytes in places:
-            if root is None or not self._check_object(checker, root, place_id, size_bytes):
+            if root is None or not self._check_object(root, place_id, size_bytes):
                 self._check_place(place_id, name)
         for row in self._rows("IS NULL"):
             self._check(row, CID(1, RAW, row[1]), row[2] or b"")
-        return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()))
+        return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()), tuple(self._healed))
 
-    def _check_object(self, checker: ObjectChecker, root: bytes, place_id: int, size_bytes: int) -> bool:
+    def _check_object(self, root: bytes, place_id: int, size_bytes: int) -> bool:
         """Hash a whole object, with the leaves whose rows are in other objects. False if its nodes are missing."""
         cid = CID(1, DAG_PB, root)
         try:
-            if checker.file_path(cid) is None:
+            if self.files.find(cid) is None:
                 return False
         except IntegrityError as error:
-            self._problems[cid] = str(error)
+            if self.files.heal(cid):
+                self._healed[cid] = None
+            else:
+                self._problems[cid] = str(error)
         except NotFoundError:
             return False
         with self.parts.database.read() as connection:
@@ -81,30 +85,27 @@ class Scrubber:
             descriptor = None
         try:
             for row in self._rows(f"= {int(place_id)}"):
-                _, multihash, _, offset, length, form = row
-                prefix = block = b""
-                if descriptor is not None:
-                    start = max(0, offset - len(multihash) - CID_BYTES)
-                    prefix = disk.read_at(descriptor, start, offset - start)
-                    block = disk.read_at(descriptor, offset, length)
-                is_wrapped = form == LeafForm.UNIXFS_FILE
-                if is_wrapped:
-                    cid = CID(1, DAG_PB, multihash)
+                row_id, multihash, _, offset, length, form = row
+                if descriptor is None:
+                    self._check(row, CID(1, RAW, multihash), b"")
                 else:
-                    cid = cid_before(prefix, multihash) if prefix else CID(1, RAW, multihash)
-                self._check(row, cid, encode_leaf(block) if is_wrapped else block)
+                    stored = StoredBlock(row_id, multihash, offset, length, form)
+                    self._check(row, *read_stored_block(disk, descriptor, stored))
         finally:
             if descriptor is not None:
                 disk.close(descriptor)
 
     def _check(self, row: _Row, cid: CID, block: bytes) -> None:
         if not cid.matches(block):
+            before = self.parts.healing.healed_blocks
             try:
                 self.reader.get(cid)  # a gc or a repair may have moved it
             except NotFoundError:
                 return
             except IntegrityError as error:
                 self._problems[cid] = str(error)
+            if self.parts.healing.healed_blocks > before:
+                self._healed[cid] = None
         self._blocks += 1
         self._count(row[4])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
-from mlflow_ipfs.content.blockstore.local.index import NewBlock, known_among
+from mlflow_ipfs.content.blockstore.local.index import OWNED, NewBlock, known_among
 from mlflow_ipfs.content.blockstore.local.packs import PackWriter
 
 if TYPE_CHECKING:
@@ -28,11 +28,19 @@ class SmallBlocks:
         disk: takes the packs.
         new_draft: gives paths for them.
         on_pack: takes each pack that is complete.
+        class_: ``index.CACHE`` for blocks that may go at any time; they are never kept inline.
     """
 
     def __init__(
-        self, database: Database, disk: Disk, new_draft: Callable[[], Path], on_pack: Callable[[PackWriter], None]
+        self,
+        database: Database,
+        disk: Disk,
+        new_draft: Callable[[], Path],
+        on_pack: Callable[[PackWriter], None],
+        class_: str,
     ) -> None:
+        self._class = class_
+        self._inline_bytes = INLINE_BYTES if class_ == OWNED else -1
         self._database = database
         self._disk = disk
         self._new_draft = new_draft
@@ -71,13 +79,13 @@ class SmallBlocks:
     def _sort_out(self) -> None:
         """Ask the index which of the gathered blocks are new; start a pack if they are too many."""
         with self._database.read() as connection:
-            known = known_among(connection, self._unchecked)
+            known = known_among(connection, self._unchecked, self._class)
         fresh = [block for multihash, block in self._unchecked.items() if multihash not in known]
         self._unchecked.clear()
         self._unchecked_bytes = 0
         self._new += fresh
         self._new_bytes += sum(len(data) for _, data in fresh)
-        if self._has_packs or self._new_bytes > INLINE_BYTES:
+        if self._new and (self._has_packs or self._new_bytes > self._inline_bytes):
             self._spill()
 
     def _spill(self) -> None:

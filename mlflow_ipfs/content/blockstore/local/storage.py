@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
@@ -15,7 +16,6 @@ from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
-from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
@@ -24,6 +24,7 @@ from mlflow_ipfs.content.blockstore.local.scrubbing import Scrubber
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
+from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper, ScrubReport, UsageReport
+    from mlflow_ipfs.content.blockstore.interface import BlockReader, GCReport, Keeper, ScrubReport, UsageReport
     from mlflow_ipfs.content.cid import CID
 
 
@@ -47,7 +48,7 @@ class LocalStorage:
         self._pins = LocalPins(parts)
         self._refs = LocalRefs(parts)
         self._entries = LocalEntries(parts)
-        self._checker = ObjectChecker(parts, self._blocks, verify_always=verify_always)
+        self._files = WholeFiles(parts, self._blocks, verify_always=verify_always)
         self._linker = FileLinker(parts.disk, view_mode)
 
     def __enter__(self) -> Self:
@@ -91,13 +92,21 @@ class LocalStorage:
         """The mutable file trees."""
         return self._entries
 
-    def publish(self) -> LocalPublication:
+    def publish(self, *, in_cache: bool = False) -> LocalPublication:
         """Start a publication."""
-        return LocalPublication(self._parts)
+        return LocalPublication(self._parts, in_cache=in_cache)
+
+    def heal_from(self, source: BlockReader | None) -> None:
+        """Replace what turns out to be damaged by what another blockstore has."""
+        self._parts.healing.source = source
 
     def file_path(self, cid: CID) -> Path | None:
         """A read-only path to the whole, undamaged content of a file, or None."""
-        return self._checker.file_path(cid)
+        return self._files.find_or_heal(cid)
+
+    def ensure_file(self, cid: CID) -> Path | None:
+        """As ``file_path``; a large file that lies in pieces is put together in the cache."""
+        return self._files.ensure(cid)
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
@@ -121,7 +130,8 @@ class LocalStorage:
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
         """Read and hash everything."""
-        return Scrubber(self._parts, self._blocks, progress).run()
+        files = WholeFiles(self._parts, self._blocks, verify_always=True)
+        return Scrubber(self._parts, self._blocks, files, progress).run()
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
@@ -135,6 +145,7 @@ class LocalStorage:
         if self._parts.session.is_open:  # this process has written something
             make_backup_if_due(self._parts)
         self._parts.session.close()
+        self._parts.leases.release_all()
         self._parts.database.close()
 
 
@@ -144,6 +155,7 @@ def open_local_storage(
     timeout_seconds: float = 60.0,
     verify_always: bool = False,
     view_mode: ViewMode = "auto",
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
     create: bool = True,
     disk: Disk | None = None,
 ) -> LocalStorage:
@@ -154,6 +166,7 @@ def open_local_storage(
         timeout_seconds: how long to wait for a lock.
         verify_always: hash a file each time before its path is handed out, whatever its stamp says.
         view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
+        cache_bytes: how much room the cache may take.
         create: make a store if the folder is empty or not there.
         disk: takes every step on the disk; for tests.
 
@@ -168,11 +181,13 @@ def open_local_storage(
     write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
     publish_lock = FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting")
     gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage")
+    cache_lock = FileLock(layout.cache_lock, timeout_seconds=timeout_seconds, purpose="is putting a file together")
     database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
     check_database(layout, database, store_id)
     if not read_only:
         layout.make_folders(disk)
         remove_dead_sessions(layout, disk)
         make_reserve(layout, disk)
-    parts = Parts(layout, disk, database, Session(layout, disk), publish_lock, gc_lock, store_id)
+    session = Session(layout, disk)
+    parts = Parts(layout, disk, database, session, publish_lock, gc_lock, cache_lock, store_id, cache_bytes)
     return LocalStorage(parts, verify_always=verify_always, view_mode=view_mode)

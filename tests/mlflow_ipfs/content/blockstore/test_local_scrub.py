@@ -87,8 +87,10 @@ def test_bytes_of_an_object_whose_leaves_lie_in_another_one_are_hashed(storage: 
     path = storage.file_path(second)
     assert path is not None
     flip_unseen(path, data[:100])
-    [(cid, _)] = storage.scrub().problems
-    assert cid.multihash == second.multihash
+    report = storage.scrub()
+    assert report.problems == ()
+    assert [cid.multihash for cid in report.healed] == [second.multihash]  # from the leaves in the other one
+    assert storage.scrub().healed == ()
 
 
 def test_a_bad_inline_block_is_named(storage: LocalStorage, folder: Path) -> None:

@@ -24,11 +24,13 @@ from hypothesis.stateful import (
 )
 
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage
+from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin, PinState
 from mlflow_ipfs.errors import MlflowIpfsError
 from support.storages import check_sound, put_file, raw
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 CONTENTS = {
     "empty": b"", "a": b"a", "b1000": b"b" * 1000, "c2500": b"c" * 2500, "a70000": b"a" * 70_000,
     "d33000": b"d" * 33_000, "all": bytes(range(250)) * 10,
+    "long": bytes(number % 251 for number in range(80_000)), "longer": bytes(number % 251 for number in range(99_000)),
 }  # fmt: skip
 contents = st.sampled_from(sorted(CONTENTS))
 paths = st.sampled_from(["a", "a/b", "a/b/c", "a-b", "a/b-c", "d/e", "d", "é/ü"])
@@ -159,6 +162,40 @@ class SameAsMemory(RuleBasedStateMachine):
         if isinstance(roots, list):
             self.known += [root for root in roots if root not in self.known]
 
+    @rule(files=st.lists(st.tuples(contents, st.booleans()), max_size=2), blocks=st.lists(contents, max_size=2))
+    def publish_into_the_cache(self, files: list[tuple[str, bool]], blocks: list[str]) -> None:
+        def work(storage: Storage) -> list[CID]:
+            with storage.publish(in_cache=True) as publication:
+                roots = [put_file(publication, CONTENTS[content], wrapped=wrapped) for content, wrapped in files]
+                for block in blocks:
+                    publication.put(*raw(CONTENTS[block]))
+                publication.commit()
+            return roots + [CID.of(CONTENTS[block]) for block in blocks]
+
+        self.known += [root for root in self.both(work) if root not in self.known]
+
+    @rule()
+    def empty_the_cache(self) -> None:
+        """What the local store drops is dropped in memory, too; it can be nothing that has a name."""
+        before = set(self.local.blocks.multihashes())
+        evict(self.local._parts, 0)
+        self.forget_cached(before - set(self.local.blocks.multihashes()))
+
+    def forget_cached(self, gone: set[bytes]) -> None:
+        """Let the memory have lost the same blocks; only cached ones may be."""
+        assert gone <= self.memory._state.cached
+        for multihash in gone:
+            self.memory.blocks.delete(CID(1, 0x55, multihash))
+
+    @rule(data=st.data())
+    def ask_for_a_path(self, data: st.DataObject) -> None:
+        cid = self.pick(data)
+        path = outcome(lambda: self.local.ensure_file(cid))
+        if isinstance(path, Path):
+            assert path.read_bytes() == open_unixfs(self.memory.blocks, cid).read()
+        elif path is not None:
+            assert self.has_holes
+
     @rule(owner=owners, state=states, data=st.data())
     def add_pin(self, owner: str, state: PinState, data: st.DataObject) -> None:
         cid = self.pick(data)
@@ -211,8 +248,10 @@ class SameAsMemory(RuleBasedStateMachine):
             assert self.has_holes
             assert local == memory
             return
-        # The local store keeps a whole file while anything in it is needed; never less than needed.
-        assert set(self.memory.blocks.multihashes()) <= set(self.local.blocks.multihashes())
+        # The local store keeps a whole file while anything in it is needed; never less than needed. It also
+        # drops what was promoted out of the cache for a name that then was not given.
+        gone = set(self.memory.blocks.multihashes()) - set(self.local.blocks.multihashes())
+        self.forget_cached(gone)
         for multihash in set(self.local.blocks.multihashes()) - set(self.memory.blocks.multihashes()):
             cid = CID(1, 0x55, multihash)
             self.memory.blocks.put(cid, self.local.blocks.get(cid))
@@ -252,6 +291,11 @@ class SameAsMemory(RuleBasedStateMachine):
             path = self.local.file_path(cid)
             if path is not None:
                 assert path.stat().st_mode & 0o777 == 0o444
+
+
+@pytest.fixture(autouse=True)
+def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 50_000)
 
 
 TestSameAsMemory = SameAsMemory.TestCase

@@ -1,0 +1,69 @@
+"""Contiguous objects out of blocks that lie apart: for who needs a path, and instead of a damaged object.
+
+Large files lie apart when most of them was in the store already (``object_dedupe.py``), or when
+they came as blocks, in a CAR for example.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
+from mlflow_ipfs.content.blockstore.local import object_dedupe
+from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
+from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
+from mlflow_ipfs.content.cid import DAG_PB
+from mlflow_ipfs.content.dag import read_unixfs
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+_SPARE_BYTES: Final = 64 << 20  # left free on the disk when a file is made that nobody has to have
+
+
+class Assembler:
+    """Makes objects of one store.
+
+    Args:
+        parts: the store.
+        reader: gives the blocks, each verified.
+    """
+
+    def __init__(self, parts: Parts, reader: BlockReader) -> None:
+        self._parts = parts
+        self._reader = reader
+
+    def is_worthwhile(self, root: CID) -> bool:
+        """Tell whether a contiguous copy in the cache would pay: the file is large, and there is room for it."""
+        if root.codec != DAG_PB:
+            return False
+        node = read_unixfs(self._reader, root)
+        if not node.data.is_file or not node.links or node.size_bytes < object_dedupe.DEDUPE_BYTES:
+            return False
+        free_bytes = self._parts.disk.free_bytes(self._parts.layout.folder)
+        return node.size_bytes <= min(self._parts.cache_bytes, free_bytes - _SPARE_BYTES)
+
+    def assemble(self, root: CID, *, in_cache: bool) -> None:
+        """Make the object of a file from its blocks.
+
+        Raises:
+            NotFoundError, IntegrityError: a block is missing or damaged.
+            InvalidDataError: the file is not of the kind that an object can be.
+            StoreFullError, StoreBusyError: nothing was made.
+        """
+        size_bytes = read_unixfs(self._reader, root).size_bytes
+        with LocalPublication(self._parts, in_cache=in_cache) as publication:
+            writer = publication.begin_file()
+            leaves: list[Leaf] = []
+            for leaf in iterate_leaves(self._parts.database, self._reader, root, size_bytes):
+                writer.write(self._piece_of(leaf))
+                leaves.append(leaf)
+            writer.finish(root, leaves)
+            publication.commit()
+
+    def _piece_of(self, leaf: Leaf) -> bytes:
+        if leaf.form is LeafForm.RAW:
+            return self._reader.get(leaf.cid)
+        return read_unixfs(self._reader, leaf.cid).data.data or b""

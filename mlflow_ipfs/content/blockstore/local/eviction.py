@@ -1,0 +1,61 @@
+"""Making room in the cache."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local.cache_index import CACHED, cached_bytes
+from mlflow_ipfs.content.blockstore.local.leases import lock_against_leases
+from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+
+
+def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = ()) -> int:
+    """Drop files of the cache until no more than a limit is left, but none that a process may be reading.
+
+    Args:
+        parts: the store.
+        limit_bytes: how much may stay.
+        spare: rows of files to leave alone.
+
+    Returns:
+        How many bytes were freed.
+    """
+    with parts.database.read() as connection:
+        excess = cached_bytes(connection) - limit_bytes
+        if excess <= 0:
+            return 0
+        rows = connection.execute(
+            f"SELECT id, name, size FROM place WHERE {CACHED} ORDER BY last_used, id"  # noqa: S608 - a fixed text
+        ).fetchall()
+    freed = 0
+    for place_id, name, size_bytes in rows:
+        if freed >= excess:
+            break
+        if place_id not in spare and _doom(parts, place_id, name):
+            freed += size_bytes
+    Sweeper(parts).run()
+    return freed
+
+
+def _doom(parts: Parts, place_id: int, name: str) -> bool:
+    """Let nobody find a file any more, unless it is leased. The sweeper deletes it."""
+    path = parts.layout.folder / name
+    descriptor = lock_against_leases(path)
+    if descriptor is None and path.exists():
+        return False
+    try:
+        with parts.database.write() as connection:
+            doomed = connection.execute(
+                f"UPDATE place SET condemned_at = -1 WHERE id = ? AND name = ? AND {CACHED}",  # noqa: S608 - a fixed text
+                (place_id, name),
+            )
+        return bool(doomed.rowcount)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,89 @@
+"""From the cache into the store's keeping: before a name relies on cached blocks, they are verified and become owned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.cache_index import has_cache
+from mlflow_ipfs.content.blockstore.local.marks import Marker
+from mlflow_ipfs.content.blockstore.local.reading import LocalReader
+from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
+from mlflow_ipfs.errors import IntegrityError, NotFoundError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+_LOOKUP: Final = 500
+_HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
+
+
+def is_promotion_due(parts: Parts) -> bool:
+    """Tell whether any block is nowhere but in the cache. Quick where nothing is cached."""
+    with parts.database.read() as connection:
+        if not has_cache(connection):
+            return False
+        return connection.execute(f"SELECT 1 FROM place WHERE {_HOLDS_BLOCKS} LIMIT 1").fetchone() is not None  # noqa: S608 - a fixed text
+
+
+def promote(parts: Parts, roots: Sequence[CID]) -> None:
+    """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
+
+    A cached file was synced when it came, as any other; its blocks below the roots are hashed once more.
+
+    Raises:
+        IntegrityError: a node cannot be read, or a block is damaged.
+        NotFoundError: a file was evicted in between.
+    """
+    with parts.database.snapshot() as connection, Marker(parts.layout, parts.disk, LocalReader(parts)) as marks:
+        marks.take_fresh()
+        marks.mark(connection, [root for root in roots if index.is_known(connection, root.multihash)])
+        places = _cached_places(connection, marks.take_fresh())
+        for place_id, name in places:
+            _verify(parts, connection, marks, place_id, name)
+    with parts.database.write() as connection:
+        for place_id, name in places:
+            _own(connection, place_id, name, roots)
+
+
+def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> list[tuple[int, str]]:
+    found: set[tuple[int, str]] = set()
+    for start in range(0, len(block_ids), _LOOKUP):
+        batch = block_ids[start : start + _LOOKUP]
+        found.update(
+            connection.execute(
+                "SELECT DISTINCT p.id, p.name FROM block b JOIN place p ON p.id = b.place"  # noqa: S608 - question marks
+                f" WHERE p.class = 'cache' AND b.id IN ({','.join('?' * len(batch))})",
+                batch,
+            ).fetchall()
+        )
+    return sorted(found)
+
+
+def _verify(parts: Parts, connection: sqlite3.Connection, marks: Marker, place_id: int, name: str) -> None:
+    """Hash the blocks of a file that are marked."""
+    rows = connection.execute(
+        "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place_id,)
+    )
+    descriptor = parts.disk.open_to_read(parts.layout.folder / name)
+    try:
+        for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
+            cid, block = read_stored_block(parts.disk, descriptor, stored)
+            if not cid.matches(block):
+                msg = f"the cached block {cid} in {name} is damaged, so nothing was made to refer to it: fetch it again"
+                raise IntegrityError(msg)
+    finally:
+        parts.disk.close(descriptor)
+
+
+def _own(connection: sqlite3.Connection, place_id: int, name: str, roots: Sequence[CID]) -> None:
+    owned = connection.execute(
+        "UPDATE place SET class = ? WHERE id = ? AND name = ? AND condemned_at IS NULL", (index.OWNED, place_id, name)
+    )
+    if not owned.rowcount:
+        msg = f"a part of {roots[0]} was dropped from the cache meanwhile: fetch it again"
+        raise NotFoundError(msg)

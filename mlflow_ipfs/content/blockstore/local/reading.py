@@ -1,0 +1,96 @@
+"""Reading the blocks of a local store: row, read, hash, return."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.local.index import BlockRow
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+_TOUCH_SECONDS: Final = 600  # how old "last used" may become before it is written anew
+
+
+class LocalReader:
+    """The reading half of a local store's blocks. See ``BlockReader``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._prefix = f"{parts.layout.folder}{os.sep}"  # joined as text: Path is slow, and every read passes here
+
+    def get(self, cid: CID) -> bytes:
+        """Return a block, verified against its CID."""
+        data = cid.identity_data
+        if data is not None:
+            return data
+        row = self._find(cid)
+        data = self._read(row)
+        if data is None:
+            # A gc or a repair may have come between the row and the file.
+            row = self._find(cid)
+            data = self._read(row)
+        if data is None or not cid.matches(data):
+            return self._replace(cid, self._damaged(cid, row, is_missing=data is None))
+        if row.cache_used is not None:
+            self._touch(row)
+        return data
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is here, without reading it."""
+        if cid.identity_data is not None:
+            return True
+        with self._parts.database.read() as connection:
+            return index.is_known(connection, cid.multihash)
+
+    def _find(self, cid: CID) -> BlockRow:
+        with self._parts.database.read() as connection:
+            row = index.find_block(connection, cid.multihash)
+        if row is None:
+            msg = f"the block {cid} is not in the store {self._parts.layout.folder}"
+            raise NotFoundError(msg)
+        return row
+
+    def _read(self, row: BlockRow) -> bytes | None:
+        """The block as it should be, unverified; None if its file is missing."""
+        if row.place_name is None:
+            return row.data
+        try:
+            piece = self._parts.disk.read_piece(self._prefix + row.place_name, row.offset, row.length)
+        except FileNotFoundError:
+            return None
+        return encode_leaf(piece) if row.form is LeafForm.UNIXFS_FILE else piece
+
+    def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
+        """The block from somewhere else; who only reads has nowhere to look."""
+        del cid
+        raise damage
+
+    def _damaged(self, cid: CID, row: BlockRow, *, is_missing: bool) -> IntegrityError:
+        """Note the damage, so that adding the content again heals it, and name it."""
+        if row.place_name is None or row.place_id is None:
+            path = self._parts.layout.database
+        else:
+            path = self._parts.layout.folder / row.place_name
+            # Only a help for later; a busy or full store must not hide the damage itself.
+            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+                index.mark_damaged(connection, row.place_id)
+        what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
+        msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
+        return IntegrityError(msg)
+
+    def _touch(self, row: BlockRow) -> None:
+        """Note now and then that a file of the cache is in use, so that others are evicted first."""
+        database = self._parts.database
+        is_old = row.cache_used is not None and time.time() - row.cache_used > _TOUCH_SECONDS
+        if is_old and row.place_id is not None and not database.read_only:
+            with suppress(MlflowIpfsError), database.write() as connection:
+                index.touch_cached(connection, row.place_id)

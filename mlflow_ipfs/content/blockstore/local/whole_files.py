@@ -1,0 +1,96 @@
+"""Paths for whole files: found and checked, made in the cache when asked for, put together again when damaged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.assembling import Assembler
+from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
+from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.cid import CID
+
+_logger = logging.getLogger(__name__)
+_TOUCH_SECONDS: Final = 60  # how old "last used" may become before it is written anew
+
+
+class WholeFiles:
+    """The objects of one store, as its users see them.
+
+    Args:
+        parts: the store.
+        reader: its blocks.
+        verify_always: hash an object each time, whatever its stamp says.
+    """
+
+    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
+        self._parts = parts
+        self._checker = ObjectChecker(parts, reader, verify_always=verify_always)
+        self._assembler = Assembler(parts, reader)
+
+    def find(self, cid: CID) -> Path | None:
+        """The object of a file, undamaged; a cached one is leased.
+
+        Raises:
+            IntegrityError: it is damaged, and was set aside.
+        """
+        while (found := self._checker.find(cid)) is not None:
+            path, place = found
+            if place.cache_used is None:
+                return path
+            # After the lease another look: whoever was evicting the file has done so, or sees the lease.
+            if self._parts.leases.take(path) and self._checker.find(cid) == found:
+                self._touch(place)
+                return path
+        return None
+
+    def find_or_heal(self, cid: CID) -> Path | None:
+        """See ``Storage.file_path``."""
+        try:
+            return self.find(cid)
+        except IntegrityError as damage:
+            if not self.heal(cid):
+                raise
+            _logger.warning("%s (it was put together again from sound blocks)", damage)
+            return self.find(cid)
+
+    def heal(self, cid: CID) -> bool:
+        """Put a damaged object together again. Returns whether all its blocks could be had."""
+        try:
+            self._assembler.assemble(cid, in_cache=False)
+        except (IntegrityError, NotFoundError, InvalidDataError, ImmutableError):
+            return False
+        return True
+
+    def ensure(self, cid: CID) -> Path | None:
+        """See ``Storage.ensure_file``."""
+        path = self.find_or_heal(cid)
+        if path is not None or self._parts.database.read_only:
+            return path
+        with suppress(MlflowIpfsError):  # whoever cannot have a path has other ways to the bytes
+            if self._assembler.is_worthwhile(cid):
+                return self._make(cid)
+        return None
+
+    def _make(self, cid: CID) -> Path | None:
+        with self._parts.cache_lock.exclusive():
+            path = self.find(cid)  # another process may have made it while this one waited
+            if path is None:
+                self._assembler.assemble(cid, in_cache=True)
+                path = self.find(cid)
+        return path
+
+    def _touch(self, place: index.PlaceRow) -> None:
+        is_old = place.cache_used is not None and time.time() - place.cache_used > _TOUCH_SECONDS
+        if is_old and not self._parts.database.read_only:
+            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+                index.touch_cached(connection, place.id)

@@ -1,0 +1,239 @@
+"""The cache: blocks that may go, the longest unused first, but never what somebody reads or what has a name."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.cache_index import cached_bytes
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.errors import IntegrityError
+from support.processes import fork_child
+from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+
+def cache_blocks(storage: LocalStorage, *blocks: bytes) -> list[CID]:
+    with storage.publish(in_cache=True) as publication:
+        for block in blocks:
+            publication.put(*raw(block))
+        publication.commit()
+    return [CID.of(block) for block in blocks]
+
+
+def cache_file(storage: LocalStorage, data: bytes) -> CID:
+    with storage.publish(in_cache=True) as publication:
+        root = put_file(publication, data)
+        publication.commit()
+    return root
+
+
+def classes(storage: LocalStorage) -> list[str]:
+    return [row[0] for row in rows_of(storage, "SELECT class FROM place ORDER BY id")]
+
+
+def age(storage: LocalStorage, name_of: CID, seconds: int) -> None:
+    """Let the file that holds a block have been used last some time ago."""
+    with storage._parts.database.write() as connection:
+        connection.execute(
+            "UPDATE place SET last_used = last_used - ? WHERE id = (SELECT place FROM block WHERE multihash = ?)",
+            (seconds, name_of.multihash),
+        )
+
+
+def test_cached_blocks_can_be_read(storage: LocalStorage) -> None:
+    [cid] = cache_blocks(storage, b"cached")
+    assert storage.blocks.get(cid) == b"cached"
+    assert classes(storage) == ["cache"]
+    assert rows_of(storage, "SELECT count(*) FROM block WHERE data IS NOT NULL") == [(0,)]  # inline there is no class
+
+
+def test_a_cached_file_has_a_path(storage: LocalStorage) -> None:
+    root = cache_file(storage, b"f" * 5000)
+    path = storage.file_path(root)
+    assert path is not None
+    assert path.read_bytes() == b"f" * 5000
+
+
+def test_gc_is_not_about_the_cache(storage: LocalStorage) -> None:
+    [cid] = cache_blocks(storage, b"cached")
+    for dry_run in (True, False):
+        assert storage.collect_garbage(dry_run=dry_run).removed_blocks == 0
+    assert storage.blocks.get(cid) == b"cached"
+
+
+def test_the_longest_unused_goes_first(folder: Path) -> None:
+    with open_local_storage(folder, cache_bytes=3 * 70_000) as storage:
+        cids = [cache_blocks(storage, bytes([number]) * 65_000)[0] for number in range(3)]
+        for seconds, cid in zip((2000, 4000, 3000), cids, strict=True):
+            age(storage, cid, seconds)
+        storage.blocks.get(cids[1])  # used now
+        new = cache_blocks(storage, b"new" * 20_000)
+        assert [storage.blocks.has(cid) for cid in cids] == [True, True, False]
+        assert storage.blocks.has(new[0])
+        with storage._parts.database.read() as connection:
+            assert cached_bytes(connection) <= 3 * 70_000
+        assert len(files_of(storage)) == 3
+        check_sound(storage)
+
+
+def test_a_store_with_less_room_lets_the_rest_go_at_gc(storage: LocalStorage, folder: Path) -> None:
+    [cid] = cache_blocks(storage, b"cached" * 100)
+    storage.close()
+    with open_local_storage(folder, cache_bytes=0) as smaller:
+        smaller.collect_garbage()
+        assert not smaller.blocks.has(cid)
+        assert files_of(smaller) == set()
+
+
+def test_what_is_cached_counts_as_absent_for_who_publishes(storage: LocalStorage) -> None:
+    cache_blocks(storage, b"b" * 100)
+    root = cache_file(storage, b"f" * 5000)
+    with storage.publish() as publication:
+        assert not publication.has(CID.of(b"b" * 100))
+    publish_blocks(storage, b"b" * 100)
+    assert publish_file(storage, b"f" * 5000) == root
+    assert rows_of(storage, "SELECT count(*) FROM block b JOIN place p ON p.id = b.place WHERE class = 'cache'") == [
+        (0,)
+    ]
+    check_sound(storage)
+
+
+def test_what_is_kept_is_not_cached_again(storage: LocalStorage) -> None:
+    publish_blocks(storage, b"b" * 100)
+    publish_file(storage, b"f" * 5000)
+    before = files_of(storage)
+    cache_blocks(storage, b"b" * 100)
+    cache_file(storage, b"f" * 5000)
+    assert files_of(storage) == before
+    assert "cache" not in classes(storage)
+
+
+def test_the_cache_takes_no_names(storage: LocalStorage) -> None:
+    with storage.publish(in_cache=True) as publication:
+        publication.put(*raw(b"cached"))
+        with pytest.raises(ValueError, match="no name"):
+            publication.commit(Changes(pins=[Pin(USER, CID.of(b"cached"))]))
+
+
+NAMES: dict[str, Callable[[LocalStorage, CID], object]] = {
+    "pin": lambda storage, cid: storage.pins.add(Pin(USER, cid)),
+    "ref": lambda storage, cid: storage.refs.set("main", cid, expected_version=0),
+    "frozen": lambda storage, cid: storage.entries.freeze(Frozen("tree", "run", cid)),
+    "entry": lambda storage, cid: commit(storage, Changes(entries=[MfsEntry("tree", "a", cid, 1, 2, 3)])),
+    "pin of a publication": lambda storage, cid: commit(storage, Changes(pins=[Pin(USER, cid)])),
+}
+
+
+def commit(storage: LocalStorage, changes: Changes) -> None:
+    with storage.publish() as publication:
+        publication.put(*raw(b"beside it"))
+        publication.commit(changes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_gets_a_name_is_kept_from_then_on(storage: LocalStorage, folder: Path, name: str) -> None:
+    data = os.urandom(5000)
+    root = cache_file(storage, data)
+    other = cache_blocks(storage, b"other")
+    NAMES[name](storage, root)
+    storage.close()
+    with open_local_storage(folder, cache_bytes=0) as again:
+        again.collect_garbage()
+        assert not again.blocks.has(other[0])
+        assert open_unixfs(again.blocks, root).read() == data
+        check_sound(again)
+
+
+def test_a_folder_around_cached_content_keeps_it(storage: LocalStorage) -> None:
+    root = cache_file(storage, b"f" * 5000)
+    with storage.publish() as publication:
+        outer = put_file(publication, b"new" * 1000)
+        publication.commit(Changes(pins=[Pin(USER, outer)], entries=[MfsEntry("tree", "a", root, 1, 2, 3)]))
+    assert "cache" not in classes(storage)
+
+
+def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, folder: Path) -> None:
+    root = cache_file(storage, b"f" * 2500)
+    [name] = [name for name in files_of(storage) if not name.endswith(".car")]
+    path = folder / name
+    path.chmod(0o644)
+    path.write_bytes(b"!" + path.read_bytes()[1:])
+    with pytest.raises(IntegrityError, match="fetch it again"):
+        storage.pins.add(Pin(USER, root))
+    assert list(storage.pins.list()) == []
+
+
+def test_nothing_that_a_process_reads_is_evicted(storage: LocalStorage, folder: Path) -> None:
+    root = cache_file(storage, b"f" * 5000)
+    path = storage.file_path(root)
+    assert path is not None
+    with open_local_storage(folder, cache_bytes=0) as other:
+        other.collect_garbage()
+        assert path.read_bytes() == b"f" * 5000
+        storage.close()
+        other.collect_garbage()
+        assert not path.exists()
+        assert not other.blocks.has(root)
+
+
+def test_the_lease_of_a_process_ends_with_it(storage: LocalStorage, folder: Path) -> None:
+    root = cache_file(storage, b"f" * 5000)
+
+    def give_out() -> None:
+        path = open_local_storage(folder).file_path(root)
+        assert path is not None
+        with open_local_storage(folder, cache_bytes=0) as other:
+            other.collect_garbage()
+            assert path.exists()
+        os._exit(0)  # without closing anything
+
+    assert os.waitpid(fork_child(give_out), 0)[1] == 0
+    storage.close()
+    with open_local_storage(folder, cache_bytes=0) as other:
+        other.collect_garbage()
+        assert not other.blocks.has(root)
+
+
+def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage, folder: Path) -> None:
+    root = cache_file(storage, b"f" * 5000)
+    assert storage.file_path(root) is not None
+    reader, writer = os.pipe()
+
+    def live_on() -> None:
+        os.close(writer)
+        os.read(reader, 1)  # until the parent says so
+
+    child = fork_child(live_on)
+    storage.close()
+    with open_local_storage(folder, cache_bytes=0) as other:
+        other.collect_garbage()
+        assert not other.blocks.has(root)
+    os.close(writer)
+    os.waitpid(child, 0)
+
+
+def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, folder: Path) -> None:
+    root = cache_file(storage, b"f" * 5000)
+    publish_file(storage, b"f" * 5000)
+    storage.close()
+    with open_local_storage(folder, cache_bytes=0) as other:
+        other.collect_garbage()
+        path = other.file_path(root)
+        assert path is not None
+        assert path.read_bytes() == b"f" * 5000
+        assert [len(block) for _, block in walk_blocks(other.blocks, root)]
+        check_sound(other)

@@ -1,0 +1,160 @@
+"""What is damaged is replaced: by what another store has, or by sound blocks that lie elsewhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.errors import IntegrityError, NotFoundError
+from support.storages import check_sound, files_of, publish_blocks, publish_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+DATA = os.urandom(5000)
+
+
+@pytest.fixture
+def source() -> Storage:
+    """Another store with the same content."""
+    memory = MemoryStorage()
+    publish_file(memory, DATA)
+    publish_file(memory, DATA, wrapped=True)
+    publish_blocks(memory, *(number.to_bytes(2, "big") * 1000 for number in range(50)))
+    return memory
+
+
+def damage(folder: Path, offset: int = 1500, *, keep_stamp: bool = False) -> None:
+    """Change a byte in every file of the store."""
+    for path in folder.glob("files/*/*"):
+        status = path.stat()
+        path.chmod(0o644)
+        with path.open("r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)[0]
+            file.seek(offset)
+            file.write(bytes([byte ^ 1]))
+        if keep_stamp:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_block_is_read_from_the_source_and_kept(storage: LocalStorage, source: Storage, wrapped: bool) -> None:
+    root = publish_file(storage, DATA, wrapped=wrapped)
+    damage(storage.folder, keep_stamp=True)
+    storage.heal_from(source.blocks)
+    assert open_unixfs(storage.blocks, root).read() == DATA
+    storage.heal_from(None)
+    assert open_unixfs(storage.blocks, root).read() == DATA
+    check_sound(storage)
+
+
+@pytest.mark.parametrize("keep_stamp", [False, True])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_file_is_put_together_again(
+    storage: LocalStorage, source: Storage, folder: Path, wrapped: bool, keep_stamp: bool
+) -> None:
+    root = publish_file(storage, DATA, wrapped=wrapped)
+    damage(folder, keep_stamp=keep_stamp)
+    with open_local_storage(folder, verify_always=True) as other:
+        other.heal_from(source.blocks)
+        path = other.file_path(root)
+        assert path is not None
+        assert path.read_bytes() == DATA
+    assert storage.file_path(root) == path
+    storage.collect_garbage()
+    assert open_unixfs(storage.blocks, root).read() == DATA
+    check_sound(storage)
+
+
+def test_a_file_that_is_gone_comes_back(storage: LocalStorage, source: Storage) -> None:
+    root = publish_file(storage, DATA)
+    path = storage.file_path(root)
+    assert path is not None
+    path.unlink()
+    storage.heal_from(source.blocks)
+    again = storage.file_path(root)
+    assert again is not None
+    assert again.read_bytes() == DATA
+
+
+def test_a_longer_file_needs_no_source(storage: LocalStorage) -> None:
+    root = publish_file(storage, DATA)
+    path = storage.file_path(root)
+    assert path is not None
+    path.chmod(0o644)
+    with path.open("ab") as file:
+        file.write(b"appended by somebody")
+    again = storage.file_path(root)
+    assert again is not None
+    assert again.read_bytes() == DATA
+
+
+def test_scrub_heals_and_says_so(storage: LocalStorage, source: Storage) -> None:
+    root = publish_file(storage, DATA)
+    publish_blocks(storage, *(number.to_bytes(2, "big") * 1000 for number in range(50)))
+    damage(storage.folder, keep_stamp=True)
+    storage.heal_from(source.blocks)
+    report = storage.scrub()
+    assert report.problems == ()
+    assert CID(1, 0x70, root.multihash) in report.healed
+    assert len(report.healed) == 2  # the file, and one block of the pack
+    assert storage.scrub().healed == ()
+    assert storage.scrub().problems == ()
+
+
+def test_what_the_source_lacks_stays_a_problem(storage: LocalStorage) -> None:
+    root = publish_file(storage, DATA)
+    damage(storage.folder, keep_stamp=True)
+    storage.heal_from(MemoryStorage().blocks)
+    with pytest.raises(IntegrityError):
+        open_unixfs(storage.blocks, root).read()
+    assert len(storage.scrub().problems) == 1
+
+
+class Liar:
+    """A source that gives other bytes."""
+
+    def get(self, cid: CID) -> bytes:
+        del cid
+        return b"other bytes"
+
+    def has(self, cid: CID) -> bool:
+        del cid
+        return True
+
+
+def test_a_source_that_lies_is_not_believed(storage: LocalStorage) -> None:
+    root = publish_file(storage, DATA)
+    damage(storage.folder, keep_stamp=True)
+    storage.heal_from(Liar())
+    with pytest.raises(IntegrityError):
+        open_unixfs(storage.blocks, root).read()
+
+
+def test_what_was_never_here_is_not_fetched(storage: LocalStorage, source: Storage) -> None:
+    storage.heal_from(source.blocks)
+    with pytest.raises(NotFoundError):
+        storage.blocks.get(CID.of(b"\0\1" * 1000))
+
+
+def test_two_stores_heal_each_other(tmp_path: Path) -> None:
+    with open_local_storage(tmp_path / "a") as first, open_local_storage(tmp_path / "b") as second:
+        roots = [publish_file(store, DATA) for store in (first, second)]
+        damage(first.folder, 100, keep_stamp=True)
+        damage(second.folder, 4900, keep_stamp=True)
+        first.heal_from(second.blocks)
+        second.heal_from(first.blocks)
+        for store in (first, second):
+            assert open_unixfs(store.blocks, roots[0]).read() == DATA
+            assert store.scrub().problems == ()
+            assert len(files_of(store)) >= 1
