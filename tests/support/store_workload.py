@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local import LocalStorage
 
 TREE = "tree"
+_UNEQUAL = b"".join(number.to_bytes(4, "big") for number in range(3000))
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,16 @@ class Workload:
     """
 
     contents: dict[CID, bytes] = field(default_factory=dict)
+    similar: CID = field(default_factory=lambda: CID.of(b""))
+    cached: CID = field(default_factory=lambda: CID.of(b""))
 
     def steps(self) -> list[Callable[[LocalStorage], None]]:
         """The steps, in order."""
         return [
             self.publish_mixture, self.publish_pack, self.publish_inline, self.publish_again, self.name_things,
             self.forget_things, self.collect, self.delete_block, self.collect, self.publish_what_is_gone,
-            self.publish_mixture_two, self.collect,
+            self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar, self.ask_for_path, self.cache_things, self.name_cached,
+            self.forget_large, self.collect, self.drop_cache,
         ]  # fmt: skip
 
     def _put(self, publication: Any, seed: bytes, size_bytes: int, **options: Any) -> CID:
@@ -120,6 +125,42 @@ class Workload:
 
     def delete_block(self, storage: LocalStorage) -> None:
         storage.blocks.delete(CID.of(b"inline"))
+
+    def publish_large(self, storage: LocalStorage) -> None:
+        """A large file: ``object_dedupe.DEDUPE_BYTES`` is set low."""
+        self._publish_and_pin(storage, _UNEQUAL, "large")
+
+    def publish_similar(self, storage: LocalStorage) -> None:
+        self.similar = self._publish_and_pin(storage, b"changed" * 1000 + _UNEQUAL[7000:], "similar")
+
+    def publish_more_similar(self, storage: LocalStorage) -> None:
+        self.similar = self._publish_and_pin(storage, b"y" * 1000 + _UNEQUAL[1000:], "more similar")
+
+    def _publish_and_pin(self, storage: LocalStorage, data: bytes, owner: str) -> CID:
+        with storage.publish() as publication:
+            root = self._put(publication, data, len(data))
+            publication.commit(Changes(pins=[Pin(owner, root)]))
+        return root
+
+    def ask_for_path(self, storage: LocalStorage) -> None:
+        path = storage.ensure_file(self.similar)
+        assert path is None or path.read_bytes() == self.contents[self.similar]
+
+    def cache_things(self, storage: LocalStorage) -> None:
+        with storage.publish(in_cache=True) as publication:
+            self.cached = self._put(publication, b"cached", 4000)
+            self._put(publication, b"only cached", 4000)
+            publication.commit()
+
+    def name_cached(self, storage: LocalStorage) -> None:
+        storage.pins.add(Pin("from the cache", self.cached))
+
+    def forget_large(self, storage: LocalStorage) -> None:
+        for pin in list(storage.pins.list(owner_prefix="large")):
+            storage.pins.remove(pin.cid, pin.owner)
+
+    def drop_cache(self, storage: LocalStorage) -> None:
+        evict(storage._parts, 0)
 
     def publish_what_is_gone(self, storage: LocalStorage) -> None:
         with storage.publish() as publication:

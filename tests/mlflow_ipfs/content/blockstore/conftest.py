@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 def folder(tmp_path: Path) -> Path:
     """Where the store is."""
     return tmp_path / "store"
+
+
+@pytest.fixture
+def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of a few thousand bytes count as large ones, of which only what is new is kept."""
+    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 9000)
 
 
 @pytest.fixture

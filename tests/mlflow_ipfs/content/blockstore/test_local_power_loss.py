@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
 
+pytestmark = pytest.mark.usefixtures("large_files_begin_early")
+
 SEED = 20261124
 
 

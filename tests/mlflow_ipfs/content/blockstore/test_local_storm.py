@@ -1,4 +1,4 @@
-"""Garbage is collected without a pause beside processes that publish, read, pin and forget the same few contents."""
+"""Garbage is collected without a pause beside processes that publish, cache, read, pin and forget the same few contents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
 
-CONTENTS = [bytes([number]) * (700 + 900 * number) for number in range(12)]  # of one to eleven leaves
+pytestmark = pytest.mark.usefixtures("large_files_begin_early")
+
+SHARED = b"".join(number.to_bytes(4, "big") for number in range(2500))  # ten leaves
+# Of one to seventeen leaves; half of the larger ones' are the same.
+CONTENTS = [
+    SHARED[: number // 2 * 1000 + number // 6 * 4000] + bytes([number]) * (700 + 500 * number) for number in range(12)
+]
+CACHE_BYTES = 30_000
 SMALL = [number.to_bytes(2, "big") * 480 for number in range(90)]  # enough for a pack
 LOCK_SECONDS = 20  # how long anybody waits for a lock
 BUSY_AT_MOST = 2  # how often one worker may be told that the store is busy
@@ -85,6 +92,27 @@ class Worker:
         assert path is not None
         assert path.read_bytes() == CONTENTS[0]
 
+    def read_by_path(self) -> None:
+        """Of whatever is there just now."""
+        number = self.chance.randrange(1, len(CONTENTS))
+        with suppress(NotFoundError):
+            path = self.storage.ensure_file(self.roots[number])
+            assert path is None or path.read_bytes() == CONTENTS[number]
+
+    def cache(self) -> None:
+        """Put something into the cache, and give it a name before it goes, or not."""
+        number = self.chance.randrange(1, len(CONTENTS))
+        with self.storage.publish(in_cache=True) as publication:
+            put_file(publication, CONTENTS[number])
+            publication.commit()
+        if self.chance.random() < 0.5:
+            with suppress(NotFoundError):
+                self.storage.pins.add(Pin(self.owner, self.roots[number]))
+                self.mine.add(number)
+        for kept in self.mine:
+            self.check(kept)
+        self.forget()
+
     def collect(self) -> None:
         self.storage.collect_garbage(
             grace_seconds=self.chance.choice((0, 0, 0, 3600)), dry_run=self.chance.random() < 0.2
@@ -108,7 +136,7 @@ class Worker:
 def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds: float) -> None:
     """Act until the time is over; then everything that is mine must still be whole."""
     deadline, busy, done = time.monotonic() + seconds, 0, 0
-    with open_local_storage(folder, timeout_seconds=LOCK_SECONDS) as storage:
+    with open_local_storage(folder, timeout_seconds=LOCK_SECONDS, cache_bytes=CACHE_BYTES) as storage:
         worker = Worker(storage, number)
         while time.monotonic() < deadline:
             try:
@@ -124,7 +152,8 @@ def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds
 
 def storm(folder: Path, seconds: float) -> None:
     acts = [
-        Worker.collect, Worker.publish, Worker.publish, Worker.publish, Worker.publish, Worker.read, Worker.pin, Worker.pin,
+        Worker.collect, Worker.publish, Worker.publish, Worker.publish, Worker.publish, Worker.read, Worker.read_by_path,
+        Worker.cache, Worker.pin, Worker.pin,
     ]  # fmt: skip
     with open_local_storage(folder) as storage, storage.publish() as publication:
         root = put_file(publication, CONTENTS[0])
@@ -145,10 +174,10 @@ def storm(folder: Path, seconds: float) -> None:
                 assert open_unixfs(storage.blocks, cid).read() == content
 
 
-def test_gc_beside_seven_others(folder: Path) -> None:
+def test_gc_beside_nine_others(folder: Path) -> None:
     storm(folder, seconds=4)
 
 
 @pytest.mark.soak
-def test_gc_beside_seven_others_for_minutes(folder: Path) -> None:
+def test_gc_beside_nine_others_for_minutes(folder: Path) -> None:
     storm(folder, seconds=120)
