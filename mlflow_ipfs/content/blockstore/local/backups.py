@@ -47,10 +47,13 @@ def make_backup(parts: Parts) -> Path | None:
         if disk.free_bytes(layout.folder) < _SPARE * layout.database.stat().st_size:
             _logger.warning("no backup of %s was made: the disk is nearly full", layout.database)
             return None
-        draft = parts.session.draft()
-        _copy(parts, draft)
         backup = layout.backup / time.strftime(_FORM, time.gmtime())
-        disk.rename(draft, backup)
+        draft = parts.session.draft()
+        try:
+            _copy(parts, draft)
+            disk.rename(draft, backup)
+        finally:
+            disk.remove(draft)
         disk.sync_folder(layout.backup)
         for old in list_backups(layout)[KEPT:]:
             disk.remove(old)
@@ -63,13 +66,9 @@ def make_backup(parts: Parts) -> Path | None:
 
 def _copy(parts: Parts, draft: Path) -> None:
     disk = parts.disk
+    with parts.database.snapshot() as source:  # else each write of another connection would begin the copy anew
+        descriptor = disk.copy_database(source, draft)
     try:
-        with parts.database.snapshot() as source:  # else each write of another connection would begin the copy anew
-            descriptor = disk.copy_database(source, draft)
-        try:
-            disk.sync(descriptor)
-        finally:
-            disk.close(descriptor)
-    except BaseException:
-        disk.remove(draft)
-        raise
+        disk.sync(descriptor)
+    finally:
+        disk.close(descriptor)

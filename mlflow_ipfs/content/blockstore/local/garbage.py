@@ -51,7 +51,7 @@ class Plan:
         kept_blocks: how many stay where they are, or move.
         unneeded: files in which nothing is needed, condemned already or not.
         wanted_again: condemned files in which something is needed after all.
-        sparse: files of which less than half is needed; none that are needed as a whole.
+        sparse: files of which less than half is needed.
         inline: ids of inline blocks that nothing needs.
         inline_bytes: how many bytes those have.
         blocks_in: how many blocks are in each file.
@@ -93,19 +93,18 @@ def make_plan(connection: sqlite3.Connection, marks: Marker) -> Plan:
         if class_ == CACHE:  # goes by other rules (``cache.py``)
             plan.kept_blocks += tally.blocks
         else:
-            _sort_in(plan, place, tally, is_whole=place_id in roots)
+            _sort_in(plan, place, tally, is_needed=bool(tally.needed) or place_id in roots)
     return plan
 
 
-def _sort_in(plan: Plan, place: Place, tally: _Tally, *, is_whole: bool) -> None:
-    """Sort a file in; ``is_whole``: it is the object of a root that is needed."""
-    if not tally.needed and not is_whole:
+def _sort_in(plan: Plan, place: Place, tally: _Tally, *, is_needed: bool) -> None:
+    if not is_needed:
         plan.unneeded.append(place)
         return
     plan.kept_blocks += tally.blocks
     if place.condemned_at is not None:
         plan.wanted_again.append(place)
-    if not is_whole and 2 * tally.needed_bytes < tally.block_bytes:
+    if 2 * tally.needed_bytes < tally.block_bytes:  # never so in the object of a root that is needed
         sparse = Sparse(place, tally.blocks - tally.needed, tally.block_bytes - tally.needed_bytes)
         plan.sparse.append(sparse)
         plan.kept_blocks -= sparse.unneeded_blocks
