@@ -153,6 +153,7 @@ class Workload:
             publication.commit()
 
     def name_cached(self, storage: LocalStorage) -> None:
+        self.cache_things(storage)  # a gc after a failed attempt may have dropped them: nobody promised to keep them
         storage.pins.add(Pin("from the cache", self.cached))
 
     def forget_large(self, storage: LocalStorage) -> None:
