@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -151,6 +151,18 @@ class BlockReader(Protocol):
 
     def has(self, cid: CID) -> bool:
         """Tell whether the block is here, without reading it. Identity CIDs always are."""
+
+
+@runtime_checkable
+class SizedBlockReader(BlockReader, Protocol):
+    """A reader that need not read a block to know its size. Not every one can."""
+
+    def get_size(self, cid: CID) -> int:
+        """The length of a block in bytes.
+
+        Raises:
+            NotFoundError: the block is not here.
+        """
 
 
 class Blockstore(BlockReader, Protocol):
