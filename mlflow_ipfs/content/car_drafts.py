@@ -83,13 +83,13 @@ def export_car_file(
         try:
             draft.write_all(reader, progress)
             disk.sync(descriptor)
+            disk.rename(draft_of(path), path)
         except BaseException as error:
             if not draft.has_blocks:
                 disk.remove(draft_of(path))
             if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
                 raise _full_disk(path, draft) from error
             raise
-        disk.rename(draft_of(path), path)
         with suppress(OSError):  # not every file system can sync a folder
             disk.sync_folder(path.absolute().parent)
     return ExportedCar(draft.size_bytes, draft.resumed_bytes, draft.dropped_bytes)

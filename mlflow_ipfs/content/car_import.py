@@ -9,7 +9,7 @@ from mlflow_ipfs.content.car import CarReader
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.verify import check_complete
-from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,10 +71,11 @@ class CarImport:
             InvalidDataError, IntegrityError: the CAR is malformed or ends early, or a block is wrong.
             StoreFullError, StoreBusyError: the last step was not kept.
         """
+        self.resume_from, self.payload_end = 0, None
         reader = CarReader(file, part)
         self.roots = list(dict.fromkeys([*self.roots, *reader.roots]))
         self.resume_from, self.payload_end = reader.frame_offset, reader.payload_end
-        blocks = iter(reader)
+        blocks = _read_blocks(reader, part)
         while self._take_step(reader, blocks):
             pass
 
@@ -105,27 +106,43 @@ class CarImport:
 
         Raises:
             NotFoundError: a block below a root is neither in the CARs nor in the store; nothing was pinned.
-            InvalidDataError: a block below a root is malformed or of an unknown codec; nothing was pinned.
+            InvalidDataError, IntegrityError: a block below a root is malformed, damaged or of an unknown codec; nothing
+                was pinned.
+            StoreFullError, StoreBusyError: nothing was pinned.
         """
         seen = SeenBlocks()
         try:
             for root in self.roots:  # inside the publication: until the pins are there, no gc may come between
                 check_complete(self._storage.blocks, root, seen=seen)
-        except (NotFoundError, InvalidDataError) as error:
+            self._around.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
+        except MlflowIpfsError as error:
             raise self._explain(error) from error
-        self._around.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
         return self.roots
 
     def kept(self) -> str:
-        """A sentence about what is kept, for people."""
+        """Sentences about what is kept, for people."""
+        if not self.kept_blocks:
+            return "Nothing of it was kept"
         blocks = f"{self.kept_blocks:,} block{'s' * (self.kept_blocks != 1)}"
         return (
-            f"{blocks} ({self.kept_bytes:,} bytes) before byte {self.resume_from} of the CAR are kept, but not pinned, so "
-            "that a gc drops them after its grace; until then importing it again writes only what is missing"
+            f"Kept are {blocks} ({self.kept_bytes:,} bytes): all before byte {self.resume_from} of the CAR, where the next "
+            "block begins. Nothing is pinned, so a gc may drop them after its grace. Importing the CAR again goes on, and "
+            "writes only what is missing"
         )
 
     def _explain(self, error: MlflowIpfsError) -> MlflowIpfsError:
         return type(error)(f"{error}. {self.kept()}")
+
+
+def _read_blocks(reader: CarReader, part: CarPart | None) -> Iterator[tuple[CID, bytes]]:
+    """The blocks; that the very first of a CAR's rest is wrong has most likely another reason than damage."""
+    try:
+        yield from reader
+    except (InvalidDataError, IntegrityError) as error:
+        if part is None or reader.frame_offset > part.start:
+            raise
+        msg = f"{error}; perhaps the stream does not begin at byte {part.start} of the CAR"
+        raise type(error)(msg) from error
 
 
 class _Step:
