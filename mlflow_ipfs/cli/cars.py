@@ -177,7 +177,7 @@ def import_(
         CarImport(store.storage, progress=progress.advance) as transfer,
     ):
         for source in sources:
-            _take(workplace, transfer, source, part)
+            _take(workplace, transfer, source, part, progress)
         found = _finish(workplace, transfer, sources)
     for root in found:
         print_result({"cid": str(root)}, f"imported  {root}", as_json=as_json)
@@ -202,7 +202,7 @@ def _part_of(
     return None if from_byte is None else CarPart(from_byte, to_byte, roots)
 
 
-def _take(workplace: Workplace, transfer: CarImport, source: Source, part: CarPart | None) -> None:
+def _take(workplace: Workplace, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress) -> None:
     try:
         with source.open() as stream:
             transfer.take(stream, part)
@@ -212,7 +212,8 @@ def _take(workplace: Workplace, transfer: CarImport, source: Source, part: CarPa
     except MlflowIpfsError as error:
         msg = f"{error}{_how_to_continue(workplace, transfer, source)}"
         raise type(error)(msg) from error
-    except BaseException:
+    except BaseException:  # an interrupt, or the stream's own error
+        progress.clear()
         if transfer.kept_blocks:
             note(f"{source.name}: {transfer.kept()}{_how_to_continue(workplace, transfer, source)}")
         raise

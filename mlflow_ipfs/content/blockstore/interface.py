@@ -256,7 +256,11 @@ class Storage(Protocol):
         """The mutable file trees."""
 
     def publish(self) -> Publication:
-        """Start a publication. Any number may run at once, in any number of processes."""
+        """Start a publication. Any number may run at once, in any number of processes.
+
+        Until one ends, no gc deletes what was found in the store since it began, or committed by others that were
+        opened after it: large work is done in steps inside a publication that stays open.
+        """
 
     def file_path(self, cid: CID) -> Path | None:
         """A read-only path to the whole, undamaged content of a file, or None if there is no single one.
