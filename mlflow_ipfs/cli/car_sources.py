@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import click
 
@@ -65,10 +65,22 @@ def list_sources(paths: Sequence[Path], *, join: bool) -> tuple[list[Source], in
 @contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
     if path == STREAM:
-        yield sys.stdin.buffer
+        yield cast(BinaryIO, _PiecewiseStdin())
         return
     with path.open("rb") as stream:
         yield stream
+
+
+class _PiecewiseStdin:
+    """Standard input, of which each read is one read of the pipe.
+
+    ``sys.stdin.buffer.read(n)`` waits inside C for all ``n`` bytes. A Ctrl-C that comes between two pieces of a block is
+    not looked at there before the next piece, and if the sender stalls, there is none.
+    """
+
+    def read(self, size: int) -> bytes:
+        stdin = cast(io.BufferedReader, sys.stdin.buffer)
+        return stdin.read1(size) if size > 1 else stdin.read(size)  # single bytes are taken from the buffer
 
 
 class _JoinedFiles(io.RawIOBase):

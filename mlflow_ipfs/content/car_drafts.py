@@ -70,11 +70,14 @@ def export_car_file(
         disk: takes what is written; for tests.
 
     Raises:
-        ConflictError: the file is there, or another export is writing it, or something odd has the draft's name.
+        ConflictError: the file is there or is a folder, or another export is writing it, or something odd has the draft's name.
         NotFoundError, IntegrityError, InvalidDataError: a block cannot be had, or its links cannot be known.
         StoreFullError: the disk under the file is full.
     """
     disk = disk or Disk()
+    if path.is_dir():
+        msg = f"{str(path)!r} is a folder; name a file"
+        raise ConflictError(msg)
     with _locked_draft(path) as descriptor:
         if not overwrite and os.path.lexists(path):
             msg = f"{str(path)!r} exists, so it was not written"

@@ -4,8 +4,10 @@ import io
 import os
 import pty
 import shlex
+import signal
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import pytest
 
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.car import CarReader, write_car
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine
@@ -98,6 +101,32 @@ def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
     assert cli("--store", tmp_path / "other", "pin", "ls").stdout == b""
     Path("bad.car").write_bytes(good)
     cli("--store", tmp_path / "other", "car", "import", "bad.car")
+
+
+def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    car = cli("car", "export", root).stdout
+    script = (
+        "import sys; from mlflow_ipfs.content import car_import; from mlflow_ipfs.cli import main;"
+        "car_import.STEP_BLOCKS = 2; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "--store", tmp_path / "other", "car", "import", "-"],
+        env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(car[:2_400_000])
+        process.stdin.flush()
+        files = tmp_path / "other" / "files"
+        wait_until(lambda: list(files.glob("*/*.car")), timeout_seconds=30, what="the first step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        errors = process.stderr.read().decode()
+    assert "Kept are" in errors
+    assert "Traceback" not in errors
+    command = shlex.split(errors.splitlines()[0].rpartition("pipe it to: ")[2])
+    assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -142,6 +142,23 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.car"]
 
 
+@pytest.mark.parametrize("name", [".", "sub"])
+def test_a_folder_is_no_place_for_a_car(name: str, tmp_path: Path) -> None:
+    root, _, blocks = sample()
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(ConflictError, match="is a folder"):
+        export_car_file(blocks, root, Path(name), overwrite=True)
+    assert os.listdir(tmp_path) == ["sub"]
+
+
+def test_names_that_are_no_text_are_file_names_too(tmp_path: Path) -> None:
+    root, car, blocks = sample()
+    path = tmp_path / os.fsdecode(b"\xff \n'")
+    draft_of(path).write_bytes(car[:500])
+    assert export_car_file(blocks, root, path).resumed_bytes > 100
+    assert path.read_bytes() == car
+
+
 def test_something_odd_in_the_draft_s_place_is_not_touched(tmp_path: Path) -> None:
     root, _, blocks = sample()
     path, other = tmp_path / "x.car", tmp_path / "other"
