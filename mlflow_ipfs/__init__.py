@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.added import Added
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.store import ContentStore, Entry
+    from mlflow_ipfs.content.listing import Entry
+    from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.content.verify import VerifyReport
     from mlflow_ipfs.errors import (
         ConflictError,
@@ -71,7 +72,7 @@ _HOMES: Final = {
     "Added": "mlflow_ipfs.content.added",
     "CID": "mlflow_ipfs.content.cid",
     "ContentStore": "mlflow_ipfs.content.store",
-    "Entry": "mlflow_ipfs.content.store",
+    "Entry": "mlflow_ipfs.content.listing",
     "Settings": "mlflow_ipfs.config",
     "VerifyReport": "mlflow_ipfs.content.verify",
     "open_store": "mlflow_ipfs.opening",

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.entries import MfsEntry
+    from mlflow_ipfs.content.listing import Entry
     from mlflow_ipfs.content.mfs import MfsPath
-    from mlflow_ipfs.content.store import ContentStore, Entry
+    from mlflow_ipfs.content.store import ContentStore
 
 MAX_SYMLINKS: Final = 40  # as Linux
 

@@ -35,6 +35,11 @@ class Workplace:
         self._store = store
 
     @property
+    def store_option(self) -> list[str]:
+        """What names the same store on another command line: ``--store`` if it was given."""
+        return [] if self._store is None else ["--store", self._store]
+
+    @property
     def environ(self) -> dict[str, str]:
         """The environment, with ``--store`` in it."""
         if self._store is None:

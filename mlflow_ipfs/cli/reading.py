@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow_ipfs.binding.uris import ContentName, Located
-    from mlflow_ipfs.content.store import Entry
+    from mlflow_ipfs.content.listing import Entry
 
 _PIECE_BYTES: Final = 1 << 20
 _SUFFIXES: Final = {"directory": "/", "symlink": "@"}

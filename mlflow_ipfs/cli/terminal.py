@@ -94,6 +94,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can be written there."""
         if self._drawn:
             self._put("")
             self._stream.write("\r")

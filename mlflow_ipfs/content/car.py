@@ -11,6 +11,7 @@ hashed, every length is limited before memory is taken.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
@@ -39,6 +40,12 @@ def encode_car_block(cid: CID, block: bytes) -> bytes:
     return encode_varint(len(name) + len(block)) + name + block
 
 
+def car_block_size(cid: CID, block_bytes: int) -> int:
+    """How many bytes ``encode_car_block`` gives for a block of that length."""
+    length = len(bytes(cid)) + block_bytes
+    return len(encode_varint(length)) + length
+
+
 def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> int:
     """Write a CAR; returns how many bytes it has. Identity CIDs carry their bytes and are left out."""
     size = file.write(encode_car_header(roots))
@@ -48,24 +55,56 @@ def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, 
     return size
 
 
+@dataclass(frozen=True, slots=True)
+class CarPart:
+    """Where a stream begins that is not a whole CAR but the rest of one.
+
+    Attributes:
+        start: how many bytes of the CAR come before; a block's frame begins there.
+        end: where the payload of a CARv2 ends, in bytes from the start of the file; None: where the stream ends.
+        roots: what the CAR's header names. The rest of a CAR has no header.
+    """
+
+    start: int
+    end: int | None = None
+    roots: tuple[CID, ...] = ()
+
+
 class CarReader:
     """Reads a CARv1, or the one inside a CARv2, from a stream, block by block.
 
+    Args:
+        file: the stream.
+        part: given where the stream is only the rest of a CAR.
+
     Attributes:
         roots: the roots that the header names. A promise, not a fact: check that they are whole.
+        frame_offset: where the frame begins that is read next, or that is bad: so many bytes of the file are sound.
+        payload_end: where the payload of a CARv2 ends, in bytes from the start of the file; None for a CARv1.
 
     Raises:
         InvalidDataError: the stream is no CAR.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, part: CarPart | None = None) -> None:
         self._file: BinaryIO | Payload = file
-        self._offset = 0
+        self._offset = part.start if part else 0
+        self.payload_end = part.end if part else None
+        if part is None:
+            self.roots = self._read_roots(file)
+        else:
+            self.roots = list(part.roots)
+            if part.end is not None:
+                self._file = Payload(file, part.end - part.start)
+        self.frame_offset = self._offset
+
+    def _read_roots(self, file: BinaryIO) -> list[CID]:
         header = self._read_header()
         if header == {"version": 2} and self._offset == PRAGMA_BYTES:
-            self._file = Payload(file, read_payload_size(self._read))
+            payload_bytes = read_payload_size(self._read)
+            self._file, self.payload_end = Payload(file, payload_bytes), self._offset + payload_bytes
             header = self._read_header()
-        self.roots = self._check_header(header)
+        return self._check_header(header)
 
     def _read_header(self) -> object:
         length = read_varint(self._read)
@@ -105,7 +144,9 @@ class CarReader:
             if not 1 <= length <= MAX_BLOCK_BYTES + _MAX_CID_BYTES:
                 msg = f"a block at byte {start} of the CAR has {length} bytes; at most {MAX_BLOCK_BYTES} are allowed"
                 raise InvalidDataError(msg)
-            yield self._decode_section(self._read_exactly(length), start)
+            found = self._decode_section(self._read_exactly(length), start)
+            self.frame_offset = self._offset
+            yield found
 
     def _decode_section(self, section: bytes, start: int) -> tuple[CID, bytes]:
         try:

@@ -9,6 +9,7 @@ from mlflow_ipfs.content import dagpb
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.hamt import find_in_shard, layout_of, split_shard
+from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
 
@@ -97,6 +98,19 @@ def encode_name(name: str) -> bytes:
     except UnicodeEncodeError as error:
         msg = f"{name!r} cannot name anything: it is no Unicode text"
         raise InvalidPathError(msg) from error
+
+
+def encode_file_name(name: str) -> bytes:
+    """``encode_name`` of what is to be the name of a file or folder.
+
+    Raises:
+        InvalidPathError: it could mean another place, or none.
+    """
+    encoded = encode_name(name)
+    if not is_safe_name(encoded):
+        msg = f"{name!r} cannot be a name in a folder"
+        raise InvalidPathError(msg)
+    return encoded
 
 
 def decode_name(name: bytes) -> str:
@@ -209,12 +223,37 @@ def _raw_folder_links(reader: BlockReader, folder: UnixFSNode, depth: int) -> It
         yield from _raw_folder_links(reader, _read_shard(reader, child.cid, folder), depth + 1)
 
 
+class DagWalk:
+    """The order in which every block of a DAG is visited: once, depth first in link order.
+
+    Whoever walks says where a block comes from: take a CID from the walk, get its block, and ``descend`` into it before
+    the next. The same bytes under two codecs are two blocks: they do not link to the same things. What has been seen
+    takes at most 48 bytes a block, see ``SeenBlocks``.
+    """
+
+    def __init__(self, root: CID) -> None:
+        self._seen = SeenBlocks()
+        self._stack = [root]
+
+    def __iter__(self) -> Iterator[CID]:
+        while self._stack:
+            cid = self._stack.pop()
+            if self._seen.add(cid):
+                yield cid
+
+    def descend(self, cid: CID, block: bytes) -> None:
+        """Visit what a block links to, next.
+
+        Raises:
+            InvalidDataError: a block whose links cannot be known.
+        """
+        self._stack.extend(reversed(links(cid, block)))
+
+
 def walk_blocks(
     reader: BlockReader, root: CID, *, on_error: Callable[[CID, Exception], None] | None = None
 ) -> Iterator[tuple[CID, bytes]]:
-    """Yield every block of a DAG once, depth first in link order, each verified by the reader.
-
-    The same bytes under two codecs are two blocks: they do not link to the same things.
+    """Yield every block of a DAG in the order of ``DagWalk``, each verified by the reader.
 
     Args:
         reader: where the blocks are.
@@ -222,20 +261,14 @@ def walk_blocks(
         on_error: called for a block that cannot be had, which is then left out with all below it;
             without it the error is raised.
     """
-    seen: set[tuple[int, bytes]] = set()
-    stack = [root]
-    while stack:
-        cid = stack.pop()
-        if (cid.codec, cid.multihash) in seen:
-            continue
-        seen.add((cid.codec, cid.multihash))
+    walk = DagWalk(root)
+    for cid in walk:
         try:
             block = reader.get(cid)
-            children = links(cid, block)
+            walk.descend(cid, block)
         except (OSError, ValueError) as error:
             if on_error is None:
                 raise
             on_error(cid, error)
             continue
         yield cid, block
-        stack.extend(reversed(children))

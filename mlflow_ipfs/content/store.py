@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from mlflow_ipfs.content import car, verify
+from mlflow_ipfs.content import car_export, verify
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.dag import (
-    UnixFSNode,
-    decode_name,
-    encode_name,
-    is_safe_name,
-    iterate_folder,
-    read_unixfs,
-    resolve,
-    walk_blocks,
-)
+from mlflow_ipfs.content.car_drafts import export_car_file
+from mlflow_ipfs.content.car_import import CarImport
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import UnixFSNode, encode_file_name, read_unixfs, resolve
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.exporter import Exporter
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
 from mlflow_ipfs.content.mfs import MutableFiles
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
-from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.errors import InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
-    from typing import BinaryIO
 
     from mlflow_ipfs.content.blockstore.interface import (
         GCReport,
@@ -47,34 +38,12 @@ if TYPE_CHECKING:
         Storage,
         UsageReport,
     )
+    from mlflow_ipfs.content.car import CarPart
+    from mlflow_ipfs.content.car_drafts import ExportedCar
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
     from mlflow_ipfs.content.verify import VerifyReport
-
-EntryKind = Literal["file", "directory", "symlink"]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file, folder or symlink inside content.
-
-    Attributes:
-        name: its name in its folder; ``""`` for a root.
-        cid: its own CID.
-        kind: what it is.
-        size_bytes: size of a file, 0 for a folder.
-    """
-
-    name: str
-    cid: CID
-    kind: EntryKind
-    size_bytes: int
-
-    @property
-    def is_dir(self) -> bool:
-        """Whether it is a folder."""
-        return self.kind == "directory"
 
 
 class ContentStore:
@@ -162,7 +131,8 @@ class ContentStore:
                 imported = importer.import_path(path)
                 hidden_left_out = importer.hidden_left_out
             if wrap:
-                imported = _wrapped(imported, os.path.abspath(path), NodeBuilder(publication.put, options.profile))
+                link = replace(imported.link, name=encode_file_name(os.path.basename(os.path.abspath(path))))
+                imported = replace(imported, link=NodeBuilder(publication.put, options.profile).build_folder([link]))
             added = self._commit(publication, imported, pin)
         return replace(added, hidden_left_out=hidden_left_out)
 
@@ -186,7 +156,7 @@ class ContentStore:
         with self.storage.publish() as publication:  # while it is open, no gc can drop the content
             node = self._node(cid, "")
             nodes = NodeBuilder(publication.put, self._options.profile)
-            link = nodes.build_folder([Link(node.cid, _file_name(name), node.dag_bytes)])
+            link = nodes.build_folder([Link(node.cid, encode_file_name(name), node.dag_bytes)])
             publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
         return link.cid
 
@@ -212,7 +182,7 @@ class ContentStore:
 
     def stat(self, cid: CID | str, path: str = "") -> Entry:
         """What is at a path."""
-        return _entry(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
+        return describe_node(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
 
     def ls(self, cid: CID | str, path: str = "") -> list[Entry]:
         """The entries of a folder, by name in byte order.
@@ -220,14 +190,7 @@ class ContentStore:
         Raises:
             NotAFolderError: it is a file.
         """
-        links = list(iterate_folder(self.storage.blocks, self._node(cid, path)))
-        links.sort(key=lambda link: link.name or b"")
-        return [self._listed(decode_name(link.name or b""), link.cid, link.size_bytes) for link in links]
-
-    def _listed(self, name: str, cid: CID, dag_bytes: int | None) -> Entry:
-        if cid.codec == RAW and dag_bytes is not None:  # a leaf: its size is known without reading it
-            return Entry(name, cid, "file", dag_bytes)
-        return _entry(name, read_unixfs(self.storage.blocks, cid))
+        return list_entries(self.storage.blocks, self._node(cid, path))
 
     def open(self, cid: CID | str, path: str = "") -> BinaryIO:
         """Open a file for seekable reading; every block is verified before its bytes come out.
@@ -236,7 +199,7 @@ class ContentStore:
             IsAFolderError: it is a folder.
             NotFoundError, IntegrityError: here, or while reading.
         """
-        return cast("BinaryIO", open_unixfs(self.storage.blocks, self.resolve(cid, path)))
+        return cast(BinaryIO, open_unixfs(self.storage.blocks, self.resolve(cid, path)))
 
     def local_path(self, cid: CID | str, path: str = "") -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
@@ -320,51 +283,50 @@ class ContentStore:
         """
         root = _cid(cid)
         with self.storage.publish() as publication:  # while it is open, no gc can drop what was found complete
-            self._check_complete(root)
+            verify.check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
-    def _check_complete(self, root: CID) -> None:
-        missing = verify.find_missing(self.storage.blocks, root)
-        if missing is not None:
-            msg = f"{root} is not complete here: the block {missing} is missing"
-            raise NotFoundError(msg)
+    def export_car(
+        self, cid: CID | str, file: BinaryIO, *, skip_bytes: int = 0, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Write everything below a CID as a CARv1, but for its first bytes. Returns the size of the whole CAR in bytes.
 
-    def export_car(self, cid: CID | str, file: BinaryIO, *, progress: Callable[[int], None] | None = None) -> int:
-        """Write everything below a CID as a CARv1. Returns the size of the CAR in bytes."""
-        root = _cid(cid)
+        See ``car_export.export_car``.
+        """
+        return car_export.export_car(self.storage.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
 
-        def blocks() -> Iterator[tuple[CID, bytes]]:
-            for found, block in walk_blocks(self.storage.blocks, root):
-                yield found, block
-                if progress is not None:
-                    progress(len(block))
-
-        return car.write_car(file, [root], blocks())
+    def export_car_file(
+        self,
+        cid: CID | str,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> ExportedCar:
+        """As ``export_car``, to a file: goes on where an export that was cut short ended. See ``car_drafts``."""
+        return export_car_file(self.storage.blocks, _cid(cid), Path(path), overwrite=overwrite, progress=progress)
 
     def import_car(
-        self, file: BinaryIO, *, pin: str | None = USER, progress: Callable[[int], None] | None = None
+        self,
+        file: BinaryIO,
+        *,
+        part: CarPart | None = None,
+        pin: str | None = USER,
+        progress: Callable[[int], None] | None = None,
     ) -> list[CID]:
-        """Take in a CARv1 and return its roots.
+        """Take in a CAR of any size, or the rest of one, and pin its roots once they are complete. Returns the roots.
 
-        The blocks are kept even if a root turns out to be incomplete, so that another CAR can complete it.
+        Whatever goes wrong, the whole and right blocks before the fault are kept, and the message says how to go on;
+        nothing is pinned then. See ``CarImport``, which also takes several CARs at once.
 
         Raises:
-            InvalidDataError, IntegrityError: the CAR is malformed or a block is wrong; nothing was kept.
-            NotFoundError: a block below a root is neither in the CAR nor in the store; nothing was pinned.
+            InvalidDataError, IntegrityError: the CAR is malformed or ends early, or a block is wrong.
+            NotFoundError: a block below a root is neither in the CAR nor in the store.
+            StoreFullError, StoreBusyError: the last step, at most 240 MiB, was not kept.
         """
-        reader = car.CarReader(file)
-        with self.storage.publish() as publication:
-            for cid, block in reader:
-                if cid.identity_data is None:
-                    publication.put(cid, block)
-                if progress is not None:
-                    progress(len(block))
-            publication.commit()
-            for root in reader.roots:  # inside the publication: until the pin is there, no gc may come between
-                self._check_complete(root)
-                if pin:
-                    self.pins.add(Pin(pin, root))
-        return reader.roots
+        with CarImport(self.storage, progress=progress) as transfer:
+            transfer.take(file, part)
+            return transfer.finish(pin)
 
     def keepers(self) -> Iterator[Keeper]:
         """Every name that keeps content: pins, refs, folders of ``mfs://``, frozen paths."""
@@ -388,26 +350,3 @@ class ContentStore:
 
 def _cid(cid: CID | str) -> CID:
     return CID.parse(cid) if isinstance(cid, str) else cid
-
-
-def _entry(name: str, node: UnixFSNode) -> Entry:
-    kind: EntryKind = "file"
-    if node.data.is_directory:
-        kind = "directory"
-    elif node.data.type is NodeType.SYMLINK:
-        kind = "symlink"
-    return Entry(name, node.cid, kind, node.size_bytes)
-
-
-def _wrapped(imported: Imported, path: str, nodes: NodeBuilder) -> Imported:
-    """Put what was imported into a folder, under the last part of its path."""
-    name = _file_name(os.path.basename(path))
-    return Imported(nodes.build_folder([replace(imported.link, name=name)]), imported.size_bytes)
-
-
-def _file_name(text: str) -> bytes:
-    name = encode_name(text)
-    if not is_safe_name(name):
-        msg = f"{text!r} cannot be a name in a folder"
-        raise InvalidPathError(msg)
-    return name

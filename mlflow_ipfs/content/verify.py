@@ -19,6 +19,7 @@ from mlflow_ipfs.content.dag import (
 from mlflow_ipfs.content.dagpb import decode_node
 from mlflow_ipfs.content.file_reader import UnixFSFile, part_bounds
 from mlflow_ipfs.content.hamt import split_shard
+from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
@@ -225,21 +226,26 @@ def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str 
     return None
 
 
-def find_missing(reader: BlockReader, root: CID) -> CID | None:
+def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> CID | None:
     """The first block below a root that the reader does not have, or None if the DAG is whole.
 
-    Interior blocks are read; leaves are only asked for.
+    Interior blocks are read; leaves are only asked for. Only what may link to others is remembered, at most 48 bytes
+    each: raw leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
+
+    Args:
+        reader: where the blocks are.
+        root: the DAG.
+        seen: what need not be looked at again, of an earlier call with the same reader.
 
     Raises:
         InvalidDataError: a block whose links cannot be known.
     """
-    seen: set[tuple[int, bytes]] = set()
+    seen = SeenBlocks() if seen is None else seen
     stack = [root]
     while stack:
         cid = stack.pop()
-        if (cid.codec, cid.multihash) in seen:
+        if cid.codec != RAW and not seen.add(cid):
             continue
-        seen.add((cid.codec, cid.multihash))
         if not reader.has(cid):
             return cid
         try:
@@ -247,3 +253,16 @@ def find_missing(reader: BlockReader, root: CID) -> CID | None:
         except NotFoundError:
             return cid
     return None
+
+
+def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> None:
+    """Check that every block below a root is here. Takes what ``find_missing`` takes.
+
+    Raises:
+        NotFoundError: one is not.
+        InvalidDataError: a block whose links cannot be known.
+    """
+    missing = find_missing(reader, root, seen=seen)
+    if missing is not None:
+        msg = f"{root} is not complete here: the block {missing} is missing"
+        raise NotFoundError(msg)

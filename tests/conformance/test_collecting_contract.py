@@ -47,6 +47,20 @@ def test_all_below_a_pin_is_kept_and_the_rest_goes(storage: Storage) -> None:
     assert not storage.blocks.has(gone)
 
 
+def test_what_is_committed_in_steps_stays_until_the_publication_around_them_ends(storage: Storage) -> None:
+    with storage.publish() as around:
+        [kept] = publish_blocks(storage, b"kept" * 30_000, owner=None)
+        [gone] = publish_blocks(storage, b"gone" * 30_000, owner=None)
+        storage.collect_garbage()
+        [again] = publish_blocks(storage, b"more" * 30_000, owner=None)
+        storage.collect_garbage()
+        around.commit(Changes(pins=[Pin(USER, kept), Pin(USER, again)]))
+        storage.collect_garbage()
+        assert storage.blocks.has(gone)
+    storage.collect_garbage()
+    assert [storage.blocks.has(cid) for cid in (kept, again, gone)] == [True, True, False]
+
+
 def test_a_pending_pin_keeps_too(storage: Storage) -> None:
     [cid] = publish_blocks(storage, b"pending", owner=None)
     storage.pins.add(Pin("freeze", cid, PinState.PENDING))

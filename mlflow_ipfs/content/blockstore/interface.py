@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -156,6 +156,18 @@ class BlockReader(Protocol):
         """Tell whether the block is here, without reading it. Identity CIDs always are."""
 
 
+@runtime_checkable
+class SizedBlockReader(BlockReader, Protocol):
+    """A reader that need not read a block to know its size. Not every one can."""
+
+    def get_size(self, cid: CID) -> int:
+        """The length of a block in bytes.
+
+        Raises:
+            NotFoundError: the block is not here.
+        """
+
+
 class Blockstore(BlockReader, Protocol):
     """Single blocks, keyed by multihash: CIDs that differ only in version or codec share a block."""
 
@@ -248,6 +260,9 @@ class Storage(Protocol):
 
     def publish(self, *, in_cache: bool = False) -> Publication:
         """Start a publication. Any number may run at once, in any number of processes.
+
+        Until one ends, no gc deletes what was found in the store since it began, or committed by others that were
+        opened after it: large work is done in steps inside a publication that stays open.
 
         Args:
             in_cache: its blocks are copies of what can be had elsewhere. They can be read, but may go at any

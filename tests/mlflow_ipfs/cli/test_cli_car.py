@@ -1,20 +1,31 @@
 from __future__ import annotations
 
+import io
 import os
 import pty
+import shlex
+import signal
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.content.car import write_car
+from mlflow_ipfs.content.car import CarReader, write_car
+from support.processes import wait_until
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine
     from support.kubo import KuboRepository
+
+
+def as_version_2(payload: bytes) -> bytes:
+    pragma = bytes.fromhex("0aa16776657273696f6e02")
+    header = struct.pack("<16sQQQ", bytes(16), 64, len(payload), 64 + len(payload))
+    return pragma + header + bytes(64 - len(pragma) - len(header)) + payload + b"an index, which nobody reads"
 
 
 def test_a_car_carries_content_to_another_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
@@ -77,15 +88,158 @@ def test_a_car_that_ends_early_does_not_verify(cli: CommandLine, root: str, tmp_
     assert result.stderr.startswith("mlflow-ipfs: standard input: ")
 
 
-def test_a_car_with_a_flipped_byte_does_not_verify_and_leaves_nothing(
+def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
     cli: CommandLine, root: str, tmp_path: Path
 ) -> None:
-    data = bytearray(cli("car", "export", root).stdout)
+    good = cli("car", "export", root).stdout
+    data = bytearray(good)
     data[-10] ^= 1
     Path("bad.car").write_bytes(data)
     outcome = cli("--store", tmp_path / "other", "car", "import", "bad.car", code=4)
-    assert "bad.car" in outcome.stderr
-    cli("--store", tmp_path / "other", "ls", root, code=3)
+    assert "bad.car: the block at byte" in outcome.stderr
+    assert "Kept are 9 blocks" in outcome.stderr
+    assert cli("--store", tmp_path / "other", "pin", "ls").stdout == b""
+    Path("bad.car").write_bytes(good)
+    cli("--store", tmp_path / "other", "car", "import", "bad.car")
+
+
+def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    car = cli("car", "export", root).stdout
+    script = (
+        "import sys; from mlflow_ipfs.content import car_import; from mlflow_ipfs.cli import main;"
+        "car_import.STEP_BLOCKS = 2; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "--store", tmp_path / "other", "car", "import", "-"],
+        env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(car[:2_400_000])
+        process.stdin.flush()
+        files = tmp_path / "other" / "files"
+        wait_until(lambda: list(files.glob("*/*.car")), timeout_seconds=30, what="the first step")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        errors = process.stderr.read().decode()
+    assert "Kept are" in errors
+    assert "Traceback" not in errors
+    command = shlex.split(errors.splitlines()[0].rpartition("pipe it to: ")[2])
+    assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
+    cli: CommandLine, root: str, tmp_path: Path, version: int
+) -> None:
+    car = cli("car", "export", root).stdout
+    car = car if version == 1 else as_version_2(car)
+    other = tmp_path / "with a space"
+    for end in (500_000, 1_500_000):
+        broken = cli("--store", other, "car", "import", "-", stdin=car[:end], code=4)
+        command = shlex.split(broken.stderr.rpartition("pipe it to: ")[2])
+        assert command[:6] == ["mlflow-ipfs", "--store", str(other), "car", "import", "--from-byte"]
+        start = int(command[6])
+        assert f"--range {start}- URL" in broken.stderr
+        again = cli(*command[1:], stdin=car[start : start + 1_100_000], code=4)
+        command = shlex.split(again.stderr.rpartition("pipe it to: ")[2])
+        assert int(command[6]) > start
+        assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
+        cli("--store", other, "verify", root)
+    wrong = cli(*command[1:], stdin=car[int(command[6]) + 1 :], code=4).stderr
+    assert f"perhaps the stream does not begin at byte {command[6]}" in wrong
+    assert "Nothing of it was kept" in wrong
+
+
+def test_a_stream_that_breaks_between_two_blocks_goes_on_too(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    car = cli("car", "export", root).stdout
+    reader = CarReader(io.BytesIO(car))
+    next(iter(reader))
+    broken = cli("--store", tmp_path / "other", "car", "import", "-", stdin=car[: reader.frame_offset], code=3)
+    command = shlex.split(broken.stderr.rpartition("pipe it to: ")[2])
+    assert cli(*command[1:], stdin=car[reader.frame_offset :]).lines == [f"imported  {root}"]
+
+
+def test_pieces_are_joined_and_parts_are_taken_one_by_one(cli: CommandLine, root: str) -> None:
+    car = cli("car", "export", root).stdout
+    for name, piece in (("a", car[:700_000]), ("b", b""), ("c", car[700_000:])):
+        Path(name).write_bytes(piece)
+    assert "c: " in cli("--store", "one", "car", "import", "c", code=4).stderr
+    assert cli("--store", "one", "car", "import", "--join", "a", "b", "c").lines == [f"imported  {root}"]
+    assert cli("--store", "two", "car", "import", "--join", "a", "-", stdin=car[700_000:]).lines
+    blocks = list(CarReader(io.BytesIO(car)))
+    for name, part in (("x.car", blocks[1::2]), ("y.car", blocks[::2])):
+        with Path(name).open("wb") as file:
+            write_car(file, [CID.parse(root)], part)
+    cli("--store", "three", "car", "import", "x.car", code=3)
+    assert cli("--store", "three", "car", "import", "y.car").lines == [f"imported  {root}"]
+    assert cli("--store", "four", "car", "import", "x.car", "y.car").lines == [f"imported  {root}"]
+    cli("--store", "four", "verify", root)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-", "-"],
+        ["--root", "bafkqaaa", "x.car"],
+        ["--to-byte", "10", "x.car"],
+        ["--from-byte", "10", "--to-byte", "10", "x.car"],
+        ["--from-byte", "10", "x.car", "y.car"],
+        ["--from-byte", "10", "--root", "x", "x.car"],
+        ["--from-byte", "0", "x.car"],
+        [],
+    ],
+)
+def test_options_of_import_that_make_no_sense_are_refused(cli: CommandLine, arguments: list[str]) -> None:
+    cli("car", "import", *arguments, code=2)
+    assert not cli.store.exists()
+
+
+def test_a_car_without_roots_pins_nothing_and_says_so(cli: CommandLine, root: str) -> None:
+    with Path("x.car").open("wb") as file:
+        write_car(file, [], [(CID.of(b"x"), b"x")])
+    assert "nothing is pinned" in cli("car", "import", "x.car").stderr
+    car = cli("car", "export", root).stdout
+    reader = CarReader(io.BytesIO(car))
+    rest = cli("car", "import", "--from-byte", str(reader.frame_offset), "-", stdin=car[reader.frame_offset :])
+    assert (rest.stdout, "no --root" in rest.stderr) == (b"", True)
+
+
+@pytest.mark.parametrize("start", [0, 1, 57, 100_000, 2_560_950])
+def test_an_export_through_a_pipe_goes_on_at_any_byte(cli: CommandLine, root: str, start: int) -> None:
+    car = cli("car", "export", root).stdout
+    assert cli("car", "export", root, "--from-byte", str(start)).stdout == car[start:]
+    cli("car", "export", root, "--from-byte", str(len(car) + 1), code=1)
+    cli("car", "export", root, "--from-byte", "1", "-o", "x.car", code=2)
+
+
+def test_an_export_that_was_killed_goes_on(cli: CommandLine, root: str) -> None:
+    car = cli("car", "export", root).stdout
+    draft = Path("x.car.mlflow-ipfs-partial")
+    draft.write_bytes(car[:2_000_000])
+    outcome = cli("car", "export", root, "-o", "x.car", "--json")
+    assert outcome.records[0]["size_bytes"] == len(car)
+    assert 1_000_000 < outcome.records[0]["resumed_bytes"] < 2_000_000
+    assert "went on after 1." in outcome.stderr
+    assert Path("x.car").read_bytes() == car
+    draft.write_bytes(b"something else")
+    assert "begun anew" in cli("car", "export", root, "-o", "x.car", "-f").stderr
+    assert Path("x.car").read_bytes() == car
+    assert not draft.exists()
+
+
+def test_an_interrupted_export_says_what_is_left(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    """With a file of which a chunk is damaged: what stops an export does not matter."""
+    [path] = [path for path in cli.store.glob("files/*/*") if path.stat().st_size > 2_000_000 and path.suffix != ".car"]
+    path.chmod(0o600)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"?")
+    outcome = cli("car", "export", root, "-o", "x.car", code=4)
+    assert "x.car.mlflow-ipfs-partial keeps what was written" in outcome.stderr
+    assert not Path("x.car").exists()
+    cli("add", "-q", "--hidden", tmp_path / "data")
+    assert "went on after 2.1 MB" in cli("car", "export", root, "-o", "x.car").stderr
 
 
 def test_a_car_without_its_root_is_3_and_pins_nothing(cli: CommandLine, root: str, tmp_path: Path) -> None:
@@ -101,9 +255,7 @@ def test_a_missing_car_is_3(cli: CommandLine) -> None:
 
 def test_car_version_2_is_imported(cli: CommandLine, root: str) -> None:
     payload = cli("car", "export", root).stdout
-    pragma = bytes.fromhex("0aa16776657273696f6e02")
-    header = struct.pack("<16sQQQ", bytes(16), 64, len(payload), 64 + len(payload))
-    car = pragma + header + bytes(64 - len(pragma) - len(header)) + payload + b"an index, which nobody reads"
+    car = as_version_2(payload)
     assert cli("--store", "other", "car", "import", "-", stdin=car).lines[-1].endswith(root)
     cli("--store", "other", "verify", root)
     cli("--store", "third", "car", "import", "-", stdin=car[: len(payload) // 2], code=4)

@@ -94,7 +94,7 @@ def store_is_gone(layout: Layout) -> StoreFormatError:
 def full_disk(folder: Path) -> StoreFullError:
     """The error that names the disk and what is free on it."""
     msg = (
-        f"the disk under the store {folder} is full ({_free_bytes(folder)} bytes free); nothing was kept. "
+        f"the disk under the store {folder} is full ({_free_bytes(folder)} bytes free); what was being written is not kept. "
         "Make room, or run `mlflow-ipfs gc --grace 0`"
     )
     return StoreFullError(msg)

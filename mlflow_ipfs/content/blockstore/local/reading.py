@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.content.unixfs import encode_leaf, leaf_frame
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ class LocalReader:
             return True
         with self._parts.database.read() as connection:
             return index.is_known(connection, cid.multihash)
+
+    def get_size(self, cid: CID) -> int:
+        """The length of a block in bytes, from the index."""
+        data = cid.identity_data
+        if data is not None:
+            return len(data)
+        row = self._find(cid)
+        wrapping = leaf_frame(row.length) if row.form is LeafForm.UNIXFS_FILE else ()
+        return row.length + sum(map(len, wrapping))
 
     def _find(self, cid: CID) -> BlockRow:
         with self._parts.database.read() as connection:

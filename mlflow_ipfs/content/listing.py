@@ -1,0 +1,65 @@
+"""What is at a path, and what is in a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, read_unixfs
+from mlflow_ipfs.content.unixfs import NodeType
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.dagpb import Link
+
+EntryKind = Literal["file", "directory", "symlink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file, folder or symlink inside content.
+
+    Attributes:
+        name: its name in its folder; ``""`` for a root.
+        cid: its own CID.
+        kind: what it is.
+        size_bytes: size of a file, 0 for a folder.
+    """
+
+    name: str
+    cid: CID
+    kind: EntryKind
+    size_bytes: int
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return self.kind == "directory"
+
+
+def describe_node(name: str, node: UnixFSNode) -> Entry:
+    """A node as an entry of that name."""
+    kind: EntryKind = "file"
+    if node.data.is_directory:
+        kind = "directory"
+    elif node.data.type is NodeType.SYMLINK:
+        kind = "symlink"
+    return Entry(name, node.cid, kind, node.size_bytes)
+
+
+def list_entries(reader: BlockReader, folder: UnixFSNode) -> list[Entry]:
+    """The entries of a folder, by name in byte order.
+
+    Raises:
+        NotAFolderError: it is none.
+    """
+    links = sorted(iterate_folder(reader, folder), key=lambda link: link.name or b"")
+    return [_describe_link(reader, link) for link in links]
+
+
+def _describe_link(reader: BlockReader, link: Link) -> Entry:
+    name = decode_name(link.name or b"")
+    if link.cid.codec == RAW and link.size_bytes is not None:  # a leaf: its size is known without reading it
+        return Entry(name, link.cid, "file", link.size_bytes)
+    return describe_node(name, read_unixfs(reader, link.cid))

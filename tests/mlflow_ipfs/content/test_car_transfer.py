@@ -1,0 +1,460 @@
+"""CARs into and out of stores: cut anywhere and continued, in steps, with bounded memory, beside gc, on a full disk."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tracemalloc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_ipfs.content import car_import
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.car import CarPart, CarReader, encode_car_block, write_car
+from mlflow_ipfs.content.car_import import CarImport
+from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
+from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreFullError
+from support.processes import fork_child
+from support.storages import FullDisk, check_sound, leftovers, rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.kubo import KuboRepository
+
+IDENTITY_CID = CID(1, RAW, b"\0\x02hi")
+
+
+@functools.cache
+def sample() -> tuple[CID, bytes, dict[CID, bytes]]:
+    """A small DAG of every kind of block, its CAR of 1,0xx bytes, and its blocks."""
+    leaves = [CID.of(bytes((number,)) * 90) for number in range(5)]
+    blocks = {cid: bytes((number,)) * 90 for number, cid in enumerate(leaves)}
+    inner = encode_dagcbor([*leaves[:3], IDENTITY_CID, leaves[0]])
+    other = encode_dagcbor([leaves[4], leaves[3]])
+    blocks |= {CID.of(inner, DAG_CBOR): inner, CID.of(other, DAG_CBOR): other}
+    top = encode_dagcbor([CID.of(inner, DAG_CBOR), CID.of(other, DAG_CBOR), leaves[1]])
+    root = CID.of(top, DAG_CBOR)
+    blocks[root] = top
+    with ContentStore(MemoryStorage()) as store:
+        store.storage.blocks.put_many(blocks.items())
+        stream = io.BytesIO()
+        store.export_car(root, stream)
+    return root, stream.getvalue(), blocks
+
+
+def as_version_2(payload: bytes, start: int = 60) -> bytes:
+    header = struct.pack("<16sQQQ", bytes(16), start, len(payload), start + len(payload))
+    pragma = bytes.fromhex("0aa16776657273696f6e02")
+    return (pragma + header).ljust(start, b"\0") + payload + b"an index that nobody reads"
+
+
+CARS = [pytest.param(lambda car: car, id="version 1"), pytest.param(as_version_2, id="version 2")]
+
+
+def frame_starts(car: bytes) -> list[int]:
+    reader = CarReader(io.BytesIO(car))
+    return [reader.frame_offset, *(reader.frame_offset for _ in reader)]
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(car_import, "STEP_BLOCKS", 3)
+
+
+def import_all(transfer: CarImport, stream: io.BytesIO) -> None:
+    transfer.take(stream)
+    transfer.finish(USER)
+
+
+@pytest.mark.parametrize("make", CARS)
+@pytest.mark.usefixtures("small_steps")
+def test_an_import_cut_at_any_byte_goes_on_from_where_it_says(make: Any) -> None:
+    root, payload, blocks = sample()
+    car = make(payload)
+    starts = frame_starts(car)
+    for end in range(starts[0], starts[-1]):
+        storage = MemoryStorage()
+        with CarImport(storage) as transfer:
+            with pytest.raises((InvalidDataError, NotFoundError)) as caught:
+                import_all(transfer, io.BytesIO(car[:end]))
+            assert transfer.resume_from == max(start for start in starts if start <= end)
+            kept = starts.index(transfer.resume_from)
+            assert (transfer.kept_blocks, len(list(storage.blocks.multihashes()))) == (kept, kept)
+            words = f"before byte {transfer.resume_from} of the CAR" if kept else "Nothing of it was kept"
+            assert words in str(caught.value)
+        assert list(storage.pins.list()) == []
+        part = CarPart(transfer.resume_from, transfer.payload_end, tuple(transfer.roots))
+        with ContentStore(storage) as store:
+            assert store.import_car(io.BytesIO(car[part.start :]), part=part) == [root]
+            assert [pin.cid for pin in store.pins.list()] == [root]
+            assert set(storage.blocks.multihashes()) == {cid.multihash for cid in blocks}
+
+
+@pytest.mark.parametrize("make", CARS)
+def test_an_import_cut_anywhere_goes_on_from_its_start_too(make: Any, tmp_path: Path) -> None:
+    root, payload, _ = sample()
+    car = make(payload)
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+        for end in range(0, len(payload), 50):
+            with pytest.raises((InvalidDataError, NotFoundError)):
+                store.import_car(io.BytesIO(car[:end]))
+        assert store.import_car(io.BytesIO(car)) == [root]
+        assert store.verify(root).ok
+
+
+class BrokenStream(io.RawIOBase):
+    """Breaks as a connection does: with an error of its own kind."""
+
+    def __init__(self, data: bytes, error: BaseException) -> None:
+        self._data = io.BytesIO(data)
+        self._error = error
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._data.read(size)
+        if not data:
+            raise self._error
+        return data
+
+
+class TheirError(Exception):
+    """As http.client has: no OSError, nothing of ours."""
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_stream_may_break_with_any_error() -> None:
+    root, car, _ = sample()
+    starts = frame_starts(car)
+    for error in (ConnectionResetError("reset"), TheirError("gone")):
+        storage = MemoryStorage()
+        with pytest.raises(type(error)) as caught, CarImport(storage) as transfer:
+            transfer.take(BrokenStream(car[: starts[5] + 10], error))  # type: ignore[arg-type]
+        assert f"before byte {starts[5]} of the CAR" in caught.value.__notes__[0]
+        assert len(list(storage.blocks.multihashes())) == 5
+        with ContentStore(storage) as store:
+            assert store.import_car(io.BytesIO(car[starts[5] :]), part=CarPart(starts[5], roots=(root,))) == [root]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_an_interrupt_keeps_the_steps_before_it() -> None:
+    _, car, _ = sample()
+    starts = frame_starts(car)
+    storage = MemoryStorage()
+    with pytest.raises(KeyboardInterrupt), CarImport(storage) as transfer:
+        transfer.take(BrokenStream(car[: starts[5]], KeyboardInterrupt()))  # type: ignore[arg-type]
+    assert (transfer.kept_blocks, transfer.resume_from) == (3, starts[3])
+    assert len(list(storage.blocks.multihashes())) == 3
+
+
+GOOD = [(CID.of(data), data) for data in (b"one", b"two", b"three")]
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        (b"\0", InvalidDataError),
+        (b"\xff" * 20, InvalidDataError),
+        (encode_car_block(GOOD[0][0], b"wrong"), IntegrityError),
+        (b"\x25" + bytes(0x25), InvalidDataError),
+        (encode_car_block(CID.of(b"x" * 100), b"x" * 100)[:60], InvalidDataError),
+    ],
+)
+def test_what_comes_before_a_hostile_frame_is_kept_and_nothing_behind_it(frame: bytes, error: type[Exception]) -> None:
+    start = io.BytesIO()
+    write_car(start, [GOOD[2][0]], GOOD[:2])
+    data = start.getvalue() + frame + encode_car_block(*GOOD[2])
+    with ContentStore(MemoryStorage()) as store:
+        with pytest.raises(error, match=f"2 blocks .* before byte {len(start.getvalue())} of the CAR"):
+            store.import_car(io.BytesIO(data))
+        assert set(store.storage.blocks.multihashes()) == {cid.multihash for cid, _ in GOOD[:2]}
+        assert list(store.pins.list()) == []
+
+
+def test_a_rest_that_begins_at_another_byte_is_refused_with_the_likely_reason() -> None:
+    root, car, _ = sample()
+    start = frame_starts(car)[4]
+    with ContentStore(MemoryStorage()) as store:
+        for wrong in (start - 1, start + 1, start + 50):
+            with pytest.raises((InvalidDataError, IntegrityError), match=f"does not begin at byte {start} of the CAR"):
+                store.import_car(io.BytesIO(car[wrong:]), part=CarPart(start, roots=(root,)))
+        assert list(store.storage.blocks.multihashes()) == []
+
+
+def test_parts_of_one_dag_come_in_any_order_and_pins_come_all_at_once() -> None:
+    root, car, blocks = sample()
+    first, second, alone = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    write_car(first, [root], list(blocks.items())[::2])
+    write_car(second, [root, root], [*list(blocks.items())[1::2], (IDENTITY_CID, b"hi")])
+    write_car(alone, [GOOD[0][0]], [GOOD[0], GOOD[0]])
+    del car
+    with ContentStore(MemoryStorage()) as store:
+        with CarImport(store.storage) as transfer:
+            for stream in (alone, first):
+                stream.seek(0)
+                transfer.take(stream)
+            with pytest.raises(NotFoundError, match=str(root)):
+                transfer.finish(USER)
+        assert list(store.pins.list()) == [], "the root that is whole is not pinned without the other"
+        with CarImport(store.storage) as transfer:
+            for stream in (second, alone, first):
+                stream.seek(0)
+                transfer.take(stream)
+            assert transfer.finish("me") == [root, GOOD[0][0]]
+        assert {(pin.owner, pin.cid) for pin in store.pins.list()} == {("me", root), ("me", GOOD[0][0])}
+
+
+def test_roots_may_be_identity_cids_and_one_block_may_have_two_versions() -> None:
+    node = bytes.fromhex("0a020801")  # an empty folder
+    both = [CID.of(node, DAG_PB, version=version) for version in (0, 1)]
+    stream = io.BytesIO()
+    write_car(stream, [*both, IDENTITY_CID], [(cid, node) for cid in both])
+    stream.seek(0)
+    with ContentStore(MemoryStorage()) as store:
+        assert store.import_car(stream) == [*both, IDENTITY_CID]
+        assert len(list(store.storage.blocks.multihashes())) == 1
+        assert {pin.cid for pin in store.pins.list()} == {*both, IDENTITY_CID}
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_no_gc_takes_what_an_import_has_brought(tmp_path: Path) -> None:
+    root, car, blocks = sample()
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+
+        class CollectingStream(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell() % 7 == 0:
+                    store.collect_garbage()
+                return super().read(size)
+
+        assert store.import_car(CollectingStream(car)) == [root]
+        store.collect_garbage()
+        assert store.verify(root).blocks == len(blocks) + 1, "and an identity CID"
+        check_sound(store.storage)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_disk_that_is_full_at_any_step_costs_one_step_at_most(tmp_path: Path) -> None:
+    root, car, blocks = sample()
+    counts = set()
+    for room_for in range(10):
+        disk = FullDisk()
+        with ContentStore(open_local_storage(tmp_path / str(room_for), disk=disk)) as store:
+            disk.room_for = room_for
+            try:
+                store.import_car(io.BytesIO(car))
+            except StoreFullError as error:
+                found = re.search(r"Kept are (\d+) blocks", str(error))
+                kept = int(found[1]) if found else 0
+                counts.add(kept)
+                assert len(list(store.storage.blocks.multihashes())) == kept
+                assert not leftovers(tmp_path / str(room_for))
+            disk.room_for = 1_000_000
+            assert store.import_car(io.BytesIO(car)) == [root]
+            check_sound(store.storage)  # type: ignore[arg-type]
+    assert {0, 3, 6, len(blocks)} <= counts
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_killed_import_is_run_again(tmp_path: Path) -> None:
+    root, car, blocks = sample()
+    starts = frame_starts(car)
+
+    class KillingStream(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= starts[7]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(size)
+
+    def import_until_killed() -> None:
+        with ContentStore(open_local_storage(tmp_path / "store")) as store:
+            store.import_car(KillingStream(car))
+
+    _, status = os.waitpid(fork_child(import_until_killed), 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+        assert len(list(store.storage.blocks.multihashes())) == 6, "two steps of three blocks"
+        assert store.import_car(io.BytesIO(car)) == [root]
+        assert len(list(store.storage.blocks.multihashes())) == len(blocks)
+        check_sound(store.storage)  # type: ignore[arg-type]
+
+
+def test_an_import_that_is_run_again_writes_nothing_twice(tmp_path: Path) -> None:
+    blocks = [(CID.of(data), data) for data in (os.urandom(60_000) for _ in range(20))]
+    stream = io.BytesIO()
+    write_car(stream, [], blocks)
+    storage = open_local_storage(tmp_path / "store")
+    with ContentStore(storage) as store:
+        with pytest.raises(InvalidDataError):
+            store.import_car(io.BytesIO(stream.getvalue()[:-60_001]))
+        first = rows_of(storage, "SELECT name, size FROM place")
+        store.import_car(io.BytesIO(stream.getvalue()))
+        assert rows_of(storage, "SELECT name, size FROM place") == first, "the last block lies in the index"
+        assert len(list(storage.blocks.multihashes())) == 20
+
+
+@given(start=st.integers(0, 1100))
+def test_an_export_goes_on_at_any_byte_with_the_same_bytes(start: int) -> None:
+    root, car, blocks = sample()
+    with ContentStore(MemoryStorage()) as store:
+        store.storage.blocks.put_many(blocks.items())
+        stream, seen = io.BytesIO(), list[int]()
+        if start > len(car):
+            with pytest.raises(InvalidDataError, match=f"has {len(car)} bytes"):
+                store.export_car(root, stream, skip_bytes=start)
+            assert stream.getvalue() == b""
+            return
+        assert store.export_car(root, stream, skip_bytes=start, progress=seen.append) == len(car)
+        assert stream.getvalue() == car[start:]
+        assert sum(seen) == sum(map(len, blocks.values())) + len(b"hi")
+
+
+def test_leaves_before_the_start_of_an_export_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(os.urandom(5_000_000))
+    (tmp_path / "small").write_bytes(b"x" * 1000)
+    storage = open_local_storage(tmp_path / "store")
+    for profile in ("unixfs-v1-2025", "unixfs-v0-2015"):
+        with ContentStore(storage) as store:
+            cid = store.wrap(store.add(tmp_path / "f", profile=profile).cid, "name")
+            whole = io.BytesIO()
+            store.export_car(cid, whole)
+            for start in frame_starts(whole.getvalue()):
+                rest = io.BytesIO()
+                store.export_car(cid, rest, skip_bytes=start)
+                assert rest.getvalue() == whole.getvalue()[start:]
+            if profile == "unixfs-v1-2025":
+                storage.blocks.get = None  # type: ignore[method-assign,assignment]
+                with pytest.raises(TypeError):
+                    store.export_car(cid, io.BytesIO(), skip_bytes=5_000_000)
+                del storage.blocks.get
+        storage = open_local_storage(tmp_path / "store")
+    storage.close()
+
+
+class RawPipe(io.RawIOBase):
+    """Takes a few bytes at a time, as a file without a buffer may."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.data += bytes(data[:7])
+        return min(7, len(data))
+
+
+def test_a_stream_may_take_less_than_it_is_given() -> None:
+    root, car, blocks = sample()
+    with ContentStore(MemoryStorage()) as store:
+        store.storage.blocks.put_many(blocks.items())
+        pipe = RawPipe()
+        assert store.export_car(root, pipe) == len(car)  # type: ignore[arg-type]
+    assert pipe.data == car
+
+
+MEMORY_SCRIPT = """
+import os, re, sys
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+from mlflow_ipfs.content.cid import CID, DAG_CBOR
+from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.store import ContentStore
+
+COUNT = 300
+
+def peak_kib():  # not ru_maxrss: that is inherited from whoever started this process
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+def make_leaf(number):
+    return number.to_bytes(4, "big") * (1 << 18)
+
+def write(file):
+    cids = [CID.of(make_leaf(number)) for number in range(COUNT)]
+    top = encode_dagcbor(cids)
+    root = CID.of(top, DAG_CBOR)
+    file.write(encode_car_header([root]) + encode_car_block(root, top))
+    for number, cid in enumerate(cids):
+        file.write(encode_car_block(cid, make_leaf(number)))
+
+source, sink = os.pipe()
+if os.fork() == 0:
+    os.close(source)
+    with open(sink, "wb") as file:
+        write(file)
+    os._exit(0)
+os.close(sink)
+with ContentStore(open_local_storage("store")) as store, open(source, "rb") as file, open(os.devnull, "wb") as null:
+    before = peak_kib()
+    [root] = store.import_car(file)
+    assert store.export_car(root, null) > COUNT << 20
+    os.wait()
+    print(peak_kib() - before >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_bytes_of_a_car(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 50, "MiB, of 300"
+
+
+def test_memory_does_not_grow_with_the_blocks_of_a_car(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of a block takes about 400 bytes until its step ends."""
+    blocks = 12_000
+    path = tmp_path / "x.car"
+    with path.open("wb") as file:
+        write_car(file, [], ((CID.of(data), data) for data in (b"%d" % number for number in range(blocks))))
+    peaks = []
+    for step, name in ((500, "small steps"), (blocks, "one step")):
+        monkeypatch.setattr(car_import, "STEP_BLOCKS", step)
+        with ContentStore(open_local_storage(tmp_path / name)) as store, path.open("rb") as file:
+            tracemalloc.start()
+            store.import_car(file)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[0] < 1 << 20 < peaks[1]
+
+
+@pytest.mark.kubo
+@pytest.mark.parametrize("fixture", ["kubo_v1", "kubo_v0"])
+def test_cars_of_kubo_are_continued_and_kubo_reads_what_was(
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    kubo: KuboRepository = request.getfixturevalue(fixture)
+    (tmp_path / "tree").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "tree" / name).write_bytes(os.urandom(1_500_000))
+    cid = kubo("add", "-r", "-Q", "--pin=false", tmp_path / "tree")
+    data = kubo.run("dag", "export", "--progress=false", cid)
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+        with CarImport(store.storage) as transfer, pytest.raises(InvalidDataError):
+            transfer.take(io.BytesIO(data[:2_000_000]))
+        assert transfer.kept_blocks > 1
+        part = CarPart(transfer.resume_from, roots=tuple(transfer.roots))
+        assert [str(root) for root in store.import_car(io.BytesIO(data[part.start :]), part=part)] == [cid]
+        assert store.verify(cid, against=tmp_path / "tree").problems == []
+        rest = io.BytesIO()
+        store.export_car(cid, rest, skip_bytes=1_234_567)
+    assert rest.getvalue() == data[1_234_567:], "our CAR has the bytes of Kubo's, so either may continue the other"
+    kubo("repo", "gc", "--quiet")
+    assert f"Pinned root\t{cid}\tsuccess" in kubo("dag", "import", stdin=data[:1_234_567] + rest.getvalue())
