@@ -14,7 +14,7 @@ from mlflow_ipfs.content.blockstore.local.moving import CID_BYTES, cid_before
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.unixfs import encode_leaf
-from mlflow_ipfs.errors import IntegrityError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,14 +59,14 @@ class Scrubber:
         return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()))
 
     def _check_object(self, checker: ObjectChecker, root: bytes, place_id: int, size_bytes: int) -> bool:
-        """Hash a whole object, with the leaves whose rows are in other objects. False if its nodes are missing."""
+        """Hash a whole object, with the leaves whose rows are in other objects. False if it has no nodes, or not all of them."""
         cid = CID(1, DAG_PB, root)
         try:
             if checker.file_path(cid) is None:
                 return False
         except IntegrityError as error:
             self._problems[cid] = str(error)
-        except NotFoundError:
+        except (NotFoundError, InvalidDataError):  # the second: the file has one leaf, which is its root
             return False
         with self.parts.database.read() as connection:
             self._blocks += connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]

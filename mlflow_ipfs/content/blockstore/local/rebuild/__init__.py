@@ -8,7 +8,8 @@ it and from its copies (``old_index.py``, ``names.py``). What no name reaches is
 
 from __future__ import annotations
 
+from mlflow_ipfs.content.blockstore.local.rebuild.looking import measure_files
 from mlflow_ipfs.content.blockstore.local.rebuild.protocol import rebuild_index
 from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftFile, LeftName, OldIndexUse, RebuildReport
 
-__all__ = ["LeftFile", "LeftName", "OldIndexUse", "RebuildReport", "rebuild_index"]
+__all__ = ["LeftFile", "LeftName", "OldIndexUse", "RebuildReport", "measure_files", "rebuild_index"]

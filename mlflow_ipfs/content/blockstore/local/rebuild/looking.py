@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.rebuild.file_view import FileView
 from mlflow_ipfs.content.blockstore.local.rebuild.names import all_are_whole
 from mlflow_ipfs.content.blockstore.local.rebuild.objects import ObjectReader
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
-    from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
 
 _OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
@@ -260,9 +260,9 @@ def _is_block(multihash: bytes, data: bytes) -> bool:
         return False
 
 
-def look_at_sizes(layout: Layout) -> int:
-    """How many bytes there are to read, about."""
-    return sum(path.stat().st_size for path in layout.files.glob("*/*") if path.is_file())
+def measure_files(folder: Path) -> int:
+    """How many bytes a rebuild of the store in a folder has to read, about."""
+    return sum(path.lstat().st_size for path in Layout(folder).files.glob("*/*"))
 
 
 def paths_of_index(database: Path) -> list[Path]:

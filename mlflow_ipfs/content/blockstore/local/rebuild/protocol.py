@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
+from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.creating import is_read_only
+from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock, LockFile
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST
+from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
 from mlflow_ipfs.content.blockstore.local.rebuild.looking import Look, OldIndexes, open_old_indexes, paths_of_index
 from mlflow_ipfs.content.blockstore.local.rebuild.names import KINDS, take_names
@@ -124,17 +127,21 @@ def _alone(layout: Layout, disk: Disk, timeout_seconds: float) -> Iterator[None]
     """Keep everybody else out of a store."""
     layouts.make_lock_file(layout.write_lock)
     layout.make_all(disk)
-    purposes = {
-        layout.gc_lock: "is collecting garbage",  # in the order in which a gc and publications take them
-        layout.publish_lock: "is publishing or deleting",
-        layout.write_lock: "is writing to the store",
-    }
     with ExitStack() as stack:
-        for lock, purpose in purposes.items():
-            stack.enter_context(FileLock(lock, timeout_seconds=timeout_seconds, purpose=purpose).exclusive())
+        for lock in _locks(layout, timeout_seconds):
+            stack.enter_context(lock.exclusive())
         _check_no_sessions(layout)
         remove_dead_sessions(layout, disk)
         yield
+
+
+def _locks(layout: Layout, timeout_seconds: float) -> list[FileLock]:
+    """All locks of a store, in the order in which a gc and publications take them."""
+    return [
+        FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage"),
+        FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting"),
+        FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store"),
+    ]
 
 
 def _check_no_sessions(layout: Layout) -> None:
@@ -206,6 +213,7 @@ class _Rebuild:
             look = Look(self._layout, self._disk, draft, self._sources, cut_sizes=cut_sizes, progress=progress)
             look.run()
             finder = RootFinder(draft)
+            finder.forget_healed()
             finder.take_spare_blocks()
             lost = take_names(draft, self._sources.usable)
             finder.take_spare_blocks()
@@ -230,7 +238,9 @@ class _Rebuild:
         finally:
             draft.close()
         set_aside = look.set_aside_unplaced()
-        return replace(report, set_aside=tuple(set_aside), old_index=self._put_in_place(new_index))
+        report = replace(report, set_aside=tuple(set_aside), old_index=self._put_in_place(new_index))
+        self._make_backup()
+        return report
 
     def _write_meta(self, draft: IndexDraft) -> None:
         """Values that go on: a number of a condemnation must be larger than all before it."""
@@ -251,6 +261,14 @@ class _Rebuild:
         except (FileNotFoundError, StoreFormatError):
             layouts.write_format(layout, disk, self._store_id)
         return old_index
+
+    def _make_backup(self) -> None:
+        """The copies that are there may not have what was recovered."""
+        layout, disk = self._layout, self._disk
+        gc_lock, publish_lock, write_lock = _locks(layout, 0)  # held already: nothing is written
+        database = Database(layout, disk, write_lock, timeout_seconds=0)
+        make_backup(Parts(layout, disk, database, self._session, publish_lock, gc_lock, self._store_id))
+        database.close()
 
 
 def _count(draft: IndexDraft, query: str) -> int:

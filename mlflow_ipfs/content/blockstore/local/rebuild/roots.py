@@ -56,6 +56,12 @@ class RootFinder:
         self._execute("CREATE TABLE notes.reached (multihash BLOB PRIMARY KEY) WITHOUT ROWID")
         self._execute("CREATE TABLE notes.broken (multihash BLOB PRIMARY KEY) WITHOUT ROWID")
 
+    def forget_healed(self) -> None:
+        """Forget bad blocks of which a good copy was found later."""
+        for (multihash,) in self._execute("SELECT multihash FROM notes.bad").fetchall():
+            if self._draft.find(multihash) is not None:
+                self._execute("DELETE FROM notes.bad WHERE multihash = ?", (multihash,))
+
     def take_spare_blocks(self) -> None:
         """Take those of the spare blocks that a node links to, and what these link to."""
         query = (
@@ -95,7 +101,7 @@ class RootFinder:
         )
 
     def pin_unreached(self, owner: str, is_garbage: Callable[[bytes], bool]) -> list[CID]:
-        """Pin every block that no name reaches and no other such block links to.
+        """Pin every good block that no name reaches and no other such block links to.
 
         A node below which another node is missing is pinned as raw bytes, because a gc refuses to go on where it
         cannot walk; what it links to is pinned for itself.
@@ -105,6 +111,7 @@ class RootFinder:
             is_garbage: whether a block is known to be needed by nothing.
         """
         self._reach(cid for kind in KINDS for cid in self._cids(kind.table))
+        self._execute("INSERT OR IGNORE INTO notes.reached SELECT multihash FROM notes.bad")  # not worth a pin
         self._forget_codecs_above_gaps()
         pinned: list[CID] = []
         while tops := self._unreached(_NO_UNREACHED_PARENT) or self._unreached(""):
