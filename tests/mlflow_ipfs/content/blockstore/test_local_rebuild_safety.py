@@ -218,7 +218,7 @@ def test_killed_at_each_step(template: Path, folder: Path) -> None:
         assert rebuild_index(folder).recovered == ()
         check_pins(folder, pins)
         assert not list(folder.glob("quarantine/index-*/moving"))
-        assert len(list(folder.glob("quarantine/*-junk"))) == 1
+        assert list(folder.glob("quarantine/*-junk"))
         shutil.rmtree(folder)
         if survived:
             break

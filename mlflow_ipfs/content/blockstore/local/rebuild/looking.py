@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.rebuild.aside import relocate
 from mlflow_ipfs.content.blockstore.local.rebuild.file_view import FileView
 from mlflow_ipfs.content.blockstore.local.rebuild.names import all_are_whole
 from mlflow_ipfs.content.blockstore.local.rebuild.objects import ObjectReader
@@ -222,12 +223,8 @@ class Look:
         moved = []
         for file in self.unplaced:
             place = f"{self._layout.quarantine.name}/{uuid.uuid4().hex[:8]}-{file.name.rpartition('/')[2]}"
-            self._disk.rename(self._layout.folder / file.name, self._layout.folder / place)
+            relocate(self._disk, self._layout.folder / file.name, self._layout.folder / place)
             moved.append(LeftFile(place, file.reason))
-        if moved:
-            self._disk.sync_folder(self._layout.quarantine)
-            for folder in {(self._layout.folder / file.name).parent for file in self.unplaced}:
-                self._disk.sync_folder(folder)
         return moved
 
     def find_garbage(self) -> Callable[[bytes], bool]:
@@ -263,8 +260,3 @@ def _is_block(multihash: bytes, data: bytes) -> bool:
 def measure_files(folder: Path) -> int:
     """How many bytes a rebuild of the store in a folder has to read, about."""
     return sum(path.lstat().st_size for path in Layout(folder).files.glob("*/*"))
-
-
-def paths_of_index(database: Path) -> list[Path]:
-    """The files that SQLite keeps for a database: the database first."""
-    return [database, *(database.with_name(database.name + suffix) for suffix in ("-wal", "-shm"))]

@@ -13,7 +13,6 @@ Killed before 4, the store has its old index; between 4 and 5 it has none, and i
 from __future__ import annotations
 
 import time
-import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +28,10 @@ from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock, LockFile
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST
 from mlflow_ipfs.content.blockstore.local.parts import Parts
+from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
-from mlflow_ipfs.content.blockstore.local.rebuild.looking import Look, OldIndexes, open_old_indexes, paths_of_index
+from mlflow_ipfs.content.blockstore.local.rebuild.looking import Look, OldIndexes, open_old_indexes
 from mlflow_ipfs.content.blockstore.local.rebuild.names import KINDS, take_names
-from mlflow_ipfs.content.blockstore.local.rebuild.old_index import SET_ASIDE
 from mlflow_ipfs.content.blockstore.local.rebuild.report import RebuildReport
 from mlflow_ipfs.content.blockstore.local.rebuild.roots import RootFinder
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 
 OWNER: Final = "recovered/"
 _TIME: Final = "%Y%m%dT%H%M%SZ"
-_MARK: Final = "moving"  # a file beside a set-aside index whose log has not followed yet
 _KEPT_META: Final = ("created_at",)
 _SIZE: Final = "SELECT (SELECT coalesce(sum(size), 0) FROM place) + (SELECT coalesce(sum(length(data)), 0) FROM block WHERE data NOT NULL)"
 
@@ -76,7 +74,7 @@ def rebuild_index(
     disk = disk or Disk()
     layout = _find_store(Path(path))
     with database_faults(layout), disk_faults(layout.folder), _alone(layout, disk, timeout_seconds):
-        _finish_moving(layout, disk)
+        finish_setting_aside(layout, disk)
         if is_nearly_full(layout, disk):
             free_reserve(layout, disk)
         with ExitStack() as stack:
@@ -160,37 +158,6 @@ def _check_no_sessions(layout: Layout) -> None:
             file.release()
 
 
-def _finish_moving(layout: Layout, disk: Disk) -> None:
-    """Let what is left of an index follow that was being set aside when its rebuild was killed."""
-    for mark in layout.quarantine.glob(f"{SET_ASIDE}/{_MARK}"):
-        if not layout.database.exists():
-            _move_index(layout, disk, mark.parent)
-        else:  # the mark was made, and nothing moved yet; or all of it was
-            disk.remove(mark)
-
-
-def _set_index_aside(layout: Layout, disk: Disk, now: str) -> Path | None:
-    """Move the files of the old index away. Returns where to."""
-    if not any(path.exists() for path in paths_of_index(layout.database)):
-        return None
-    folder = layout.quarantine / f"{SET_ASIDE[:-1]}{now}-{uuid.uuid4().hex[:8]}"
-    disk.make_folder(folder)
-    disk.sync_folder(layout.quarantine)
-    disk.write_file(folder / _MARK, b"")
-    _move_index(layout, disk, folder)
-    return folder
-
-
-def _move_index(layout: Layout, disk: Disk, folder: Path) -> None:
-    for path in paths_of_index(layout.database):
-        if path.exists():
-            disk.rename(path, folder / path.name)
-            disk.sync_folder(folder)
-            disk.sync_folder(layout.folder)
-    disk.remove(folder / _MARK)
-    disk.sync_folder(folder)
-
-
 class _Rebuild:
     """One rebuild. Nobody else is in the store."""
 
@@ -253,7 +220,7 @@ class _Rebuild:
 
     def _put_in_place(self, new_index: Path) -> Path | None:
         layout, disk = self._layout, self._disk
-        old_index = _set_index_aside(layout, disk, self._now)
+        old_index = set_index_aside(layout, disk, self._now)
         disk.rename(new_index, layout.database)
         disk.sync_folder(layout.folder)
         try:
