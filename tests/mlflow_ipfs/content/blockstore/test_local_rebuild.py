@@ -185,7 +185,10 @@ def test_mutable_names_of_a_damaged_index_are_newer_than_those_of_a_backup(folde
 
 def test_names_without_content_are_left_out_and_reported(folder: Path) -> None:
     with open_local_storage(folder) as storage:
-        here, gone = publish_blocks(storage, b"here", b"gone", owner="me")
+        here, removed = publish_blocks(storage, b"here", b"removed", owner="me")
+        make_backup(storage._parts)
+        storage.pins.remove(removed, "me")
+        [gone] = publish_blocks(storage, b"gone", owner="me")
         storage.refs.set("main", gone, expected_version=0)
         storage.entries.freeze(Frozen("t", "a/b", gone))
     with sqlite3.connect(folder / "store.db") as connection:
@@ -199,6 +202,18 @@ def test_names_without_content_are_left_out_and_reported(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         assert [pin.cid for pin in storage.pins.list()] == [here]
         storage.collect_garbage(grace_seconds=0)
+
+
+def test_a_block_that_the_index_lost_comes_from_a_backup(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, b"content" * 1000)
+        make_backup(storage._parts)
+    with sqlite3.connect(folder / "store.db") as connection:
+        assert connection.execute("DELETE FROM block WHERE data IS NOT NULL").rowcount > 0
+    connection.close()
+    assert rebuild_index(folder, cut_sizes=[]).is_whole
+    with open_local_storage(folder) as storage:
+        assert open_unixfs(storage.blocks, root).read() == b"content" * 1000
 
 
 def test_states_and_the_number_of_the_last_condemnation_go_on(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Names from old indexes: pins, refs, ``mfs://`` entries, frozen paths, and what waits in the outbox.
 
-For each kind the newest index decides, and where it can be read to the end and all its names find their
-content, it alone: what an older one has in addition was removed on purpose. Else older ones fill the gaps.
+For each kind the newest index decides, and if its table is whole, it alone: what an older one has in addition
+was removed on purpose. Else older ones fill the gaps.
 """
 
 from __future__ import annotations
@@ -81,9 +81,10 @@ def all_are_whole(source: OldIndex) -> bool:
 def _take_kind(draft: IndexDraft, sources: Sequence[OldIndex], kind: Kind) -> list[LeftName]:
     lost: dict[tuple[Any, ...], LeftName] = {}
     for number, source in enumerate(sources):
-        before = len(lost)
+        known = set(lost)
         source.names += _take(draft, source, kind, lost, is_first=number == 0)
-        if source.is_whole(kind.table) and len(lost) == before:
+        is_readable = all(name.cid is not None for key, name in lost.items() if key not in known)
+        if source.is_whole(kind.table) and is_readable:
             break
     return list(lost.values())
 

@@ -26,7 +26,7 @@ from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock, LockFile
-from mlflow_ipfs.content.blockstore.local.open_publications import LAST
+from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
@@ -151,7 +151,8 @@ def _check_no_sessions(layout: Layout) -> None:
             continue
         try:
             if not file.try_lock():
-                who = f"process {holder}" if holder else "another process"
+                is_named = holder and not path.name.startswith(PREFIX)  # those hold another number
+                who = f"process {holder}" if is_named else "another process"
                 msg = f"{who} uses the store {layout.folder}: end it, and every other program that uses the store, and try again"
                 raise StoreBusyError(msg)
         finally:
