@@ -13,6 +13,7 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, RebuildReport, rebuild_index
 from mlflow_ipfs.content.entries import Frozen
+from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin, PinState
 from mlflow_ipfs.errors import StoreFormatError
 from support.lost_index import (
