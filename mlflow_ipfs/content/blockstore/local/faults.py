@@ -66,7 +66,9 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
         return store_is_gone(layout)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _free_bytes(layout.folder) < _NO_ROOM_BYTES:
         return full_disk(layout.folder)
-    msg = f"the index {layout.database} cannot be used: {error}"
+    msg = (
+        f"the index {layout.database} cannot be used: {error}. If that is no passing trouble, {how_to_restore(layout)}"
+    )
     return StoreFormatError(msg)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,9 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, rebuild_index
+from mlflow_ipfs.content.cid import CID, DAG_CBOR
 from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.errors import IntegrityError
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.cid import CID
 
 
 @pytest.mark.parametrize("where", ["length", "cid", "block", "header"])
@@ -198,3 +200,69 @@ def test_progress_tells_of_all_bytes(folder: Path) -> None:
     told: list[int] = []
     rebuild_index(folder, progress=told.append)
     assert sum(told) >= sum(path.stat().st_size for path in folder.glob("files/*/*"))
+
+
+def test_a_node_that_a_gc_moved_as_raw_bytes_is_a_node_again(folder: Path) -> None:
+    """A gc moves inline garbage to a pack without knowing what it is; it may get a name again."""
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, random.Random(5).randbytes(5000), owner="me")
+        storage.pins.remove(root, "me")
+        storage.collect_garbage(grace_seconds=3600)
+        assert rows_of(storage, "SELECT count(*) FROM block WHERE data IS NOT NULL") == [(0,)]
+        storage.pins.add(Pin("again", root))
+    lose_index(folder, backups=False)
+    assert rebuild_index(folder).recovered == (root,)
+
+
+def test_links_of_every_codec_are_followed(folder: Path) -> None:
+    small, large = raw(b"small"), raw(bytes(range(256)) * 400)
+    block = encode_dagcbor({"a": small[0], "b": [large[0], CID.of(b"not here")]})
+    top = CID.of(block, DAG_CBOR)
+    with open_local_storage(folder) as storage, storage.publish() as publication:
+        for cid, data in (small, large, (top, block)):
+            publication.put(cid, data)
+        publication.commit(Changes(pins=[Pin("me", top)]))
+    lose_index(folder, backups=False)
+    assert rebuild_index(folder).recovered == (top,)
+    with open_local_storage(folder) as storage:
+        storage.collect_garbage(grace_seconds=0)
+        assert storage.blocks.get(small[0]) == b"small"
+
+
+def test_of_two_files_with_the_same_content_one_is_enough(folder: Path) -> None:
+    data = random.Random(6).randbytes(5000)
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, data)
+    lose_index(folder)
+    [name] = [path for path in folder.glob("files/*/*") if path.suffix != ".car"]
+    copy = name.with_suffix(".000000000000")
+    shutil.copyfile(name, copy)
+    damage(copy, 10)
+    report = rebuild_index(folder)
+    assert report.incomplete == ()
+    with open_local_storage(folder) as storage:
+        assert storage.file_path(root) == name
+        assert open_unixfs(storage.blocks, root).read() == data
+        storage.collect_garbage(grace_seconds=0)
+        assert not copy.exists()
+        assert storage.file_path(root) == name
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_damage_to_a_pack_costs_no_block_that_it_does_not_touch(folder: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    with open_local_storage(folder) as storage:
+        blocks = make_pack(storage)
+        offsets = rows_of(storage, "SELECT multihash, offset, length FROM block ORDER BY offset")
+    lose_index(folder, backups=False)
+    pack = one_file(folder, "pack")
+    start, length = chance.randrange(pack.stat().st_size), chance.choice([1, 30, 3000])
+    damage(pack, start, length)
+    rebuild_index(folder)
+    # Of a frame's length, CID and block nothing was touched.
+    untouched = {m for m, offset, size in offsets if offset + size <= start or offset - 38 >= start + length}
+    with open_local_storage(folder) as storage:
+        for cid, block in blocks:
+            if cid.multihash in untouched:
+                assert storage.blocks.get(cid) == block
+        assert len(untouched) >= len(blocks) - 5
