@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import make_backup
+from mlflow_ipfs.content.blockstore.local.backups import list_backups, make_backup
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, RebuildReport, rebuild_index
 from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.file_reader import open_unixfs
@@ -96,6 +96,22 @@ def test_a_sound_index_is_made_anew_and_garbage_stays_garbage(folder: Path, tmp_
         storage.collect_garbage(grace_seconds=0)
         assert not storage.blocks.has(garbage)
     check_rebuilt(folder, model, model.names)
+
+
+def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, b"content" * 1000)
+    lose_index(folder, backups=False)
+    owner = rebuild_index(folder, cut_sizes=CUTS).recovered_owner
+    assert owner is not None
+    for path in folder.glob("store.db*"):
+        path.unlink()
+    report = rebuild_index(folder)
+    assert [use.path.parent.name for use in report.sources] == ["backup"]
+    assert report.recovered == ()
+    with open_local_storage(folder) as storage:
+        assert [(pin.owner, pin.cid) for pin in storage.pins.list()] == [(owner, root)]
+        assert list_backups(storage._parts.layout)
 
 
 def test_pins_that_were_removed_after_a_backup_stay_removed(folder: Path) -> None:

@@ -76,13 +76,16 @@ class IndexDraft:
         for statement in _NOTES:
             execute(statement)
 
-    def finish(self, path: Path) -> None:
-        """Write the index to a new file, durably."""
+    def finish(self) -> None:
+        """Nothing is added any more."""
         self.connection.execute("COMMIT")
         self.connection.execute("DETACH notes")
         self.connection.execute(
             "PRAGMA journal_mode = WAL"
         )  # it stands in the file, which is how programs will open it
+
+    def write_copy(self, path: Path) -> None:
+        """Write the finished index to a new file, durably."""
         descriptor = self._disk.copy_database(self.connection, path)
         try:
             self._disk.sync(descriptor)

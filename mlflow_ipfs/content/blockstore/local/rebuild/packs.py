@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, LeafForm
 from mlflow_ipfs.content.blockstore.local.index import NewBlock
-from mlflow_ipfs.content.blockstore.local.moving import CID_BYTES, cid_before
 from mlflow_ipfs.content.blockstore.local.packs import HEADER
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import Note, describe
 from mlflow_ipfs.content.cid import CID
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 _MAX_CID_BYTES: Final = 256
 _BATCH: Final = 2000
+_CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 _SHA2_256: Final = b"\x12\x20"
 _LOOK_BYTES: Final = 1 << 16  # how much is looked through at a time
 
@@ -69,10 +69,9 @@ def _add_old(draft: IndexDraft, batch: _Batch, place_id: int, file: FileView, ro
     if not file.holds(row):
         draft.add_bad(place_id, [row])
         return False
-    start = max(0, row.offset - len(row.multihash) - CID_BYTES)
-    cid = cid_before(file.peek(start, row.offset - start), row.multihash)
     is_new = draft.find(row.multihash) is None
-    batch.add(row, describe(row.multihash, file.read(row.offset, row.length), cid if cid.version else None))
+    # What stands before it was damaged, else it would have been found there: nothing says which codec it has.
+    batch.add(row, describe(row.multihash, file.read(row.offset, row.length)))
     return is_new
 
 
@@ -152,7 +151,7 @@ def _find_frame(file: FileView, start: int) -> int:
 
 def _possible_starts(file: FileView, multihash: int) -> Iterator[int]:
     """Where a frame may begin whose CID has its multihash at a position: CIDv1, then CIDv0; lengths of up to 4 bytes."""
-    for cid_bytes in (CID_BYTES, 0):
+    for cid_bytes in (_CID_BYTES, 0):
         for length_bytes in (4, 3, 2, 1):
             begin = multihash - cid_bytes - length_bytes
             if begin >= len(HEADER):

@@ -12,22 +12,20 @@ Killed before 4, the store has its old index; between 4 and 5 it has none, and i
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
-from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.creating import is_read_only
-from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock, LockFile
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
-from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
 from mlflow_ipfs.content.blockstore.local.rebuild.looking import Look, OldIndexes, open_old_indexes
@@ -202,13 +200,11 @@ class _Rebuild:
                 incomplete=tuple(incomplete),
                 damaged=tuple(look.damaged),
             )
-            draft.finish(new_index)
+            self._write(draft, new_index)
         finally:
             draft.close()
         set_aside = look.set_aside_unplaced()
-        report = replace(report, set_aside=tuple(set_aside), old_index=self._put_in_place(new_index))
-        self._make_backup()
-        return report
+        return replace(report, set_aside=tuple(set_aside), old_index=self._put_in_place(new_index))
 
     def _write_meta(self, draft: IndexDraft) -> None:
         """Values that go on: a number of a condemnation must be larger than all before it."""
@@ -230,13 +226,15 @@ class _Rebuild:
             layouts.write_format(layout, disk, self._store_id)
         return old_index
 
-    def _make_backup(self) -> None:
-        """The copies that are there may not have what was recovered."""
-        layout, disk = self._layout, self._disk
-        gc_lock, publish_lock, write_lock = _locks(layout, 0)  # held already: nothing is written
-        database = Database(layout, disk, write_lock, timeout_seconds=0)
-        make_backup(Parts(layout, disk, database, self._session, publish_lock, gc_lock, self._store_id))
-        database.close()
+    def _write(self, draft: IndexDraft, new_index: Path) -> None:
+        """Write the index, and a backup of it: those that are there do not have what was recovered."""
+        draft.finish()
+        draft.write_copy(new_index)
+        copy = self._session.draft()
+        with suppress(OSError, sqlite3.Error):  # without room for two, one will do
+            draft.write_copy(copy)
+            self._disk.rename(copy, self._layout.backup / f"store-{self._now}.db")  # named as in backups.py
+            self._disk.sync_folder(self._layout.backup)
 
 
 def _count(draft: IndexDraft, query: str) -> int:
