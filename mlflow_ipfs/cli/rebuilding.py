@@ -69,6 +69,7 @@ def _fields(report: RebuildReport) -> dict[str, Any]:
         ],
         "recovered_owner": report.recovered_owner,
         "recovered": [str(cid) for cid in report.recovered],
+        "recovered_incomplete": [str(cid) for cid in report.recovered_incomplete],
         "lost": _name_fields(report.lost),
         "incomplete": _name_fields(report.incomplete),
         "damaged": [{"file": file.name, "reason": file.reason} for file in report.damaged],
@@ -96,6 +97,9 @@ def _lines(report: RebuildReport, folder: Path) -> Iterator[str]:
     if report.recovered_owner is not None:
         roots = format_count(len(report.recovered), "root")
         yield _line("recovered", f"{roots} without a name, pinned for {report.recovered_owner}")
+        if report.recovered_incomplete:
+            text = "of these lack blocks: remains of what was dropped or is lost"
+            yield _line("", f"{len(report.recovered_incomplete):,} {text}")
     yield from _problems(report)
     yield from _advice(report)
 

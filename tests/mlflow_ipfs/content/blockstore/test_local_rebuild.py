@@ -47,7 +47,7 @@ def test_without_a_backup_everything_is_recovered(folder: Path, tmp_path: Path, 
     assert (report.store_id, report.sources, report.lost, report.old_index) == (store_id, (), (), None)
     assert report.is_whole
     assert report.recovered
-    check_rebuilt(folder, model, None)
+    check_rebuilt(folder, report, model, None)
 
 
 @pytest.mark.parametrize("seed", range(6, 8))
@@ -59,7 +59,7 @@ def test_with_a_backup_all_names_are_back(folder: Path, tmp_path: Path, seed: in
     report = rebuild_index(folder)
     assert report.is_whole
     assert (report.sources[0].state, report.sources[0].names > 0) == ("whole", True)
-    check_rebuilt(folder, model, model.names)
+    check_rebuilt(folder, report, model, model.names)
 
 
 @pytest.mark.parametrize("seed", range(12, 14))
@@ -79,7 +79,7 @@ def test_what_came_after_the_backup_is_recovered(folder: Path, tmp_path: Path, s
     report = rebuild_index(folder)
     assert report.is_whole
     assert {root.multihash for root in later} <= {cid.multihash for cid in report.recovered}
-    check_rebuilt(folder, after, before.names)
+    check_rebuilt(folder, report, after, before.names)
 
 
 def test_a_sound_index_is_made_anew_and_garbage_stays_garbage(folder: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_sound_index_is_made_anew_and_garbage_stays_garbage(folder: Path, tmp_
         assert storage.blocks.has(garbage)
         storage.collect_garbage(grace_seconds=0)
         assert not storage.blocks.has(garbage)
-    check_rebuilt(folder, model, model.names)
+    check_rebuilt(folder, report, model, model.names)
 
 
 def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:

@@ -196,6 +196,7 @@ class _Rebuild:
                 sources=self._sources.uses(),
                 recovered_owner=f"{OWNER}{self._now}" if recovered else None,
                 recovered=tuple(recovered),
+                recovered_incomplete=tuple(finder.incomplete_among(recovered)),
                 lost=tuple(lost),
                 incomplete=tuple(incomplete),
                 damaged=tuple(look.damaged),

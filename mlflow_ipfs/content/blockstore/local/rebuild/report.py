@@ -69,6 +69,8 @@ class RebuildReport:
         sources: every index that was looked at, newest first.
         recovered_owner: owner of the pins on content without a name; None if there was none.
         recovered: what those pins keep.
+        recovered_incomplete: those of them below which something is missing or damaged: remains of what a gc dropped, or
+            of what is lost. Nobody can say which.
         lost: names whose content is not in the store. They are not in the new index.
         incomplete: names that were taken over, although something below them is missing or damaged.
         damaged: files of which some blocks are bad; the others are used.
@@ -84,6 +86,7 @@ class RebuildReport:
     sources: tuple[OldIndexUse, ...]
     recovered_owner: str | None
     recovered: tuple[CID, ...]
+    recovered_incomplete: tuple[CID, ...]
     lost: tuple[LeftName, ...]
     incomplete: tuple[LeftName, ...]
     damaged: tuple[LeftFile, ...]

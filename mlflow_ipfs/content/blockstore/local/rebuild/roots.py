@@ -14,7 +14,7 @@ from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.pins import Pin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
     from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftName
@@ -74,9 +74,7 @@ class RootFinder:
 
     def find_incomplete(self) -> list[LeftName]:
         """Names below which something is missing or damaged."""
-        self._execute("DELETE FROM notes.broken")
-        self._execute("INSERT OR IGNORE INTO notes.broken SELECT multihash FROM notes.bad")
-        self._break_parents_of_missing("1")
+        self._find_broken()
         found: list[LeftName] = []
         for kind in KINDS:
             columns = list(kind.columns)
@@ -85,6 +83,16 @@ class RootFinder:
                 if name.cid is not None and self._is_broken(name.cid):
                     found.append(name)
         return found
+
+    def incomplete_among(self, cids: Iterable[CID]) -> list[CID]:
+        """Those of some blocks below which something is missing or damaged."""
+        self._find_broken()
+        return [cid for cid in cids if self._is_broken(cid)]
+
+    def _find_broken(self) -> None:
+        self._execute("DELETE FROM notes.broken")
+        self._execute("INSERT OR IGNORE INTO notes.broken SELECT multihash FROM notes.bad")
+        self._break_parents_of_missing("1")
 
     def _is_broken(self, cid: CID) -> bool:
         row = self._execute("SELECT 1 FROM notes.broken WHERE multihash = ?", (cid.multihash,)).fetchone()
