@@ -21,6 +21,7 @@ from mlflow_ipfs.cli.options import (
     tracking_option,
 )
 from mlflow_ipfs.cli.reading import total_bytes
+from mlflow_ipfs.cli.rebuilding import rebuild
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
@@ -153,14 +154,25 @@ def _healing(workplace: Workplace, store: ContentStore, source: Path | None) -> 
 
 
 @click.command(short_help="Say what is installed, where the store is, what is wrong.")
+@click.option(
+    "--rebuild", "is_rebuild", is_flag=True, help="Make a new index for a store whose store.db is lost or damaged."
+)
 @json_option
 @pass_workplace
 @click.pass_context
-def doctor(context: click.Context, workplace: Workplace, *, as_json: bool) -> None:
+def doctor(context: click.Context, workplace: Workplace, *, is_rebuild: bool, as_json: bool) -> None:
     """Say what is installed, where the store is and what is in it, and what is wrong.
 
     Exits with 1 if something is.
+
+    With --rebuild, make a new index (store.db) instead: every file of the store is read and hashed;
+    pins, refs and mfs:// files come from what is left of the old index and from its backups. What no
+    name needs is pinned for `recovered/<time>`, so that no gc drops it. Nobody else may use the store
+    meanwhile. The old index is kept in quarantine/.
     """
+    if is_rebuild:
+        rebuild(workplace, as_json=as_json)
+        return
     application = context.find_root().command
     own_commands = application.commands if isinstance(application, click.Group) else {}
     problems, previous = 0, ""

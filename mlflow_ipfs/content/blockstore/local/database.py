@@ -216,6 +216,7 @@ class Database:
         # A read-only mount has no writers, which is what SQLite's "immutable" means.
         query = "mode=ro&immutable=1" if self._read_only else "mode=rw"
         with database_faults(self.layout):
+            self._check_in_place()  # before and after: a rebuild may put another database there at any moment
             connection = sqlite3.connect(
                 f"file:{quote(str(self.layout.database))}?{query}",
                 uri=True,

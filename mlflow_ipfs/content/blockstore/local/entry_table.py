@@ -150,6 +150,15 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
             raise ConflictError(msg)
 
 
+def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, name: bytes) -> bool:
+    """Tell whether a row would stand under a file, or where a folder is."""
+    try:
+        _check_ancestors(connection, {(tree, parent)})
+    except ConflictError:
+        return True
+    return not name or _is_folder(connection, tree, _join(parent, name))
+
+
 def _check_ancestors(connection: sqlite3.Connection, folders: set[tuple[bytes, bytes]]) -> None:
     """No folder may be a file, nor may any folder above it."""
     checked: set[tuple[bytes, bytes]] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -65,21 +66,17 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
         return store_is_gone(layout)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _free_bytes(layout.folder) < _NO_ROOM_BYTES:
         return full_disk(layout.folder)
-    msg = f"the index {layout.database} cannot be used: {error}"
+    msg = (
+        f"the index {layout.database} cannot be used: {error}. If that is no passing trouble, {how_to_restore(layout)}"
+    )
     return StoreFormatError(msg)
 
 
 def how_to_restore(layout: Layout) -> str:
     """What to do about an index that can't be used."""
-    if layout.backup.is_dir() and any(layout.backup.iterdir()):
-        return (
-            f"end every program that uses the store, remove {layout.database}*, put the newest copy from {layout.backup} "
-            f"in its place, run `mlflow-ipfs scrub`, and add again what is newer than the copy before the next gc"
-        )
-    return (
-        f"put back a copy of the store from your own backup (there is none in {layout.backup}), or move the store away "
-        "and add the content to a new one"
-    )
+    command = f"mlflow-ipfs --store {shlex.quote(str(layout.folder))} doctor --rebuild"
+    what = f"end every program that uses the store, and run `{command}`"
+    return f"{what}: it makes a new one from the store's files, from what is left of the old one and from its backups"
 
 
 def store_is_gone(layout: Layout) -> StoreFormatError:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from mlflow_ipfs.content.blockstore.local.creating import lost_index
+from mlflow_ipfs.content.blockstore.local.faults import explain
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
 from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
@@ -85,8 +87,11 @@ def count_contents(folder: Path) -> Contents:
             cached = _number(connection, "SELECT coalesce(sum(size), 0) FROM place WHERE class = 'cache'")
             damaged = _number(connection, "SELECT count(*) FROM place WHERE damaged")
     except sqlite3.Error as error:
-        msg = f"the index {layout.database} can't be read: {error}"
-        raise StoreFormatError(msg) from error
+        if not layout.database.exists():
+            raise lost_index(layout) from error
+        raise explain(layout, error) or StoreFormatError(
+            f"the index {layout.database} can't be read: {error}"
+        ) from error
     return Contents(counts, files + inline, cached, damaged)
 
 
@@ -137,8 +142,8 @@ def log_bytes(folder: Path) -> int:
 
 
 def count_quarantined(folder: Path) -> int:
-    """How many damaged files were set aside."""
-    return sum(1 for _ in Layout(folder).quarantine.iterdir())
+    """How many damaged files were set aside. Old indexes lie there in folders of their own."""
+    return sum(path.is_file() for path in Layout(folder).quarantine.iterdir())
 
 
 def file_system_of(folder: Path) -> str | None:

@@ -76,7 +76,7 @@ class Layout:
 
     @property
     def quarantine(self) -> Path:
-        """Damaged objects."""
+        """Damaged objects, and indexes that a rebuild has replaced."""
         return self.folder / "quarantine"
 
     @property

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.layout import Layout
 
 PREFIX: Final = "publication-"
-_LAST: Final = "last_condemnation"
+LAST: Final = "last_condemnation"
 _NUMBER_BYTES: Final = 40
 _WAIT_SECONDS: Final = 1.0  # enough for small publications; a long upload is left to the next gc
 _LOOK_SECONDS: Final = 0.02
@@ -87,7 +87,7 @@ def _read(path: Path) -> int | None:
 
 def last_condemnation(connection: sqlite3.Connection) -> int:
     """The number of the last condemnation; 0 before the first."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_LAST,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (LAST,)).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -96,6 +96,6 @@ def next_condemnation(connection: sqlite3.Connection, now: int) -> int:
     number = max(now, last_condemnation(connection) + 1)
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (_LAST, str(number)),
+        (LAST, str(number)),
     )
     return number

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.errors import IntegrityError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +70,7 @@ class Scrubber:
                 self._healed[cid] = None
             else:
                 self._problems[cid] = str(error)
-        except NotFoundError:
+        except (NotFoundError, InvalidDataError):  # the second: the file has one leaf, which is its root
             return False
         with self.parts.database.read() as connection:
             self._blocks += connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]

@@ -51,6 +51,14 @@ def test_a_sound_store_has_no_problems_and_everything_is_read(storage: LocalStor
     assert report.blocks == len(list(storage.blocks.multihashes()))
 
 
+def test_an_object_of_a_single_leaf_has_no_nodes_to_walk(storage: LocalStorage) -> None:
+    for wrapped in (False, True):
+        publish_file(storage, os.urandom(1000), wrapped=wrapped)
+    report = storage.scrub()
+    assert report.problems == ()
+    assert report.blocks == 2
+
+
 def test_a_bad_block_of_a_pack_is_named_and_healed_by_adding_it_again(storage: LocalStorage) -> None:
     cids = publish_pack(storage)
     [name] = files_of(storage)

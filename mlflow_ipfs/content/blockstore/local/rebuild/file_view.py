@@ -1,0 +1,87 @@
+"""A file of the store, opened to be looked through from end to end."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.local.index import Stamp
+from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.unixfs import encode_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.index import NewBlock
+
+_WINDOW_BYTES: Final = 1 << 20
+
+
+class FileView:
+    """Reads pieces of one file. Leaves it read-only and durable: whoever wrote it may not have come so far.
+
+    Args:
+        disk: where it is.
+        path: the file.
+        progress: told how many bytes were read.
+
+    Attributes:
+        stamp: its stamp when it was opened.
+        size_bytes: its size.
+    """
+
+    def __init__(self, disk: Disk, path: Path, progress: Callable[[int], None]) -> None:
+        self._disk = disk
+        self._path = path
+        self._progress = progress
+        status = disk.status(path)
+        self.stamp = Stamp.of(status)
+        self.size_bytes = status.st_size
+        self._is_sealed = not stat.S_IMODE(status.st_mode) & 0o222
+        self._descriptor = disk.open_to_read(path)
+        self._start, self._window = 0, b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._disk.close(self._descriptor)
+
+    def make_durable(self) -> None:
+        """Seal and sync it, as a publication does with a file before it gets a row."""
+        if not self._is_sealed:
+            with suppress(OSError):  # on a disk that takes no modes; the hash counts
+                self._disk.make_read_only(self._path)
+        self._disk.sync(self._descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """A piece of the file; shorter where the file ends, empty on a bad sector. May be called by several threads."""
+        self._progress(length)
+        try:
+            return self._disk.read_at(self._descriptor, offset, length)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""
+
+    def peek(self, offset: int, length: int) -> bytes:
+        """The same through a window that moves along: for many small pieces, by one thread."""
+        start = offset - self._start
+        if start < 0 or start + length > len(self._window):
+            self._start, start = offset, 0
+            self._window = self.read(offset, max(length, _WINDOW_BYTES)) or self.read(offset, length)
+        return self._window[start : start + length]
+
+    def holds(self, row: NewBlock) -> bool:
+        """Whether a block is where its row says."""
+        piece = self.read(row.offset, row.length)
+        block = encode_leaf(piece) if row.form == LeafForm.UNIXFS_FILE else piece
+        return CID(1, RAW, row.multihash).matches(block)

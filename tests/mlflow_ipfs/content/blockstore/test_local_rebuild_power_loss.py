@@ -1,0 +1,101 @@
+"""The power goes at every step of a rebuild: every name is still there, in one index or after another rebuild."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.rebuild import rebuild_index
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.errors import StoreFormatError
+from support.power_loss import File, Folder, Moment, RecordingDisk
+from support.storages import check_sound, publish_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.cid import CID
+
+CONTENTS = [b"content" * 500, b"in the log alone" * 200]
+
+
+def read_tree(folder: Path) -> Folder:
+    """What lies in a folder, all of it durable."""
+    tree = Folder()
+    for path in folder.iterdir():
+        if path.is_dir():
+            tree.durable[path.name] = read_tree(path)
+        else:
+            data = bytearray(path.read_bytes())
+            tree.durable[path.name] = File(data, len(data))
+    return tree
+
+
+def make_store(folder: Path, work: Path) -> list[CID]:
+    """A store whose log has what its ``store.db`` lacks, with a file that nobody can place."""
+    with open_local_storage(work) as storage:
+        roots = [publish_file(storage, CONTENTS[0])]
+        storage._parts.database.checkpoint()
+        roots.append(publish_file(storage, CONTENTS[1]))
+        (work / "reserve").unlink()
+        shutil.copytree(work, folder)
+    for path in [*(folder / "sessions").iterdir(), folder / "store.db-shm"]:
+        path.unlink()
+    junk = folder / "files" / "00"
+    junk.mkdir(exist_ok=True)
+    (junk / "junk").write_bytes(b"junk")
+    return roots
+
+
+def check_state(folder: Path, roots: list[CID]) -> bool:
+    """Check what a disk shows. Returns whether it has an index."""
+    for name in ("write", "publish", "gc", "outbox"):  # lock files are made beside Disk, and hold nothing
+        (folder / f"{name}.lock").touch()
+    has_index = (folder / "store.db").exists()
+    if has_index:
+        check_names(folder, roots)
+    else:
+        with pytest.raises(StoreFormatError, match="doctor --rebuild"):
+            open_local_storage(folder)
+    assert rebuild_index(folder).recovered == ()
+    check_names(folder, roots)
+    assert list(folder.glob("quarantine/*-junk")), "it has one name at least"
+    return has_index
+
+
+def check_names(folder: Path, roots: list[CID]) -> None:
+    with open_local_storage(folder) as storage:
+        assert {pin.cid for pin in storage.pins.list()} == set(roots)
+        assert [open_unixfs(storage.blocks, root).read() for root in roots] == CONTENTS
+        check_sound(storage)
+
+
+def test_the_power_goes_at_any_step(folder: Path, tmp_path: Path) -> None:
+    roots = make_store(folder, tmp_path / "work")
+    moment = Moment([], root=read_tree(folder))
+    disk = RecordingDisk(folder)
+    rebuild_index(folder, disk=disk)
+    moment.events = disk.events
+    with_index: list[bool] = []
+    moves_from = next(number for number, event in enumerate(disk.events) if event.kind == "link")
+    while True:
+        # Before anything is moved, only drafts come and go.
+        for style in ("least", "random") if moment.step >= moves_from or moment.step % 8 == 0 else ():
+            target = tmp_path / f"{moment.step}-{style}"
+            moment.build(target, style, random.Random(f"{moment.step}-{style}"))
+            try:
+                with_index.append(check_state(target, roots))
+            except BaseException as error:
+                last = [(event.kind, *event.about[:2]) for event in disk.events[max(0, moment.step - 5) : moment.step]]
+                error.add_note(f"power lost after step {moment.step} of {len(disk.events)} ({last}), style {style}")
+                raise
+            shutil.rmtree(target)
+        if moment.step == len(disk.events):
+            break
+        moment.advance()
+    assert False in with_index
+    assert with_index[-1]

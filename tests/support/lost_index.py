@@ -1,0 +1,163 @@
+"""Stores whose index is lost: filled with everything, damaged, and compared with what was in them before."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.store import ContentStore
+from support.storages import (
+    check_sound,
+    files_of,
+    leftovers,
+    publish_blocks,
+    publish_file,
+    raw,
+    rows_of,
+)
+from support.store_workload import Names, Workload, check_whole, names_of
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.blockstore.local.rebuild import RebuildReport
+
+CUTS = (1000, 4096)
+SMALL_V1 = replace(UNIXFS_V1_2025, name="small-v1", chunk_bytes=1000, hamt_threshold_bytes=2000)
+SMALL_V0 = replace(UNIXFS_V0_2015, name="small-v0", chunk_bytes=1000, hamt_threshold_bytes=2000)
+
+
+@dataclass
+class Model:
+    """What was put into a store.
+
+    Attributes:
+        names: every name in it.
+        blocks: each named root with its blocks.
+        contents: bytes of the files.
+    """
+
+    names: Names
+    blocks: dict[CID, dict[bytes, bytes]]
+    contents: dict[CID, bytes]
+
+
+def remember(storage: LocalStorage, contents: dict[CID, bytes]) -> Model:
+    names = names_of(storage)
+    blocks = {
+        root: {cid.multihash: block for cid, block in walk_blocks(storage.blocks, root)} for root in names.roots()
+    }
+    return Model(names, blocks, contents)
+
+
+def fill(storage: LocalStorage, seed: int, work: Path) -> Model:
+    """Files and folders of every kind, of random sizes, in random order, with a gc in between."""
+    chance = random.Random(seed)
+    workload = Workload()
+    steps = workload.steps()
+    for step in steps[: chance.randint(5, len(steps))]:
+        step(storage)
+    for number, profile in enumerate([SMALL_V1, SMALL_V0] * 2):
+        store = ContentStore(storage, profile=profile, chunker=FixedSizeChunker(chance.choice(CUTS)))
+        folder = work / f"{seed}-{number}"
+        folder.mkdir(parents=True)
+        for file in range(chance.choice([3, 40])):
+            size = chance.choice([0, 1, 999, 1000, 1001, 4096, 30_000])
+            (folder / f"file {file}").write_bytes(chance.randbytes(size))
+        store.add(folder, pin=chance.choice(["user", "run/7"]))
+        if chance.random() < 0.3:
+            storage.collect_garbage(grace_seconds=0)
+    return remember(storage, dict(workload.contents))
+
+
+def lose_index(folder: Path, *, backups: bool = True) -> None:
+    for path in folder.glob("store.db*"):
+        path.unlink()
+    if not backups:
+        for path in (folder / "backup").iterdir():
+            path.unlink()
+
+
+def check_kept(storage: LocalStorage, model: Model) -> None:
+    """Everything that had a name is there, block for block, whether it has one now or not."""
+    for root, blocks in model.blocks.items():
+        found = {cid.multihash: block for cid, block in walk_blocks(storage.blocks, root)}
+        assert found == blocks
+        if root in model.contents:
+            assert open_unixfs(storage.blocks, root).read() == model.contents[root]
+
+
+def check_rebuilt(folder: Path, report: RebuildReport, model: Model, names: Names | None) -> None:
+    """Check a rebuilt store, before and after a gc that has no mercy."""
+    with open_local_storage(folder) as storage:
+        for cid in report.recovered_incomplete:  # remains of garbage that lay in a pack
+            assert storage.pins.remove(cid, report.recovered_owner or "")
+        pins = [pin for pin in storage.pins.list() if not pin.owner.startswith("recovered/")]
+        found = names_of(storage)
+        assert replace(found, pins=frozenset(pins)) == (names or Names())
+        check_sound(storage)
+        check_kept(storage, model)
+        assert storage.scrub().problems == ()
+        storage.collect_garbage(grace_seconds=0)
+        check_kept(storage, model)
+        check_whole(storage, model.contents)
+        assert not leftovers(folder)
+        assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}
+        root = publish_file(storage, b"published afterwards" * 200, owner="afterwards")
+        assert open_unixfs(storage.blocks, root).read() == b"published afterwards" * 200
+
+
+def publish_in_pack(storage: LocalStorage, multihash: bytes, data: bytes) -> None:
+    """Move an inline block to a pack, as if more had been published with it."""
+    with storage._parts.database.write() as connection:
+        connection.execute("DELETE FROM block WHERE multihash = ?", (multihash,))
+    cid = CID(1, 0x70 if data[:1] in (b"\x12", b"\x0a") else 0x55, multihash)
+    with storage.publish() as publication:
+        publication.put(cid, data)
+        for number in range(70):
+            publication.put(*raw(multihash + number.to_bytes(2, "big") * 500))
+        publication.commit()
+
+
+def damage(path: Path, offset: int, length: int = 1) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        old = file.read(length)
+        file.seek(offset)
+        file.write(bytes(byte ^ 0xFF for byte in old))
+
+
+def put_entry(storage: LocalStorage, path: str, cid: CID) -> None:
+    with storage.publish() as publication:
+        publication.commit(Changes(entries=[MfsEntry("t", path, cid, 3, 3, 1)]))
+
+
+def one_file(folder: Path, kind: str) -> Path:
+    name = next(path for path in folder.glob("files/*/*") if (path.suffix == ".car") == (kind == "pack"))
+    assert isinstance(name, Path)
+    return name
+
+
+def make_pack(storage: LocalStorage, count: int = 80) -> list[tuple[CID, bytes]]:
+    blocks = [raw(b"pack" + number.to_bytes(2, "big") * 500) for number in range(count)]
+    publish_blocks(storage, *(block for _, block in blocks), owner="pack")
+    return blocks
+
+
+def remember_all(storage: LocalStorage) -> dict[str, list[Any]]:
+    return {
+        "pins": [(pin.owner, pin.cid, pin.state) for pin in storage.pins.list()],
+        "refs": [(ref.name, ref.cid, ref.version) for ref in storage.refs.list()],
+        "entries": [(entry.path, entry.cid, entry.mtime_ns) for entry in storage.entries.walk("mlflow", "")],
+        "frozen": [(item.root, item.path, item.cid) for item in storage.entries.list_frozen()],
+    }
