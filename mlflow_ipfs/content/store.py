@@ -276,7 +276,8 @@ class ContentStore:
         target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
         exporter = Exporter(
             self.storage.blocks,
-            linker=self.storage if dst is None else None,
+            linker=self.storage,
+            share=dst is None,
             allow_outside_links=allow_outside_links,
             progress=progress,
         )
