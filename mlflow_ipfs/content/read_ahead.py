@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from types import TracebackType
 
 READ_THREADS: Final = min(8, os.cpu_count() or 1)
@@ -77,7 +77,7 @@ class ReadAhead(Generic[Key, Result]):
         return result
 
 
-def map_ahead(work: Callable[[Key], Result], keys: Iterable[Key], *, batch: int = 4) -> Iterator[Result]:
+def map_ahead(work: Callable[[Key], Result], keys: Iterable[Key], *, batch: int = 4) -> Generator[Result, None, None]:
     """Yield what ``work`` returns for each key, in order, working ahead on a few threads.
 
     Keys are taken on the calling thread. What the work raises ends it. Close the iterator if it is not read to its end.

@@ -80,8 +80,8 @@ class Entry:
 class ContentStore:
     """Content by CID. A context manager; may be shared between threads.
 
-    Every byte that comes out has been checked against its CID. Where a method takes a CID, its
-    text does as well; a ``path`` is ``a/b/c`` below it.
+    Every byte that comes out has been checked against its CID: now, or, in files that the storage keeps whole, when
+    they were kept or last changed. Where a method takes a CID, its text does as well; a ``path`` is ``a/b/c`` below it.
 
     Args:
         storage: keeps the blocks, pins, refs and entries; closed with the store.

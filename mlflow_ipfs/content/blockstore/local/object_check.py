@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
 from mlflow_ipfs.content.cid import DAG_PB
 from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
 
@@ -80,25 +81,32 @@ class ObjectChecker:
         """Hash the whole file. Returns the first leaf that is not as its CID says."""
         disk = self._parts.disk
         descriptor = disk.open_to_read(path)
+
+        def check(leaf: Leaf) -> tuple[Leaf, bool]:
+            piece = disk.read_at(descriptor, leaf.offset, leaf.length)
+            return leaf, leaf.cid.matches(encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece)
+
+        end = 0
         try:
-            offset = 0
-            for leaf, length, form in self._leaves(cid, size_bytes):
-                piece = disk.read_at(descriptor, offset, length)
-                if not leaf.matches(encode_leaf(piece) if form is LeafForm.UNIXFS_FILE else piece):
-                    return leaf
-                offset += length
-            return None if offset == size_bytes else cid
+            with closing(map_ahead(check, self._leaves(cid, size_bytes))) as leaves:  # its threads end before the file
+                for leaf, is_sound in leaves:
+                    if not is_sound:
+                        return leaf.cid
+                    end = leaf.offset + leaf.length
+            return None if end == size_bytes else cid
         finally:
             disk.close(descriptor)
 
-    def _leaves(self, root: CID, size_bytes: int) -> Iterator[tuple[CID, int, LeafForm]]:
-        """The leaves of a file in order, each with its length, from the nodes above them."""
+    def _leaves(self, root: CID, size_bytes: int) -> Iterator[Leaf]:
+        """The leaves of a file in order, from the nodes above them."""
         stack = [(root, size_bytes)]
+        offset = 0
         while stack:
             cid, length = stack.pop()
             form = self._leaf_form(cid)
             if form is not None:
-                yield cid, length, form
+                yield Leaf(cid, offset, length, form)
+                offset += length
                 continue
             node = read_unixfs(self._reader, cid)
             if node.data.data or not node.data.is_file:

@@ -6,13 +6,16 @@ index, so that adding the content again heals it; a damaged object goes to ``qua
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm, ScrubReport
 from mlflow_ipfs.content.blockstore.local.moving import CID_BYTES, cid_before
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 _PAGE: Final = 1000
+_BATCH: Final = 16  # blocks that a thread gets at once: most of those in packs are small
 _ROWS: Final = "SELECT id, multihash, data, offset, length, form FROM block WHERE id > ? AND place"
 _Row = tuple[int, bytes, "bytes | None", int, int, int]
 
@@ -55,7 +59,8 @@ class Scrubber:
             if root is None or not self._check_object(checker, root, place_id, size_bytes):
                 self._check_place(place_id, name)
         for row in self._rows("IS NULL"):
-            self._check(row, CID(1, RAW, row[1]), row[2] or b"")
+            cid = CID(1, RAW, row[1])
+            self._note(cid, row[4], is_sound=cid.matches(row[2] or b""))
         return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()))
 
     def _check_object(self, checker: ObjectChecker, root: bytes, place_id: int, size_bytes: int) -> bool:
@@ -79,26 +84,32 @@ class Scrubber:
             descriptor = disk.open_to_read(self.parts.layout.folder / name)
         except FileNotFoundError:
             descriptor = None
+        check = partial(self._check_piece, descriptor)
         try:
-            for row in self._rows(f"= {int(place_id)}"):
-                _, multihash, _, offset, length, form = row
-                prefix = block = b""
-                if descriptor is not None:
-                    start = max(0, offset - len(multihash) - CID_BYTES)
-                    prefix = disk.read_at(descriptor, start, offset - start)
-                    block = disk.read_at(descriptor, offset, length)
-                is_wrapped = form == LeafForm.UNIXFS_FILE
-                if is_wrapped:
-                    cid = CID(1, DAG_PB, multihash)
-                else:
-                    cid = cid_before(prefix, multihash) if prefix else CID(1, RAW, multihash)
-                self._check(row, cid, encode_leaf(block) if is_wrapped else block)
+            with closing(map_ahead(check, self._rows(f"= {int(place_id)}"), batch=_BATCH)) as checked:
+                for size_bytes, cid, is_sound in checked:
+                    self._note(cid, size_bytes, is_sound=is_sound)
         finally:
             if descriptor is not None:
                 disk.close(descriptor)
 
-    def _check(self, row: _Row, cid: CID, block: bytes) -> None:
-        if not cid.matches(block):
+    def _check_piece(self, descriptor: int | None, row: _Row) -> tuple[int, CID, bool]:
+        """Hash a block that lies in a file. On any thread."""
+        _, multihash, _, offset, length, form = row
+        prefix = block = b""
+        if descriptor is not None:
+            start = max(0, offset - len(multihash) - CID_BYTES)
+            prefix = self.parts.disk.read_at(descriptor, start, offset - start)
+            block = self.parts.disk.read_at(descriptor, offset, length)
+        is_wrapped = form == LeafForm.UNIXFS_FILE
+        if is_wrapped:
+            cid = CID(1, DAG_PB, multihash)
+        else:
+            cid = cid_before(prefix, multihash) if prefix else CID(1, RAW, multihash)
+        return length, cid, cid.matches(encode_leaf(block) if is_wrapped else block)
+
+    def _note(self, cid: CID, size_bytes: int, *, is_sound: bool) -> None:
+        if not is_sound:
             try:
                 self.reader.get(cid)  # a gc or a repair may have moved it
             except NotFoundError:
@@ -106,7 +117,7 @@ class Scrubber:
             except IntegrityError as error:
                 self._problems[cid] = str(error)
         self._blocks += 1
-        self._count(row[4])
+        self._count(size_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._size_bytes += size_bytes
