@@ -51,7 +51,7 @@ check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 	@$(BIN)/lint-imports --no-logo
 
 bench: .venv/dev-ready  ## run benchmarks/*.py; each prints lines of JSON
-	@for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do $(BIN)/python "$$script" || exit 1; done
+	@for script in $(filter-out %/harness.py %/large_run.py %/served.py,$(wildcard benchmarks/*.py)); do $(BIN)/python "$$script" || exit 1; done
 
 soak: .venv/dev-ready  ## minutes of kill -9 and races
 	@$(BIN)/pytest -m soak --timeout 1800

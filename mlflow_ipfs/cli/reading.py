@@ -1,4 +1,4 @@
-"""``get``, ``cat`` and ``ls``: content comes out again, every block verified."""
+"""``get``, ``cat`` and ``ls``: content comes out again, verified."""
 
 from __future__ import annotations
 

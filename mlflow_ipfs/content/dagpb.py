@@ -104,6 +104,8 @@ def join_node(encoded_links: Iterable[bytes], data: bytes | None) -> bytes:
 
 def decode_uint64(data: bytes, offset: int) -> tuple[int, int]:
     """Decode a protobuf varint; unlike multiformats' it has ten bytes at most and need not be minimal."""
+    if offset < len(data) and data[offset] < 0x80:  # nearly all keys and lengths, of which a node has thousands
+        return data[offset], offset + 1
     value = shift = 0
     for position in range(offset, offset + _MAX_PROTOBUF_VARINT):
         if position >= len(data):

@@ -1,7 +1,8 @@
 """Exporter: DAGs become files, folders and symlinks on disk again.
 
 Names come from content that may be hostile. Every name is checked, nothing is written through a
-symlink, and a file appears under its name only when all its bytes have been verified.
+symlink, and a file appears under its name only when all its bytes are there and verified: block by
+block, or, where the store keeps the file whole, as ``Storage.file_path`` verifies it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
+from mlflow_ipfs.content.file_copy import copy_bytes
 from mlflow_ipfs.content.file_reader import UnixFSFile
 from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, PolicyError, StoreFullError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
 
-_RESTORED_MODE = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
+_WORTH_ASKING_BYTES: Final = 64 << 10  # of smaller files the bytes are here before the store has said where they lie
+_RESTORED_MODE: Final = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
 
 
 class FileLinker(Protocol):
     """Places whole files without reading them through blocks. Half of ``Storage``."""
+
+    def file_path(self, cid: CID) -> Path | None:
+        """See ``Storage.file_path``."""
 
     def ensure_file(self, cid: CID) -> Path | None:
         """See ``Storage.ensure_file``."""
@@ -44,7 +50,8 @@ class Exporter:
 
     Args:
         reader: where the blocks are.
-        linker: places files that the store keeps whole; None to always write block by block.
+        linker: knows the files that the store keeps whole; None to always write block by block.
+        share: whether the linker may place such a file, sharing bytes with the store; else it is copied.
         allow_outside_links: whether symlinks that point out of the destination are restored.
         progress: called with the number of bytes just written.
     """
@@ -54,11 +61,13 @@ class Exporter:
         reader: BlockReader,
         *,
         linker: FileLinker | None = None,
+        share: bool = True,
         allow_outside_links: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._reader = reader
         self._linker = linker
+        self._share = share
         self._allow_outside_links = allow_outside_links
         self._progress = progress or (lambda _: None)
 
@@ -112,9 +121,11 @@ class Exporter:
 
     def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
         # A link may share more than bytes with the store: a mode or a time set on it would be set there, too.
-        has_metadata = node.data.mode is not None or node.data.mtime_ns is not None
-        whole = self._linker.ensure_file(node.cid) if self._linker and not has_metadata else None
-        if whole is not None and self._linker is not None:
+        may_link = self._share and node.data.mode is None and node.data.mtime_ns is None
+        whole = (
+            self._find_whole(node, may_link=may_link) if may_link or node.size_bytes >= _WORTH_ASKING_BYTES else None
+        )
+        if whole is not None and may_link and self._linker is not None:
             self._linker.link_file(whole, temporary)
             self._progress(node.size_bytes)
             return
@@ -123,9 +134,38 @@ class Exporter:
             msg = f"{node.cid} has {node.size_bytes} bytes and the disk of {str(temporary.parent)!r} has {free} left"
             raise StoreFullError(msg)
         with temporary.open("xb", buffering=0) as file:
-            for piece in UnixFSFile(self._reader, node.cid).pieces():
-                _write_all(file.fileno(), piece)
-                self._progress(len(piece))
+            if whole is None or not self._copy_whole(node, whole, file.fileno()):
+                self._write_blocks(node, file.fileno())
+
+    def _find_whole(self, node: UnixFSNode, *, may_link: bool) -> Path | None:
+        """A file of the store that is the content. What is only to be copied is not put together first."""
+        if self._linker is None:
+            return None
+        return self._linker.ensure_file(node.cid) if may_link else self._linker.file_path(node.cid)
+
+    def _copy_whole(self, node: UnixFSNode, whole: Path, descriptor: int) -> bool:
+        """Copy a file that the store keeps whole and has just looked at. False if it is not there any more.
+
+        Raises:
+            IntegrityError: somebody changed it meanwhile.
+        """
+        try:
+            source = whole.open("rb", buffering=0)
+        except FileNotFoundError:  # a gc or a repair came in between, and the blocks lie elsewhere now
+            return False
+        with source:
+            before = os.fstat(source.fileno())
+            copied = copy_bytes(source.fileno(), descriptor, self._progress)
+            after = os.fstat(source.fileno())
+        if copied != node.size_bytes or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            msg = f"the file of {node.cid}, {whole}, changed while it was copied. Nothing was placed; try again"
+            raise IntegrityError(msg)
+        return True
+
+    def _write_blocks(self, node: UnixFSNode, descriptor: int) -> None:
+        for piece in UnixFSFile(self._reader, node.cid).pieces():
+            _write_all(descriptor, piece)
+            self._progress(len(piece))
 
     def _export_symlink(self, node: UnixFSNode, target: Path, depth: int) -> None:
         link = os.fsdecode(node.data.data or b"")

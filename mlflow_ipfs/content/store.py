@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 class ContentStore:
     """Content by CID. A context manager; may be shared between threads.
 
-    Every byte that comes out has been checked against its CID. Where a method takes a CID, its
-    text does as well; a ``path`` is ``a/b/c`` below it.
+    Every byte that comes out has been checked against its CID: now, or, in files that the storage keeps whole, when
+    they were kept or last changed. Where a method takes a CID, its text does as well; a ``path`` is ``a/b/c`` below it.
 
     Args:
         storage: keeps the blocks, pins, refs and entries; closed with the store.
@@ -242,7 +242,8 @@ class ContentStore:
         target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
         exporter = Exporter(
             self.storage.blocks,
-            linker=self.storage if dst is None else None,
+            linker=self.storage,
+            share=dst is None,
             allow_outside_links=allow_outside_links,
             progress=progress,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.dag import (
@@ -19,6 +21,7 @@ from mlflow_ipfs.content.dag import (
 from mlflow_ipfs.content.dagpb import decode_node
 from mlflow_ipfs.content.file_reader import UnixFSFile, part_bounds
 from mlflow_ipfs.content.hamt import split_shard
+from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
@@ -78,42 +81,115 @@ class _Visit:
     """A block to look at.
 
     ``size_bytes`` is what its parent says that it holds of a file, None where the parent says nothing.
+    ``below_bytes`` is what the link says of the size of all blocks from here on: a guess, 0 where it says nothing.
     """
 
     cid: CID
     path: str = ""
     depth: int = 0
     size_bytes: int | None = None
+    below_bytes: int = 0
+
+    @property
+    def key(self) -> tuple[int, bytes]:
+        """The same bytes under two codecs are two blocks: they do not link to the same things."""
+        return self.cid.codec, self.cid.multihash
+
+    @property
+    def looks_like_leaf(self) -> bool:
+        """Whether a thread of its own for this block is likely to be worth it."""
+        return _WORTH_A_THREAD_BYTES <= self.below_bytes <= MAX_BLOCK_BYTES
 
 
+_LOOK_AHEAD: Final = 16 * READ_THREADS  # how many of the next blocks are looked at for leaves; with those
+# of 1 MiB four batches a thread
 _NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
+_WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
 
 def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
     """Read and hash every block below a root, once each, and go on after a bad one.
 
     What parents state about their parts is checked, too, so that content without a problem can be read.
+    Nodes are read on the calling thread and in order, large leaves ahead on others; the report is as if
+    all were read in order, and ``progress`` is called on the calling thread.
     """
-    report = VerifyReport(root)
-    sizes: dict[tuple[int, bytes], int | None] = {}  # of the blocks seen so far; None for a bad one
-    stack = [_Visit(root)]
-    while stack:
-        visit = stack.pop()
-        key = visit.cid.codec, visit.cid.multihash
-        try:
-            if key not in sizes:
-                sizes[key] = None
-                block = reader.get(visit.cid)
-                report.blocks += 1
-                report.size_bytes += len(block)
-                if progress is not None:
-                    progress(len(block))
-                sizes[key], below = _take_apart(visit, block)
-                stack.extend(reversed(below))
-            _check_size(visit, sizes[key])
-        except (OSError, ValueError) as error:
-            report.problems.append(Problem(visit.cid, visit.path, str(error)))
-    return report
+    with ReadAhead(partial(_measure_leaf, reader)) as leaves:
+        walk = _Walk(reader, leaves, VerifyReport(root), progress or (lambda _: None))
+        walk.run()
+    return walk.report
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One verification. ``sizes`` has the blocks seen so far, and how much of a file each holds; None for a bad one."""
+
+    reader: BlockReader
+    leaves: ReadAhead[CID, tuple[int, int] | None]
+    report: VerifyReport
+    progress: Callable[[int], None]
+    sizes: dict[tuple[int, bytes], int | None] = field(default_factory=dict)
+
+    def run(self) -> None:
+        stack = [_Visit(self.report.cid)]
+        steps = 0  # until the next look ahead
+        while stack:
+            if steps == 0:
+                self._begin_leaves(stack)
+                steps = _LOOK_AHEAD // 2
+            steps -= 1
+            visit = stack.pop()
+            try:
+                if visit.key not in self.sizes:
+                    self.sizes[visit.key] = None
+                    self.sizes[visit.key], below = self._read(visit)
+                    stack.extend(reversed(below))
+                    steps = 0 if below else steps
+                _check_size(visit, self.sizes[visit.key])
+            except (OSError, ValueError) as error:
+                self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
+
+    def _begin_leaves(self, stack: list[_Visit]) -> None:
+        """Hand the large leaves among the next blocks to the threads, about ``BATCH_BYTES`` at once."""
+        batch: list[CID] = []
+        batch_bytes = 0
+        for visit in reversed(stack[-_LOOK_AHEAD:]):
+            if visit.looks_like_leaf and visit.key not in self.sizes and not self.leaves.has_begun(visit.cid):
+                batch.append(visit.cid)
+                batch_bytes += visit.below_bytes
+            if batch_bytes >= BATCH_BYTES:
+                self.leaves.begin(batch)
+                batch, batch_bytes = [], 0
+        if batch:
+            self.leaves.begin(batch)
+
+    def _read(self, visit: _Visit) -> tuple[int, list[_Visit]]:
+        leaf = self.leaves.take(visit.cid)
+        if leaf is not None:
+            block_bytes, size_bytes = leaf
+            self._count(block_bytes)
+            return size_bytes, []
+        block = self.reader.get(visit.cid)
+        self._count(len(block))
+        return _take_apart(visit, block)
+
+    def _count(self, block_bytes: int) -> None:
+        self.report.blocks += 1
+        self.report.size_bytes += block_bytes
+        self.progress(block_bytes)
+
+
+def _measure_leaf(reader: BlockReader, cid: CID) -> tuple[int, int] | None:
+    """The size of a leaf's block, and how many bytes of a file it holds; None if it is no leaf, or not as it should be.
+
+    What is no leaf is read again by the walk, so that no large block waits in memory for its turn.
+    """
+    block = reader.get(cid)
+    try:
+        size_bytes, below = _take_apart(_Visit(cid), block)
+    except ValueError:
+        return None
+    return None if below else (len(block), size_bytes)
 
 
 def _check_size(visit: _Visit, size_bytes: int | None) -> None:
@@ -136,7 +212,7 @@ def _take_apart(visit: _Visit, block: bytes) -> tuple[int, list[_Visit]]:
     data = decode_unixfs(node)
     if data.is_file:
         parts = zip(node.links, data.block_sizes, strict=True)
-        below = [_Visit(link.cid, visit.path, visit.depth, size_bytes) for link, size_bytes in parts]
+        below = [_Visit(link.cid, visit.path, visit.depth, size, link.size_bytes or 0) for link, size in parts]
         return part_bounds(cid, data)[-1], below
     return _NO_FILE, _visits_of_folder(visit, node, data)
 
@@ -151,7 +227,8 @@ def _visits_of_folder(visit: _Visit, node: Node, data: UnixFSData) -> list[_Visi
     for link in entries:
         name = link.name or b""
         check_name(visit.cid, name, seen)
-        below.append(_Visit(link.cid, _join(visit.path, decode_name(name)), visit.depth + 1))
+        path = _join(visit.path, decode_name(name))
+        below.append(_Visit(link.cid, path, visit.depth + 1, below_bytes=link.size_bytes or 0))
     return below
 
 

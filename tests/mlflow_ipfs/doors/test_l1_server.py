@@ -21,6 +21,7 @@ from mlflow_ipfs.opening import open_store
 from support.clients import ask, run_client
 from support.doors import storage_location
 from support.mlflow_server import MlflowServer, run_mlflow_server
+from support.temporary_files import watch_temporary_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,10 @@ class L1:
     def database(self) -> Path:
         return self.folder / "mlflow.db"
 
+    @property
+    def temporary(self) -> Path:
+        return self.folder / "tmp"
+
     def settings(self) -> Settings:
         return Settings(store=self.folder / "store")
 
@@ -67,7 +72,9 @@ def l1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[L1]:
         *("--registry-store-uri", f"ipfs+sqlite:///{folder}/mlflow.db"),
         *("--artifacts-destination", "mfs://mlflow"),
     )
-    with run_mlflow_server(folder, *arguments, env={"MLFLOW_IPFS_STORE": f"local:{folder}/store"}) as server:
+    (folder / "tmp").mkdir()
+    env = {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "TMPDIR": f"{folder}/tmp"}
+    with run_mlflow_server(folder, *arguments, env=env) as server:
         yield L1(server, folder)
 
 
@@ -181,14 +188,16 @@ def test_a_file_is_overwritten_and_deleted(l1: L1, client: MlflowClient, run_id:
     assert ask(url).status == 404
 
 
-def test_a_large_file_is_answered_without_a_copy(l1: L1, client: MlflowClient, run_id: str) -> None:
+def test_a_large_file_comes_and_goes_without_a_copy(l1: L1, client: MlflowClient, run_id: str) -> None:
     url = l1.artifact(f"{path_of(client, run_id)}/big.bin")
-    assert ask(url, method="PUT", body=BIG).status == 200
-    whole = ask(url)
+    with watch_temporary_files(l1.temporary, l1.server.pid) as temporary:
+        assert ask(url, method="PUT", body=BIG).status == 200
+        whole = ask(url)
+        part = ask(url, headers={"Range": "bytes=1048570-1048583"})
     assert whole.body == BIG
     assert whole.headers["content-length"] == str(len(BIG))  # only known if the file is sent as it is
-    part = ask(url, headers={"Range": "bytes=1048570-1048583"})
     assert (part.status, part.body) == (206, BIG[1048570:1048584])
+    assert temporary == {}
 
 
 def test_a_page_keeps_its_content_type(l1: L1, client: MlflowClient, run_id: str) -> None:

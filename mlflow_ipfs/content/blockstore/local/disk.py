@@ -15,6 +15,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.file_copy import copy_bytes
+
 if sys.platform != "win32":
     import fcntl
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 SEALED_MODE: Final = 0o444  # of what never changes again
 COPY_MODE: Final = 0o644  # of what a caller may write to
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
-_COPY_BYTES: Final = 1 << 20
 _COPY_PAGES: Final = 4096
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -165,8 +166,7 @@ class Disk:
         with source.open("rb") as original:
             descriptor = self.create(destination, COPY_MODE)
             try:
-                while data := original.read(_COPY_BYTES):
-                    self.write(descriptor, data)
+                copy_bytes(original.fileno(), descriptor)
             except BaseException:
                 self.remove(destination)
                 raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
 from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
+from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -78,14 +79,20 @@ class ObjectChecker:
         """Hash the whole file. Returns the first leaf that is not as its CID says."""
         disk = self._parts.disk
         descriptor = disk.open_to_read(path)
+
+        def check(leaf: Leaf) -> tuple[Leaf, bool]:
+            piece = disk.read_at(descriptor, leaf.offset, leaf.length)
+            return leaf, leaf.cid.matches(encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece)
+
+        end = 0
+        expected = iterate_leaves(self._parts.database, self._reader, cid, size_bytes)
         try:
-            offset = 0
-            for leaf in iterate_leaves(self._parts.database, self._reader, cid, size_bytes):
-                piece = disk.read_at(descriptor, offset, leaf.length)
-                if not leaf.cid.matches(encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece):
-                    return leaf.cid
-                offset += leaf.length
-            return None if offset == size_bytes else cid
+            with closing(map_ahead(check, expected)) as leaves:  # its threads end before the file
+                for leaf, is_sound in leaves:
+                    if not is_sound:
+                        return leaf.cid
+                    end = leaf.offset + leaf.length
+            return None if end == size_bytes else cid
         finally:
             disk.close(descriptor)
 

@@ -6,12 +6,15 @@ index, so that adding the content again heals it; a damaged object goes to ``qua
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 
 _PAGE: Final = 1000
+_BATCH: Final = 16  # blocks that a thread gets at once: most of those in packs are small
 _ROWS: Final = "SELECT id, multihash, data, offset, length, form FROM block WHERE id > ? AND place"
 _Row = tuple[int, bytes, "bytes | None", int, int, int]
 
@@ -56,7 +60,8 @@ class Scrubber:
             if root is None or not self._check_object(root, place_id, size_bytes):
                 self._check_place(place_id, name)
         for row in self._rows("IS NULL"):
-            self._check(row, CID(1, RAW, row[1]), row[2] or b"")
+            cid = CID(1, RAW, row[1])
+            self._note(cid, row[4], is_sound=cid.matches(row[2] or b""))
         return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()), tuple(self._healed))
 
     def _check_object(self, root: bytes, place_id: int, size_bytes: int) -> bool:
@@ -83,20 +88,26 @@ class Scrubber:
             descriptor = disk.open_to_read(self.parts.layout.folder / name)
         except FileNotFoundError:
             descriptor = None
+        check = partial(self._check_piece, descriptor)
         try:
-            for row in self._rows(f"= {int(place_id)}"):
-                row_id, multihash, _, offset, length, form = row
-                if descriptor is None:
-                    self._check(row, CID(1, RAW, multihash), b"")
-                else:
-                    stored = StoredBlock(row_id, multihash, offset, length, form)
-                    self._check(row, *read_stored_block(disk, descriptor, stored))
+            with closing(map_ahead(check, self._rows(f"= {int(place_id)}"), batch=_BATCH)) as checked:
+                for size_bytes, cid, is_sound in checked:
+                    self._note(cid, size_bytes, is_sound=is_sound)
         finally:
             if descriptor is not None:
                 disk.close(descriptor)
 
-    def _check(self, row: _Row, cid: CID, block: bytes) -> None:
-        if not cid.matches(block):
+    def _check_piece(self, descriptor: int | None, row: _Row) -> tuple[int, CID, bool]:
+        """Hash a block that lies in a file. On any thread."""
+        row_id, multihash, _, offset, length, form = row
+        if descriptor is None:
+            return length, CID(1, RAW, multihash), False
+        stored = StoredBlock(row_id, multihash, offset, length, form)
+        cid, block = read_stored_block(self.parts.disk, descriptor, stored)
+        return length, cid, cid.matches(block)
+
+    def _note(self, cid: CID, size_bytes: int, *, is_sound: bool) -> None:
+        if not is_sound:
             before = self.parts.healing.healed_blocks
             try:
                 self.reader.get(cid)  # a gc or a repair may have moved it
@@ -107,7 +118,7 @@ class Scrubber:
             if self.parts.healing.healed_blocks > before:
                 self._healed[cid] = None
         self._blocks += 1
-        self._count(row[4])
+        self._count(size_bytes)
 
     def _count(self, size_bytes: int) -> None:
         self._size_bytes += size_bytes

@@ -1,0 +1,69 @@
+"""How long does it take to publish 10,000 files of 4 KiB in 100 folders into a large index, compared with shutil.copytree?
+
+The index has a million blocks, or as many as the argument says; the question is asked for 5,000,000. Every published
+tree is new. The peer's copy is made durable, too, in the cheapest way there is: one sync at the end. At most 1.5 is
+the bar.
+
+Usage: python benchmarks/publish_into_large_index.py [BLOCKS]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from itertools import count
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+from harness import compare, measure_seconds
+from mlflow_ipfs import Settings, open_store
+from publish_many_files import make_tree
+from support.big_index import make_big_index
+
+
+def main(blocks: int) -> None:
+    numbers = count()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        make_big_index(folder / "store", blocks, pinned=0)
+
+        def fresh_tree() -> Path:
+            source = folder / f"source-{next(numbers)}"
+            make_tree(source)
+            os.sync()  # what is written here must not be paid for by whoever syncs next
+            return source
+
+        def copy() -> float:
+            source, destination = fresh_tree(), folder / "copy"
+
+            def copy_durably() -> None:
+                shutil.copytree(source, destination)
+                os.sync()
+
+            seconds = measure_seconds(copy_durably)
+            shutil.rmtree(destination)
+            shutil.rmtree(source)
+            return seconds
+
+        with open_store(Settings(store=folder / "store")) as store:
+
+            def publish() -> float:
+                source = fresh_tree()
+                seconds = measure_seconds(lambda: store.add(source))
+                shutil.rmtree(source)
+                return seconds
+
+            compare(
+                f"publish_10000_files_into_{blocks}_blocks",
+                "wall seconds",
+                publish,
+                copy,
+                "shutil.copytree, and sync",
+            )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

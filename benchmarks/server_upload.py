@@ -1,0 +1,61 @@
+"""How long does it take to upload a large artifact through `mlflow server`, compared with stock MLflow and local artifacts?
+
+Two real servers and the same HTTP client. Ours is durable when it answers, so what the peer has written is synced
+within the measured time. Ours must make no temporary file meanwhile. Every upload of ours is new content.
+
+Usage: python benchmarks/server_upload.py [MEBIBYTES]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from itertools import count
+from pathlib import Path
+
+from harness import compare, measure_seconds
+from publish_one_file import make_file
+from served import run_servers, sync_artifact
+
+
+def change(source: Path, number: int) -> None:
+    """Make every block of the file another one."""
+    with source.open("r+b") as file:
+        for start in range(0, source.stat().st_size, 1 << 17):
+            file.seek(start)
+            file.write(b"%08d" % number)
+
+
+def main(mebibytes: int) -> None:
+    numbers = count()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+        folder = Path(name)
+        source = folder / "source"
+        make_file(source, mebibytes)
+        with run_servers(folder) as (ours, stock):
+
+            def upload_ours() -> float:
+                change(source, next(numbers))
+                return measure_seconds(lambda: ours.upload("model.bin", source))
+
+            def upload_stock() -> float:
+                def upload() -> None:
+                    stock.upload("model.bin", source)
+                    sync_artifact(folder, "model.bin")
+
+                return measure_seconds(upload)
+
+            with ours.without_temporary_files():
+                upload_ours()
+            compare(
+                f"server_upload_{mebibytes}_MiB",
+                "wall seconds",
+                upload_ours,
+                upload_stock,
+                "mlflow server with local artifacts, and fsync",
+            )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 512)

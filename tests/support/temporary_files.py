@@ -1,0 +1,65 @@
+"""Watches a server for temporary files, with or without a name, while something goes through it. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SMALL_BYTES: Final = 64 << 10  # of smaller ones servers keep some for themselves
+_POLL_SECONDS: Final = 0.002
+
+
+@contextlib.contextmanager
+def watch_temporary_files(folder: Path, group: int) -> Iterator[dict[str, int]]:
+    """Look for temporary files until the block ends. Yields their sizes in bytes by path, as they are found.
+
+    Args:
+        folder: where the processes put temporary files (``TMPDIR``).
+        group: the process group of the server. What it has open in the folder counts even if it has no name any more.
+    """
+    found: dict[str, int] = {}
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not has_ended.wait(_POLL_SECONDS):
+            found.update(_temporary_files(folder, group))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        has_ended.set()
+        watcher.join()
+
+
+def _temporary_files(folder: Path, group: int) -> dict[str, int]:
+    files = list(folder.rglob("*"))
+    for process in _processes_of(group):
+        with contextlib.suppress(OSError):
+            files += [file for file in (process / "fd").iterdir() if _is_open_in(folder, file)]
+    found = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            if file.is_file() and file.stat().st_size >= SMALL_BYTES:
+                found[str(file)] = file.stat().st_size
+    return found
+
+
+def _processes_of(group: int) -> Iterator[Path]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(process.name)) == group:
+                yield process
+
+
+def _is_open_in(folder: Path, descriptor: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return descriptor.readlink().is_relative_to(folder)
+    return False
