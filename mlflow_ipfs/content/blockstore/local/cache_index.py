@@ -12,23 +12,36 @@ if TYPE_CHECKING:
     import sqlite3
 
 _INDEX: Final = "place_in_cache"
+_CHANGES: Final = "cache_changes"
 CACHED: Final = "class = 'cache' AND condemned_at IS NULL"
+_HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
 
 
-def make_cache_index(connection: sqlite3.Connection) -> None:
-    """Let questions about the cache not look at every file. A store that never had a cache has no such index."""
-    connection.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON place (last_used) WHERE class = 'cache'")
+def note_cache_change(connection: sqlite3.Connection) -> None:
+    """Count a transaction that puts rows into the cache. The first one makes the index for questions about it."""
+    if not count_cache_changes(connection):
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON place (last_used) WHERE class = 'cache'")
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (_CHANGES,)
+    )
 
 
-def has_cache(connection: sqlite3.Connection) -> bool:
-    """Tell whether anything was ever cached."""
-    row = connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?", (_INDEX,)).fetchone()
-    return row is not None
+def count_cache_changes(connection: sqlite3.Connection) -> int:
+    """How many transactions have put rows into the cache; 0 in a store that never had one."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_CHANGES,)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def holds_blocks(connection: sqlite3.Connection) -> bool:
+    """Tell whether any block is nowhere but in the cache. Quick where nothing is cached."""
+    if not count_cache_changes(connection):
+        return False
+    return connection.execute(f"SELECT 1 FROM place WHERE {_HOLDS_BLOCKS} LIMIT 1").fetchone() is not None  # noqa: S608 - a fixed text
 
 
 def cached_bytes(connection: sqlite3.Connection) -> int:
     """The size of all files of the cache."""
-    if not has_cache(connection):
+    if not count_cache_changes(connection):
         return 0
     size_bytes: int = connection.execute(f"SELECT coalesce(sum(size), 0) FROM place WHERE {CACHED}").fetchone()[0]  # noqa: S608 - a fixed text
     return size_bytes

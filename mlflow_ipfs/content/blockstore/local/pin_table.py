@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.promoting import is_promotion_due, promote
+from mlflow_ipfs.content.blockstore.local.promoting import promoted
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.refs import Ref
@@ -28,9 +28,7 @@ def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
         IntegrityError: what it needs is in the cache only, and not whole.
     """
     parts.database.check_writable()
-    if is_promotion_due(parts):
-        promote(parts, [cid])
-    with parts.database.write() as connection:
+    with promoted(parts, [cid]) as connection:
         if cid.identity_data is None and not index.is_known(connection, cid.multihash):
             msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
             raise NotFoundError(msg)

@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.cache_index import has_cache
+from mlflow_ipfs.content.blockstore.local.cache_index import count_cache_changes, holds_blocks
 from mlflow_ipfs.content.blockstore.local.marks import Marker
 from mlflow_ipfs.content.blockstore.local.reading import LocalReader
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
-from mlflow_ipfs.errors import IntegrityError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, NotFoundError, StoreBusyError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
 
 _LOOKUP: Final = 500
-_HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
+_ATTEMPTS: Final = 5
 
 
-def is_promotion_due(parts: Parts) -> bool:
-    """Tell whether any block is nowhere but in the cache. Quick where nothing is cached."""
-    with parts.database.read() as connection:
-        if not has_cache(connection):
-            return False
-        return connection.execute(f"SELECT 1 FROM place WHERE {_HOLDS_BLOCKS} LIMIT 1").fetchone() is not None  # noqa: S608 - a fixed text
+@contextmanager
+def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]:
+    """A transaction in which the store owns all that it has below some roots, so that they may be named.
+
+    Raises:
+        IntegrityError: a node cannot be read, or a cached block is damaged.
+        NotFoundError: a file was evicted in between.
+        StoreBusyError: others put so much into the cache meanwhile that it never could be looked through.
+    """
+    for _ in range(_ATTEMPTS):
+        seen = _promote(parts, roots)
+        with parts.database.write() as connection:
+            # What came into the cache after the look may be just what is below the roots.
+            if count_cache_changes(connection) == seen or not holds_blocks(connection):
+                yield connection
+                return
+    msg = f"the cache changed {_ATTEMPTS} times while {roots[0]} was to be named; try again"
+    raise StoreBusyError(msg)
 
 
-def promote(parts: Parts, roots: Sequence[CID]) -> None:
+def _promote(parts: Parts, roots: Sequence[CID]) -> int:
     """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
 
     A cached file was synced when it came, as any other; its blocks below the roots are hashed once more.
 
-    Raises:
-        IntegrityError: a node cannot be read, or a block is damaged.
-        NotFoundError: a file was evicted in between.
+    Returns:
+        How often the cache had been changed when it was looked through.
     """
     with parts.database.snapshot() as connection, Marker(parts.layout, parts.disk, LocalReader(parts)) as marks:
+        seen = count_cache_changes(connection)
+        if not holds_blocks(connection):
+            return seen
         marks.take_fresh()
         marks.mark(connection, [root for root in roots if index.is_known(connection, root.multihash)])
         places = _cached_places(connection, marks.take_fresh())
         for place_id, name in places:
             _verify(parts, connection, marks, place_id, name)
-    with parts.database.write() as connection:
-        for place_id, name in places:
-            _own(connection, place_id, name, roots)
+    if places:
+        with parts.database.write() as connection:
+            for place_id, name in places:
+                _own(connection, place_id, name, roots)
+    return seen
 
 
 def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> list[tuple[int, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes
 from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.cache_index import holds_blocks
 from mlflow_ipfs.content.blockstore.local.drafts import (
     Draft,
     Syncer,
@@ -27,7 +28,7 @@ from mlflow_ipfs.content.blockstore.local.object_dedupe import find_new_leaves, 
 from mlflow_ipfs.content.blockstore.local.objects import ObjectWriter
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
-from mlflow_ipfs.content.blockstore.local.promoting import is_promotion_due, promote
+from mlflow_ipfs.content.blockstore.local.promoting import promoted
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError, StoreFormatError
@@ -223,17 +224,14 @@ class LocalPublication:
         for batch in earlier:
             with database.write() as connection:
                 rows.write(connection, batch)
-        roots = _roots_of(changes)
-        must_promote = bool(roots) and is_promotion_due(self._parts)
         with database.write() as connection:
             rows.write(connection, last)
             rows.drop_unused_packs(connection, self._files)
             index.insert_blocks(connection, None, inline)
-            if not must_promote:
-                _write_names(connection, changes)
-        if must_promote:  # what the names need is all there now, some of it in the cache
-            promote(self._parts, roots)
-            with database.write() as connection:
+            must_promote = changes != Changes() and holds_blocks(connection)
+            _write_names(connection, changes, only_try=must_promote)
+        if must_promote:  # what the names need is all there now, some of it perhaps in the cache
+            with promoted(self._parts, _roots_of(changes)) as connection:
                 _write_names(connection, changes)
         return rows.superfluous
 
@@ -272,9 +270,14 @@ def _roots_of(changes: Changes) -> list[CID]:
     return [named.cid for names in (changes.pins, changes.entries, changes.frozen) for named in names]
 
 
-def _write_names(connection: sqlite3.Connection, changes: Changes) -> None:
+def _write_names(connection: sqlite3.Connection, changes: Changes, *, only_try: bool = False) -> None:
+    """Write the rows of the names; with ``only_try`` only see whether that would go well."""
+    connection.execute("SAVEPOINT names")
     for pin in changes.pins:
         put_pin(connection, pin)
     for frozen in changes.frozen:
         put_frozen(connection, frozen)
     put_entries(connection, changes.entries)
+    if only_try:
+        connection.execute("ROLLBACK TO names")
+    connection.execute("RELEASE names")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.cache_index import make_cache_index
+from mlflow_ipfs.content.blockstore.local.cache_index import note_cache_change
 from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class RowWriter:
 
     def write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         """Write one batch inside the caller's transaction."""
+        if self._class == index.CACHE and batch.parts:
+            note_cache_change(connection)
         for file, rows in batch.parts:
             if file.place_id is None:
                 file.place_id = self._insert_place(connection, file)
@@ -102,8 +104,6 @@ class RowWriter:
                 self.superfluous.append(file)
                 return place
             index.retire_object(connection, file.root)
-        if self._class == index.CACHE:
-            make_cache_index(connection)
         return index.insert_place(connection, file.kind, file.name, file.stamp, file.root, class_=self._class)
 
     def drop_unused_packs(self, connection: sqlite3.Connection, files: list[NewFile]) -> None:

@@ -106,7 +106,7 @@ def fail_at_every(tmp_path: Path, kind: str, stride: int) -> set[str]:
 
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
 def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
-    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=14)
+    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=11)
 
 
 @pytest.mark.soak
