@@ -20,7 +20,7 @@ from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
@@ -100,6 +100,11 @@ class Database:
         """Whether every write is refused."""
         return self._read_only
 
+    @property
+    def timeout_seconds(self) -> float:
+        """How long to wait for somebody else."""
+        return self._timeout_seconds
+
     def check_writable(self) -> None:
         """Refuse what would change the store, if that is not possible.
 
@@ -126,6 +131,29 @@ class Database:
         """A connection on which all statements see the same state."""
         with self.read() as connection:
             connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def snapshot_during(self, begin: Callable[[], None]) -> Iterator[sqlite3.Connection]:
+        """As ``snapshot``, of a moment in which ``begin`` runs to its end and nobody commits to this store.
+
+        Args:
+            begin: takes a snapshot of something else; every writer of the store waits for it.
+
+        Raises:
+            StoreBusyError: another process was writing for too long.
+            Exception: whatever ``begin`` raises.
+        """
+        self.check_writable()
+        with self.read() as connection:
+            with self._write_lock.exclusive():
+                self._check_in_place()
+                begin()
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM meta").fetchone()  # the first read takes the snapshot
             try:
                 yield connection
             finally:

@@ -17,7 +17,7 @@ from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -35,11 +35,13 @@ class Scrubber:
         parts: the store.
         reader: reads a block once more when it is bad, notes the damage and says what is wrong.
         progress: told how many bytes were read since it was told last.
+        only: the rows of the files to look at; None: all. Blocks inside the index are looked at in any case.
     """
 
     parts: Parts
     reader: BlockReader
     progress: Callable[[int], None] | None = None
+    only: Collection[int] | None = None
     _blocks: int = 0
     _size_bytes: int = 0
     _problems: dict[CID, str] = field(default_factory=dict)
@@ -52,6 +54,8 @@ class Scrubber:
             ).fetchall()
         checker = ObjectChecker(self.parts, self.reader, verify_always=True)
         for place_id, name, root, size_bytes in places:
+            if self.only is not None and place_id not in self.only:
+                continue
             if root is None or not self._check_object(checker, root, place_id, size_bytes):
                 self._check_place(place_id, name)
         for row in self._rows("IS NULL"):
