@@ -84,7 +84,7 @@ class _VanishedError(Exception):
 
 
 def capture(parts: Parts, companion: Companion, is_wanted: Callable[[ClonedFile], bool]) -> Capture:
-    """Take a moment of a store and of its companion. What was kept goes with the session.
+    """Take a moment of a store and of its companion. The folder of the copied index, with what was kept, is the caller's.
 
     Args:
         parts: the store.
@@ -103,8 +103,10 @@ def capture(parts: Parts, companion: Companion, is_wanted: Callable[[ClonedFile]
             parts.disk.make_folder(folder)
             try:
                 return _capture(parts, companion, folder, is_wanted)
-            except _VanishedError:
+            except BaseException as error:
                 parts.disk.remove_tree(folder)
+                if not isinstance(error, _VanishedError):
+                    raise
             finally:
                 companion.end()
     msg = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local import inspection
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
-from mlflow_ipfs.content.blockstore.local.clone_files import FileCopier, make_real_folder, status_of
+from mlflow_ipfs.content.blockstore.local.clone_files import FileCopier, copy_faults, make_real_folder, status_of
 from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile, ClonedIndex, read_files
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.index import Stamp
@@ -47,8 +47,9 @@ class CloneWriter:
     _copier: FileCopier = field(init=False)
 
     def __post_init__(self) -> None:
-        for folder in (self.folder, self.folder / "files", self.folder / "quarantine", self.work):
-            make_real_folder(self.disk, folder)
+        with copy_faults(self.folder):
+            for folder in (self.folder, self.folder / "files", self.folder / "quarantine", self.work):
+                make_real_folder(self.disk, folder)
         _refuse_used(self.folder)
         former = {file.name: file for file in read_files(index)} if (index := self.folder / INDEX).exists() else {}
         self._copier = FileCopier(self.disk, self.folder, self.work, former, self.progress)

@@ -76,9 +76,12 @@ def clone_store(
         IntegrityError: the copy's disk does not give back what was written to it.
     """
     moment = capture(parts, companion, writer.lacks)
-    found = writer.write(moment.index, moment.files, moment.kept, verify=verify)
-    with copy_faults(writer.folder):
-        copy_durably(writer.disk, moment.index, writer.work / INDEX)
+    try:
+        found = writer.write(moment.index, moment.files, moment.kept, verify=verify)
+        with copy_faults(writer.folder):
+            copy_durably(writer.disk, moment.index, writer.work / INDEX)
+    finally:
+        parts.disk.remove_tree(moment.index.parent)
     checker = ObjectChecker(parts, reader, verify_always=True)
     problems = tuple((cid, _explain(checker, reader, cid, reason)) for cid, reason in found.problems)
     return _report(writer, moment.taken_at, moment.files, found, problems)

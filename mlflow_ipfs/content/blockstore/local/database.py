@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.locking import FileLock
 
 CHECKPOINT_BYTES: Final = 4 << 20  # size of the log from which on a commit also moves it into the database
+_CHECKPOINT_SECONDS: Final = 0.5
 _IDLE_CONNECTIONS: Final = 8
 
 _of_parents: list[sqlite3.Connection] = []
@@ -185,11 +186,7 @@ class Database:
 
     def _checkpoint_if_large(self, connection: sqlite3.Connection) -> None:
         if self.layout.log.stat().st_size > CHECKPOINT_BYTES:
-            connection.execute("PRAGMA busy_timeout = 0")  # readers of the log are not waited for
-            try:
-                self._disk.checkpoint(connection)
-            finally:
-                self._set_busy_timeout(connection)
+            self._checkpoint(connection, 0)
 
     def checkpoint(self) -> None:
         """Move the whole log into the database now, as far as readers let it.
@@ -198,7 +195,15 @@ class Database:
             StoreBusyError: another process was writing for too long.
         """
         with self._write_lock.exclusive(), self.read() as connection:
+            self._checkpoint(connection, _CHECKPOINT_SECONDS)
+
+    def _checkpoint(self, connection: sqlite3.Connection, wait_seconds: float) -> None:
+        """Wait for readers of the log for so long at most: meanwhile nobody can write."""
+        connection.execute(f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}")
+        try:
             self._disk.checkpoint(connection)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")
 
     def close(self) -> None:
         """Close every connection. Reads and writes after it raise ValueError."""
@@ -271,6 +276,3 @@ class Database:
         if self._file not in {None, file}:
             raise store_is_gone(self.layout)
         self._file = file
-
-    def _set_busy_timeout(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm, ScrubReport
+from mlflow_ipfs.content.blockstore.local.index import OBJECT
 from mlflow_ipfs.content.blockstore.local.moving import CID_BYTES, cid_before
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
@@ -64,7 +65,7 @@ class Scrubber:
 
     def _check_object(self, checker: ObjectChecker, root: bytes, place_id: int, size_bytes: int) -> bool:
         """Hash a whole object, with the leaves whose rows are in other objects. False if its nodes are missing."""
-        cid = CID(1, DAG_PB, root)
+        cid = CID(1, self._codec_of(root), root)
         try:
             if checker.file_path(cid) is None:
                 return False
@@ -76,6 +77,14 @@ class Scrubber:
             self._blocks += connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]
         self._count(size_bytes)
         return True
+
+    def _codec_of(self, root: bytes) -> int:
+        """The index has no codecs; but the root of a file that is one raw leaf is that leaf."""
+        with self.parts.database.read() as connection:
+            row = connection.execute(
+                "SELECT p.kind, b.form FROM block b JOIN place p ON p.id = b.place WHERE b.multihash = ?", (root,)
+            ).fetchone()
+        return RAW if row == (OBJECT, LeafForm.RAW) else DAG_PB
 
     def _check_place(self, place_id: int, name: str) -> None:
         disk = self.parts.disk
