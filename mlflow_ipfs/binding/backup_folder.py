@@ -146,11 +146,11 @@ class BackupFolder:
         with FileLock(self._lock, timeout_seconds=timeout_seconds, purpose="is making a backup").exclusive():
             self._check_owner(store_id)
             self._finish_former()
+            if not self._manifest.exists():  # before anything else: it says that this is ours, and not complete
+                self.disk.write_file(self._manifest, Manifest(store_id).encode())
             self.disk.remove_tree(self.next)
             for folder in (self.store, self.next):
                 make_real_folder(self.disk, folder)
-            if not self._manifest.exists():
-                self.disk.write_file(self._manifest, Manifest(store_id).encode())
             yield
 
     def switch(self, manifest: Manifest) -> None:
