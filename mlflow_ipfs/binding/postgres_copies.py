@@ -67,6 +67,7 @@ class PostgresCopy:
 
     def copy_at_leisure(self) -> None:
         """Dump what the transaction sees. ``pg_dump`` syncs the file."""
+        self._destination.touch(mode=0o600)  # private from the start
         options = ["--format=custom", f"--snapshot={self._snapshot}", f"--file={self._destination}"]
         _run(self._program, [*options, f"--lock-wait-timeout={_LOCK_MILLISECONDS}"], self._url)
 
