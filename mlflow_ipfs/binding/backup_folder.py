@@ -151,7 +151,12 @@ class BackupFolder:
             self.disk.remove_tree(self.next)
             for folder in (self.store, self.next):
                 make_real_folder(self.disk, folder)
-            yield
+            try:
+                yield
+            except BaseException:
+                if not self._next_manifest.exists():
+                    self.disk.remove_tree(self.next)  # drafts; whole files stay where they are, for the next attempt
+                raise
 
     def switch(self, manifest: Manifest) -> None:
         """Let what is in ``next`` be the backup from now on, and drop what only the former one needed."""

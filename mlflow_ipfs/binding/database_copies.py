@@ -129,7 +129,7 @@ def sqlite_file(url: URL) -> Path:
 
 
 class SqliteCopy:
-    """Copies a database file in one step, for which MLflow's writers wait: about a second for each GB.
+    """Copies a database file in one step, for which MLflow's writers wait: some seconds for each GB.
 
     Args:
         source: the file.

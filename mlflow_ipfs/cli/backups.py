@@ -89,10 +89,7 @@ def backup(
     lines = [f"backed up  {printable(str(destination))}, as of {manifest.taken_at}", *_lines(manifest, report)]
     _print(manifest, report, lines, as_json=as_json)
     if report.problems:
-        msg = (
-            f"{format_count(len(report.problems), 'problem')} in the store; everything else is backed up. Add that content "
-            "again and back up once more"
-        )
+        msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
         raise IntegrityError(msg)
 
 

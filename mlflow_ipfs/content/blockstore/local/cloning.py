@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 _COPY_BYTES: Final = 1 << 20
+_ADVICE: Final = ". Add the content again to heal it"  # right for the store, wrong for a copy of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class CloneReport:
         copied_files: how many of them were not there before.
         copied_bytes: how large these are.
         hashed_blocks: how many blocks were read back and hashed.
-        problems: what is damaged or missing in the store itself, and so in the copy.
+        problems: what is damaged or missing in the copy, as a rule because it is so in the store; each says so.
     """
 
     taken_at: float
@@ -83,7 +84,7 @@ def clone_store(
     finally:
         parts.disk.remove_tree(moment.index.parent)
     checker = ObjectChecker(parts, reader, verify_always=True)
-    problems = tuple((cid, _explain(checker, reader, cid, reason)) for cid, reason in found.problems)
+    problems = tuple((cid, _explain(checker, reader, writer.folder, cid, reason)) for cid, reason in found.problems)
     return _report(writer, moment.taken_at, moment.files, found, problems)
 
 
@@ -136,16 +137,19 @@ def _report(
     )
 
 
-def _explain(checker: ObjectChecker, reader: BlockReader, cid: CID, reason: str) -> str:
-    """What is wrong in the store itself, where it is noted then; or in the copy, if the store has let go of it."""
+def _explain(checker: ObjectChecker, reader: BlockReader, folder: Path, cid: CID, reason: str) -> str:
+    """What is wrong in the store itself, where it is noted then; or in the copy alone, and what to do about that."""
     try:
         if checker.file_path(cid) is None:
             reader.get(cid)
     except IntegrityError as error:
         return str(error)
     except MlflowIpfsError:
-        pass
-    return reason
+        return reason  # the store has let go of it
+    return (
+        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {folder} scrub` and back up "
+        "once more, which replaces what scrub finds"
+    )
 
 
 def copy_durably(disk: Disk, source: Path, destination: Path) -> None:

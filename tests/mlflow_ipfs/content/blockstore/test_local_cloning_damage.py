@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.cloning import clone_folder
 from mlflow_ipfs.content.blockstore.local.disk import Disk
@@ -86,6 +87,21 @@ def test_a_copy_keeps_what_the_store_has_lost_since(storage: LocalStorage, targe
         found = copy.file_path(root)
         assert found is not None
         assert found.read_bytes() == data
+
+
+def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: LocalStorage, target: Path) -> None:
+    """As when a disk has lost what an earlier, broken-off copy had written."""
+    root = publish_file(storage, os.urandom(50_000))
+    storage.clone(CloneWriter(Disk(), target, target.with_name("work")), Alone())
+    [path] = target.glob("files/*/*")
+    flip_byte(path)
+    [(cid, reason)] = clone(storage, target).problems
+    assert cid == root
+    assert "Only the copy is damaged" in reason
+    assert storage.scrub().problems == ()
+    assert clone(storage, target).problems == ()
+    with open_local_storage(target, create=False) as copy:
+        assert copy.scrub().problems == ()
 
 
 class ForgetfulDisk(Disk):
