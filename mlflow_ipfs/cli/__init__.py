@@ -11,6 +11,7 @@ import click
 import mlflow_ipfs
 from mlflow_ipfs.cli.adding import add
 from mlflow_ipfs.cli.application import PROGRAM, Application
+from mlflow_ipfs.cli.backups import backup, restore
 from mlflow_ipfs.cli.cars import car
 from mlflow_ipfs.cli.checking import doctor, scrub, verify
 from mlflow_ipfs.cli.keeping import gc, pin
@@ -47,5 +48,5 @@ def main(context: click.Context, store: str | None) -> None:
     context.obj = Workplace(store)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, scrub, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, scrub, doctor):
     main.add_command(_command)

@@ -20,7 +20,7 @@ from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.locking import FileLock
 
 CHECKPOINT_BYTES: Final = 4 << 20  # size of the log from which on a commit also moves it into the database
+_CHECKPOINT_SECONDS: Final = 0.5
 _IDLE_CONNECTIONS: Final = 8
 
 _of_parents: list[sqlite3.Connection] = []
@@ -100,6 +101,11 @@ class Database:
         """Whether every write is refused."""
         return self._read_only
 
+    @property
+    def timeout_seconds(self) -> float:
+        """How long to wait for somebody else."""
+        return self._timeout_seconds
+
     def check_writable(self) -> None:
         """Refuse what would change the store, if that is not possible.
 
@@ -132,6 +138,29 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
+    def snapshot_during(self, begin: Callable[[], None]) -> Iterator[sqlite3.Connection]:
+        """As ``snapshot``, of a moment in which ``begin`` runs to its end and nobody commits to this store.
+
+        Args:
+            begin: takes a snapshot of something else; every writer of the store waits for it.
+
+        Raises:
+            StoreBusyError: another process was writing for too long.
+            Exception: whatever ``begin`` raises.
+        """
+        self.check_writable()
+        with self.read() as connection:
+            with self._write_lock.exclusive():
+                self._check_in_place()
+                begin()
+                connection.execute("BEGIN")
+                connection.execute("SELECT count(*) FROM meta").fetchone()  # the first read takes the snapshot
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction that is committed at the end, or rolled back on an error.
 
@@ -157,11 +186,7 @@ class Database:
 
     def _checkpoint_if_large(self, connection: sqlite3.Connection) -> None:
         if self.layout.log.stat().st_size > CHECKPOINT_BYTES:
-            connection.execute("PRAGMA busy_timeout = 0")  # readers of the log are not waited for
-            try:
-                self._disk.checkpoint(connection)
-            finally:
-                self._set_busy_timeout(connection)
+            self._checkpoint(connection, 0)
 
     def checkpoint(self) -> None:
         """Move the whole log into the database now, as far as readers let it.
@@ -170,7 +195,15 @@ class Database:
             StoreBusyError: another process was writing for too long.
         """
         with self._write_lock.exclusive(), self.read() as connection:
+            self._checkpoint(connection, _CHECKPOINT_SECONDS)
+
+    def _checkpoint(self, connection: sqlite3.Connection, wait_seconds: float) -> None:
+        """Wait for readers of the log for so long at most: meanwhile nobody can write."""
+        connection.execute(f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}")
+        try:
             self._disk.checkpoint(connection)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")
 
     def close(self) -> None:
         """Close every connection. Reads and writes after it raise ValueError."""
@@ -244,6 +277,3 @@ class Database:
         if self._file not in {None, file}:
             raise store_is_gone(self.layout)
         self._file = file
-
-    def _set_busy_timeout(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")

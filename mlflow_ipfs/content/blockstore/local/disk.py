@@ -63,6 +63,10 @@ class Disk:
         os.fchmod(descriptor, SEALED_MODE)
         return os.fstat(descriptor)
 
+    def set_mtime(self, descriptor: int, mtime_ns: int) -> None:
+        """Give a file the time of what it is a copy of."""
+        os.utime(descriptor, ns=(mtime_ns, mtime_ns))
+
     def make_read_only(self, path: Path) -> None:
         """Seal a file that was copied here and has lost its mode on the way."""
         path.chmod(SEALED_MODE)

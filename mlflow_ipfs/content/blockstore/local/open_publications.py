@@ -34,17 +34,24 @@ _LOOK_SECONDS: Final = 0.02
 class OpenPublication:
     """The sign that a publication is on its way: a locked file that dies with its process.
 
+    Args:
+        layout: where the store is.
+        disk: removes the file.
+        database: says which condemnation was the last.
+        relies_on_condemned: nothing at all may be deleted, whenever it was condemned; for one who copies the store.
+
     Raises:
         StoreFullError: there is no room for the file.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, database: Database) -> None:
+    def __init__(self, layout: Layout, disk: Disk, database: Database, *, relies_on_condemned: bool = False) -> None:
         self._disk = disk
         self._file = lock_new(layout, PREFIX)
         try:
             # After the file is there: whoever condemns later finds it, whoever condemned before is noted in it.
             with database.read() as connection:
-                self._file.note(f"{last_condemnation(connection):<{_NUMBER_BYTES}}")
+                known = 0 if relies_on_condemned else last_condemnation(connection)
+            self._file.note(f"{known:<{_NUMBER_BYTES}}")
         except BaseException:
             self.end()
             raise

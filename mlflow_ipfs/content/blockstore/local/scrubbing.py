@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import ScrubReport
+from mlflow_ipfs.content.blockstore.interface import LeafForm, ScrubReport
+from mlflow_ipfs.content.blockstore.local.index import OBJECT
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -39,12 +40,14 @@ class Scrubber:
         reader: reads a block once more when it is bad, heals it or notes the damage and says what is wrong.
         files: finds objects, hashing each, and heals them.
         progress: told how many bytes were read since it was told last.
+        only: the rows of the files to look at; None: all. Blocks inside the index are looked at in any case.
     """
 
     parts: Parts
     reader: BlockReader
     files: WholeFiles
     progress: Callable[[int], None] | None = None
+    only: Collection[int] | None = None
     _blocks: int = 0
     _size_bytes: int = 0
     _problems: dict[CID, str] = field(default_factory=dict)
@@ -57,6 +60,8 @@ class Scrubber:
                 "SELECT id, name, root, size FROM place WHERE condemned_at IS NULL OR condemned_at > 0 ORDER BY id"
             ).fetchall()
         for place_id, name, root, size_bytes in places:
+            if self.only is not None and place_id not in self.only:
+                continue
             if root is None or not self._check_object(root, place_id, size_bytes):
                 self._check_place(place_id, name)
         for row in self._rows("IS NULL"):
@@ -66,7 +71,7 @@ class Scrubber:
 
     def _check_object(self, root: bytes, place_id: int, size_bytes: int) -> bool:
         """Hash a whole object, with the leaves whose rows are in other objects. False if its nodes are missing."""
-        cid = CID(1, DAG_PB, root)
+        cid = CID(1, self._codec_of(root), root)
         try:
             if self.files.find(cid) is None:
                 return False
@@ -81,6 +86,14 @@ class Scrubber:
             self._blocks += connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]
         self._count(size_bytes)
         return True
+
+    def _codec_of(self, root: bytes) -> int:
+        """The index has no codecs; but the root of a file that is one raw leaf is that leaf."""
+        with self.parts.database.read() as connection:
+            row = connection.execute(
+                "SELECT p.kind, b.form FROM block b JOIN place p ON p.id = b.place WHERE b.multihash = ?", (root,)
+            ).fetchone()
+        return RAW if row == (OBJECT, LeafForm.RAW) else DAG_PB
 
     def _check_place(self, place_id: int, name: str) -> None:
         disk = self.parts.disk

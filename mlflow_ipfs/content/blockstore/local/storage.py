@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
+from mlflow_ipfs.content.blockstore.local.cloning import CloneReport, clone_store
 from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader, GCReport, Keeper, ScrubReport, UsageReport
+    from mlflow_ipfs.content.blockstore.local.capturing import Companion
+    from mlflow_ipfs.content.blockstore.local.clone_writer import CloneWriter
     from mlflow_ipfs.content.cid import CID
 
 
@@ -132,6 +135,10 @@ class LocalStorage:
         """Read and hash everything."""
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
         return Scrubber(self._parts, self._blocks, files, progress).run()
+
+    def clone(self, writer: CloneWriter, companion: Companion, *, verify: bool = True) -> CloneReport:
+        """Copy the whole store, while others write to it, together with something else in the same state."""
+        return clone_store(self._parts, self._blocks, writer, companion, verify=verify)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""

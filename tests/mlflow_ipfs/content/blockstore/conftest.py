@@ -32,3 +32,9 @@ def storage(folder: Path) -> Iterator[LocalStorage]:
     """An empty local store that waits 0.2 s for locks."""
     with open_local_storage(folder, timeout_seconds=0.2) as opened:
         yield opened
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Where a copy of the store goes."""
+    return tmp_path / "copy"

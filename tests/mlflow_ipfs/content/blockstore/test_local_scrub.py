@@ -40,6 +40,17 @@ def publish_pack(storage: LocalStorage) -> list[CID]:
     return [cid for cid, _ in blocks]
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_file_that_is_a_single_leaf_is_looked_at_like_any(storage: LocalStorage, wrapped: bool) -> None:
+    root = publish_file(storage, b"\xff" * 1000, wrapped=wrapped)
+    publish_file(storage, b"\xff" * 1000 + b"more", wrapped=wrapped)
+    assert storage.scrub().problems == ()
+    path = storage.file_path(root)
+    assert path is not None
+    flip_unseen(path, b"\xff")
+    assert [cid.multihash for cid, _ in storage.scrub().problems] == [root.multihash]
+
+
 def test_a_sound_store_has_no_problems_and_everything_is_read(storage: LocalStorage) -> None:
     publish_pack(storage)
     publish_blocks(storage, b"inline")

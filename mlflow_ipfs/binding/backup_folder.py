@@ -1,0 +1,214 @@
+"""The folder of a backup: what is in it, and how a new backup takes the place of the former one.
+
+::
+
+    backup.json   says what the backup is; not there, or not complete: no backup yet
+    mlflow.db     the copy of MLflow's database; mlflow.dump for PostgreSQL
+    store/        the copy of the store, itself a store
+    next/         what becomes the next backup; with a backup.json in it, it is the backup already
+    backup.lock   held by the one backup that runs
+
+Several files make a backup, and only one rename at a time is atomic. So the new files are made
+durable below ``next``, a ``backup.json`` beside them decides, and then each goes to its place: by
+whoever comes first, should this process die. Who only reads takes what is in ``next`` from there.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow_ipfs.binding.database_copies import FILES
+from mlflow_ipfs.content.blockstore.local.clone_files import make_real_folder
+from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX
+from mlflow_ipfs.content.blockstore.local.cloning import install, remove_unnamed
+from mlflow_ipfs.content.blockstore.local.layout import make_lock_file
+from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.errors import NotFoundError, PolicyError, StoreFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+FORMAT: Final = 1
+_LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``backup.json``.
+
+    Attributes:
+        store_id: of the store that was copied.
+        taken_at: the moment that the backup shows; ISO 8601, UTC.
+        finished_at: when it was complete.
+        database: the file with MLflow's database; None: the store alone.
+        verified: whether what was copied was hashed.
+        problems: how many blocks or files the store itself had lost.
+        files: how many files the store has.
+        size_bytes: how large they are.
+        versions: of the programs that made it.
+        complete: false until the first backup is.
+        format: number of this format.
+    """
+
+    store_id: str
+    taken_at: str = ""
+    finished_at: str = ""
+    database: str | None = None
+    verified: bool = False
+    problems: int = 0
+    files: int = 0
+    size_bytes: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+    format: int = FORMAT
+
+    def encode(self) -> bytes:
+        """As it is written."""
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupFolder:
+    """One backup.
+
+    Args:
+        folder: an absolute path without links.
+        disk: takes every step.
+    """
+
+    folder: Path
+    disk: Disk
+
+    @property
+    def store(self) -> Path:
+        """The copy of the store."""
+        return self.folder / "store"
+
+    @property
+    def next(self) -> Path:
+        """The next backup, and drafts."""
+        return self.folder / "next"
+
+    @property
+    def _manifest(self) -> Path:
+        return self.folder / "backup.json"
+
+    @property
+    def _next_manifest(self) -> Path:
+        return self.next / "backup.json"
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "backup.lock"
+
+    def read(self) -> Manifest:
+        """What the backup is.
+
+        Raises:
+            NotFoundError: there is none.
+            StoreFormatError: it is not complete, of a newer format, or damaged.
+        """
+        path = self._next_manifest if self._next_manifest.exists() else self._manifest
+        if not path.exists():
+            msg = f"{self.folder} is no backup: it has no {self._manifest.name}"
+            raise NotFoundError(msg)
+        manifest = _read_manifest(path)
+        if not manifest.complete:
+            msg = f"the backup {self.folder} is not complete: run `mlflow-ipfs backup` once more, it goes on from there"
+            raise StoreFormatError(msg)
+        return manifest
+
+    def find(self, name: str) -> Path:
+        """Where a file of the backup is: in its place, or still on the way to it."""
+        moved = self.next / name
+        if self._next_manifest.exists() and moved.exists():
+            return moved
+        return (self.store if name == INDEX else self.folder) / name
+
+    @contextmanager
+    def writing(self, store_id: str, *, timeout_seconds: float) -> Iterator[None]:
+        """Make the folder ready for the next backup of a store, for the length of a ``with``.
+
+        Raises:
+            PolicyError: the folder holds something else, or the backup of another store.
+            StoreFormatError: a newer backup, or a damaged one.
+            StoreBusyError: another backup is being made there.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._refuse_foreign()
+        make_lock_file(self._lock)
+        with FileLock(self._lock, timeout_seconds=timeout_seconds, purpose="is making a backup").exclusive():
+            self._check_owner(store_id)
+            self._finish_former()
+            if not self._manifest.exists():  # before anything else: it says that this is ours, and not complete
+                self.disk.write_file(self._manifest, Manifest(store_id).encode())
+            self.disk.remove_tree(self.next)
+            for folder in (self.store, self.next):
+                make_real_folder(self.disk, folder)
+            try:
+                yield
+            except BaseException:
+                if not self._next_manifest.exists():
+                    self.disk.remove_tree(self.next)  # drafts; whole files stay where they are, for the next attempt
+                raise
+
+    def switch(self, manifest: Manifest) -> None:
+        """Let what is in ``next`` be the backup from now on, and drop what only the former one needed."""
+        self.disk.sync_folder(self.next)
+        self.disk.write_file(self._next_manifest, manifest.encode())
+        self._finish_former()
+
+    def _finish_former(self) -> None:
+        """Move a decided backup into its place. Safe to be broken off, and to be done again."""
+        if not self._next_manifest.exists():
+            return
+        manifest = _read_manifest(self._next_manifest)
+        install(self.disk, self.store, self.next / INDEX, manifest.store_id)
+        for name in FILES:
+            if (self.next / name).exists():
+                self.disk.rename(self.next / name, self.folder / name)
+            elif name != manifest.database:
+                self.disk.remove(self.folder / name)
+        self.disk.sync_folder(self.folder)
+        self.disk.rename(self._next_manifest, self._manifest)
+        self.disk.sync_folder(self.folder)
+        remove_unnamed(self.disk, self.store)
+        self.disk.remove_tree(self.next)
+
+    def _refuse_foreign(self) -> None:
+        names = {path.name for path in self.folder.iterdir()} - {self._lock.name, _LOST_AND_FOUND}
+        is_ours = self._manifest.name in names or all(name.startswith(self._manifest.name) for name in names)
+        if not is_ours:
+            msg = f"{self.folder} is not empty, and no backup: name a new or an empty folder"
+            raise PolicyError(msg)
+        for path in (self._lock, self._manifest):
+            if path.is_symlink():
+                msg = f"{path} is a link; nothing is written through it. Remove it"
+                raise PolicyError(msg)
+
+    def _check_owner(self, store_id: str) -> None:
+        for path in (self._manifest, self._next_manifest):
+            if path.exists() and (other := _read_manifest(path).store_id) != store_id:
+                msg = f"{self.folder} is the backup of another store ({other}): name a folder of its own for this one"
+                raise PolicyError(msg)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        fields: dict[str, Any] = json.loads(path.read_bytes())
+        number = int(fields["format"])
+        if number <= FORMAT:
+            if not isinstance(fields["store_id"], str) or fields["database"] not in {None, *FILES}:
+                raise ValueError(fields)  # noqa: TRY301 - handled with what else may be wrong
+            return Manifest(**{name: fields[name] for name in Manifest.__slots__ if name in fields})
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"{path} does not describe a backup ({error!r})"
+        raise StoreFormatError(msg) from error
+    msg = f"{path} has format {number}, and this program knows {FORMAT}: upgrade mlflow-ipfs"
+    raise StoreFormatError(msg)

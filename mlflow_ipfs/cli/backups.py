@@ -1,0 +1,143 @@
+"""``backup`` and ``restore``: MLflow's database and the store, together.
+
+SQLAlchemy takes longer to import than most commands to run, so it waits until it is needed.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from sqlalchemy import URL
+
+    from mlflow_ipfs.binding.backup_folder import Manifest
+    from mlflow_ipfs.content.blockstore.local.cloning import CloneReport
+
+    Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _database_options(command: Command) -> Command:
+    for option in (
+        click.option("--no-verify", is_flag=True, help="Don't hash what was copied."),
+        click.option("--store-only", is_flag=True, help="Leave MLflow's database out."),
+        click.option(
+            "--backend-store-uri",
+            metavar="URI",
+            help="MLflow's database  [default: MLFLOW_BACKEND_STORE_URI, else MLFLOW_TRACKING_URI]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _database(uri: str | None, *, store_only: bool) -> URL | None:
+    if store_only and uri:
+        msg = "--store-only and --backend-store-uri exclude each other"
+        raise click.UsageError(msg)
+    if store_only:
+        return None
+    from mlflow_ipfs.binding.database_copies import find_database
+
+    return find_database(uri, os.environ)
+
+
+@click.command(short_help="Copy MLflow's database and the store, as both are in one moment.")
+@click.argument("destination", metavar="DEST", type=click.Path(readable=False, file_okay=False, path_type=Path))
+@_database_options
+@json_option
+@pass_workplace
+def backup(
+    workplace: Workplace,
+    destination: Path,
+    backend_store_uri: str | None,
+    *,
+    store_only: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    """Copy MLflow's database and the store into a folder, as both are in one moment. Everybody goes on working.
+
+    Into a folder with an earlier backup only what is new is copied; that one stays whole until this one is.
+    What was copied is hashed. Exits with 4 if the store itself has damaged content, which is named.
+    """
+    from mlflow_ipfs.binding.backups import make_backup
+
+    database = _database(backend_store_uri, store_only=store_only)
+    with workplace.open_store() as store, Progress("backing up") as progress:
+        manifest, report = make_backup(
+            store,
+            destination,
+            database,
+            verify=not no_verify,
+            timeout_seconds=workplace.settings.timeout_seconds,
+            progress=progress.advance,
+        )
+    lines = [f"backed up  {printable(str(destination))}, as of {manifest.taken_at}", *_lines(manifest, report)]
+    _print(manifest, report, lines, as_json=as_json)
+    if report.problems:
+        msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
+        raise IntegrityError(msg)
+
+
+@click.command(short_help="Put a backup where nothing is yet.")
+@click.argument("source", metavar="SRC", type=click.Path(readable=False, path_type=Path))
+@_database_options
+@json_option
+@pass_workplace
+def restore(
+    workplace: Workplace,
+    source: Path,
+    backend_store_uri: str | None,
+    *,
+    store_only: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    """Put a backup back: the store at MLFLOW_IPFS_STORE (or --store), and MLflow's database.
+
+    Nothing is written over: there must be no store and no database yet. A restore that was broken off goes on.
+    """
+    from mlflow_ipfs.binding.backups import restore_backup
+
+    database = _database(backend_store_uri, store_only=store_only)
+    target = workplace.settings.store
+    with Progress("restoring") as progress:
+        manifest, report = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
+    where = "" if database is None else f" and {printable(database.render_as_string(hide_password=True))}"
+    lines = [f"restored   {printable(str(target))}{where}, as of {manifest.taken_at}"]
+    _print(manifest, report, [*lines, *(_lines(manifest, report) if report else [])], as_json=as_json)
+    if report is not None and report.problems:
+        msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
+        raise IntegrityError(msg)
+
+
+def _lines(manifest: Manifest, report: CloneReport) -> list[str]:
+    new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
+    lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
+    if manifest.database is not None:
+        lines.append(f"database   {manifest.database}")
+    hashed = format_count(report.hashed_blocks, "block") if report.hashed_blocks else "nothing"
+    return [*lines, f"hashed     {hashed}"]
+
+
+def _print(manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool) -> None:
+    problems = report.problems if report is not None else ()
+    for cid, reason in problems:
+        print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)
+    copied = {} if report is None else {"copied_files": report.copied_files, "copied_bytes": report.copied_bytes}
+    fields = asdict(manifest) | copied | {"hashed_blocks": report.hashed_blocks if report is not None else 0}
+    print_result(fields | {"problems": len(problems)}, "\n".join(lines), as_json=as_json)

@@ -1,0 +1,178 @@
+"""Copying the immutable files of a store into another folder: durably, and only those that are not there yet."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS
+from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer
+from mlflow_ipfs.errors import PolicyError, StoreBusyError, StoreFullError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.blockstore.local.index import Stamp
+
+_COPY_BYTES: Final = 1 << 20
+_WAITING: Final = 64  # files that are being synced
+
+_Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from where, to where
+
+
+@dataclass(slots=True)
+class FileCopier:
+    """Copies into one folder. A file that was copied once has its time, and is known by it and its size.
+
+    Args:
+        disk: takes every step.
+        folder: the copy's folder.
+        drafts: an empty folder beside it, on the same file system.
+        former: the files of the index that the copy had until now, by name.
+        progress: told how many bytes were copied since it was told last.
+
+    Attributes:
+        copied: the files that were copied.
+        unreadable: those of them that a disk would not give; they are not in the copy.
+    """
+
+    disk: Disk
+    folder: Path
+    drafts: Path
+    former: Mapping[str, ClonedFile]
+    progress: Callable[[int], None] | None = None
+    copied: list[ClonedFile] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+    _folders: set[Path] = field(default_factory=set)
+
+    def has(self, file: ClonedFile) -> bool:
+        """Tell whether the copy has the file already, whole as far as known."""
+        former = self.former.get(file.name)
+        if former is not None and former.is_damaged:
+            return False
+        # One that no index has was left by a copy that was broken off: it is complete, and has the original's time.
+        known = former or file
+        status = status_of(self.folder / file.name)
+        return status is not None and (status.st_size, status.st_mtime_ns) == (file.size_bytes, known.mtime_ns)
+
+    def copy(self, files: Iterable[tuple[ClonedFile, Path]]) -> None:
+        """Copy files, each from a path. They are durable when the call returns.
+
+        Raises:
+            StoreFullError: there is no room for them.
+            StoreBusyError: one of them is gone.
+            PolicyError: a folder of the copy is none, but leads elsewhere.
+        """
+        syncer = Syncer(self.disk)
+        waiting: deque[_Waiting] = deque()
+        try:
+            with copy_faults(self.folder):
+                for file, source in files:
+                    waiting += self._start(syncer, file, source)
+                    if len(waiting) >= _WAITING:
+                        self._finish(*waiting.popleft())
+                while waiting:
+                    self._finish(*waiting.popleft())
+                for folder in sorted(self._folders):
+                    self.disk.sync_folder(folder)
+        finally:
+            syncer.close()
+
+    def _start(self, syncer: Syncer, file: ClonedFile, source: Path) -> Iterator[_Waiting]:
+        destination = self.folder / file.name
+        if destination.parent not in self._folders:
+            make_real_folder(self.disk, destination.parent)
+            self._folders |= {destination.parent, destination.parent.parent}
+        draft = self.drafts / f"{file.id:x}"
+        descriptor = self.disk.create(draft)
+        try:
+            self._copy_bytes(source, descriptor)
+            self.disk.set_mtime(descriptor, file.mtime_ns)
+        except _UnreadableError:
+            self.unreadable.add(file.id)
+            self.disk.close(descriptor)
+            self.disk.remove(draft)
+            return
+        except BaseException:
+            self.disk.close(descriptor)
+            raise
+        self.copied.append(file)
+        yield syncer.start(Draft(draft, descriptor)), draft, destination
+
+    def _copy_bytes(self, source: Path, descriptor: int) -> None:
+        for piece in _pieces(self.disk, source):
+            self.disk.write(descriptor, piece)
+            if self.progress is not None:
+                self.progress(len(piece))
+
+    def _finish(self, is_durable: Future[Stamp], draft: Path, destination: Path) -> None:
+        is_durable.result()
+        self.disk.rename(draft, destination)
+
+
+class _UnreadableError(Exception):
+    """A disk has lost what it was given."""
+
+
+def _pieces(disk: Disk, path: Path) -> Iterator[bytes]:
+    try:
+        descriptor = disk.open_to_read(path)
+    except FileNotFoundError as error:
+        msg = f"{path} was deleted while it was being copied; try again when no gc runs"
+        raise StoreBusyError(msg) from error
+    try:
+        offset = 0
+        while piece := disk.read_at(descriptor, offset, _COPY_BYTES):
+            yield piece
+            offset += len(piece)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise _UnreadableError from error
+    finally:
+        disk.close(descriptor)
+
+
+@contextmanager
+def copy_faults(folder: Path) -> Iterator[None]:
+    """Turn "no space left" under a copy into ``StoreFullError``; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK_ERRORS or isinstance(error, StoreFullError):
+            raise
+        msg = (
+            f"the disk under {folder} is full; what was there before is untouched. Make room and run this again: "
+            "it goes on from here"
+        )
+        raise StoreFullError(msg) from error
+
+
+def make_real_folder(disk: Disk, folder: Path) -> None:
+    """Make a folder unless it is there.
+
+    Raises:
+        PolicyError: what is there leads elsewhere.
+    """
+    disk.make_folder(folder)
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        msg = f"{folder} is a link or a file where a folder must be; nothing is written through it. Remove it"
+        raise PolicyError(msg)
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """The status of a file; None if there is none, or something else."""
+    try:
+        status = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None

@@ -1,0 +1,130 @@
+"""`mlflow-ipfs backup` and `restore` as commands: what they print, how they end, and what `kill -9` leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.cid import CID
+from support.clones import flip_byte
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+KILLS = 4
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """The URI of something that looks like MLflow's database."""
+    path = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE experiments (name TEXT)")
+        connection.execute("INSERT INTO experiments VALUES ('Default')")
+        connection.commit()
+    return f"ipfs+sqlite:///{path}"
+
+
+def test_back_up_and_restore(cli: CommandLine, root: str, database: str, tmp_path: Path) -> None:
+    text = cli("backup", tmp_path / "backup", "--backend-store-uri", database).stdout.decode()
+    assert f"backed up  {tmp_path}/backup, as of 20" in text
+    assert "database   mlflow.db" in text
+    assert "copied 1 file, 2.6 MB" in text
+    [again] = cli("backup", tmp_path / "backup", "--backend-store-uri", database, "--json").records
+    assert (again["copied_files"], again["files"], again["problems"]) == (0, 1, 0)
+    target = tmp_path / "there"
+    uri = f"sqlite:///{target}/mlflow.db"
+    restored = cli("--store", target / "store", "restore", tmp_path / "backup", "--backend-store-uri", uri)
+    assert f"restored   {target}/store and {uri}" in restored.stdout.decode()
+    assert cli("--store", target / "store", "verify", root).code == 0
+    with closing(sqlite3.connect(target / "mlflow.db")) as connection:
+        assert connection.execute("SELECT name FROM experiments").fetchall() == [("Default",)]
+    assert (
+        cli("--store", target / "store", "restore", tmp_path / "backup", "--store-only", code=1).stderr.count("\n") == 1
+    )
+
+
+def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    cli("backup", tmp_path / "backup", "--store-only")
+    assert cli("--store", tmp_path / "backup/store", "verify", root).code == 0
+    assert cli("--store", tmp_path / "backup/store", "scrub").code == 0
+
+
+def test_a_database_has_to_be_named_or_left_out(cli: CommandLine, root: str, database: str, tmp_path: Path) -> None:
+    del root
+    error = cli("backup", tmp_path / "backup", code=2).stderr
+    assert "--backend-store-uri" in error
+    assert "--store-only" in error
+    cli("backup", tmp_path / "backup", "--store-only", "--backend-store-uri", database, code=2)
+    cli("backup", code=2)
+    assert not (tmp_path / "backup").exists()
+
+
+def test_refusals_have_the_code_of_a_refusal(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    cli("backup", cli.store / "backup", "--store-only", code=5)
+    cli("backup", tmp_path, "--store-only", code=5)
+    cli("--store", tmp_path / "no", "backup", tmp_path / "backup", "--store-only", code=3)
+    cli("restore", tmp_path / "no", "--store-only", code=3)
+
+
+def test_damage_is_named_and_has_its_own_code(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    [path] = cli.store.glob("files/*/*")
+    flip_byte(path)
+    done = cli("backup", tmp_path / "backup", "--store-only", code=4)
+    assert "everything else is backed up" in done.stderr
+    [cid] = [line.split()[1] for line in done.lines if line.startswith("problem")]
+    assert cli("verify", str(CID.parse(cid)), code=4).code == 4
+    restored = cli("--store", tmp_path / "restored", "restore", tmp_path / "backup", "--store-only", code=4)
+    assert "everything else is restored" in restored.stderr
+    assert cli("backup", tmp_path / "backup", "--store-only", "--no-verify").code == 0
+
+
+@pytest.mark.timeout(100)
+def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    """Whenever it happens, the former backup can be restored, and the next one ends well."""
+    folder = tmp_path / "backup"
+    cli("backup", folder, "--store-only")
+    big = tmp_path / "big.bin"
+    midway = 0
+    for number in range(KILLS):
+        big.write_bytes(os.urandom(12 << 20))
+        cid = cli("add", "-q", big).cid
+        process = subprocess.Popen(
+            [*cli.command, "backup", folder, "--store-only"],
+            env=cli.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for_drafts(folder, process)
+        time.sleep(0.02 * number)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        midway += (folder / "next").exists()
+        target = tmp_path / "restored"
+        cli("--store", target, "restore", folder, "--store-only")
+        assert cli("--store", target, "verify", root).code == 0
+        shutil.rmtree(target)
+        cli("backup", folder, "--store-only")
+        assert cli("--store", folder / "store", "verify", cid).code == 0
+    assert midway, "every kill came too late: this test shows nothing"
+
+
+def wait_for_drafts(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Until the process has begun to copy: what comes before is not worth a kill."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "next").exists():
+            return
+        time.sleep(0.001)

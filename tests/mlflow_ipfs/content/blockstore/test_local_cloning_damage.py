@@ -1,0 +1,176 @@
+"""Copies of a whole store when something is wrong: with the store, with the copy's disk, or with what lies there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.cloning import clone_folder
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
+from support.clones import clone, file_with, flip_byte, publish_pack
+from support.storages import FullDisk, check_sound, publish_file, rows_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_damaged_block_is_named_and_the_rest_copied(storage: LocalStorage, target: Path, verify: bool) -> None:
+    cids, root = publish_pack(storage), publish_file(storage, os.urandom(50_000))
+    bad = cids[3]
+    flip_byte(
+        file_with(storage, bad),
+        rows_of(storage, f"SELECT offset FROM block WHERE multihash = x'{bad.multihash.hex()}'")[0][0],
+    )
+    report = clone(storage, target, verify=verify)
+    assert [cid for cid, _ in report.problems] == ([bad] if verify else [])
+    if not verify:
+        return
+    [(_, reason)] = report.problems
+    assert str(storage.folder) in reason
+    assert [cid for cid, _ in clone(storage, target).problems] == [bad], "it is named until it is healed"
+    with open_local_storage(target, create=False) as copy:
+        assert copy.file_path(root) is not None
+        assert all(cid.matches(copy.blocks.get(cid)) for cid in cids if cid != bad)
+        with pytest.raises(IntegrityError):
+            copy.blocks.get(bad)
+
+
+def test_a_damaged_object_is_named_and_healed_by_adding_it_again(storage: LocalStorage, target: Path) -> None:
+    data = os.urandom(50_000)
+    root = publish_file(storage, data)
+    path = storage.file_path(root)
+    assert path is not None
+    flip_byte(path)
+    assert [cid for cid, _ in clone(storage, target).problems] == [root]
+    assert storage.scrub().problems != (), "the store knows of it now"
+    publish_file(storage, data)
+    report = clone(storage, target)
+    assert report.problems == ()
+    with open_local_storage(target, create=False) as copy:
+        found = copy.file_path(root)
+        assert found is not None
+        assert found.read_bytes() == data
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_file_that_the_store_has_lost_is_named(storage: LocalStorage, target: Path, verify: bool) -> None:
+    root, other = publish_file(storage, os.urandom(50_000)), publish_file(storage, os.urandom(60_000))
+    path = storage.file_path(root)
+    assert path is not None
+    path.unlink()
+    report = clone(storage, target, verify=verify)
+    assert root in {cid for cid, _ in report.problems}
+    with open_local_storage(target, create=False) as copy:
+        assert copy.file_path(other) is not None
+
+
+def test_a_copy_keeps_what_the_store_has_lost_since(storage: LocalStorage, target: Path) -> None:
+    data = os.urandom(50_000)
+    root = publish_file(storage, data)
+    clone(storage, target)
+    path = storage.file_path(root)
+    assert path is not None
+    path.unlink()
+    assert clone(storage, target).problems == ()
+    with open_local_storage(target, create=False) as copy:
+        found = copy.file_path(root)
+        assert found is not None
+        assert found.read_bytes() == data
+
+
+def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: LocalStorage, target: Path) -> None:
+    """As when a disk has lost what an earlier, broken-off copy had written."""
+    root = publish_file(storage, os.urandom(50_000))
+    storage.clone(CloneWriter(Disk(), target, target.with_name("work")), Alone())
+    [path] = target.glob("files/*/*")
+    flip_byte(path)
+    [(cid, reason)] = clone(storage, target).problems
+    assert cid == root
+    assert "Only the copy is damaged" in reason
+    assert storage.scrub().problems == ()
+    assert clone(storage, target).problems == ()
+    with open_local_storage(target, create=False) as copy:
+        assert copy.scrub().problems == ()
+
+
+class ForgetfulDisk(Disk):
+    """A disk that gives back other bytes than it was given, and says nothing."""
+
+    def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> None:
+        super().write(descriptor, bytes([data[0] ^ 1]) + bytes(data[1:]) if len(data) == 50_000 else data)
+
+
+def test_a_bad_disk_under_the_copy_is_no_damage_of_the_store(storage: LocalStorage, target: Path) -> None:
+    first = publish_file(storage, os.urandom(40_000))
+    clone(storage, target)
+    publish_file(storage, os.urandom(50_000))
+    with pytest.raises(IntegrityError, match="did not come out as it was written"):
+        clone(storage, target, disk=ForgetfulDisk())
+    with open_local_storage(target, create=False) as copy:
+        check_sound(copy)
+        assert copy.file_path(first) is not None
+    assert storage.scrub().problems == ()
+    assert clone(storage, target).problems == ()
+
+
+def clone_on(disk: Disk, storage: LocalStorage, target: Path) -> bool:
+    """Returns whether there was room enough."""
+    try:
+        clone(storage, target, disk=disk)
+    except StoreFullError as error:
+        return str(target.parent) not in str(error)
+    return True
+
+
+def test_a_full_disk_leaves_the_former_copy_whole(storage: LocalStorage, target: Path) -> None:
+    first = publish_file(storage, os.urandom(40_000))
+    clone(storage, target)
+    publish_file(storage, os.urandom(50_000))
+    for room in itertools.count():
+        disk = FullDisk(room)
+        if clone_on(disk, storage, target):
+            break
+        with open_local_storage(target, create=False) as copy:
+            check_sound(copy)
+            assert copy.file_path(first) is not None
+    assert room > 5
+    with open_local_storage(target, create=False) as copy:
+        assert len(list(copy.pins.list())) == 2
+
+
+def test_nothing_is_written_through_a_link(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
+    root = publish_file(storage, os.urandom(40_000))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for place in (target / "files", target / "files" / f"{root.multihash[-1]:02x}"):
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(elsewhere)
+        with pytest.raises(PolicyError, match="is a link or a file"):
+            clone(storage, target)
+        place.unlink()
+        assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../x", "files/../../x", "/etc/passwd", "files/aa/..", "files/aa/b/c", "store.db"])
+def test_a_copy_whose_index_leads_elsewhere_is_refused(
+    storage: LocalStorage, target: Path, tmp_path: Path, name: str
+) -> None:
+    publish_file(storage, os.urandom(40_000))
+    clone(storage, target)
+    with sqlite3.connect(target / INDEX) as connection:
+        connection.execute("UPDATE place SET name = ?", (name,))
+    connection.close()
+    writer = CloneWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
+    with pytest.raises(StoreFormatError, match="no place of a store"):
+        clone_folder(target, target / INDEX, writer, verify=True)

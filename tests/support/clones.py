@@ -1,0 +1,75 @@
+"""Copies of whole stores: made in one call, and companions that get in their way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.blockstore.local.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.cloning import CloneReport, install, remove_unnamed
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from support.storages import publish_blocks, rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.blockstore.local.capturing import Companion
+    from mlflow_ipfs.content.cid import CID
+
+
+def clone(
+    storage: LocalStorage,
+    target: Path,
+    companion: Companion | None = None,
+    *,
+    verify: bool = True,
+    disk: Disk | None = None,
+) -> CloneReport:
+    """Make a copy, and let it take the place of the one before."""
+    disk, work = disk or Disk(), target.with_name("work")
+    disk.remove_tree(work)
+    report = storage.clone(CloneWriter(disk, target, work), companion or Alone(), verify=verify)
+    install(disk, target, work / INDEX, storage.store_id)
+    remove_unnamed(disk, target)
+    return report
+
+
+@dataclass
+class Hook(Alone):
+    """A companion that does something between the moment and the time when the files are safe."""
+
+    action: Callable[[], object]
+    calls: int = 0
+
+    def copy_at_once(self) -> None:
+        self.calls += 1
+        self.action()
+
+
+def publish_pack(storage: LocalStorage) -> list[CID]:
+    """Publish enough blocks for a pack, each pinned."""
+    return publish_blocks(storage, *(os.urandom(3000) for _ in range(40)))
+
+
+def file_with(storage: LocalStorage, cid: CID) -> Path:
+    """The file that holds a block."""
+    query = f"SELECT p.name FROM place p JOIN block b ON b.place = p.id WHERE b.multihash = x'{cid.multihash.hex()}'"
+    [(name,)] = rows_of(storage, query)
+    return storage.folder / str(name)
+
+
+def flip_byte(path: Path, offset: int = 100) -> None:
+    """Damage a file and leave its size and time as they were."""
+    status = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ 1]))
+    path.chmod(0o444)
+    os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
