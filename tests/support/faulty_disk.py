@@ -22,7 +22,7 @@ class FaultyDisk(SteppedDisk):
     Attributes:
         passing: how many fallible steps still pass; negative: none fails any more.
         failed: the step that failed, if one has.
-        steps: how many fallible steps there were.
+        steps: the fallible steps that there were.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,13 +31,13 @@ class FaultyDisk(SteppedDisk):
         self._guard = threading.Lock()
         self.passing = -1
         self.failed: str | None = None
-        self.steps = 0
+        self.steps: list[str] = []
 
     def _take(self, step: str) -> None:
         if step not in FALLIBLE:
             return
         with self._guard:
-            self.steps += 1
+            self.steps.append(step)
             self.passing -= 1
             if self.passing != -1 or self.failed is not None:
                 return

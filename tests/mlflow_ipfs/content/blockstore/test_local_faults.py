@@ -79,25 +79,29 @@ def reopen(storage: LocalStorage, disk: FaultyDisk, workload: Workload) -> Local
     return storage
 
 
-def count_steps(folder: Path) -> int:
+def record_steps(folder: Path) -> list[str]:
     disk = FaultyDisk(errno.EIO)
     with open_local_storage(folder, disk=disk) as storage:
-        before = disk.steps
+        before = len(disk.steps)
         for step in Workload().steps():
             step(storage)
-        return disk.steps - before
+        return disk.steps[before:]
 
 
 def fail_at_every(tmp_path: Path, kind: str, stride: int) -> set[str]:
-    """Fail at every ``stride``-th step. Returns which steps failed."""
-    count = count_steps(tmp_path / "count")
-    assert count > 80
+    """Fail at every ``stride``-th step, and in the midst of those of each kind. Returns which steps failed."""
+    steps = record_steps(tmp_path / "count")
+    assert len(steps) > 80
+    by_kind = [[number for number, step in enumerate(steps) if step == name] for name in sorted(set(steps))]
+    passings = {numbers[len(numbers) // 2] for numbers in by_kind} | set(range(0, len(steps), stride))
     seen = set()
-    for passing in range(0, count - 12, stride):  # with threads the number varies a little
+    for passing in sorted(
+        passing for passing in passings if passing < len(steps) - 12
+    ):  # with threads the number varies
         try:
             failed = fail_at(tmp_path / f"{passing}", kind, passing)
         except Exception as error:
-            error.add_note(f"after {passing} steps of {count}")
+            error.add_note(f"after {passing} steps of {len(steps)}")
             raise
         assert failed is not None
         seen.add(failed)
@@ -106,7 +110,7 @@ def fail_at_every(tmp_path: Path, kind: str, stride: int) -> set[str]:
 
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
 def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
-    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=11)
+    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=17)
 
 
 @pytest.mark.soak
