@@ -35,8 +35,9 @@ class _SnapshotStorage:
         self._nodes: dict[bytes, bytes] = {}
         self.blocks = _SnapshotBlocks(below.blocks, self._nodes)
 
-    def publish(self) -> _MemoryPublication:
+    def publish(self, *, keep_found: bool = False) -> _MemoryPublication:
         """Collect blocks in memory."""
+        del keep_found  # nothing gets a name
         return _MemoryPublication(self._nodes)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the storage below

@@ -50,7 +50,7 @@ class CarImport:
         self.kept_bytes = 0
         self.resume_from = 0
         self.payload_end: int | None = None
-        self._around: Publication = storage.publish()
+        self._around: Publication = storage.publish(keep_found=True)
 
     def __enter__(self) -> Self:
         self._around.__enter__()

@@ -136,7 +136,7 @@ class MutableFiles:
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:
         """Let a path stand for a file that is in the store already."""
         _check_file_place(location)
-        with self._storage.publish() as publication:  # while it is open, no gc can drop the content
+        with self._storage.publish(keep_found=True) as publication:
             node = read_unixfs(self._storage.blocks, cid)
             if node.data.is_directory:
                 msg = f"{cid} is a folder; entries of {location} are files"
@@ -181,7 +181,7 @@ class MutableFiles:
 
     def _publish_snapshot(self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool) -> Added:
         # The publication comes first: while it is open, no gc can drop what the entries name.
-        with HashOnlyPublication() if only_hash else self._storage.publish() as publication:
+        with HashOnlyPublication() if only_hash else self._storage.publish(keep_found=True) as publication:
             entries = self._storage.entries.walk(location.root, location.path)
             if not entries:
                 msg = f"there is no file at or below {location}"

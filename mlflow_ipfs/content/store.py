@@ -153,7 +153,7 @@ class ContentStore:
         Raises:
             InvalidPathError: the name could not be a file name.
         """
-        with self.storage.publish() as publication:  # while it is open, no gc can drop the content
+        with self.storage.publish(keep_found=True) as publication:
             node = self._node(cid, "")
             nodes = NodeBuilder(publication.put, self._options.profile)
             link = nodes.build_folder([Link(node.cid, encode_file_name(name), node.dag_bytes)])
@@ -283,7 +283,7 @@ class ContentStore:
             NotFoundError: a block is missing.
         """
         root = _cid(cid)
-        with self.storage.publish() as publication:  # while it is open, no gc can drop what was found complete
+        with self.storage.publish(keep_found=True) as publication:  # what was found complete stays so
             verify.check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 

@@ -258,7 +258,7 @@ class Storage(Protocol):
     def entries(self) -> Entries:
         """The mutable file trees."""
 
-    def publish(self, *, in_cache: bool = False) -> Publication:
+    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> Publication:
         """Start a publication. Any number may run at once, in any number of processes.
 
         Until one ends, no gc deletes what was found in the store since it began, or committed by others that were
@@ -268,6 +268,8 @@ class Storage(Protocol):
             in_cache: its blocks are copies of what can be had elsewhere. They can be read, but may go at any
                 time, and count as absent for other publications; ``commit`` takes no names. If a name comes
                 to need them, they are verified and kept from then on.
+            keep_found: until it ends, nothing that can be read is deleted, not even what a gc had condemned
+                before: for who is to name content that he only finds.
         """
 
     def heal_from(self, source: BlockReader | None) -> None:

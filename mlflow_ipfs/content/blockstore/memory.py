@@ -236,8 +236,9 @@ class MemoryStorage:
         """The mutable file trees."""
         return self._entries
 
-    def publish(self, *, in_cache: bool = False) -> MemoryPublication:
-        """Start a publication."""
+    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> MemoryPublication:
+        """Start a publication. While one is open, nothing at all is deleted here."""
+        del keep_found
         return MemoryPublication(self._state, in_cache=in_cache)
 
     def heal_from(self, source: BlockReader | None) -> None:

@@ -219,10 +219,12 @@ class _Collection:
         doomed: set[int] = set()
         for batch in _batches(due):
             with self._parts.database.write() as connection:
+                # Again, because one who relies on what is condemned already may have come since.
+                rule = _Rule(oldest_open(self._parts.layout), self._grace_seconds)
                 marks.mark(connection, barrier.read(connection))
                 wanted = _places_of(connection, marks.take_fresh())
                 _reprieve(connection, list(wanted))
-                going = [place for place in batch if place.id not in wanted]
+                going = [place for place in batch if place.id not in wanted and rule.allows(place)]
                 connection.executemany(
                     "UPDATE place SET condemned_at = -condemned_at WHERE id = ? AND name = ? AND condemned_at > 0",
                     [(place.id, place.name) for place in going],

@@ -160,6 +160,15 @@ class Database:
             finally:
                 connection.execute("ROLLBACK")
 
+    def wait_for_writer(self) -> None:
+        """Let a transaction that is under way end: what is read from here on shows what it did.
+
+        Raises:
+            StoreBusyError: it took too long.
+        """
+        with self._write_lock.exclusive():
+            pass
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction that is committed at the end, or rolled back on an error.

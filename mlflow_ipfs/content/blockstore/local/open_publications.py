@@ -38,7 +38,8 @@ class OpenPublication:
         layout: where the store is.
         disk: removes the file.
         database: says which condemnation was the last.
-        relies_on_condemned: nothing at all may be deleted, whenever it was condemned; for one who copies the store.
+        relies_on_condemned: nothing at all may be deleted, whenever it was condemned; for one who copies the store,
+            or names what he finds in it.
 
     Raises:
         StoreFullError: there is no room for the file.
@@ -52,6 +53,8 @@ class OpenPublication:
             with database.read() as connection:
                 known = 0 if relies_on_condemned else last_condemnation(connection)
             self._file.note(f"{known:<{_NUMBER_BYTES}}")
+            if relies_on_condemned:
+                database.wait_for_writer()  # a gc that has not seen the file may be deleting at this moment
         except BaseException:
             self.end()
             raise

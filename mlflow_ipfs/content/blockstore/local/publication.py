@@ -64,16 +64,19 @@ class LocalPublication:
     Args:
         parts: the store.
         in_cache: keep the blocks only as long as the cache has room for them; nothing can be named.
+        keep_found: let no gc delete anything meanwhile, whenever it was condemned.
     """
 
-    def __init__(self, parts: Parts, *, in_cache: bool = False) -> None:
+    def __init__(self, parts: Parts, *, in_cache: bool = False, keep_found: bool = False) -> None:
         parts.database.check_writable()
         self._parts = parts
         self._class = index.CACHE if in_cache else index.OWNED
         self._pid = os.getpid()
         self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
         try:
-            self._mark: OpenPublication | None = OpenPublication(parts.layout, parts.disk, parts.database)
+            self._mark: OpenPublication | None = OpenPublication(
+                parts.layout, parts.disk, parts.database, relies_on_condemned=keep_found
+            )
         except BaseException:
             self._no_deletion.release()
             raise

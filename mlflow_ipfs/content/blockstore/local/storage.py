@@ -95,9 +95,9 @@ class LocalStorage:
         """The mutable file trees."""
         return self._entries
 
-    def publish(self, *, in_cache: bool = False) -> LocalPublication:
+    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> LocalPublication:
         """Start a publication."""
-        return LocalPublication(self._parts, in_cache=in_cache)
+        return LocalPublication(self._parts, in_cache=in_cache, keep_found=keep_found)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has."""

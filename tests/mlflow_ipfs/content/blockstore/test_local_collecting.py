@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +17,13 @@ from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
 from mlflow_ipfs.content.car import CarReader
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.dagpb import encode_node
 from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.errors import NotFoundError
+from support.processes import fork_child, wait_until
 from support.storages import check_sound, files_of, publish_blocks, publish_file, raw
 
 if TYPE_CHECKING:
@@ -122,6 +128,58 @@ def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage:
     with storage.publish():
         assert storage.collect_garbage(grace_seconds=0).removed_blocks == 1
     assert not storage.blocks.has(cid)
+
+
+def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage, folder: Path) -> None:
+    root = publish_file(storage, b"condemned" * 500, owner=None)
+    storage.collect_garbage(grace_seconds=DAY)
+    with storage.publish(keep_found=True) as publication:
+        assert [cid for cid, _ in walk_blocks(storage.blocks, root)]
+        with open_local_storage(folder) as other:
+            assert other.collect_garbage().removed_blocks == 0
+        publication.commit(Changes(pins=[Pin(USER, root)]))
+    storage.collect_garbage()
+    assert [cid for cid, _ in walk_blocks(storage.blocks, root)]
+    storage.pins.remove(root)
+    assert storage.collect_garbage().removed_blocks > 0
+
+
+@pytest.mark.parametrize("commits", range(5))
+def test_who_names_what_is_found_may_come_at_any_moment(folder: Path, commits: int) -> None:
+    """Before each of gc's commits: what is pinned is whole, or refused."""
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, b"condemned" * 500, owner=None)
+        storage.collect_garbage(grace_seconds=DAY)
+    reader, writer = os.pipe()
+    child = fork_child(partial(pin_when_told, folder, root, reader))
+
+    class LateDisk(Disk):
+        left = commits
+
+        def commit(self, connection: sqlite3.Connection) -> None:
+            if self.left == 0:
+                os.write(writer, b"now")
+                wait_until(lambda: list(folder.glob("sessions/publication-*")), timeout_seconds=10, what="the mark")
+            self.left -= 1
+            super().commit(connection)
+
+    with open_local_storage(folder, disk=LateDisk()) as other:
+        other.collect_garbage()
+        os.write(writer, b"now")  # for those who come after the last commit
+        assert os.waitpid(child, 0)[1] == 0
+        other.collect_garbage()
+        pins = [pin.cid for pin in other.pins.list()]
+        assert pins in ([], [root])
+        if pins:
+            assert [cid for cid, _ in walk_blocks(other.blocks, root)]
+        else:
+            assert not other.blocks.has(root)
+
+
+def pin_when_told(folder: Path, root: CID, pipe: int) -> None:
+    os.read(pipe, 1)
+    with open_local_storage(folder) as storage, suppress(NotFoundError):
+        ContentStore(storage).pin(root)
 
 
 def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, folder: Path) -> None:

@@ -17,6 +17,7 @@ from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError, StoreBusyError
 from support.blocks import Blocks
 from support.processes import fork_child
@@ -57,6 +58,7 @@ class Worker:
 
     def __init__(self, storage: LocalStorage, number: int) -> None:
         self.storage = storage
+        self.store = ContentStore(storage)
         self.owner = f"worker-{number}"
         self.chance = random.Random(number)
         self.roots = roots()
@@ -79,8 +81,8 @@ class Worker:
 
     def pin(self) -> None:
         number = self.chance.randrange(1, len(CONTENTS))
-        with suppress(NotFoundError):  # it may have gone, but not by halves
-            self.storage.pins.add(Pin(self.owner, self.roots[number]))
+        with suppress(NotFoundError):  # it may have gone
+            self.store.pin(self.roots[number], self.owner)
             self.mine.add(number)
         for kept in self.mine:
             self.check(kept)
