@@ -214,16 +214,17 @@ def _insert(connection: sqlite3.Connection, place_id: int | None, blocks: Iterab
     return cursor.rowcount
 
 
-def restamp(connection: sqlite3.Connection, place_id: int, stamp: Stamp) -> None:
+def restamp(connection: sqlite3.Connection, place: PlaceRow, stamp: Stamp) -> None:
     """Note that a file was found whole, with a new stamp."""
     connection.execute(
-        "UPDATE place SET inode = ?, mtime_ns = ?, damaged = 0 WHERE id = ?", (stamp.inode, stamp.mtime_ns, place_id)
+        "UPDATE place SET inode = ?, mtime_ns = ?, damaged = 0 WHERE id = ? AND name = ?",
+        (stamp.inode, stamp.mtime_ns, place.id, place.name),
     )
 
 
-def mark_damaged(connection: sqlite3.Connection, place_id: int) -> None:
+def mark_damaged(connection: sqlite3.Connection, place_id: int, name: str) -> None:
     """Let the file's blocks count as absent for dedupe, so that adding them again heals them."""
-    connection.execute("UPDATE place SET damaged = 1 WHERE id = ?", (place_id,))
+    connection.execute("UPDATE place SET damaged = 1 WHERE id = ? AND name = ?", (place_id, name))
 
 
 def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:

@@ -72,7 +72,7 @@ class ObjectChecker:
                 self._parts.disk.make_read_only(path)
             # Not being able to note it only means that the next reader hashes again.
             with suppress(MlflowIpfsError), self._parts.database.write() as connection:
-                index.restamp(connection, place.id, stamp)
+                index.restamp(connection, place, stamp)
         return True
 
     def _find_damage(self, cid: CID, path: Path, size_bytes: int) -> CID | None:

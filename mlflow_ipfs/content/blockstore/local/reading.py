@@ -91,7 +91,7 @@ class LocalReader:
             path = self._parts.layout.folder / row.place_name
             # Only a help for later; a busy or full store must not hide the damage itself.
             with suppress(MlflowIpfsError), self._parts.database.write() as connection:
-                index.mark_damaged(connection, row.place_id)
+                index.mark_damaged(connection, row.place_id, row.place_name)
         what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
         msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
         return IntegrityError(msg)

@@ -92,6 +92,8 @@ class RowWriter:
         for file, rows in batch.parts:
             if file.place_id is None:
                 file.place_id = self._insert_place(connection, file)
+            elif self._class == index.CACHE and not _is_still_there(connection, file):
+                continue  # evicted since the batch before
             if file.kind == index.OBJECT and self._class == index.OWNED:
                 index.insert_leaves(connection, file.place_id, rows)
             else:
@@ -112,6 +114,15 @@ class RowWriter:
             if file.kind == index.PACK and not file.used:
                 connection.execute("DELETE FROM place WHERE id = ?", (file.place_id,))
                 self.superfluous.append(file)
+
+
+def _is_still_there(connection: sqlite3.Connection, file: NewFile) -> bool:
+    """Whether the row of a file, or of the object that was there in its place, is what it was."""
+    row = connection.execute(
+        "SELECT 1 FROM place WHERE id = ? AND (name = ? OR root = ?) AND condemned_at IS NULL",
+        (file.place_id, file.name, file.root),
+    ).fetchone()
+    return row is not None
 
 
 def find_sound_object(

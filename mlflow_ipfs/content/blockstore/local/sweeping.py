@@ -23,7 +23,10 @@ _FEWEST_ROWS: Final = 100  # what the reserve has room for, however the rows lie
 
 
 class Sweeper:
-    """Deletes what is doomed: files whose ``condemned_at`` is negative, which nobody can find any more."""
+    """Deletes what is doomed: files whose ``condemned_at`` is negative, which nobody can find any more.
+
+    Any number may run at once. SQLite gives the id of a row that is gone to a new one, so a file is known by its name.
+    """
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -56,7 +59,9 @@ class Sweeper:
     def _delete(self, places: Sequence[tuple[int, str]], connection: sqlite3.Connection) -> int:
         """Returns how many files are done with."""
         room = self._rows
-        for done, (place_id, _) in enumerate(places):
+        for done, (place_id, name) in enumerate(places):
+            if not _is_doomed(connection, place_id, name):
+                continue  # somebody else was faster
             gone = connection.execute(
                 "DELETE FROM block WHERE id IN (SELECT id FROM block WHERE place = ? LIMIT ?)", (place_id, room)
             ).rowcount
@@ -66,6 +71,13 @@ class Sweeper:
             connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
             room -= 1
         return len(places)
+
+
+def _is_doomed(connection: sqlite3.Connection, place_id: int, name: str) -> bool:
+    row = connection.execute(
+        "SELECT 1 FROM place WHERE id = ? AND name = ? AND condemned_at < 0", (place_id, name)
+    ).fetchone()
+    return row is not None
 
 
 def find_strays(parts: Parts, grace_seconds: float) -> list[tuple[str, int]]:

@@ -163,8 +163,9 @@ def test_who_names_what_is_found_may_come_at_any_moment(folder: Path, commits: i
             self.left -= 1
             super().commit(connection)
 
-    with open_local_storage(folder, disk=LateDisk()) as other:
+    with open_local_storage(folder, disk=(disk := LateDisk())) as other:
         other.collect_garbage()
+        disk.left = -1
         os.write(writer, b"now")  # for those who come after the last commit
         assert os.waitpid(child, 0)[1] == 0
         other.collect_garbage()

@@ -106,7 +106,7 @@ class IndexDraft:
 
     def mark_damaged(self, place_id: int) -> None:
         """Let a file's blocks count as absent for dedupe."""
-        index.mark_damaged(self.connection, place_id)
+        self.connection.execute("UPDATE place SET damaged = 1 WHERE id = ?", (place_id,))
 
     def has_sound_object(self, root: bytes) -> bool:
         """Whether an undamaged file of that root is in the index already."""
