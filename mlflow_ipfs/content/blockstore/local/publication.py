@@ -139,7 +139,11 @@ class LocalPublication:
         """Make everything durable and visible, then add the names. Returns how many bytes were new."""
         self._check_open()
         changes = changes or Changes()
-        self._check_roots(changes)
+        if self._class == index.CACHE and changes != Changes():
+            msg = "what is put into the cache can have no name"
+            raise ValueError(msg)
+        with self._parts.database.read() as connection:
+            self._check_roots(connection, changes)
         try:
             with disk_faults(self._parts.layout.folder):
                 inline = self._small.finish()
@@ -161,17 +165,11 @@ class LocalPublication:
             msg = "this publication has ended"
             raise ValueError(msg)
 
-    def _check_roots(self, changes: Changes) -> None:
-        """Whatever gets a name must be here. No gc can take it away before the commit."""
+    def _check_roots(self, connection: sqlite3.Connection, changes: Changes) -> None:
+        """Whatever gets a name must be here."""
         roots = _roots_of(changes)
-        if roots and self._class == index.CACHE:
-            msg = "what is put into the cache can have no name"
-            raise ValueError(msg)
         wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
-        if not wanted:
-            return
-        with self._parts.database.read() as connection:
-            missing = wanted.keys() - index.all_known_among(connection, wanted)
+        missing = wanted.keys() - index.all_known_among(connection, wanted)
         if missing:
             msg = f"{wanted[min(missing)]} is not in the store, so nothing can be made to refer to it; nothing was kept"
             raise NotFoundError(msg)
@@ -232,11 +230,24 @@ class LocalPublication:
             rows.drop_unused_packs(connection, self._files)
             index.insert_blocks(connection, None, inline)
             must_promote = changes != Changes() and holds_blocks(connection)
-            _write_names(connection, changes, only_try=must_promote)
+            self._write_names(connection, changes, only_try=must_promote)
         if must_promote:  # what the names need is all there now, some of it perhaps in the cache
             with promoted(self._parts, _roots_of(changes)) as connection:
-                _write_names(connection, changes)
+                self._write_names(connection, changes)
         return rows.superfluous
+
+    def _write_names(self, connection: sqlite3.Connection, changes: Changes, *, only_try: bool = False) -> None:
+        """Write the rows of the names; with ``only_try`` only see whether that would go well."""
+        self._check_roots(connection, changes)  # again: what was cached may have been evicted
+        connection.execute("SAVEPOINT names")
+        for pin in changes.pins:
+            put_pin(connection, pin)
+        for frozen in changes.frozen:
+            put_frozen(connection, frozen)
+        put_entries(connection, changes.entries)
+        if only_try:
+            connection.execute("ROLLBACK TO names")
+        connection.execute("RELEASE names")
 
     def _discard(self, *, outcome_is_known: bool = True) -> None:
         """Remove every file of this publication that nothing refers to."""
@@ -271,16 +282,3 @@ class LocalPublication:
 def _roots_of(changes: Changes) -> list[CID]:
     """What is to be named."""
     return [named.cid for names in (changes.pins, changes.entries, changes.frozen) for named in names]
-
-
-def _write_names(connection: sqlite3.Connection, changes: Changes, *, only_try: bool = False) -> None:
-    """Write the rows of the names; with ``only_try`` only see whether that would go well."""
-    connection.execute("SAVEPOINT names")
-    for pin in changes.pins:
-        put_pin(connection, pin)
-    for frozen in changes.frozen:
-        put_frozen(connection, frozen)
-    put_entries(connection, changes.entries)
-    if only_try:
-        connection.execute("ROLLBACK TO names")
-    connection.execute("RELEASE names")
