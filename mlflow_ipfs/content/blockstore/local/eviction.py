@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local.cache_index import CACHED, cached_bytes
 from mlflow_ipfs.content.blockstore.local.leases import lock_against_leases
-from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
+from mlflow_ipfs.content.blockstore.local.open_publications import KEEPS_ALL, oldest_open
 from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _doom(parts: Parts, place_id: int, name: str) -> bool:
         return False
     try:
         with parts.database.write() as connection:
-            if oldest_open(parts.layout) == 0:  # somebody names what he has found: that may be here
+            if oldest_open(parts.layout) == KEEPS_ALL:  # somebody names what he has found: that may be here
                 return False
             doomed = connection.execute(
                 f"UPDATE place SET condemned_at = -1 WHERE id = ? AND name = ? AND {CACHED}",  # noqa: S608 - a fixed text

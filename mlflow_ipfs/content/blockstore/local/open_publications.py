@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.layout import Layout
 
 PREFIX: Final = "publication-"
+KEEPS_ALL: Final = -1  # instead of a number: of one who relies on what is condemned already, or cached
 LAST: Final = "last_condemnation"
 _NUMBER_BYTES: Final = 40
 _WAIT_SECONDS: Final = 1.0  # enough for small publications; a long upload is left to the next gc
@@ -51,7 +52,7 @@ class OpenPublication:
         try:
             # After the file is there: whoever condemns later finds it, whoever condemned before is noted in it.
             with database.read() as connection:
-                known = 0 if relies_on_condemned else last_condemnation(connection)
+                known = KEEPS_ALL if relies_on_condemned else last_condemnation(connection)
             self._file.note(f"{known:<{_NUMBER_BYTES}}")
             if relies_on_condemned:
                 database.wait_for_writer()  # a gc that has not seen the file may be deleting at this moment
