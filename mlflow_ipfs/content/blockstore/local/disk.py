@@ -43,6 +43,12 @@ class Disk:
         while view:
             view = view[os.write(descriptor, view) :]
 
+    def start_writeback(self, descriptor: int, offset: int, length: int) -> None:
+        """Let the system begin to write a piece of a file to the disk, so that ``sync`` finds less to do. Promises nothing."""
+        if sys.platform == "linux":  # elsewhere the same advice only drops what was read
+            # mm/fadvise.c: what is dirty is given to the disk without waiting, and stays in memory.
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+
     def sync(self, descriptor: int) -> None:
         """Return when the file's bytes would survive a loss of power."""
         if sys.platform == "darwin":  # fsync there only reaches the drive's cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES
 from mlflow_ipfs.content.blockstore.local.drafts import Draft
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Leaf
     from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.cid import CID
+
+
+_WRITEBACK_BYTES: Final = 32 << 20  # while the next ones are read and hashed, the disk writes those before
 
 
 class ObjectWriter:
@@ -40,6 +43,7 @@ class ObjectWriter:
         self._folder = folder
         self._on_finish = on_finish
         self._size_bytes = 0
+        self._handed_over = 0  # how many bytes the disk has been told to write already
         self._draft: Draft | None = Draft(draft, disk.create(draft))
 
     def write(self, data: bytes | memoryview) -> None:
@@ -47,7 +51,11 @@ class ObjectWriter:
         draft = self._open_draft()
         with disk_faults(self._folder):
             self._disk.write(draft.descriptor, data)
-        self._size_bytes += len(data)
+            self._size_bytes += len(data)
+            fresh = self._size_bytes - self._handed_over
+            if fresh >= _WRITEBACK_BYTES:
+                self._disk.start_writeback(draft.descriptor, self._handed_over, fresh)
+                self._handed_over = self._size_bytes
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the file by its root.
