@@ -131,7 +131,7 @@ class Database:
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """A connection on which all statements see the same state."""
         with self.read() as connection:
-            connection.execute("BEGIN")
+            _begin_snapshot(connection)
             try:
                 yield connection
             finally:
@@ -153,8 +153,7 @@ class Database:
             with self._write_lock.exclusive():
                 self._check_in_place()
                 begin()
-                connection.execute("BEGIN")
-                connection.execute("SELECT count(*) FROM meta").fetchone()  # the first read takes the snapshot
+                _begin_snapshot(connection)
             try:
                 yield connection
             finally:
@@ -286,3 +285,8 @@ class Database:
         if self._file not in {None, file}:
             raise store_is_gone(self.layout)
         self._file = file
+
+
+def _begin_snapshot(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+    connection.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # only the first read takes the snapshot

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local import disk, open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import DUE_SECONDS, KEPT, list_backups, make_backup
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from support.storages import check_sound, publish_blocks, publish_file
@@ -121,3 +121,29 @@ def test_a_copy_that_cannot_be_made_stops_nothing(folder: Path, disk: Disk, capl
     with open_local_storage(folder) as storage:
         assert list_backups(storage._parts.layout) == []
         check_sound(storage)
+
+
+def test_a_copy_ends_though_somebody_writes_without_a_pause(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_blocks(storage, *(number.to_bytes(2, "big") * 500 for number in range(60)))
+    monkeypatch.setattr(disk, "_COPY_PAGES", 1)
+    steps: list[int] = []
+
+    class WrittenBetween(sqlite3.Connection):
+        """Another connection commits between every two steps of a copy."""
+
+        def backup(self, target: sqlite3.Connection, *, pages: int = -1, **_: object) -> None:
+            def write(*_: object) -> None:
+                steps.append(len(steps))
+                assert len(steps) < 500, "the copy begins anew each time"
+                publish_blocks(other, len(steps).to_bytes(2, "big"))
+
+            super().backup(target, pages=pages, progress=write)
+
+    connect = sqlite3.connect
+    with open_local_storage(folder) as other:
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **kw: connect(*args, factory=WrittenBetween, **kw))
+        with open_local_storage(folder) as writer:
+            assert make_backup(writer._parts) is not None
+    assert len(steps) > 20
