@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from mlflow_ipfs.cli.options import (
 from mlflow_ipfs.cli.reading import total_bytes
 from mlflow_ipfs.cli.rebuilding import rebuild
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -110,7 +110,7 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
     "source",
     metavar="FOLDER",
     type=click.Path(readable=False, path_type=Path),
-    help="Another store, a backup for example, to replace what is damaged.",
+    help="Another store that nobody writes to, a backup for example, to replace what is damaged.",
 )
 @json_option
 @pass_workplace
@@ -122,7 +122,7 @@ def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
     """
     with (
         workplace.open_store() as store,
-        _healing(workplace, store, source),
+        _healing(store, source),
         Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
     ):
         report = store.scrub(progress.advance)
@@ -140,13 +140,16 @@ def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _healing(workplace: Workplace, store: ContentStore, source: Path | None) -> Iterator[None]:
+def _healing(store: ContentStore, source: Path | None) -> Iterator[None]:
     """Let a store heal itself from another one, for the length of a ``with``."""
     if source is None:
         yield
         return
-    with workplace.open_store(replace(workplace.settings, store=source.absolute())) as other:
-        store.storage.heal_from(other.storage.blocks)
+    if not source.is_dir():
+        msg = f"there is no store at {source} to heal from"
+        raise NotFoundError(msg)
+    with open_local_storage(source, read_only=True) as other:
+        store.storage.heal_from(other.blocks)
         try:
             yield
         finally:

@@ -155,7 +155,14 @@ class Exporter:
             return False
         with source:
             before = os.fstat(source.fileno())
-            copied = copy_bytes(source.fileno(), descriptor, self._progress)
+            try:
+                copied = copy_bytes(source.fileno(), descriptor, self._progress)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                os.ftruncate(descriptor, 0)  # a bad sector: block by block it is named, or healed
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                return False
             after = os.fstat(source.fileno())
         if copied != node.size_bytes or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             msg = f"the file of {node.cid}, {whole}, changed while it was copied. Nothing was placed; try again"

@@ -24,7 +24,7 @@ from mlflow_ipfs.content.source import (
     open_source,
     read_symlink,
 )
-from mlflow_ipfs.content.unixfs import MODE_MASK, NodeType, UnixFSData, encode_data, encode_leaf, encode_symlink
+from mlflow_ipfs.content.unixfs import MODE_MASK, NodeType, UnixFSData, block_of_leaf, encode_data, encode_symlink
 from mlflow_ipfs.errors import InvalidPathError, IsAFolderError, SettingsError
 
 if TYPE_CHECKING:
@@ -264,14 +264,14 @@ class Importer:
             return self._one_leaf(pieces[0], metadata)
         leaves = []
         for piece in pieces:
-            block = piece if self._form is LeafForm.RAW else encode_leaf(piece)
+            block = block_of_leaf(piece, self._form)
             leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
             leaves.append(Subtree(leaf.cid, len(piece), len(block)))
         return _imported(self._nodes.build_file(leaves, mode=metadata.mode, mtime_ns=metadata.mtime_ns))
 
     def _one_leaf(self, data: bytes, metadata: _Metadata) -> Imported:
         if metadata.is_empty:
-            block = data if self._form is LeafForm.RAW else encode_leaf(data)
+            block = block_of_leaf(data, self._form)
         else:
             fields = UnixFSData(NodeType.FILE, data or None, len(data), mode=metadata.mode, mtime_ns=metadata.mtime_ns)
             block = encode_node((), encode_data(fields))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.dagpb import (
     BYTES,
     FIXED32,
@@ -197,6 +198,11 @@ def encode_leaf(payload: bytes | memoryview) -> bytes:
     """Wrap a file's bytes in a dag-pb UnixFS File node, the leaf of CIDv0 profiles."""
     prefix, suffix = leaf_frame(len(payload))
     return b"".join((prefix, payload, suffix))
+
+
+def block_of_leaf(piece: bytes, form: LeafForm | int) -> bytes:
+    """The block of a leaf, from its bytes of the file."""
+    return encode_leaf(piece) if form == LeafForm.UNIXFS_FILE else piece
 
 
 def encode_symlink(target: bytes, *, mtime_ns: int | None = None) -> bytes:

@@ -13,7 +13,6 @@ from mlflow_ipfs.content.blockstore.interface import (
     MAX_BLOCK_BYTES,
     Changes,
     GCReport,
-    LeafForm,
     ScrubReport,
     Usage,
     UsageReport,
@@ -22,7 +21,7 @@ from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.content.unixfs import block_of_leaf
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class _MemoryFile:
                 raise InvalidDataError(msg)
             end += leaf.length
             piece = data[leaf.offset : end]
-            found[leaf.cid.multihash] = encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece
+            found[leaf.cid.multihash] = block_of_leaf(piece, leaf.form)
         if end != len(data):
             msg = f"the leaves of {root} cover {end} bytes, and {len(data)} were written"
             raise InvalidDataError(msg)

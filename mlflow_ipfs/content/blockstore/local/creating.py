@@ -47,6 +47,26 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
     return layout, layouts.read_format(layout)
 
 
+def find_to_read(folder: Path) -> tuple[Layout, str]:
+    """Find a store that nobody writes to, on any file system. Returns as ``find_or_create``.
+
+    Raises:
+        StoreFormatError: there is none, it has a newer format, or its log holds changes.
+    """
+    layout = Layout(folder.resolve())
+    if not layouts.is_store(layout):
+        msg = f"there is no store at {folder}"
+        raise StoreFormatError(msg)
+    _check_log(layout, "end the programs that use it, and run `mlflow-ipfs doctor` on it once")
+    return layout, layouts.read_format(layout)
+
+
+def _check_log(layout: Layout, advice: str) -> None:
+    if layout.log.exists() and layout.log.stat().st_size:
+        msg = f"{layout.folder} can only be read, and its log {layout.log.name} holds changes: {advice}"
+        raise StoreFormatError(msg)
+
+
 def _nearest_existing(folder: Path) -> Path:
     """The folder itself, or the first one above it that is there: they will be on the same file system."""
     return folder if folder.exists() else _nearest_existing(folder.parent)
@@ -130,10 +150,5 @@ def is_read_only(layout: Layout) -> bool:
             msg = f"the store {layout.folder} belongs to another user and cannot be written to"
             raise PermissionError(msg)
         return False
-    if layout.log.exists() and layout.log.stat().st_size:
-        msg = (
-            f"{layout.folder} is on a read-only mount and its log {layout.log.name} holds changes: mount it writable "
-            "once and run `mlflow-ipfs doctor`"
-        )
-        raise StoreFormatError(msg)
+    _check_log(layout, "it is on a read-only mount; mount it writable once and run `mlflow-ipfs doctor`")
     return True

@@ -113,11 +113,20 @@ class Disk:
             data += more
         return data
 
-    def read_piece(self, path: Path | str, offset: int, length: int) -> bytes:
-        """Read a piece of a file; less where the file ends."""
-        descriptor = self.open_to_read(path)
+    def read_what_is_left(self, descriptor: int, offset: int, length: int) -> bytes:
+        """As ``read_at``; nothing where the disk has lost it. For those who hash what they get."""
         try:
             return self.read_at(descriptor, offset, length)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""
+
+    def read_piece(self, path: Path | str, offset: int, length: int) -> bytes:
+        """Read a piece of a file, as ``read_what_is_left``."""
+        descriptor = self.open_to_read(path)
+        try:
+            return self.read_what_is_left(descriptor, offset, length)
         finally:
             os.close(descriptor)
 

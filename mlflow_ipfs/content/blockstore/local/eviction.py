@@ -29,7 +29,7 @@ def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = ())
     """
     with parts.database.read() as connection:
         excess = cached_bytes(connection) - limit_bytes
-        if excess <= 0:
+        if excess <= 0 or oldest_open(parts.layout) == KEEPS_ALL:
             return 0
         rows = connection.execute(
             f"SELECT id, name, size FROM place WHERE {CACHED} ORDER BY last_used, id"  # noqa: S608 - a fixed text
@@ -47,12 +47,13 @@ def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = ())
 def _doom(parts: Parts, place_id: int, name: str) -> bool:
     """Let nobody find a file any more, unless it is leased. The sweeper deletes it."""
     path = parts.layout.folder / name
-    descriptor = lock_against_leases(path)
-    if descriptor is None and path.exists():
-        return False
+    descriptor = None
     try:
         with parts.database.write() as connection:
             if oldest_open(parts.layout) == KEEPS_ALL:  # somebody names what he has found: that may be here
+                return False
+            descriptor = lock_against_leases(path)
+            if descriptor is None and path.exists():
                 return False
             doomed = connection.execute(
                 f"UPDATE place SET condemned_at = -1 WHERE id = ? AND name = ? AND {CACHED}",  # noqa: S608 - a fixed text
@@ -61,4 +62,4 @@ def _doom(parts: Parts, place_id: int, name: str) -> bool:
         return bool(doomed.rowcount)
     finally:
         if descriptor is not None:
-            os.close(descriptor)
+            os.close(descriptor)  # only now: whoever gets a lease sees that the file is doomed

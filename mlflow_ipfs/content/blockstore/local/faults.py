@@ -92,7 +92,7 @@ def full_disk(folder: Path) -> StoreFullError:
     """The error that names the disk and what is free on it."""
     msg = (
         f"the disk under the store {folder} is full ({_free_bytes(folder)} bytes free); what was being written is not kept. "
-        "Make room, or run `mlflow-ipfs gc --grace 0`"
+        "Make room, or let go of what nothing needs: `mlflow-ipfs gc --grace 0`"
     )
     return StoreFullError(msg)
 

@@ -90,7 +90,7 @@ def make_plan(connection: sqlite3.Connection, marks: Marker) -> Plan:
         place = Place(place_id, name, size_bytes, condemned_at)
         tally = tallies.get(place_id, _Tally())
         plan.blocks_in[place_id] = tally.blocks
-        if class_ == CACHE:  # goes by other rules (``cache.py``)
+        if class_ == CACHE:  # goes by other rules (``eviction.py``)
             plan.kept_blocks += tally.blocks
         else:
             _sort_in(plan, place, tally, is_needed=bool(tally.needed) or place_id in roots)

@@ -1,7 +1,8 @@
 """Leases: while a process may still use the path of a cached file, nobody evicts it.
 
 A lease is a shared ``flock`` on the file itself, so it dies with the process. A path has no end of
-use that anybody could see; so a process keeps the leases of the paths that it gave out last.
+use that anybody could see; so a process keeps the leases of the paths that it gave out last, up to
+a size: else one that lives for months would come to lease all that ever was in the cache.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ MAX_LEASES: Final = 128  # each is an open file
 
 
 class Leases:
-    """The leases of one open store in one process."""
+    """The leases of one open store in one process.
 
-    def __init__(self) -> None:
-        self._held: OrderedDict[Path, int] = OrderedDict()
+    Args:
+        limit_bytes: how large the leased files may be together; the last one is kept in any case.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._leased_bytes = 0
+        self._held: OrderedDict[Path, tuple[int, int]] = OrderedDict()  # of each file the descriptor and the size
         self._guard = threading.Lock()
         forget_in_child(self)
 
@@ -43,16 +50,23 @@ class Leases:
             descriptor = _try_to_lock(path, shared=True)
             if descriptor is None:
                 return False
-            self._held[path] = descriptor
-            if len(self._held) > MAX_LEASES:
-                os.close(self._held.popitem(last=False)[1])
+            size_bytes = os.fstat(descriptor).st_size
+            self._held[path] = descriptor, size_bytes
+            self._leased_bytes += size_bytes
+            while len(self._held) > 1 and (len(self._held) > MAX_LEASES or self._leased_bytes > self._limit_bytes):
+                self._release_oldest()
             return True
 
     def release_all(self) -> None:
         """Give all leases back."""
         with self._guard, not_forking():
             while self._held:
-                os.close(self._held.popitem()[1])
+                self._release_oldest()
+
+    def _release_oldest(self) -> None:
+        _, (descriptor, size_bytes) = self._held.popitem(last=False)
+        self._leased_bytes -= size_bytes
+        os.close(descriptor)
 
 
 def lock_against_leases(path: Path) -> int | None:

@@ -172,7 +172,7 @@ class Marker:
                 os.close(self._open.popitem(last=False)[1])
         else:
             self._open.move_to_end(name)
-        return self._disk.read_at(descriptor, offset, length)
+        return self._disk.read_what_is_left(descriptor, offset, length)
 
     def _read_with_care(self, cid: CID, root: CID) -> bytes:
         try:

@@ -6,18 +6,17 @@ import uuid
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
 from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
 from mlflow_ipfs.content.read_ahead import map_ahead
-from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.content.unixfs import block_of_leaf
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.interface import BlockReader, Leaf
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
 
@@ -81,8 +80,8 @@ class ObjectChecker:
         descriptor = disk.open_to_read(path)
 
         def check(leaf: Leaf) -> tuple[Leaf, bool]:
-            piece = disk.read_at(descriptor, leaf.offset, leaf.length)
-            return leaf, leaf.cid.matches(encode_leaf(piece) if leaf.form is LeafForm.UNIXFS_FILE else piece)
+            piece = disk.read_what_is_left(descriptor, leaf.offset, leaf.length)
+            return leaf, leaf.cid.matches(block_of_leaf(piece, leaf.form))
 
         end = 0
         expected = iterate_leaves(self._parts.database, self._reader, cid, size_bytes)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.locking import try_flock
@@ -18,6 +19,7 @@ from mlflow_ipfs.content.blockstore.local.sessions import lock_new
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.database import Database
@@ -64,6 +66,16 @@ class OpenPublication:
         """Take the sign away."""
         self._disk.remove(self._file.path)
         self._file.release()
+
+
+@contextmanager
+def keeping_all(layout: Layout, disk: Disk, database: Database) -> Iterator[None]:
+    """Let nothing be deleted or evicted, whenever it was condemned, for the length of a ``with``."""
+    mark = OpenPublication(layout, disk, database, relies_on_condemned=True)
+    try:
+        yield
+    finally:
+        mark.end()
 
 
 def oldest_open(layout: Layout) -> int | None:

@@ -43,5 +43,9 @@ class Parts:
     cache_lock: FileLock
     store_id: str
     cache_bytes: int
-    leases: Leases = field(default_factory=Leases)
     healing: Healing = field(default_factory=Healing)
+    leases: Leases = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Half of the cache at most: of the other half something can be evicted.
+        object.__setattr__(self, "leases", Leases(self.cache_bytes // 2))

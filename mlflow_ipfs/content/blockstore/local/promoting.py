@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.cache_index import count_cache_changes, holds_blocks
 from mlflow_ipfs.content.blockstore.local.marks import Marker
+from mlflow_ipfs.content.blockstore.local.open_publications import keeping_all
 from mlflow_ipfs.content.blockstore.local.reading import LocalReader
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.errors import IntegrityError, NotFoundError, StoreBusyError
@@ -29,32 +30,37 @@ def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]
 
     Raises:
         IntegrityError: a node cannot be read, or a cached block is damaged.
-        NotFoundError: a file was evicted in between.
+        NotFoundError: a file is gone.
         StoreBusyError: others put so much into the cache meanwhile that it never could be looked through.
     """
-    for _ in range(_ATTEMPTS):
-        seen = _promote(parts, roots)
-        with parts.database.write() as connection:
-            # What came into the cache after the look may be just what is below the roots.
-            if count_cache_changes(connection) == seen or not holds_blocks(connection):
-                yield connection
-                return
+    with ExitStack() as stack:
+        for _ in range(_ATTEMPTS):
+            seen = _promote(parts, roots, stack)
+            with parts.database.write() as connection:
+                # What came into the cache after the look may be just what is below the roots.
+                if count_cache_changes(connection) == seen or not holds_blocks(connection):
+                    yield connection
+                    return
     msg = f"the cache changed {_ATTEMPTS} times while {roots[0]} was to be named; try again"
     raise StoreBusyError(msg)
 
 
-def _promote(parts: Parts, roots: Sequence[CID]) -> int:
+def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
     """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
 
     A cached file was synced when it came, as any other; its blocks below the roots are hashed once more.
+    If there are any, nothing is evicted until the stack is left.
 
     Returns:
         How often the cache had been changed when it was looked through.
     """
-    with parts.database.snapshot() as connection, Marker(parts.layout, parts.disk, LocalReader(parts)) as marks:
+    with parts.database.read() as connection:
         seen = count_cache_changes(connection)
         if not holds_blocks(connection):
             return seen
+    stack.enter_context(keeping_all(parts.layout, parts.disk, parts.database))
+    with parts.database.snapshot() as connection, Marker(parts.layout, parts.disk, LocalReader(parts)) as marks:
+        seen = count_cache_changes(connection)
         marks.take_fresh()
         marks.mark(connection, [root for root in roots if index.is_known(connection, root.multihash)])
         places = _cached_places(connection, marks.take_fresh())
@@ -86,7 +92,11 @@ def _verify(parts: Parts, connection: sqlite3.Connection, marks: Marker, place_i
     rows = connection.execute(
         "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place_id,)
     )
-    descriptor = parts.disk.open_to_read(parts.layout.folder / name)
+    try:
+        descriptor = parts.disk.open_to_read(parts.layout.folder / name)
+    except FileNotFoundError as error:
+        msg = f"the cached file {name} is gone, so nothing was made to refer to what was in it: fetch it again"
+        raise NotFoundError(msg) from error
     try:
         for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
             cid, block = read_stored_block(parts.disk, descriptor, stored)

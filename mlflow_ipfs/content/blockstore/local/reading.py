@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.unixfs import encode_leaf, leaf_frame
+from mlflow_ipfs.content.unixfs import block_of_leaf, leaf_frame
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class LocalReader:
             piece = self._parts.disk.read_piece(self._prefix + row.place_name, row.offset, row.length)
         except FileNotFoundError:
             return None
-        return encode_leaf(piece) if row.form is LeafForm.UNIXFS_FILE else piece
+        return block_of_leaf(piece, row.form)
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
         """The block from somewhere else; who only reads has nowhere to look."""

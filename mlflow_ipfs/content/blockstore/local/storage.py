@@ -10,7 +10,7 @@ from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backu
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.cloning import CloneReport, clone_store
 from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
-from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, is_read_only
+from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, find_to_read, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
@@ -164,6 +164,7 @@ def open_local_storage(
     view_mode: ViewMode = "auto",
     cache_bytes: int = DEFAULT_CACHE_BYTES,
     create: bool = True,
+    read_only: bool = False,
     disk: Disk | None = None,
 ) -> LocalStorage:
     """Open the store in a folder.
@@ -175,6 +176,7 @@ def open_local_storage(
         view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
         cache_bytes: how much room the cache may take.
         create: make a store if the folder is empty or not there.
+        read_only: write nothing, not even locks, so that any file system will do; nobody may be writing to the store.
         disk: takes every step on the disk; for tests.
 
     Raises:
@@ -183,8 +185,11 @@ def open_local_storage(
         StoreFullError: there is no room to make it.
     """
     disk = disk or Disk()
-    layout, store_id = find_or_create(Path(path), disk, timeout_seconds=timeout_seconds, create=create)
-    read_only = is_read_only(layout)
+    if read_only:
+        layout, store_id = find_to_read(Path(path))
+    else:
+        layout, store_id = find_or_create(Path(path), disk, timeout_seconds=timeout_seconds, create=create)
+        read_only = is_read_only(layout)
     write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
     publish_lock = FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting")
     gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage")

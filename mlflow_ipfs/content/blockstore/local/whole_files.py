@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.assembling import Assembler
+from mlflow_ipfs.content.blockstore.local.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
 
@@ -43,7 +44,8 @@ class WholeFiles:
         Raises:
             IntegrityError: it is damaged, and was set aside.
         """
-        while (found := self._checker.find(cid)) is not None:
+        deadline = time.monotonic() + self._parts.database.timeout_seconds
+        while (found := self._checker.find(cid)) is not None and time.monotonic() < deadline:
             path, place = found
             if place.cache_used is None:
                 return path
@@ -51,6 +53,7 @@ class WholeFiles:
             if self._parts.leases.take(path) and self._checker.find(cid) == found:
                 self._touch(place)
                 return path
+            time.sleep(LONGEST_PAUSE_SECONDS)
         return None
 
     def find_or_heal(self, cid: CID) -> Path | None:

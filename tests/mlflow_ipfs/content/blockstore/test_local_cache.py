@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local import open_local_storage, promoting
 from mlflow_ipfs.content.blockstore.local.cache_index import cached_bytes
+from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
@@ -218,12 +219,14 @@ def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage,
         os.read(reader, 1)  # until the parent says so
 
     child = fork_child(live_on)
-    storage.close()
-    with open_local_storage(folder, cache_bytes=0) as other:
-        other.collect_garbage()
-        assert not other.blocks.has(root)
-    os.close(writer)
-    os.waitpid(child, 0)
+    try:
+        storage.close()
+        with open_local_storage(folder, cache_bytes=0) as other:
+            other.collect_garbage()
+            assert not other.blocks.has(root)
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
 
 
 def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, folder: Path) -> None:
@@ -237,3 +240,34 @@ def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, folder
         assert path.read_bytes() == b"f" * 5000
         assert [len(block) for _, block in walk_blocks(other.blocks, root)]
         check_sound(other)
+
+
+def test_a_process_does_not_lease_more_than_half_of_the_cache(folder: Path) -> None:
+    with open_local_storage(folder, cache_bytes=24_000) as storage:
+        paths = []
+        for number in range(4):
+            path = storage.file_path(cache_file(storage, bytes([number]) * 5000))
+            assert path is not None
+            paths.append(path)
+        evict(storage._parts, 0)
+        assert [path.exists() for path in paths] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_local_storage(folder) as storage, open_local_storage(folder) as other:
+        root = cache_file(storage, b"f" * 5000)
+        verify = promoting._verify
+        freed = []
+
+        def evict_and_verify(*args: Any) -> None:
+            freed.append(evict(other._parts, 0))
+            verify(*args)
+
+        monkeypatch.setattr(promoting, "_verify", evict_and_verify)
+        NAMES[name](storage, root)
+        assert freed
+        assert not any(freed)
+        assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
+        assert not list(folder.glob("sessions/publication-*"))
+        assert evict(other._parts, 0) == 0  # it is the store's own now

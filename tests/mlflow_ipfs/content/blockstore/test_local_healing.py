@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local import mounts, open_local_storage
+from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 from support.storages import check_sound, files_of, publish_blocks, publish_file
 
@@ -158,3 +161,50 @@ def test_two_stores_heal_each_other(tmp_path: Path) -> None:
             assert open_unixfs(store.blocks, roots[0]).read() == DATA
             assert store.scrub().problems == ()
             assert len(files_of(store)) >= 1
+
+
+class WornDisk(Disk):
+    """A disk with a bad sector: the second thousand bytes of every file below ``files``."""
+
+    def __init__(self) -> None:
+        self.bad: set[int] = set()
+
+    def open_to_read(self, path: Path | str) -> int:
+        descriptor = super().open_to_read(path)
+        (self.bad.add if "/files/" in str(path) else self.bad.discard)(descriptor)
+        return descriptor
+
+    def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
+        if descriptor in self.bad and offset < 2000 and offset + length > 1000:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read_at(descriptor, offset, length)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_bad_sector_is_damage_and_is_healed(folder: Path, source: Storage, wrapped: bool) -> None:
+    with open_local_storage(folder) as storage:
+        root = publish_file(storage, DATA, wrapped=wrapped)
+        publish_blocks(storage, *(number.to_bytes(2, "big") * 1000 for number in range(50)))
+    with open_local_storage(folder, disk=WornDisk()) as worn:
+        with pytest.raises(IntegrityError, match="damaged"):
+            open_unixfs(worn.blocks, root).read()
+        assert worn.scrub().problems
+        assert not ContentStore(worn).verify(root).ok
+        worn.heal_from(source.blocks)
+        report = worn.scrub()
+        assert report.healed
+        assert report.problems == ()
+
+
+def test_a_store_on_any_file_system_may_be_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_local_storage(tmp_path / "a") as first, open_local_storage(tmp_path / "b") as second:
+        root = publish_file(first, DATA)
+        publish_file(second, DATA)
+    before = sorted((tmp_path / "b").rglob("*"))
+    with open_local_storage(tmp_path / "a") as first:
+        damage(first.folder, keep_stamp=True)
+        monkeypatch.setattr(mounts, "file_system_type", lambda _: "nfs4")
+        with open_local_storage(tmp_path / "b", read_only=True) as second:
+            first.heal_from(second.blocks)
+            assert open_unixfs(first.blocks, root).read() == DATA
+    assert sorted((tmp_path / "b").rglob("*")) == before

@@ -14,7 +14,7 @@ from mlflow_ipfs.content.blockstore.local import index, schema
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.dagpb import decode_node
-from mlflow_ipfs.content.unixfs import decode_unixfs, encode_leaf
+from mlflow_ipfs.content.unixfs import block_of_leaf, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class IndexDraft:
                 piece = self._disk.read_piece(self._layout.folder / row.place_name, row.offset, row.length)
             except OSError:  # a bad sector
                 return None
-            block = encode_leaf(piece) if row.form is LeafForm.UNIXFS_FILE else piece
+            block = block_of_leaf(piece, row.form)
         return block if block is not None and CID(1, RAW, multihash).matches(block) else None
 
     def _take_spare(self, multihash: bytes) -> bytes | None:

@@ -7,10 +7,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local.index import Stamp
 from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.content.unixfs import block_of_leaf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,5 +82,5 @@ class FileView:
     def holds(self, row: NewBlock) -> bool:
         """Whether a block is where its row says."""
         piece = self.read(row.offset, row.length)
-        block = encode_leaf(piece) if row.form == LeafForm.UNIXFS_FILE else piece
+        block = block_of_leaf(piece, row.form)
         return CID(1, RAW, row.multihash).matches(block)
