@@ -68,6 +68,7 @@ class MemoryBlocks:
     def delete(self, cid: CID) -> bool:
         """Forget a block."""
         with self._state.changed:
+            self._state.cached.discard(cid.multihash)
             return self._state.blocks.pop(cid.multihash, None) is not None
 
     def multihashes(self) -> Iterator[bytes]:

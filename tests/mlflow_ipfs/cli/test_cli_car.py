@@ -112,6 +112,7 @@ def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tm
     process = subprocess.Popen(
         [sys.executable, "-c", script, "--store", tmp_path / "other", "car", "import", "-"],
         env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
     )  # fmt: skip
     with process:
         assert process.stdin is not None

@@ -26,6 +26,7 @@ from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
@@ -168,6 +169,15 @@ class EndlessBlocks(SlowBlocks):
         return super().get(cid)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C counts, even if these tests run as a shell's background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_it_at_once() -> None:
     blocks = EndlessBlocks()
     block, _, _ = make_block("file", 0, [(CID.of(b"%d" % number), 40_000) for number in range(10_000)], lie=False)
