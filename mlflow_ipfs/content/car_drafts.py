@@ -118,8 +118,8 @@ def _locked_draft(path: Path) -> Iterator[int]:
 
 
 def _open_draft(name: Path) -> int:
-    if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
-        msg = f"{str(name)!r} is in the way: it has the name of a draft and is no file; remove it"
+    if os.path.lexists(name) and (not stat.S_ISREG(os.lstat(name).st_mode) or os.lstat(name).st_nlink > 1):
+        msg = f"{str(name)!r} is in the way: it has the name of a draft and is no file of its own; remove it"
         raise ConflictError(msg)
     return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 

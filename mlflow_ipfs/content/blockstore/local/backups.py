@@ -6,9 +6,11 @@ index alone. A copy is one consistent state, made by SQLite while others go on w
 
 from __future__ import annotations
 
+import calendar
 import logging
 import sqlite3
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -47,7 +49,7 @@ def make_backup(parts: Parts) -> Path | None:
         if disk.free_bytes(layout.folder) < _SPARE * layout.database.stat().st_size:
             _logger.warning("no backup of %s was made: the disk is nearly full", layout.database)
             return None
-        backup = layout.backup / time.strftime(_FORM, time.gmtime())
+        backup = layout.backup / _next_name(layout)
         draft = parts.session.draft()
         try:
             _copy(parts, draft)
@@ -62,6 +64,16 @@ def make_backup(parts: Parts) -> Path | None:
         return None
     else:
         return backup
+
+
+def _next_name(layout: Layout) -> str:
+    """The time, but later than that of every copy there is: a clock may have been set back, and the newest one counts."""
+    now = time.strftime(_FORM, time.gmtime())
+    for copy in list_backups(layout)[:1]:
+        with suppress(ValueError):
+            newest = calendar.timegm(time.strptime(copy.name, _FORM))
+            now = max(now, time.strftime(_FORM, time.gmtime(newest + 1)))
+    return now
 
 
 def _copy(parts: Parts, draft: Path) -> None:

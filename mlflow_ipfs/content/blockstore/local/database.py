@@ -59,7 +59,8 @@ class Borrowed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, sqlite3.Error):
+        # Ctrl-C may come between any two steps, and leave a transaction open.
+        if isinstance(error, sqlite3.Error) or self._connection.in_transaction:
             self._connection.close()  # whatever state it is in, nobody meets it again
         else:
             self._database.give_back(self._connection)

@@ -27,6 +27,7 @@ SEALED_MODE: Final = 0o444  # of what never changes again
 COPY_MODE: Final = 0o644  # of what a caller may write to
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
 _COPY_PAGES: Final = 4096
+NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})  # of `link`
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

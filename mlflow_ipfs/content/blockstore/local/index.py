@@ -8,11 +8,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.cid import DAG_PB, RAW
 
 if TYPE_CHECKING:
     import os
     import sqlite3
     from collections.abc import Iterable
+
+    from mlflow_ipfs.content.cid import CID
 
 # A place has `condemned_at` NULL while it is in use. A positive number says when a gc found that nothing needs it:
 # it counts as absent for dedupe, but is still read. A negative one says that it is being deleted: it is not there.
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 _THERE: Final = "(p.condemned_at IS NULL OR p.condemned_at > 0)"
 _SOUND: Final = "(p.condemned_at IS NULL AND coalesce(p.damaged, 0) = 0)"
 _IN_USE: Final = f"({_SOUND} AND coalesce(p.class, 'owned') = 'owned')"
+_READABLE: Final = f"({_THERE} AND coalesce(p.damaged, 0) = 0)"
 _CACHE_USED: Final = "CASE p.class WHEN 'cache' THEN p.last_used END"
 _ITS_PLACE: Final = "place p WHERE p.id = block.place"
 _BLOCK: Final = "block b LEFT JOIN place p ON p.id = b.place"
@@ -114,7 +118,7 @@ def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
 
 def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes], class_: str = OWNED) -> set[bytes]:
     """Those of the blocks that a publication of a class may rely on: no known damage, not condemned, not less kept."""
-    condition = _SOUND if class_ == CACHE else _IN_USE
+    condition = _READABLE if class_ == CACHE else _IN_USE
     query = f"SELECT b.multihash FROM {_BLOCK} WHERE {condition} AND b.multihash"  # noqa: S608 - fixed texts
     return _select_among(connection, query, multihashes)
 
@@ -151,8 +155,24 @@ def _select_among(connection: sqlite3.Connection, query: str, values: Iterable[_
     return found
 
 
+def find_object_of(connection: sqlite3.Connection, cid: CID) -> PlaceRow | None:
+    """The object that is the file of a CID. The same multihash under another codec is another file."""
+    place = find_object(connection, cid.multihash)
+    if place is None:
+        return None
+    # The root of a file that is one raw leaf is a piece of an object; nodes lie in packs or in the index.
+    piece = connection.execute(
+        "SELECT b.length FROM block b JOIN place p ON p.id = b.place"
+        " WHERE b.multihash = ? AND b.form = ? AND p.kind = ?",
+        (cid.multihash, LeafForm.RAW, OBJECT),
+    ).fetchone()
+    if cid.codec == RAW:
+        return place if piece == (place.stamp.size_bytes,) else None
+    return place if cid.codec == DAG_PB and piece is None else None
+
+
 def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
-    """The object whose file has that root."""
+    """The object of which the root has that multihash."""
     row = connection.execute(
         f"SELECT p.id, p.name, p.inode, p.size, p.mtime_ns, p.damaged, p.condemned_at, {_CACHE_USED}"  # noqa: S608 - fixed texts
         f" FROM place p WHERE p.root = ? AND {_THERE}",
@@ -186,10 +206,12 @@ def insert_blocks(
 ) -> int:
     """Add small blocks; one that is there stays where it is, unless it is in a damaged, condemned or less kept file.
 
+    What the cache brings takes nothing from where it is kept, however badly: the cache may go.
+
     Returns:
         How many rows were written.
     """
-    stays_if = _SOUND if class_ == CACHE else _IN_USE
+    stays_if = f"({_THERE} AND (p.class = 'owned' OR p.damaged = 0))" if class_ == CACHE else _IN_USE
     moves_if = f"EXISTS (SELECT 1 FROM {_ITS_PLACE} AND NOT {stays_if})"  # noqa: S608 - fixed texts
     return _insert(connection, place_id, blocks, moves_if)
 
@@ -225,6 +247,17 @@ def restamp(connection: sqlite3.Connection, place: PlaceRow, stamp: Stamp) -> No
 def mark_damaged(connection: sqlite3.Connection, place_id: int, name: str) -> None:
     """Let the file's blocks count as absent for dedupe, so that adding them again heals them."""
     connection.execute("UPDATE place SET damaged = 1 WHERE id = ? AND name = ?", (place_id, name))
+
+
+def give_up_inline(connection: sqlite3.Connection, multihash: bytes, name: str) -> None:
+    """Let a block that rotted inside the index lie in a damaged file that is not there, so that adding it heals it."""
+    place_id = insert_place(connection, PACK, name, Stamp(0, 0, 0))
+    mark_damaged(connection, place_id, name)
+    given_up = connection.execute(
+        "UPDATE block SET place = ?, data = NULL WHERE multihash = ? AND place IS NULL", (place_id, multihash)
+    )
+    if not given_up.rowcount:
+        connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
 
 
 def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:

@@ -52,9 +52,10 @@ class LockFile:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
+        self._descriptor: int | None = None
         flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
         with not_forking():  # a child that had the open file unknowingly would hold the lock for ever
-            self._descriptor: int | None = os.open(path, flags, 0o600)
+            self._descriptor = os.open(path, flags, 0o600)
             forget_in_child(self)
 
     def try_lock(self, *, shared: bool = False) -> bool:
@@ -79,6 +80,11 @@ class LockFile:
             if descriptor is not None:
                 os.close(descriptor)
 
+    def __del__(self) -> None:
+        """Ctrl-C may come before whoever made this has it in his hands. A lock that nobody has must not last."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
     def after_fork_in_child(self) -> None:
         """Close the child's copy: with it open the lock would outlive the parent's release."""
         self.release()
@@ -97,13 +103,15 @@ class FileLock:
         self._path = path
         self._timeout_seconds = timeout_seconds
         self._purpose = purpose
-        self._turn = threading.Lock()  # threads queue here instead of polling
+        # Threads queue here instead of polling. Reentrant only so that a thread whose turn was cut short by Ctrl-C,
+        # between taking it and noting it, is not locked out by itself.
+        self._turn = threading.RLock()
         self._thread: int | None = None  # whose turn it is
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """A thread of the parent may have had its turn at the moment of the fork."""
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
         self._thread = None
 
     @contextmanager

@@ -69,7 +69,11 @@ class Mover:
                 "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place.id,)
             ).fetchall()
         disk, path = self._parts.disk, self._parts.layout.folder / place.name
-        descriptor = disk.open_to_read(path)
+        try:
+            descriptor = disk.open_to_read(path)
+        except FileNotFoundError:
+            damaged += [CID(1, RAW, row[1]) for row in rows[:1]]  # all of it is lost, and nothing can be moved
+            return
         try:
             for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
                 cid, block = read_stored_block(disk, descriptor, stored)

@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.disk import NO_LINKS
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
 from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
 from mlflow_ipfs.content.read_ahead import map_ahead
@@ -51,7 +52,7 @@ class ObjectChecker:
 
     def _find(self, cid: CID) -> PlaceRow | None:
         with self._parts.database.read() as connection:
-            return index.find_object(connection, cid.multihash)
+            return index.find_object_of(connection, cid)
 
     def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
         """Whether the object is whole; False if the store lacks the nodes to tell."""
@@ -95,19 +96,32 @@ class ObjectChecker:
         finally:
             disk.close(descriptor)
 
+    def _give_second_name(self, path: Path, aside: Path) -> None:
+        """So that the index never names what is not there: the first name goes after the commit."""
+        disk = self._parts.disk
+        with suppress(FileNotFoundError):
+            try:
+                disk.link(path, aside)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                disk.rename(path, aside)
+            disk.sync_folder(aside.parent)
+
     def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
         """Move a damaged object out of the way. Its undamaged blocks can still be read there."""
         layout, disk = self._parts.layout, self._parts.disk
         path, name = layout.folder / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
-        advice = "Add the content again to heal it"
+        advice, is_ours = "Add the content again to heal it", False
         try:
             with self._parts.database.write() as connection:
-                current = index.find_object(connection, cid.multihash)
+                current = index.find_object_of(connection, cid)
                 if current is not None and current.name == place.name:  # else somebody was faster
                     index.set_aside(connection, place.id, name)
-                    with suppress(FileNotFoundError):
-                        disk.rename(path, layout.folder / name)
-                        disk.sync_folder(layout.quarantine)
+                    self._give_second_name(path, layout.folder / name)
+                    is_ours = True
+            if is_ours:
+                disk.remove(path)
             advice = f"It was moved to {layout.quarantine}. {advice}"
         except (MlflowIpfsError, OSError) as error:
             if not isinstance(error, ImmutableError):

@@ -74,9 +74,10 @@ class LocalPublication:
         self._pid = os.getpid()
         self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
         try:
-            self._mark: OpenPublication | None = OpenPublication(
-                parts.layout, parts.disk, parts.database, relies_on_condemned=keep_found
-            )
+            with disk_faults(parts.layout.folder):
+                self._mark: OpenPublication | None = OpenPublication(
+                    parts.layout, parts.disk, parts.database, relies_on_condemned=keep_found
+                )
         except BaseException:
             self._no_deletion.release()
             raise
@@ -180,7 +181,7 @@ class LocalPublication:
 
     def _take_object(self, root: bytes, rows: list[NewBlock], size_bytes: int, draft: Draft) -> None:
         """A finished file: kept unless the store, or this publication, has it."""
-        is_known = root in self._roots or self._has_object(root, rows)
+        is_known = root in self._roots or self._has_object(root, rows, size_bytes)
         self._roots.add(root)
         self._seen.update(row.multihash for row in rows)
         if is_known:
@@ -195,11 +196,13 @@ class LocalPublication:
         self._new_bytes += size_bytes
         self._wait_for(draft, index.OBJECT, root, rows)
 
-    def _has_object(self, root: bytes, rows: list[NewBlock]) -> bool:
+    def _has_object(self, root: bytes, rows: list[NewBlock], size_bytes: int) -> bool:
         """Whether the object of that root is here and sound, and every leaf is in the index too."""
         parts = self._parts
         with parts.database.read() as connection:
-            place_id = find_sound_object(connection, parts.layout, parts.disk, root, self._class)
+            place_id = find_sound_object(
+                connection, parts.layout, parts.disk, root, size_bytes=size_bytes, class_=self._class
+            )
             wanted = {row.multihash for row in rows}
             return place_id is not None and len(index.known_among(connection, wanted, self._class)) == len(wanted)
 

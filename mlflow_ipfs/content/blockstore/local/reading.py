@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -85,13 +86,15 @@ class LocalReader:
 
     def _damaged(self, cid: CID, row: BlockRow, *, is_missing: bool) -> IntegrityError:
         """Note the damage, so that adding the content again heals it, and name it."""
-        if row.place_name is None or row.place_id is None:
-            path = self._parts.layout.database
-        else:
-            path = self._parts.layout.folder / row.place_name
-            # Only a help for later; a busy or full store must not hide the damage itself.
-            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+        path = self._parts.layout.database
+        # Only a help for later; a busy or full store must not hide the damage itself.
+        with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+            if row.place_name is None or row.place_id is None:
+                index.give_up_inline(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
+            else:
                 index.mark_damaged(connection, row.place_id, row.place_name)
+        if row.place_name is not None:
+            path = self._parts.layout.folder / row.place_name
         what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
         msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
         return IntegrityError(msg)

@@ -101,7 +101,9 @@ class RowWriter:
 
     def _insert_place(self, connection: sqlite3.Connection, file: NewFile) -> int:
         if file.root is not None:
-            place = find_sound_object(connection, self._layout, self._disk, file.root, self._class)
+            place = find_sound_object(
+                connection, self._layout, self._disk, file.root, size_bytes=file.stamp.size_bytes, class_=self._class
+            )
             if place is not None:  # another process published the same file at the same time
                 self.superfluous.append(file)
                 return place
@@ -126,11 +128,11 @@ def _is_still_there(connection: sqlite3.Connection, file: NewFile) -> bool:
 
 
 def find_sound_object(
-    connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes, class_: str
+    connection: sqlite3.Connection, layout: Layout, disk: Disk, root: bytes, *, size_bytes: int, class_: str
 ) -> int | None:
     """The row of the object of a root, if its file is there and as the index has it, and is kept as ``class_`` is."""
     place = index.find_object(connection, root)
-    if place is None or place.is_damaged or place.is_condemned:
+    if place is None or place.is_damaged or place.is_condemned or place.stamp.size_bytes != size_bytes:
         return None
     if place.cache_used is not None and class_ == index.OWNED:
         return None

@@ -11,7 +11,7 @@ from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.assembling import Assembler
 from mlflow_ipfs.content.blockstore.local.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
-from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,8 @@ class WholeFiles:
         """Put a damaged object together again. Returns whether all its blocks could be had."""
         try:
             self._assembler.assemble(cid, in_cache=False)
-        except (IntegrityError, NotFoundError, InvalidDataError, ImmutableError):
+        except MlflowIpfsError as error:
+            _logger.warning("the file of %s is damaged, and could not be put together again: %s", cid, error)
             return False
         return True
 
