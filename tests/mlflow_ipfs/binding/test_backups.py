@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -205,6 +206,24 @@ def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     assert site.restore("taken") == 1
     with pytest.raises(ConflictError):
         site.restore("taken")
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_nothing_is_restored_beside_the_log_of_a_lost_database(site: Site, suffix: str) -> None:
+    """SQLite would replay it into the restored file, also into one that an earlier attempt has put there."""
+    site.advance(1)
+    site.back_up()
+    log = site.folder / f"there/mlflow.db{suffix}"
+    log.parent.mkdir()
+    log.write_bytes(b"of another database")
+    with pytest.raises(ConflictError, match=f"mlflow.db{suffix} .* move it away"):
+        site.restore("there")
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    shutil.copyfile(site.folder / "backup/mlflow.db", log.parent / "mlflow.db")
+    with pytest.raises(ConflictError, match="move it away"):
+        site.restore("there")
+    log.unlink()
+    assert site.restore("there") == 1
 
 
 def test_a_folder_that_holds_something_else_is_no_place_for_a_backup(site: Site) -> None:
