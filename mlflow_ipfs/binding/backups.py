@@ -158,6 +158,8 @@ def restore_backup(
     database_restore = _open_restore(backup, manifest, database, disk)
     restoring = _Restoring(target.resolve(), manifest, disk)
     if restoring.is_done():
+        if database_restore is not None:  # the attempt that was broken off may have left it out
+            database_restore.restore()
         restoring.tidy_up()
         return manifest, None
     with copy_faults(restoring.target):

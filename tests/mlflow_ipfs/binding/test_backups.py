@@ -188,6 +188,16 @@ def test_a_restore_killed_at_any_step_goes_on(site: Site) -> None:
     assert steps > 15
 
 
+def test_a_database_that_a_broken_off_restore_left_out_is_restored_by_the_next(site: Site) -> None:
+    site.advance(1)
+    site.back_up()
+    target = site.folder / "there"
+    restore_backup(site.folder / "backup", target / "store", None)
+    (target / "store/restoring").mkdir()  # as if it had been killed before it tidied up
+    (target / "store/restoring/store_id").write_text(site.storage.store_id)
+    assert site.restore("there") == 1
+
+
 def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     site.advance(1)
     site.back_up()
