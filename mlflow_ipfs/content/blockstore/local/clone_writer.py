@@ -51,7 +51,7 @@ class CloneWriter:
         with copy_faults(self.folder):
             for folder in (self.folder, self.folder / "files", self.folder / "quarantine", self.work):
                 make_real_folder(self.disk, folder)
-        _refuse_used(self.folder)
+        refuse_used(self.folder)
         former = {file.name: file for file in read_files(index)} if (index := self.folder / INDEX).exists() else {}
         self._copier = FileCopier(self.disk, self.folder, self.work, former, self.progress)
 
@@ -120,8 +120,12 @@ class CloneWriter:
                 yield file.id, Stamp.of(status)
 
 
-def _refuse_used(folder: Path) -> None:
-    """Somebody may be reading a copy as a store, but must not find another index under his feet."""
+def refuse_used(folder: Path) -> None:
+    """Somebody may be reading a copy as a store, but must not find another index under his feet.
+
+    Raises:
+        StoreBusyError: somebody is.
+    """
     if (folder / "sessions").is_dir() and inspection.count_sessions(folder).live:
         msg = f"{folder} is in use as a store; end the programs that have it open"
         raise StoreBusyError(msg)
