@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
@@ -23,11 +24,10 @@ from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
-    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
 
-INDEX: Final = "store.db"
+INDEX: Final = Layout(Path()).database.name
 
 
 @dataclass(slots=True)
