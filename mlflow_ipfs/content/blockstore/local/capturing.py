@@ -163,6 +163,8 @@ def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> dict[int, Path
             if not _is_still_named(parts, file):
                 raise _VanishedError from None
         except OSError as error:
+            if error.errno == errno.EIO:
+                continue  # its disk has lost even the name: a file like those that are not there
             if error.errno not in _NO_LINKS:
                 raise
             kept[file.id] = original  # without links, a gc in the wrong moment makes the copy fail

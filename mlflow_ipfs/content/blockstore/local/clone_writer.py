@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,7 +9,13 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local import inspection
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
-from mlflow_ipfs.content.blockstore.local.clone_files import FileCopier, copy_faults, make_real_folder, status_of
+from mlflow_ipfs.content.blockstore.local.clone_files import (
+    FileCopier,
+    copy_faults,
+    is_copy_of,
+    make_real_folder,
+    status_of,
+)
 from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile, ClonedIndex, read_files
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.index import Stamp
@@ -106,7 +111,7 @@ class CloneWriter:
             path = self.folder / file.name
             if file.id not in suspects or file.id not in sources or status_of(path) is None:
                 continue
-            if not filecmp.cmp(path, sources[file.id], shallow=False):
+            if file.id not in self._copier.unreadable and not is_copy_of(self.disk, path, sources[file.id]):
                 self.disk.remove(path)
                 msg = (
                     f"{path} did not come out as it was written: look at that disk. What was there before is untouched"
