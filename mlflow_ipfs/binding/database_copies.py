@@ -41,6 +41,9 @@ class DatabaseCopy(Companion, Protocol):
     def file_name(self) -> str:
         """What the copy is called."""
 
+    def close(self) -> None:
+        """Let go of the database."""
+
 
 class DatabaseRestore(Protocol):
     """A place where a database can be put."""
@@ -189,6 +192,8 @@ class SqliteCopy:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    close = end
 
     def _connect(self) -> sqlite3.Connection:
         # Not read-only: a journal that a killed writer has left must be rolled back first, as by any reader.
