@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.binding.database_copies import FILES
 from mlflow_ipfs.content.blockstore.local.clone_files import make_real_folder
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX
+from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, refuse_used
 from mlflow_ipfs.content.blockstore.local.cloning import install, remove_unnamed
 from mlflow_ipfs.content.blockstore.local.layout import make_lock_file
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
@@ -138,7 +138,7 @@ class BackupFolder:
         Raises:
             PolicyError: the folder holds something else, or the backup of another store.
             StoreFormatError: a newer backup, or a damaged one.
-            StoreBusyError: another backup is being made there.
+            StoreBusyError: another backup is being made there, or somebody has the copied store open.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_foreign()
@@ -159,7 +159,12 @@ class BackupFolder:
                 raise
 
     def switch(self, manifest: Manifest) -> None:
-        """Let what is in ``next`` be the backup from now on, and drop what only the former one needed."""
+        """Let what is in ``next`` be the backup from now on, and drop what only the former one needed.
+
+        Raises:
+            StoreBusyError: somebody has opened the copied store meanwhile; nothing was switched.
+        """
+        refuse_used(self.store)
         self.disk.sync_folder(self.next)
         self.disk.write_file(self._next_manifest, manifest.encode())
         self._finish_former()
@@ -168,6 +173,7 @@ class BackupFolder:
         """Move a decided backup into its place. Safe to be broken off, and to be done again."""
         if not self._next_manifest.exists():
             return
+        refuse_used(self.store)
         manifest = _read_manifest(self._next_manifest)
         install(self.disk, self.store, self.next / INDEX, manifest.store_id)
         for name in FILES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sqlite3
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -68,8 +68,13 @@ def make_backup(
     with (
         copy_faults(backup.folder),
         backup.writing(storage.store_id, timeout_seconds=timeout_seconds),
+        ExitStack() as opened,
     ):
-        copy = open_copy(database, backup.next, backup.disk, storage.make_view_folder()) if database else None
+        copy = None
+        if database is not None:
+            copy = opened.enter_context(
+                closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
+            )
         writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
         report = storage.clone(writer, copy or Alone(), verify=verify)
         manifest = _describe(storage, report, copy, verify=verify)
@@ -158,6 +163,8 @@ def restore_backup(
     database_restore = _open_restore(backup, manifest, database, disk)
     restoring = _Restoring(target.resolve(), manifest, disk)
     if restoring.is_done():
+        if database_restore is not None:  # the attempt that was broken off may have left it out
+            database_restore.restore()
         restoring.tidy_up()
         return manifest, None
     with copy_faults(restoring.target):

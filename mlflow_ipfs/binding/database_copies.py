@@ -41,6 +41,9 @@ class DatabaseCopy(Companion, Protocol):
     def file_name(self) -> str:
         """What the copy is called."""
 
+    def close(self) -> None:
+        """Let go of the database."""
+
 
 class DatabaseRestore(Protocol):
     """A place where a database can be put."""
@@ -190,6 +193,8 @@ class SqliteCopy:
         if connection is not None:
             connection.close()
 
+    close = end
+
     def _connect(self) -> sqlite3.Connection:
         # Not read-only: a journal that a killed writer has left must be rolled back first, as by any reader.
         try:
@@ -234,13 +239,23 @@ class SqliteRestore:
         self._target, self._copy, self._disk = target, copy, disk
 
     def check(self) -> None:
-        """Refuse to write over a database. One that is the copy already is as good as restored."""
+        """Refuse to write over a database, or beside what SQLite would replay into it.
+
+        One that is the copy already is as good as restored.
+        """
+        for log in (self._target.with_name(f"{self._target.name}{suffix}") for suffix in ("-journal", "-wal")):
+            if os.path.lexists(log):
+                msg = (
+                    f"{log} is left of a former database, and SQLite would write it into the restored one: move it away"
+                )
+                raise ConflictError(msg)
         if os.path.lexists(self._target) and not self._is_done():
             msg = f"{self._target} is there already, and nothing is written over it: move it away, or name another"
             raise ConflictError(msg)
 
     def restore(self) -> None:
         """Put the file there with all its bytes, or not at all."""
+        self.check()
         if self._is_done():
             return
         self._target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, SettingsError
+from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +24,23 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 _CONNECT_SECONDS: Final = 30
+_MOMENT_MILLISECONDS: Final = 5000  # every publisher of the store waits meanwhile
+_CONNECT_ARGUMENTS: Final = {  # of libpq
+    "connect_timeout": _CONNECT_SECONDS,
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 5,
+    "tcp_user_timeout": _MOMENT_MILLISECONDS,  # without a sign of the server; else the kernel waits for minutes
+}
 _LOCK_MILLISECONDS: Final = 60_000  # for somebody who changes a table, as `mlflow db upgrade` does
 _OWN_TABLES: Final = """
     SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'
+    AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')  -- no index: one in an extension does not belong to it by itself
+    AND NOT EXISTS (
+        SELECT 1 FROM pg_catalog.pg_depend d
+        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    )
 """
 
 
@@ -47,18 +62,30 @@ class PostgresCopy:
         self._program = _find_program("pg_dump")
         self._url, self._destination = url, destination
         self._snapshot = ""
+        self._is_lost = False  # the connection
         # Connected before the moment: a handshake takes longer than everybody should have to wait.
         self._connection: Connection = _connect(url, "REPEATABLE READ")
         if not sqlalchemy.inspect(self._connection).has_table("experiments"):
+            self.close()
             msg = f"{_printable(url)} has no tables of MLflow: name its database with --backend-store-uri"
             raise SettingsError(msg)
         self.end()
 
     def begin(self) -> None:
-        """Start a transaction, and let others see what it sees."""
-        self.end()
+        """Start a transaction, and let others see what it sees.
+
+        Raises:
+            StoreBusyError: the server didn't answer in time.
+            SettingsError: it refuses.
+        """
         try:
+            # Not among the connection's options: a pooler refuses these. ``pg_dump`` has a connection of its own.
+            self._connection.execute(sqlalchemy.text(f"SET LOCAL statement_timeout = {_MOMENT_MILLISECONDS}"))
             self._snapshot = str(self._connection.execute(sqlalchemy.text("SELECT pg_export_snapshot()")).scalar_one())
+        except OperationalError as error:
+            self._is_lost = self._connection.invalidated
+            msg = f"the database {_printable(self._url)} did not answer in time ({error.orig}); try again"
+            raise StoreBusyError(msg) from error
         except SQLAlchemyError as error:
             raise _unreachable(self._url, error) from error
 
@@ -72,9 +99,18 @@ class PostgresCopy:
         _run(self._program, [*options, f"--lock-wait-timeout={_LOCK_MILLISECONDS}"], self._url)
 
     def end(self) -> None:
-        """End the transaction."""
-        if self._connection.in_transaction():
+        """End the transaction. A connection that was lost is made anew, while nobody waits for it."""
+        with suppress(SQLAlchemyError):  # lost while the dump went on, which had a connection of its own
             self._connection.rollback()
+        if self._is_lost:
+            self._is_lost = False
+            self.close()
+            self._connection = _connect(self._url, "REPEATABLE READ")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        with suppress(SQLAlchemyError):
+            self._connection.close()
 
 
 class PostgresRestore:
@@ -109,7 +145,7 @@ class PostgresRestore:
 def _connect(url: URL, isolation_level: str) -> Connection:
     try:
         engine: Engine = sqlalchemy.create_engine(
-            url, isolation_level=isolation_level, connect_args={"connect_timeout": _CONNECT_SECONDS}
+            url, isolation_level=isolation_level, connect_args=dict(_CONNECT_ARGUMENTS), poolclass=NullPool
         )
         return engine.connect()
     except ImportError as error:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
-import time
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy
 
 from mlflow_ipfs.binding.backups import make_backup, restore_backup
-from mlflow_ipfs.binding.database_copies import find_database
+from mlflow_ipfs.binding.database_copies import SqliteCopy, find_database
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.disk import Disk
 
 TIMEOUT_SECONDS = 1.0
+LONG_SECONDS = 60.0
 
 
 class Site:
@@ -187,6 +189,16 @@ def test_a_restore_killed_at_any_step_goes_on(site: Site) -> None:
     assert steps > 15
 
 
+def test_a_database_that_a_broken_off_restore_left_out_is_restored_by_the_next(site: Site) -> None:
+    site.advance(1)
+    site.back_up()
+    target = site.folder / "there"
+    restore_backup(site.folder / "backup", target / "store", None)
+    (target / "store/restoring").mkdir()  # as if it had been killed before it tidied up
+    (target / "store/restoring/store_id").write_text(site.storage.store_id)
+    assert site.restore("there") == 1
+
+
 def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     site.advance(1)
     site.back_up()
@@ -205,6 +217,24 @@ def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     assert site.restore("taken") == 1
     with pytest.raises(ConflictError):
         site.restore("taken")
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_nothing_is_restored_beside_the_log_of_a_lost_database(site: Site, suffix: str) -> None:
+    """SQLite would replay it into the restored file, also into one that an earlier attempt has put there."""
+    site.advance(1)
+    site.back_up()
+    log = site.folder / f"there/mlflow.db{suffix}"
+    log.parent.mkdir()
+    log.write_bytes(b"of another database")
+    with pytest.raises(ConflictError, match=f"mlflow.db{suffix} .* move it away"):
+        site.restore("there")
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
+    shutil.copyfile(site.folder / "backup/mlflow.db", log.parent / "mlflow.db")
+    with pytest.raises(ConflictError, match="move it away"):
+        site.restore("there")
+    log.unlink()
+    assert site.restore("there") == 1
 
 
 def test_a_folder_that_holds_something_else_is_no_place_for_a_backup(site: Site) -> None:
@@ -281,31 +311,32 @@ def test_nothing_is_written_through_a_link_in_the_backup(site: Site, tmp_path: P
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_writer_in_mlflows_database_is_waited_for_but_nobody_waits_for_it(site: Site) -> None:
+def test_a_writer_in_mlflows_database_is_waited_for_but_nobody_waits_for_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.advance(1)
-    with closing(sqlite3.connect(site.database, isolation_level=None, check_same_thread=False)) as writer:
+    has_begun = threading.Event()
+    begin = SqliteCopy.begin
+
+    def tell_and_begin(copy: SqliteCopy) -> None:
+        has_begun.set()
+        begin(copy)
+
+    monkeypatch.setattr(SqliteCopy, "begin", tell_and_begin)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        open_local_storage(site.folder / "store") as other,
+        closing(sqlite3.connect(site.database, isolation_level=None)) as writer,
+    ):
         writer.execute("BEGIN EXCLUSIVE")
-        timer = threading.Timer(1.3, writer.execute, ["COMMIT"])
-        timer.start()
-        waits = []
-        stop = threading.Event()
-
-        def publish() -> None:
-            with open_local_storage(site.storage.folder) as other:
-                while not stop.is_set():
-                    begun = time.monotonic()
-                    publish_file(other, os.urandom(100), owner="other")
-                    waits.append(time.monotonic() - begun)
-
-        thread = threading.Thread(target=publish)
-        thread.start()
-        try:
-            assert site.back_up() > 0
-        finally:
-            stop.set()
-            thread.join()
-            timer.join()
-    assert max(waits) < 1.3
+        site.storage.close()
+        site.storage = open_local_storage(site.folder / "store", timeout_seconds=LONG_SECONDS)
+        backup = pool.submit(site.back_up)
+        assert has_begun.wait(LONG_SECONDS), "now the backup holds the store's lock, and waits for MLflow's"
+        publish_file(other, b"published while MLflow's database is locked", owner="other")
+        assert not backup.done()
+        writer.execute("COMMIT")
+        assert backup.result() > 0
     assert site.restore("restored") == 1
 
 
@@ -341,6 +372,53 @@ def test_a_copy_that_somebody_has_used_as_a_store_is_replaced_whole(site: Site) 
     site.advance(2)
     site.back_up()
     assert site.restore("restored") == 2
+
+
+def test_a_copy_that_somebody_has_open_is_not_replaced_by_a_backup_decided_before(site: Site) -> None:
+    site.advance(1)
+    site.back_up()
+    site.advance(2)
+    copy, decision = site.folder / "backup/store", site.folder / "backup/next/backup.json"
+    for steps in range(1000):
+        with suppress(KilledError):
+            site.back_up(disk=MortalDisk(steps))
+        if decision.exists():
+            break
+    before = (copy / "store.db").stat().st_ino
+    with open_local_storage(copy, create=False) as reader:
+        reader._parts.session.draft()
+        with pytest.raises(StoreBusyError, match="in use as a store"):
+            site.back_up()
+        assert reader.refs.get("number").version == 1
+    assert decision.exists()
+    assert (copy / "store.db").stat().st_ino == before
+    assert site.restore("restored") == 2
+    assert site.back_up() == 0
+    assert site.restore("last") == 2
+
+
+def test_a_copy_that_somebody_opened_during_the_backup_is_not_replaced(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.advance(1)
+    site.back_up()
+    site.advance(2)
+    copy_at_leisure = SqliteCopy.copy_at_leisure
+    with ExitStack() as readers:
+
+        def open_copy(copy: SqliteCopy) -> None:
+            copy_at_leisure(copy)
+            reader = readers.enter_context(open_local_storage(site.folder / "backup/store", create=False))
+            reader._parts.session.draft()
+
+        monkeypatch.setattr(SqliteCopy, "copy_at_leisure", open_copy)
+        with pytest.raises(StoreBusyError, match="in use as a store"):
+            site.back_up()
+        assert not (site.folder / "backup/next").exists()
+    monkeypatch.undo()
+    assert site.restore("restored") == 1, "the former backup is whole"
+    assert site.back_up() == 0, "what was copied is there"
+    assert site.restore("last") == 2
 
 
 def test_a_store_alone_is_backed_up_and_restored(site: Site) -> None:

@@ -2,7 +2,8 @@
 
 MLflow's database and the store are written one after the other, so what the one names is in the
 other only if both are looked at in the same moment: no commit of the store may come in between.
-That moment lasts for milliseconds. The bytes are copied afterwards, however long that takes: every
+That moment lasts for milliseconds; for a second if it has to be given up because MLflow's database is locked, since
+the store's ``write.lock`` is held while that one is waited for. Then others come first. The bytes are copied afterwards, however long that takes: every
 file has got a second name by then, which no gc knows of.
 """
 
@@ -35,7 +36,7 @@ class Companion(Protocol):
     """What has to be copied in the same state as the store: MLflow's database."""
 
     def begin(self) -> None:
-        """Start to see one state. Every writer of the store waits meanwhile, so it takes a second or two at most.
+        """Start to see one state. Every writer of the store waits meanwhile, so it gives up after some seconds at most.
 
         Raises:
             StoreBusyError: not now; to be tried again.
@@ -68,15 +69,13 @@ class Capture:
         index: a copy of the index, which is the caller's to change.
         taken_at: when it was, in seconds since 1970.
         files: what the index names.
-        kept: where those that were asked for can be read, by row.
-        lost: those that the store itself has lost.
+        kept: where those that were asked for can be read, by row; one that is not here is lost in the store itself.
     """
 
     index: Path
     taken_at: float
     files: list[ClonedFile]
     kept: dict[int, Path]
-    lost: frozenset[int]
 
 
 class _VanishedError(Exception):
@@ -128,11 +127,11 @@ def _capture(parts: Parts, companion: Companion, folder: Path, is_wanted: Callab
         with ClonedIndex(index) as cloned:
             cloned.drop_unkept()
             files = cloned.list_files()
-        kept, lost = _keep(parts, folder, [file for file in files if is_wanted(file)])
+        kept = _keep(parts, folder, [file for file in files if is_wanted(file)])
     finally:
         mark.end()
     companion.copy_at_leisure()
-    return Capture(index, taken_at, files, kept, lost)
+    return Capture(index, taken_at, files, kept)
 
 
 @contextmanager
@@ -152,10 +151,9 @@ def _moment(parts: Parts, companion: Companion) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> tuple[dict[int, Path], frozenset[int]]:
-    """Give files second names. Returns these, and which files are not there though the store still needs them."""
+def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> dict[int, Path]:
+    """Give files second names. Returns these, without those of files that are not there though the store needs them."""
     kept: dict[int, Path] = {}
-    lost = set()
     for file in files:
         original, link = parts.layout.folder / file.name, folder / f"{file.id:x}"
         try:
@@ -164,12 +162,13 @@ def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> tuple[dict[int
         except FileNotFoundError:
             if not _is_still_named(parts, file):
                 raise _VanishedError from None
-            lost.add(file.id)
         except OSError as error:
+            if error.errno == errno.EIO:
+                continue  # its disk has lost even the name: a file like those that are not there
             if error.errno not in _NO_LINKS:
                 raise
             kept[file.id] = original  # without links, a gc in the wrong moment makes the copy fail
-    return kept, frozenset(lost)
+    return kept
 
 
 def _is_still_named(parts: Parts, file: ClonedFile) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.index import Stamp
 
 _COPY_BYTES: Final = 1 << 20
+_PAGE_BYTES: Final = 4096  # the least that a disk loses
 _WAITING: Final = 64  # files that are being synced
 
 _Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from where, to where
@@ -42,7 +43,7 @@ class FileCopier:
 
     Attributes:
         copied: the files that were copied.
-        unreadable: those of them that a disk would not give; they are not in the copy.
+        unreadable: those that a disk gave only in part: zeros stand for the rest, unless the copy had the file before.
     """
 
     disk: Disk
@@ -95,51 +96,92 @@ class FileCopier:
         draft = self.drafts / f"{file.id:x}"
         descriptor = self.disk.create(draft)
         try:
-            self._copy_bytes(source, descriptor)
-            self.disk.set_mtime(descriptor, file.mtime_ns)
-        except _UnreadableError:
-            self.unreadable.add(file.id)
-            self.disk.close(descriptor)
-            self.disk.remove(draft)
-            return
+            is_whole = self._copy_bytes(source, descriptor)
+            self.disk.set_mtime(descriptor, file.mtime_ns if is_whole else 0)  # else the next copy would call it whole
         except BaseException:
             self.disk.close(descriptor)
             raise
+        if not is_whole:
+            self.unreadable.add(file.id)
+            if status_of(destination) is not None:  # damaged, too, but it may have what this one lacks
+                self.disk.close(descriptor)
+                self.disk.remove(draft)
+                return
         self.copied.append(file)
         yield syncer.start(Draft(draft, descriptor)), draft, destination
 
-    def _copy_bytes(self, source: Path, descriptor: int) -> None:
-        for piece in _pieces(self.disk, source):
+    def _copy_bytes(self, source: Path, descriptor: int) -> bool:
+        """Copy what the disk gives. Returns whether that was everything."""
+        is_whole = True
+        for piece, is_read in _pieces(self.disk, source):
             self.disk.write(descriptor, piece)
+            is_whole &= is_read
             if self.progress is not None:
                 self.progress(len(piece))
+        return is_whole
 
     def _finish(self, is_durable: Future[Stamp], draft: Path, destination: Path) -> None:
         is_durable.result()
         self.disk.rename(draft, destination)
 
 
-class _UnreadableError(Exception):
-    """A disk has lost what it was given."""
+def is_copy_of(disk: Disk, path: Path, source: Path) -> bool:
+    """Tell whether a file has the bytes of another, as far as a disk still gives those.
+
+    Raises:
+        OSError: the first file can't be read.
+    """
+    descriptor = disk.open_to_read(path)
+    try:
+        if disk.status(path).st_size != disk.status(source).st_size:
+            return False
+        offset = 0
+        for piece, is_read in _pieces(disk, source):
+            if is_read and disk.read_at(descriptor, offset, len(piece)) != piece:
+                return False
+            offset += len(piece)
+        return True
+    finally:
+        disk.close(descriptor)
 
 
-def _pieces(disk: Disk, path: Path) -> Iterator[bytes]:
+def _pieces(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:
+    """The bytes of a file, piece by piece; and whether these are they, or zeros, because the disk has lost them."""
     try:
         descriptor = disk.open_to_read(path)
     except FileNotFoundError as error:
         msg = f"{path} was deleted while it was being copied; try again when no gc runs"
         raise StoreBusyError(msg) from error
     try:
-        offset = 0
-        while piece := disk.read_at(descriptor, offset, _COPY_BYTES):
-            yield piece
-            offset += len(piece)
+        size_bytes = disk.status(path).st_size
+        for offset in range(0, size_bytes, _COPY_BYTES):
+            length = min(_COPY_BYTES, size_bytes - offset)
+            piece = _read(disk, descriptor, offset, length)
+            if piece is not None:
+                yield piece, True
+            else:
+                yield from _salvage(disk, descriptor, offset, length)
+    finally:
+        disk.close(descriptor)
+
+
+def _salvage(disk: Disk, descriptor: int, offset: int, length: int) -> Iterator[tuple[bytes, bool]]:
+    """What lies around a bad sector: other blocks may be there, which are whole."""
+    end = offset + length
+    for start in range(offset, end, _PAGE_BYTES):
+        page_bytes = min(_PAGE_BYTES, end - start)
+        page = _read(disk, descriptor, start, page_bytes)
+        yield (bytes(page_bytes), False) if page is None else (page, True)
+
+
+def _read(disk: Disk, descriptor: int, offset: int, length: int) -> bytes | None:
+    """A piece of a file; None if the disk has lost it."""
+    try:
+        return disk.read_at(descriptor, offset, length)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-        raise _UnreadableError from error
-    finally:
-        disk.close(descriptor)
+        return None
 
 
 @contextmanager

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import filecmp
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local import inspection
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
-from mlflow_ipfs.content.blockstore.local.clone_files import FileCopier, copy_faults, make_real_folder, status_of
+from mlflow_ipfs.content.blockstore.local.clone_files import (
+    FileCopier,
+    copy_faults,
+    is_copy_of,
+    make_real_folder,
+    status_of,
+)
 from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile, ClonedIndex, read_files
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.index import Stamp
@@ -23,11 +29,10 @@ from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
-    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.disk import Disk
 
-INDEX: Final = "store.db"
+INDEX: Final = Layout(Path()).database.name
 
 
 @dataclass(slots=True)
@@ -51,7 +56,7 @@ class CloneWriter:
         with copy_faults(self.folder):
             for folder in (self.folder, self.folder / "files", self.folder / "quarantine", self.work):
                 make_real_folder(self.disk, folder)
-        _refuse_used(self.folder)
+        refuse_used(self.folder)
         former = {file.name: file for file in read_files(index)} if (index := self.folder / INDEX).exists() else {}
         self._copier = FileCopier(self.disk, self.folder, self.work, former, self.progress)
 
@@ -106,7 +111,7 @@ class CloneWriter:
             path = self.folder / file.name
             if file.id not in suspects or file.id not in sources or status_of(path) is None:
                 continue
-            if not filecmp.cmp(path, sources[file.id], shallow=False):
+            if file.id not in self._copier.unreadable and not is_copy_of(self.disk, path, sources[file.id]):
                 self.disk.remove(path)
                 msg = (
                     f"{path} did not come out as it was written: look at that disk. What was there before is untouched"
@@ -120,8 +125,12 @@ class CloneWriter:
                 yield file.id, Stamp.of(status)
 
 
-def _refuse_used(folder: Path) -> None:
-    """Somebody may be reading a copy as a store, but must not find another index under his feet."""
+def refuse_used(folder: Path) -> None:
+    """Somebody may be reading a copy as a store, but must not find another index under his feet.
+
+    Raises:
+        StoreBusyError: somebody is.
+    """
     if (folder / "sessions").is_dir() and inspection.count_sessions(folder).live:
         msg = f"{folder} is in use as a store; end the programs that have it open"
         raise StoreBusyError(msg)

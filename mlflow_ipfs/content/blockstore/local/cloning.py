@@ -146,6 +146,8 @@ def _explain(checker: ObjectChecker, reader: BlockReader, folder: Path, cid: CID
         return str(error)
     except MlflowIpfsError:
         return reason  # the store has let go of it
+    except OSError as error:  # the disk under the store doesn't give it, which is no reason to lose the rest
+        return f"{cid} can't be read in the store: {error}. Look at its disk. {_ADVICE.removeprefix('. ')}"
     return (
         f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {folder} scrub` and back up "
         "once more, which replaces what scrub finds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import sqlite3
@@ -14,6 +15,7 @@ from mlflow_ipfs.content.blockstore.local.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.cloning import clone_folder
 from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
 from support.clones import clone, file_with, flip_byte, publish_pack
 from support.storages import FullDisk, check_sound, publish_file, rows_of
@@ -102,6 +104,64 @@ def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: Local
     assert clone(storage, target).problems == ()
     with open_local_storage(target, create=False) as copy:
         assert copy.scrub().problems == ()
+
+
+class DyingDisk(Disk):
+    """A disk with one bad sector, whatever the name of the file that lies there."""
+
+    bad: tuple[int, int] = 0, 0  # the file's inode, and an offset
+
+    def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
+        inode, bad = self.bad
+        if os.fstat(descriptor).st_ino == inode and offset <= bad < offset + length:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read_at(descriptor, offset, length)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_bad_sector_costs_only_what_lies_there(folder: Path, target: Path, verify: bool) -> None:
+    """The block is named, each time; its neighbours in the same pack, and all other files, are in the copy."""
+    disk = DyingDisk()
+    with open_local_storage(folder, disk=disk) as storage:
+        cids, other = publish_pack(storage), publish_file(storage, os.urandom(50_000))
+        pack = file_with(storage, cids[7])
+        [(offset,)] = rows_of(storage, f"SELECT offset FROM block WHERE multihash = x'{cids[7].multihash.hex()}'")
+        disk.bad = pack.stat().st_ino, offset + 1000
+        near = [cid for cid in cids if cid not in damaged_by(storage, pack, offset + 1000)]
+        for _ in range(2):
+            report = clone(storage, target, verify=verify, disk=disk)
+            assert cids[7] in {cid for cid, _ in report.problems}
+            assert {cid for cid, _ in report.problems}.isdisjoint({*near, other})
+            assert all("Only the copy is damaged" not in reason or cid != cids[7] for cid, reason in report.problems)
+            with open_local_storage(target, create=False) as copy:
+                assert all(cid.matches(copy.blocks.get(cid)) for cid in near)
+                assert copy.file_path(other) is not None
+        disk.bad = 0, 0
+        assert clone(storage, target, verify=verify).problems == (), "the disk has come to itself"
+
+
+def damaged_by(storage: LocalStorage, pack: Path, bad: int) -> set[CID]:
+    """The blocks that lie in the page of a bad sector."""
+    first = bad - bad % 4096
+    query = "SELECT b.multihash, b.offset, b.length FROM block b JOIN place p ON p.id = b.place WHERE p.name = "
+    rows = rows_of(storage, f"{query}'{pack.relative_to(storage.folder)}'")
+    return {CID(1, 0x55, row[0]) for row in rows if row[1] < first + 4096 and first < row[1] + row[2]}
+
+
+def test_a_file_with_a_bad_sector_is_named_and_the_others_copied(folder: Path, target: Path) -> None:
+    disk = DyingDisk()
+    with open_local_storage(folder, disk=disk) as storage:
+        root, other = publish_file(storage, os.urandom(50_000)), publish_file(storage, os.urandom(60_000))
+        path = storage.file_path(root)
+        assert path is not None
+        disk.bad = path.stat().st_ino, 30_000
+        [(cid, reason)] = clone(storage, target, disk=disk).problems
+        assert cid == root
+        assert str(storage.folder) in reason or "in the store" in reason
+    with open_local_storage(target, create=False) as copy:
+        assert copy.file_path(other) is not None
+        with pytest.raises(IntegrityError):
+            copy.file_path(root)
 
 
 class ForgetfulDisk(Disk):
