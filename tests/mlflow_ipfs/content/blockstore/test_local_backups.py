@@ -42,16 +42,25 @@ def test_a_copy_in_the_place_of_the_index_has_everything(storage: LocalStorage, 
         check_sound(restored)
 
 
-def test_a_gc_makes_one_and_only_the_newest_stay(
-    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gc_makes_one_and_only_the_newest_stay(storage: LocalStorage, folder: Path) -> None:
     storage.collect_garbage(dry_run=True)
     assert names(folder) == []
-    strftime, ticks = time.strftime, iter(range(100))
-    monkeypatch.setattr("time.strftime", lambda form, _now: strftime(form, time.gmtime(next(ticks))))
+    made = []
     for _ in range(KEPT + 2):
         storage.collect_garbage()
-    assert names(folder) == [f"store-19700101T00000{number}Z.db" for number in range(2, KEPT + 2)]
+        made.append(names(folder)[-1])
+    assert made == sorted(set(made))
+    assert names(folder) == made[2:]
+
+
+def test_a_copy_of_the_future_does_not_count_as_newer(storage: LocalStorage, folder: Path) -> None:
+    """A clock that was wrong for a while must not be the end of all backups."""
+    for year in (2097, 2098, 2099):
+        (folder / "backup" / f"store-{year}0101T000000Z.db").write_bytes(b"made when the clock was wrong")
+    backup = make_backup(storage._parts)
+    assert backup is not None
+    assert backup.exists()
+    assert list_backups(storage._parts.layout)[0] == backup
 
 
 def test_closing_makes_one_a_day_if_something_was_written(folder: Path) -> None:

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage, promoting
+from mlflow_ipfs.content.blockstore.interface import Changes, LeafForm
+from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage, promoting
 from mlflow_ipfs.content.blockstore.local.cache_index import cached_bytes
 from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.leaf_pipeline import hash_leaf
+from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
 from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
@@ -271,3 +274,42 @@ def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkey
         assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
         assert not list(folder.glob("sessions/publication-*"))
         assert evict(other._parts, 0) == 0  # it is the store's own now
+
+
+def test_the_cache_takes_nothing_out_of_condemned_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is named in its grace lies where it lies, even if a copy of it is made for the cache."""
+    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
+    data = os.urandom(10_000)
+    with open_local_storage(folder) as storage:
+        first = publish_file(storage, data)
+        second = publish_file(storage, b"new" * 500 + data[1500:])
+        for root in (first, second):
+            storage.pins.remove(root)
+        storage.collect_garbage(grace_seconds=3600)
+        storage.pins.add(Pin(USER, second))
+        assert storage.ensure_file(second) is not None
+    with open_local_storage(folder, cache_bytes=0) as storage:
+        storage.collect_garbage()
+        assert open_unixfs(storage.blocks, second).read() == b"new" * 500 + data[1500:]
+
+
+def test_the_cache_takes_nothing_out_of_damaged_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
+    blocks = [os.urandom(1000) for _ in range(80)]
+    with open_local_storage(folder) as storage:
+        with storage.publish() as publication:
+            bad = raw(b"bad" * 300)
+            for block in [bad, *map(raw, blocks)]:
+                publication.put(*block)
+            subtrees = [hash_leaf(block, LeafForm.RAW, 1) for block in blocks]
+            root = NodeBuilder(publication.put, UNIXFS_V1_2025).build_file(subtrees).cid
+            publication.commit(Changes(pins=[Pin(USER, root), Pin(USER, bad[0])]))
+        [pack] = folder.glob("files/*/*.car")
+        pack.chmod(0o644)
+        pack.write_bytes(pack.read_bytes().replace(b"bad" * 300, b"BAD" * 300))
+        with pytest.raises(IntegrityError):
+            storage.blocks.get(bad[0])
+        assert storage.ensure_file(root) is not None
+    with open_local_storage(folder, cache_bytes=0) as storage:
+        storage.collect_garbage()
+        assert open_unixfs(storage.blocks, root).read() == b"".join(blocks)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError
 from support.storages import files_of, publish_blocks, publish_file, rows_of
 
@@ -216,3 +223,90 @@ def test_gc_drops_a_damaged_file_that_nobody_needs(storage: LocalStorage) -> Non
     storage.collect_garbage()
     assert list((storage.folder / "quarantine").iterdir()) == []
     assert list(storage.blocks.multihashes()) == []
+
+
+@pytest.mark.parametrize("verify_always", [False, True])
+def test_an_object_is_the_file_of_one_codec_only(folder: Path, verify_always: bool) -> None:
+    """The multihash of a file's root names two things: the file, and the bytes of its node."""
+    with open_local_storage(folder, verify_always=verify_always) as storage:
+        root = publish_file(storage, unequal())
+        leaf = publish_file(storage, b"x" * 1000)  # one leaf, which is its own root
+        for cid, data in ((root, unequal()), (CID.of(b"x" * 1000), b"x" * 1000)):
+            path = storage.file_path(cid)
+            assert path is not None
+            assert path.read_bytes() == data
+        assert leaf == CID.of(b"x" * 1000)
+        for other in (CID(1, RAW, root.multihash), CID(1, DAG_CBOR, root.multihash), CID(1, DAG_PB, leaf.multihash)):
+            assert storage.file_path(other) is None
+            assert storage.ensure_file(other) is None
+        assert storage.file_path(root) is not None
+        assert not list((folder / "quarantine").iterdir())
+
+
+def test_wrapped_bytes_and_the_wrapping_as_bytes_are_two_files(storage: LocalStorage) -> None:
+    piece = b"p" * 1000
+    wrapped = publish_file(storage, piece, wrapped=True)
+    same = publish_file(storage, encode_leaf(piece), leaf_bytes=2000)
+    assert wrapped.multihash == same.multihash
+    assert open_unixfs(storage.blocks, wrapped).read() == piece
+    assert open_unixfs(storage.blocks, same).read() == encode_leaf(piece)
+    for cid, data in ((wrapped, piece), (same, encode_leaf(piece))):
+        path = storage.file_path(cid)
+        assert path is None or path.read_bytes() == data
+
+
+def test_a_rotten_inline_block_is_healed_by_adding_it(storage: LocalStorage, folder: Path) -> None:
+    [cid] = publish_blocks(storage, b"inline")
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE block SET data = x'00' WHERE multihash = ?", (cid.multihash,))
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="Add the content again"):
+            storage.blocks.get(cid)
+    publish_blocks(storage, b"inline")
+    assert storage.blocks.get(cid) == b"inline"
+    storage.collect_garbage()
+    assert storage.scrub().problems == ()
+
+
+class FailingCommit(Disk):
+    """The commit after a file got its second name fails."""
+
+    fails = False
+
+    def link(self, source: Path, destination: Path) -> None:
+        super().link(source, destination)
+        self.fails = True
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        if self.fails:
+            self.fails = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().commit(connection)
+
+
+def test_what_could_not_be_set_aside_keeps_its_sound_leaves(folder: Path) -> None:
+    with open_local_storage(folder, disk=FailingCommit()) as storage:
+        root = publish_file(storage, unequal())
+        overwrite(object_path(storage, root), 2500, b"\xff")
+        for _ in range(2):
+            with pytest.raises(IntegrityError):
+                storage.file_path(root)
+        leaves = [CID.of(unequal()[start : start + 1000]) for start in range(0, 5000, 1000)]
+        found = []
+        for leaf in leaves:
+            with suppress(IntegrityError):
+                found.append(storage.blocks.get(leaf))
+        assert len(found) == 4
+
+
+def test_gc_goes_on_beside_a_pack_that_is_gone(storage: LocalStorage) -> None:
+    blocks = [number.to_bytes(2, "big") * 500 for number in range(80)]
+    cids = publish_blocks(storage, *blocks, owner=None)
+    storage.pins.add(Pin(USER, cids[0]))
+    [name] = files_of(storage)
+    (storage.folder / name).unlink()
+    garbage = publish_blocks(storage, os.urandom(70_000), owner=None)
+    storage.collect_garbage()
+    assert not storage.blocks.has(garbage[0])
+    with pytest.raises(IntegrityError):
+        storage.blocks.get(cids[0])
