@@ -213,7 +213,7 @@ def _read_manifest(path: Path) -> Manifest:
             if not isinstance(fields["store_id"], str) or fields["database"] not in {None, *FILES}:
                 raise ValueError(fields)  # noqa: TRY301 - handled with what else may be wrong
             return Manifest(**{name: fields[name] for name in Manifest.__slots__ if name in fields})
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         msg = f"{path} does not describe a backup ({error!r})"
         raise StoreFormatError(msg) from error
     msg = f"{path} has format {number}, and this program knows {FORMAT}: upgrade mlflow-ipfs"

@@ -86,7 +86,10 @@ def backup(
             timeout_seconds=workplace.settings.timeout_seconds,
             progress=progress.advance,
         )
-    lines = [f"backed up  {printable(str(destination))}, as of {manifest.taken_at}", *_lines(manifest, report)]
+    lines = [
+        f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
+        *_lines(manifest, report),
+    ]
     _print(manifest, report, lines, as_json=as_json)
     if report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
@@ -118,7 +121,7 @@ def restore(
     with Progress("restoring") as progress:
         manifest, report = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
     where = "" if database is None else f" and {printable(database.render_as_string(hide_password=True))}"
-    lines = [f"restored   {printable(str(target))}{where}, as of {manifest.taken_at}"]
+    lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
     _print(manifest, report, [*lines, *(_lines(manifest, report) if report else [])], as_json=as_json)
     if report is not None and report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"

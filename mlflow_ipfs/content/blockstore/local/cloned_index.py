@@ -143,6 +143,7 @@ def copy_index(source: Path, destination: Path) -> str:
         copy = sqlite3.connect(destination, isolation_level=None)
         try:
             connection.backup(copy)
+            _drop_code(copy)
         finally:
             copy.close()
         return stored_id(connection)
@@ -150,6 +151,14 @@ def copy_index(source: Path, destination: Path) -> str:
         raise _damaged(source, error) from error
     finally:
         connection.close()
+
+
+def _drop_code(connection: sqlite3.Connection) -> None:
+    """Remove triggers and views: those of a gc that was running, or of somebody who made the copy to do harm."""
+    for kind in ("trigger", "view"):
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,)).fetchall():
+            quoted = name.replace('"', '""')
+            connection.execute(f'DROP {kind} "{quoted}"')
 
 
 def _open_read_only(path: Path) -> sqlite3.Connection:
@@ -160,7 +169,10 @@ def _open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:
-    rows = connection.execute("SELECT id, name, size, mtime_ns, coalesce(damaged, 0) FROM place ORDER BY id")
+    rows = connection.execute(
+        "SELECT id, CAST(name AS TEXT), CAST(size AS INTEGER), CAST(mtime_ns AS INTEGER), coalesce(damaged, 0)"
+        " FROM place ORDER BY id"
+    )
     files = [ClonedFile(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
     for file in files:
         if not _SAFE_NAME.fullmatch(file.name) or file.name.endswith(("/.", "/..")):

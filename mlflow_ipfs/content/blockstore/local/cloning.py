@@ -109,7 +109,7 @@ def clone_folder(source: Path, index: Path, writer: CloneWriter, *, verify: bool
         store_id = copy_index(index, draft)
         with ClonedIndex(draft) as cloned:
             files = cloned.list_files()
-        sources = {file.id: source / file.name for file in files if status_of(source / file.name) is not None}
+        sources = {file.id: source / file.name for file in files if _lies_there(source / file.name)}
         found = writer.write(draft, files, sources, verify=verify)
         descriptor = writer.disk.open_to_read(draft)
         try:
@@ -117,6 +117,11 @@ def clone_folder(source: Path, index: Path, writer: CloneWriter, *, verify: bool
         finally:
             writer.disk.close(descriptor)
     return store_id, _report(writer, index.stat().st_mtime, files, found, found.problems)
+
+
+def _lies_there(path: Path) -> bool:
+    """Whether a file is where its name says; a folder that is a link leads elsewhere."""
+    return status_of(path) is not None and not path.parent.is_symlink() and not path.parent.parent.is_symlink()
 
 
 def _report(

@@ -13,6 +13,7 @@ import pytest
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.cloned_index import copy_index
 from mlflow_ipfs.content.blockstore.local.cloning import clone_folder
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.cid import CID
@@ -234,3 +235,16 @@ def test_a_copy_whose_index_leads_elsewhere_is_refused(
     writer = CloneWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
     with pytest.raises(StoreFormatError, match="no place of a store"):
         clone_folder(target, target / INDEX, writer, verify=True)
+
+
+def test_a_copied_index_brings_no_code_along(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
+    publish_pack(storage)
+    clone(storage, target)
+    with sqlite3.connect(target / INDEX) as connection:
+        connection.execute("CREATE TRIGGER evil AFTER UPDATE ON place BEGIN DELETE FROM block; END")
+        connection.execute('CREATE VIEW "a ""view""" AS SELECT 1')
+    connection.close()
+    copy_index(target / INDEX, tmp_path / "copy.db")
+    with sqlite3.connect(tmp_path / "copy.db") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall() == []
+    connection.close()
