@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.binding.database_copies import FILES
-from mlflow_ipfs.content.blockstore.local.clone_files import make_real_folder
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, refuse_used
-from mlflow_ipfs.content.blockstore.local.cloning import install, remove_unnamed
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import make_real_folder
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, refuse_used
+from mlflow_ipfs.content.blockstore.local.clone.cloning import install, remove_unnamed
 from mlflow_ipfs.content.blockstore.local.layout import make_lock_file
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.errors import NotFoundError, PolicyError, StoreFormatError

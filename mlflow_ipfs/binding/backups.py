@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseCopy, DatabaseRestore, open_copy, open_restore, sqlite_file
 from mlflow_ipfs.content.blockstore.local import LocalStorage, layout
-from mlflow_ipfs.content.blockstore.local.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone_files import copy_faults, make_real_folder
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.cloning import clone_folder, install
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from mlflow_ipfs.content.blockstore.local.cloning import CloneReport
+    from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
     from mlflow_ipfs.content.store import ContentStore
 
 _RESTORING: Final = "restoring"  # a folder in a store that is being restored: drafts, and whose store it is

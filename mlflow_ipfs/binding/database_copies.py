@@ -15,9 +15,9 @@ from sqlalchemy.exc import ArgumentError
 
 from mlflow_ipfs.binding.database_uris import PREFIX
 from mlflow_ipfs.binding.postgres_copies import PostgresCopy, PostgresRestore
-from mlflow_ipfs.content.blockstore.local.capturing import Companion
-from mlflow_ipfs.content.blockstore.local.clone_files import copy_faults
-from mlflow_ipfs.content.blockstore.local.cloning import copy_durably
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
+from mlflow_ipfs.content.blockstore.local.clone.cloning import copy_durably
 from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, SettingsError, StoreBusyError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from mlflow_ipfs.binding.backup_folder import Manifest
-    from mlflow_ipfs.content.blockstore.local.cloning import CloneReport
+    from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.local.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.cloning import CloneReport, install, remove_unnamed
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, install, remove_unnamed
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from support.storages import publish_blocks, rows_of
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.blockstore.local.capturing import Companion
+    from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
     from mlflow_ipfs.content.cid import CID
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local.eviction import evict
+from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mlflow_ipfs.content.blockstore.local.cache.leases import Leases
 from mlflow_ipfs.content.blockstore.local.healing import Healing
-from mlflow_ipfs.content.blockstore.local.leases import Leases
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.database import Database

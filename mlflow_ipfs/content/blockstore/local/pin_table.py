@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.promoting import promoted
+from mlflow_ipfs.content.blockstore.local.cache.promoting import promoted
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.refs import Ref

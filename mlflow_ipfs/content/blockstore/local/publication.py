@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.cache_index import holds_blocks
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import holds_blocks
+from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.cache.promoting import promoted
 from mlflow_ipfs.content.blockstore.local.drafts import (
     Draft,
     Syncer,
@@ -22,13 +24,11 @@ from mlflow_ipfs.content.blockstore.local.drafts import (
     pack_name,
 )
 from mlflow_ipfs.content.blockstore.local.entry_table import put_entries, put_frozen
-from mlflow_ipfs.content.blockstore.local.eviction import evict
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
-from mlflow_ipfs.content.blockstore.local.object_dedupe import find_new_leaves, move_leaves
-from mlflow_ipfs.content.blockstore.local.objects import ObjectWriter
+from mlflow_ipfs.content.blockstore.local.objects.object_dedupe import find_new_leaves, move_leaves
+from mlflow_ipfs.content.blockstore.local.objects.object_writer import ObjectWriter
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
-from mlflow_ipfs.content.blockstore.local.promoting import promoted
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError, StoreFormatError

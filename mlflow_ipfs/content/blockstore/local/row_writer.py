@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.cache_index import note_cache_change
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import note_cache_change
 from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
 
 if TYPE_CHECKING:

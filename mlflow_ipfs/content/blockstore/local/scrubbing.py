@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
     from mlflow_ipfs.content.blockstore.local.parts import Parts
-    from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 
 _PAGE: Final = 1000
 _BATCH: Final = 16  # blocks that a thread gets at once: most of those in packs are small

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Self
 from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
-from mlflow_ipfs.content.blockstore.local.cloning import CloneReport, clone_store
-from mlflow_ipfs.content.blockstore.local.collecting import collect_garbage
+from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, clone_store
 from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, find_to_read, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
@@ -25,7 +26,6 @@ from mlflow_ipfs.content.blockstore.local.scrubbing import Scrubber
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
-from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader, GCReport, Keeper, ScrubReport, UsageReport
-    from mlflow_ipfs.content.blockstore.local.capturing import Companion
-    from mlflow_ipfs.content.blockstore.local.clone_writer import CloneWriter
+    from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
+    from mlflow_ipfs.content.blockstore.local.clone.clone_writer import CloneWriter
     from mlflow_ipfs.content.cid import CID
 
 

@@ -6,7 +6,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import Usage, UsageReport
-from mlflow_ipfs.content.blockstore.local.marks import Marker
+from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 
 if TYPE_CHECKING:
     import sqlite3

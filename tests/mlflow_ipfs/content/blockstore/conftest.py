@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes, LeafForm
-from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage, promoting
-from mlflow_ipfs.content.blockstore.local.cache_index import cached_bytes
-from mlflow_ipfs.content.blockstore.local.eviction import evict
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.cache import promoting
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import cached_bytes
+from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry

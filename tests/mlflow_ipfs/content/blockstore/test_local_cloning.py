@@ -14,7 +14,7 @@ import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.errors import StoreBusyError

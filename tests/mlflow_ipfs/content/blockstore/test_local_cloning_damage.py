@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.cloned_index import copy_index
-from mlflow_ipfs.content.blockstore.local.cloning import clone_folder
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index
+from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import StoreFullError

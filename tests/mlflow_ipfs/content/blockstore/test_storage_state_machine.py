@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 )
 
 from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import object_dedupe, open_local_storage
-from mlflow_ipfs.content.blockstore.local.eviction import evict
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
-from mlflow_ipfs.content.blockstore.local import object_dedupe
-from mlflow_ipfs.content.blockstore.local.object_leaves import iterate_leaves
+from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
+from mlflow_ipfs.content.blockstore.local.objects.object_leaves import iterate_leaves
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.cid import DAG_PB
 from mlflow_ipfs.content.dag import read_unixfs

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.cache_index import count_cache_changes, holds_blocks
-from mlflow_ipfs.content.blockstore.local.marks import Marker
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import count_cache_changes, holds_blocks
+from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 from mlflow_ipfs.content.blockstore.local.open_publications import keeping_all
 from mlflow_ipfs.content.blockstore.local.reading import LocalReader
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.local.marks import Marker
+    from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 
 _PAGE: Final = 10_000
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout
-from mlflow_ipfs.content.blockstore.local.capturing import Companion, capture
-from mlflow_ipfs.content.blockstore.local.clone_files import copy_faults, status_of
-from mlflow_ipfs.content.blockstore.local.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedIndex, copy_index, read_files
+from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion, capture
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, status_of
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedIndex, copy_index, read_files
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.blockstore.local.object_check import ObjectChecker
+from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader, ScrubReport
-    from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile
+    from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile
     from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID

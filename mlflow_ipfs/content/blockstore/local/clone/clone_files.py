@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile
+    from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile
     from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import Stamp
 

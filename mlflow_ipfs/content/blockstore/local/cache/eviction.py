@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.local.cache_index import CACHED, cached_bytes
-from mlflow_ipfs.content.blockstore.local.leases import lock_against_leases
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import CACHED, cached_bytes
+from mlflow_ipfs.content.blockstore.local.cache.leases import lock_against_leases
+from mlflow_ipfs.content.blockstore.local.gc.sweeping import Sweeper
 from mlflow_ipfs.content.blockstore.local.open_publications import KEEPS_ALL, oldest_open
-from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile, ClonedIndex
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, ClonedIndex
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.errors import StoreBusyError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.drafts import Syncer, move_into_place, pack_name
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
-from mlflow_ipfs.content.blockstore.local.garbage import Place
+from mlflow_ipfs.content.blockstore.local.gc.garbage import Place
 from mlflow_ipfs.content.blockstore.local.packs import PackWriter
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, RAW
@@ -19,7 +19,7 @@ from mlflow_ipfs.content.cid import CID, RAW
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mlflow_ipfs.content.blockstore.local.marks import Marker
+    from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 _ROWS: Final = 5_000

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import ScrubReport
 from mlflow_ipfs.content.blockstore.local import inspection
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
-from mlflow_ipfs.content.blockstore.local.clone_files import (
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import (
     FileCopier,
     copy_faults,
     is_copy_of,
     make_real_folder,
     status_of,
 )
-from mlflow_ipfs.content.blockstore.local.cloned_index import ClonedFile, ClonedIndex, read_files
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, ClonedIndex, read_files
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.index import Stamp
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.scrubbing import Scrubber
 from mlflow_ipfs.content.blockstore.local.sessions import Session
-from mlflow_ipfs.content.blockstore.local.whole_files import WholeFiles
 from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 
 if TYPE_CHECKING:

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import GCReport
-from mlflow_ipfs.content.blockstore.local.barrier import NAMES, Barrier, raised
-from mlflow_ipfs.content.blockstore.local.eviction import evict
-from mlflow_ipfs.content.blockstore.local.garbage import Place, Plan, make_plan
-from mlflow_ipfs.content.blockstore.local.marks import Marker
-from mlflow_ipfs.content.blockstore.local.moving import Mover
+from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.gc.barrier import NAMES, Barrier, raised
+from mlflow_ipfs.content.blockstore.local.gc.garbage import Place, Plan, make_plan
+from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
+from mlflow_ipfs.content.blockstore.local.gc.moving import Mover
+from mlflow_ipfs.content.blockstore.local.gc.sweeping import Sweeper, find_strays
 from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open, wait_for_older
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
-from mlflow_ipfs.content.blockstore.local.sweeping import Sweeper, find_strays
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import StoreFullError
 

@@ -1,0 +1,1 @@
+"""Garbage collection beside those who publish; ``collecting`` has the protocol."""
