@@ -233,7 +233,7 @@ def _finish(workplace: Workplace, transfer: CarImport, sources: list[Source]) ->
 def _how_to_continue(workplace: Workplace, transfer: CarImport, source: Source) -> str:
     """The command that takes the rest of a stream; nothing for files, which are simply imported again."""
     start = transfer.resume_from
-    if not source.is_stdin or not start or len(transfer.roots) > _MOST_ROOTS:
+    if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MOST_ROOTS:
         return ""
     words = ["mlflow-ipfs", *workplace.store_option, "car", "import", "--from-byte", str(start)]
     if transfer.payload_end is not None:

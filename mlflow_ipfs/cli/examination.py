@@ -162,10 +162,16 @@ def _sessions(folder: Path) -> Finding:
 def _damage(folder: Path) -> Iterator[Finding]:
     quarantined, damaged = inspection.count_quarantined(folder), inspection.count_contents(folder).damaged_files
     facts = {"quarantined_files": quarantined, "damaged_files": damaged}
-    if quarantined or damaged:
-        files = format_count(max(quarantined, damaged), "damaged file")
-        text = f"{files} found in this store; `mlflow-ipfs verify` names what they belong to, adding it again heals it"
+    if damaged:
+        files = format_count(damaged, "damaged file")
+        text = (
+            f"{files} found in this store; `mlflow-ipfs scrub` names the blocks. Adding that content again heals it, or "
+            "`mlflow-ipfs scrub --heal-from` a backup's store"
+        )
         yield Finding("damage", text, State.PROBLEM, facts)
+    elif quarantined:
+        text = f"none; {format_count(quarantined, 'file')} in quarantine that nothing needs any more"
+        yield Finding("damage", text, State.NOTE, facts)
     else:
         yield Finding("damage", "none was found so far", facts=facts)
 

@@ -161,7 +161,7 @@ class _Step:
         self.blocks = 0
         self.size_bytes = 0
         self.is_last = False
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     def fill(self, blocks: Iterator[tuple[CID, bytes]]) -> None:
         """Put blocks until the step is full or the CAR at its end."""
@@ -171,7 +171,7 @@ class _Step:
             except StopIteration:
                 self.is_last = True
                 return
-            except Exception as error:  # noqa: BLE001 - any stream breaks off in its own way; `take` raises it again
+            except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - any stream breaks off in its own way
                 self.failure = error
                 return
             self._publication.put(cid, block)  # identity CIDs are passed over there

@@ -130,6 +130,33 @@ def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tm
     assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
 
 
+def test_an_import_interrupted_within_its_first_step_keeps_what_came(
+    cli: CommandLine, root: str, tmp_path: Path
+) -> None:
+    car = cli("car", "export", root).stdout
+    other = tmp_path / "other"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow_ipfs", "--store", other, "car", "import", "-"],
+        env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
+    )  # fmt: skip
+    with process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(car[:2_400_000])
+        process.stdin.flush()
+
+        def has_draft() -> bool:
+            return sum(path.stat().st_size for path in other.glob("tmp/*/*")) > 1_000_000
+
+        wait_until(has_draft, timeout_seconds=30, what="the first blocks")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        errors = process.stderr.read().decode()
+    assert "Kept are" in errors
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
     cli: CommandLine, root: str, tmp_path: Path, version: int

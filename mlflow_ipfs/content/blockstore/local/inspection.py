@@ -85,7 +85,10 @@ def count_contents(folder: Path) -> Contents:
             files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
             inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
             cached = _number(connection, "SELECT coalesce(sum(size), 0) FROM place WHERE class = 'cache'")
-            damaged = _number(connection, "SELECT count(*) FROM place WHERE damaged")
+            damaged = _number(
+                connection,
+                "SELECT count(*) FROM place WHERE damaged AND EXISTS (SELECT 1 FROM block b WHERE b.place = place.id)",
+            )
     except sqlite3.Error as error:
         if not layout.database.exists():
             raise lost_index(layout) from error

@@ -6,6 +6,7 @@ index, so that adding the content again heals it; a damaged object goes to ``qua
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm, ScrubReport
 from mlflow_ipfs.content.blockstore.local.index import OBJECT
+from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.read_ahead import map_ahead
-from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
+_logger = logging.getLogger(__name__)
 _PAGE: Final = 1000
 _BATCH: Final = 16  # blocks that a thread gets at once: most of those in packs are small
 _ROWS: Final = "SELECT id, multihash, data, offset, length, form FROM block WHERE id > ? AND place"
@@ -57,13 +60,17 @@ class Scrubber:
         """Hash every block and every object."""
         with self.parts.database.read() as connection:
             places = connection.execute(
-                "SELECT id, name, root, size FROM place WHERE condemned_at IS NULL OR condemned_at > 0 ORDER BY id"
+                "SELECT id, name, root, size, damaged FROM place"
+                " WHERE condemned_at IS NULL OR condemned_at > 0 ORDER BY id"
             ).fetchall()
-        for place_id, name, root, size_bytes in places:
+        for place_id, name, root, size_bytes, is_damaged in places:
             if self.only is not None and place_id not in self.only:
                 continue
             if root is None or not self._check_object(root, place_id, size_bytes):
+                problems = len(self._problems)
                 self._check_place(place_id, name)
+                if is_damaged and len(self._problems) == problems and not self.parts.database.read_only:
+                    self._move_out(place_id, name)
         for row in self._rows("IS NULL"):
             cid = CID(1, RAW, row[1])
             self._note(cid, row[4], is_sound=cid.matches(row[2] or b""))
@@ -109,6 +116,26 @@ class Scrubber:
         finally:
             if descriptor is not None:
                 disk.close(descriptor)
+
+    def _move_out(self, place_id: int, name: str) -> None:
+        """Let nothing sound depend on a file that was damaged: it is in quarantine, and people tidy up there."""
+        disk = self.parts.disk
+        try:
+            descriptor = disk.open_to_read(self.parts.layout.folder / name)
+        except FileNotFoundError:
+            return
+        try:
+            with LocalPublication(self.parts) as publication:
+                for row_id, multihash, _, offset, length, form in self._rows(f"= {int(place_id)}"):
+                    stored = StoredBlock(row_id, multihash, offset, length, form)
+                    cid, block = read_stored_block(disk, descriptor, stored)
+                    if cid.matches(block):
+                        publication.put(cid, block)
+                publication.commit()  # a damaged file counts as absent, so the blocks have a new place now
+        except (StoreFullError, StoreBusyError) as error:
+            _logger.warning("what is sound in %s stays there for now: %s", name, error)
+        finally:
+            disk.close(descriptor)
 
     def _check_piece(self, descriptor: int | None, row: _Row) -> tuple[int, CID, bool]:
         """Hash a block that lies in a file. On any thread."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import mounts, open_local_storage
+from mlflow_ipfs.content.blockstore.local import inspection, mounts, open_local_storage
 from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
@@ -208,3 +208,21 @@ def test_a_store_on_any_file_system_may_be_the_source(tmp_path: Path, monkeypatc
             first.heal_from(second.blocks)
             assert open_unixfs(first.blocks, root).read() == DATA
     assert sorted((tmp_path / "b").rglob("*")) == before
+
+
+def test_nothing_healed_depends_on_the_quarantine(storage: LocalStorage, source: Storage) -> None:
+    """Whether the damage was known before there was a source, or not."""
+    root = publish_file(storage, DATA)
+    damage(storage.folder, keep_stamp=True)
+    assert storage.scrub().problems
+    assert list((storage.folder / "quarantine").iterdir())
+    storage.heal_from(source.blocks)
+    assert storage.scrub().problems == ()
+    storage.heal_from(None)
+    for path in (storage.folder / "quarantine").iterdir():
+        path.unlink()
+    assert open_unixfs(storage.blocks, root).read() == DATA
+    assert storage.scrub().problems == ()
+    assert inspection.count_contents(storage.folder).damaged_files == 0
+    storage.collect_garbage()
+    check_sound(storage)
