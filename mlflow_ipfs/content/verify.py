@@ -101,8 +101,8 @@ class _Visit:
         return _WORTH_A_THREAD_BYTES <= self.below_bytes <= MAX_BLOCK_BYTES
 
 
-_LOOK_AHEAD: Final = 16 * READ_THREADS  # how many of the next blocks are looked at for leaves; with those
-# of 1 MiB four batches a thread
+_LOOK_AHEAD: Final = 64 * READ_THREADS  # how many of the next blocks are looked at for leaves
+_MAX_BATCH_BYTES: Final = 16 << 20
 _NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
 _WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
@@ -150,14 +150,21 @@ class _Walk:
                 self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
 
     def _begin_leaves(self, stack: list[_Visit]) -> None:
-        """Hand the large leaves among the next blocks to the threads, about ``BATCH_BYTES`` at once."""
+        """Hand the large leaves among the next blocks to the threads, some MiB at once."""
+        fresh = [
+            visit
+            for visit in reversed(stack[-_LOOK_AHEAD:])
+            if visit.looks_like_leaf and visit.key not in self.sizes and not self.leaves.has_begun(visit.cid)
+        ]
+        # Every batch wakes the calling thread, which then is in the way of those that hash: so few, but some for each.
+        share_bytes = sum(visit.below_bytes for visit in fresh) // (2 * READ_THREADS)
+        limit_bytes = min(max(share_bytes, BATCH_BYTES), _MAX_BATCH_BYTES)
         batch: list[CID] = []
         batch_bytes = 0
-        for visit in reversed(stack[-_LOOK_AHEAD:]):
-            if visit.looks_like_leaf and visit.key not in self.sizes and not self.leaves.has_begun(visit.cid):
-                batch.append(visit.cid)
-                batch_bytes += visit.below_bytes
-            if batch_bytes >= BATCH_BYTES:
+        for visit in fresh:
+            batch.append(visit.cid)
+            batch_bytes += visit.below_bytes
+            if batch_bytes >= limit_bytes:
                 self.leaves.begin(batch)
                 batch, batch_bytes = [], 0
         if batch:
