@@ -1,9 +1,10 @@
-"""A disk on which one step fails, or every step from one on."""
+"""A disk on which one step fails, or that kills the process at one."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sqlite3
 import threading
 from typing import Final
@@ -11,6 +12,19 @@ from typing import Final
 from support.storages import SteppedDisk
 
 FALLIBLE: Final = frozenset({"create", "write", "sync", "sync_folder", "rename", "make_folder", "commit", "checkpoint"})
+
+
+class KillingDisk(SteppedDisk):
+    """Kills the process at the n-th step."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(self._step)
+        self._left = steps
+
+    def _step(self, _: str) -> None:
+        self._left -= 1
+        if self._left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class FaultyDisk(SteppedDisk):

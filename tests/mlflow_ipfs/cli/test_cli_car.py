@@ -18,6 +18,8 @@ from mlflow_ipfs.content.car import CarReader, write_car
 from support.processes import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.command_line import CommandLine
     from support.kubo import KuboRepository
 
@@ -103,29 +105,36 @@ def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
     cli("--store", tmp_path / "other", "car", "import", "bad.car")
 
 
-def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    car = cli("car", "export", root).stdout
-    script = (
-        "import sys; from mlflow_ipfs.content import car_import; from mlflow_ipfs.cli import main;"
-        "car_import.STEP_BLOCKS = 2; main()"
-    )
+def interrupt_import(
+    cli: CommandLine, python: list[str], store: Path, data: bytes, is_time: Callable[[], object]
+) -> str:
+    """Give an import some of a CAR, and Ctrl-C when it is time. Returns what it says of it."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "--store", tmp_path / "other", "car", "import", "-"],
+        [sys.executable, *python, "--store", store, "car", "import", "-"],
         env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
     )  # fmt: skip
     with process:
         assert process.stdin is not None
         assert process.stderr is not None
-        process.stdin.write(car[:2_400_000])
+        process.stdin.write(data)
         process.stdin.flush()
-        files = tmp_path / "other" / "files"
-        wait_until(lambda: list(files.glob("*/*.car")), timeout_seconds=30, what="the first step")
+        wait_until(is_time, timeout_seconds=30, what="the first blocks")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
         errors = process.stderr.read().decode()
     assert "Kept are" in errors
     assert "Traceback" not in errors
+    return errors
+
+
+def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    car, other = cli("car", "export", root).stdout, tmp_path / "other"
+    script = (
+        "import sys; from mlflow_ipfs.content import car_import; from mlflow_ipfs.cli import main;"
+        "car_import.STEP_BLOCKS = 2; main()"
+    )
+    errors = interrupt_import(cli, ["-c", script], other, car[:2_400_000], lambda: list(other.glob("files/*/*.car")))
     command = shlex.split(errors.splitlines()[0].rpartition("pipe it to: ")[2])
     assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
 
@@ -133,28 +142,12 @@ def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tm
 def test_an_import_interrupted_within_its_first_step_keeps_what_came(
     cli: CommandLine, root: str, tmp_path: Path
 ) -> None:
-    car = cli("car", "export", root).stdout
-    other = tmp_path / "other"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow_ipfs", "--store", other, "car", "import", "-"],
-        env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
-    )  # fmt: skip
-    with process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(car[:2_400_000])
-        process.stdin.flush()
+    car, other = cli("car", "export", root).stdout, tmp_path / "other"
 
-        def has_draft() -> bool:
-            return sum(path.stat().st_size for path in other.glob("tmp/*/*")) > 1_000_000
+    def has_draft() -> bool:
+        return sum(path.stat().st_size for path in other.glob("tmp/*/*")) > 1_000_000
 
-        wait_until(has_draft, timeout_seconds=30, what="the first blocks")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
-        errors = process.stderr.read().decode()
-    assert "Kept are" in errors
-    assert "Traceback" not in errors
+    interrupt_import(cli, ["-m", "mlflow_ipfs"], other, car[:2_400_000], has_draft)
 
 
 @pytest.mark.parametrize("version", [1, 2])

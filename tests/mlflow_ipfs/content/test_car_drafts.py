@@ -6,7 +6,6 @@ import errno
 import functools
 import io
 import os
-import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +25,9 @@ from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreFullError
 from support.blocks import Blocks
-from support.faulty_disk import FaultyDisk
+from support.faulty_disk import FaultyDisk, KillingDisk
 from support.mounted import mounted_tmpfs
 from support.processes import fork_child
-from support.storages import SteppedDisk
 
 if TYPE_CHECKING:
     from support.kubo import KuboRepository
@@ -272,19 +270,6 @@ def test_an_identity_root_is_a_car_of_a_header(tmp_path: Path) -> None:
         export_car_file(Blocks(), IDENTITY_CID, path, overwrite=True)
         assert path.read_bytes() == encode_car_header([IDENTITY_CID])
         draft_of(path).write_bytes(b"rubbish")
-
-
-class KillingDisk(SteppedDisk):
-    """Kills the process at the n-th step."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(self._step)
-        self._left = steps
-
-    def _step(self, _: str) -> None:
-        self._left -= 1
-        if self._left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_exports_killed_at_every_step_end_in_the_same_file(tmp_path: Path) -> None:

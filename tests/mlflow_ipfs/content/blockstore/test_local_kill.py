@@ -15,26 +15,14 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.pins import Pin
-from support.storages import SteppedDisk, check_sound, files_of, leftovers, put_file, raw, rows_of
+from support.faulty_disk import KillingDisk
+from support.storages import check_sound, files_of, leftovers, put_file, raw, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
-
-
-class KillingDisk(SteppedDisk):
-    """Kills the process at the n-th step."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(self._step)
-        self._left = steps
-
-    def _step(self, _: str) -> None:
-        self._left -= 1
-        if self._left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_until_killed(work: Callable[[Callable[[str], None]], None]) -> tuple[bool, list[str]]:

@@ -19,6 +19,7 @@ from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.rebuild import rebuild_index
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError, StoreFullError
+from support.faulty_disk import KillingDisk
 from support.lost_index import (
     lose_index,
     make_pack,
@@ -162,19 +163,6 @@ def test_a_full_disk_leaves_the_store_as_it_was(folder: Path) -> None:
     else:
         pytest.fail("it never had enough room")
     assert room > 3
-
-
-class KillingDisk(SteppedDisk):
-    """Kills the process at the n-th step."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(self._step)
-        self._left = steps
-
-    def _step(self, _: str) -> None:
-        self._left -= 1
-        if self._left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, ClonedIndex
+from mlflow_ipfs.content.blockstore.local.disk import NO_LINKS
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
 from mlflow_ipfs.errors import StoreBusyError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 5
 _PAUSE_SECONDS: Final = 0.2  # between two tries to find the moment, so that others get the lock
-_NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
 
 
 class Companion(Protocol):
@@ -165,7 +165,7 @@ def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> dict[int, Path
         except OSError as error:
             if error.errno == errno.EIO:
                 continue  # its disk has lost even the name: a file like those that are not there
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             kept[file.id] = original  # without links, a gc in the wrong moment makes the copy fail
     return kept
