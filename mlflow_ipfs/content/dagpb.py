@@ -31,6 +31,8 @@ _CID_KEY: Final = b"\x0a"
 _NAME_KEY: Final = b"\x12"
 _SIZE_KEY: Final = b"\x18"
 _LINK_KEY: Final = b"\x12"
+_USUAL_CID: Final = _CID_KEY + bytes((36,))  # version, codec, and sha2-256 with its 32 bytes
+_USUAL_NAME: Final = 39  # where the length of the name is in a link with such a CID
 
 _MAX_PROTOBUF_VARINT: Final = 10  # a 64-bit number, seven bits a byte
 
@@ -170,16 +172,24 @@ def decode_node(block: bytes) -> Node:
 
 
 def _decode_link(body: bytes) -> Link:
+    """Decode the body of a link, most often of a common form: a large file or folder has thousands."""
+    if body[:2] == _USUAL_CID and body[38:39] == _NAME_KEY and len(body) > _USUAL_NAME:
+        start = _USUAL_NAME + 1
+        end = start + body[_USUAL_NAME]  # if the name is longer than 127 bytes, no key of a size follows there
+        if body[_USUAL_NAME] < 0x80 and body[end : end + 1] == _SIZE_KEY:
+            size_bytes, position = decode_uint64(body, end + 1)
+            if position == len(body):
+                return Link(_cid_of_link(body[2:38]), body[start:end], size_bytes)
+    return _decode_any_link(body)
+
+
+def _decode_any_link(body: bytes) -> Link:
     cid: CID | None = None
     name: bytes | None = None
     size_bytes: int | None = None
     for number, _, payload in decode_fields(body):
         if number == 1 and isinstance(payload, bytes):
-            try:
-                cid = CID.from_bytes(payload)
-            except InvalidCIDError as error:
-                msg = f"a dag-pb link holds no usable CID: {error}"
-                raise InvalidDataError(msg) from error
+            cid = _cid_of_link(payload)
         elif number == 2 and isinstance(payload, bytes):
             name = payload
         elif number == 3 and isinstance(payload, int):
@@ -191,3 +201,11 @@ def _decode_link(body: bytes) -> Link:
         msg = "a dag-pb link has no CID"
         raise InvalidDataError(msg)
     return Link(cid, name, size_bytes)
+
+
+def _cid_of_link(data: bytes) -> CID:
+    try:
+        return CID.from_bytes(data)
+    except InvalidCIDError as error:
+        msg = f"a dag-pb link holds no usable CID: {error}"
+        raise InvalidDataError(msg) from error

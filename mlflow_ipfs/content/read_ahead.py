@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
@@ -29,10 +30,11 @@ class ReadAhead(Generic[Key, Result]):
     """Does work on a few threads before it is asked for. For use by one thread; at its end no thread is left.
 
     Args:
-        work: reads what a key names, on any thread. What it returns is kept until it is taken, so it should be small.
+        work: yields what keys name, in their order, on any thread. After an error it is called again with the keys
+            behind that one. What it yields is kept until it is taken, so it should be small.
     """
 
-    def __init__(self, work: Callable[[Key], Result]) -> None:
+    def __init__(self, work: Callable[[Sequence[Key]], Generator[Result, None, None]]) -> None:
         self._work = work
         self._pool = _new_pool()
         self._begun: dict[Key, tuple[Future[list[tuple[Result | None, Exception | None]]], int]] = {}
@@ -58,13 +60,17 @@ class ReadAhead(Generic[Key, Result]):
             self._begun.update((key, (future, number)) for number, key in enumerate(keys))
 
     def _read(self, keys: Sequence[Key]) -> list[tuple[Result | None, Exception | None]]:
-        return [self._read_one(key) for key in keys if not self._has_ended]
-
-    def _read_one(self, key: Key) -> tuple[Result | None, Exception | None]:
-        try:
-            return self._work(key), None
-        except Exception as error:  # noqa: BLE001 - raised where it is taken
-            return None, error
+        read: list[tuple[Result | None, Exception | None]] = []
+        while len(read) < len(keys) and not self._has_ended:
+            try:
+                with closing(self._work(keys[len(read) :])) as results:
+                    for result in results:
+                        read.append((result, None))
+                        if self._has_ended:
+                            break
+            except Exception as error:  # noqa: BLE001 - raised where it is taken
+                read.append((None, error))
+        return read
 
     def take(self, key: Key) -> Result | None:
         """What the work returned, or None if it was not begun. Raises what the work raised."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, get_many
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.dag import (
@@ -28,7 +29,7 @@ from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
@@ -76,9 +77,8 @@ class VerifyReport:
         return not self.problems
 
 
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """A block to look at.
+class _Visit(NamedTuple):
+    """A block to look at. A tuple, because there are many.
 
     ``size_bytes`` is what its parent says that it holds of a file, None where the parent says nothing.
     ``below_bytes`` is what the link says of the size of all blocks from here on: a guess, 0 where it says nothing.
@@ -101,8 +101,8 @@ class _Visit:
         return _WORTH_A_THREAD_BYTES <= self.below_bytes <= MAX_BLOCK_BYTES
 
 
-_LOOK_AHEAD: Final = 64 * READ_THREADS  # how many of the next blocks are looked at for leaves
-_MAX_BATCH_BYTES: Final = 16 << 20
+_LOOK_AHEAD: Final = 128 * READ_THREADS  # how many of the next blocks are looked at for leaves
+_MAX_BATCH_BYTES: Final = 32 << 20
 _NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
 _WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
@@ -114,7 +114,7 @@ def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None
     Nodes are read on the calling thread and in order, large leaves ahead on others; the report is as if
     all were read in order, and ``progress`` is called on the calling thread.
     """
-    with ReadAhead(partial(_measure_leaf, reader)) as leaves:
+    with ReadAhead(partial(_measure_leaves, reader)) as leaves:
         walk = _Walk(reader, leaves, VerifyReport(root), progress or (lambda _: None))
         walk.run()
     return walk.report
@@ -186,12 +186,17 @@ class _Walk:
         self.progress(block_bytes)
 
 
-def _measure_leaf(reader: BlockReader, cid: CID) -> tuple[int, int] | None:
-    """The size of a leaf's block, and how many bytes of a file it holds; None if it is no leaf, or not as it should be.
+def _measure_leaves(reader: BlockReader, cids: Sequence[CID]) -> Generator[tuple[int, int] | None, None, None]:
+    """The size of each leaf's block, and how many bytes of a file it holds; None if it is no leaf, or not as it should be.
 
     What is no leaf is read again by the walk, so that no large block waits in memory for its turn.
     """
-    block = reader.get(cid)
+    with closing(get_many(reader, cids)) as blocks:
+        for cid, block in zip(cids, blocks, strict=True):
+            yield _measure_leaf(cid, block)
+
+
+def _measure_leaf(cid: CID, block: bytes) -> tuple[int, int] | None:
     try:
         size_bytes, below = _take_apart(_Visit(cid), block)
     except ValueError:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, get_many
 from mlflow_ipfs.content.cid import CID, DAG_PB, IDENTITY, RAW
+from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
-from support.storages import raw
+from support.storages import publish_file, raw
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Storage
@@ -95,3 +96,23 @@ def test_multihashes_names_every_block_once(storage: Storage) -> None:
     found = list(storage.blocks.multihashes())
     assert len(found) == len(blocks)
     assert set(found) == {cid.multihash for cid, _ in blocks}
+
+
+def test_many_come_as_one_after_the_other(storage: Storage) -> None:
+    blocks = [raw(b"small %d" % number) for number in range(500)] + [raw(bytes([number]) * 70_000) for number in (1, 2)]
+    storage.blocks.put_many(blocks)
+    roots = [publish_file(storage, bytes(range(256)) * 20, wrapped=wrapped) for wrapped in (False, True)]
+    cids = [cid for cid, _ in blocks] + [cid for root in roots for cid, _ in walk_blocks(storage.blocks, root)]
+    cids += [CID(1, RAW, bytes((IDENTITY, 5)) + b"hello"), cids[0], cids[-1]]
+    cids = cids[::3] + cids[1::3] + cids[2::3]
+    assert list(get_many(storage.blocks, cids)) == [storage.blocks.get(cid) for cid in cids]
+    assert list(get_many(storage.blocks, [])) == []
+
+
+def test_many_end_where_one_is_missing(storage: Storage) -> None:
+    here, missing = raw(b"here"), raw(b"never put")
+    storage.blocks.put(*here)
+    blocks = get_many(storage.blocks, [here[0], missing[0], here[0]])
+    assert next(blocks) == b"here"
+    with pytest.raises(NotFoundError, match=str(missing[0])):
+        next(blocks)

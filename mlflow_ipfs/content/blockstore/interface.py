@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -166,6 +166,24 @@ class SizedBlockReader(BlockReader, Protocol):
         Raises:
             NotFoundError: the block is not here.
         """
+
+
+@runtime_checkable
+class BulkBlockReader(BlockReader, Protocol):
+    """A reader that is quicker with many blocks at once than with one after the other. Not every one is."""
+
+    def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
+        """Yield the blocks, each as ``get`` returns it, and raise what ``get`` raises when it comes to that block.
+
+        It holds files open until it is read to its end or closed. Some MiB at once gain all that there is to gain.
+        """
+
+
+def get_many(reader: BlockReader, cids: Sequence[CID]) -> Generator[bytes, None, None]:
+    """Yield blocks as ``BulkBlockReader.get_many`` does, from any reader."""
+    if isinstance(reader, BulkBlockReader):
+        return reader.get_many(cids)
+    return (reader.get(cid) for cid in cids)
 
 
 class Blockstore(BlockReader, Protocol):

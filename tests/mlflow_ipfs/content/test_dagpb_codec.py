@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content import dagpb
 from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.dagpb import Link, Node, decode_fields, decode_node, decode_uint64, encode_link, encode_node
 from mlflow_ipfs.content.unixfs import (
@@ -20,6 +23,9 @@ from mlflow_ipfs.content.unixfs import (
 )
 from mlflow_ipfs.errors import InvalidDataError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 UINT64 = st.integers(0, (1 << 64) - 1)
 ANY_CID = st.builds(
     lambda data, version, codec: CID.of(data, codec, version=version) if version else CID.of(data, DAG_PB, version=0),
@@ -27,7 +33,8 @@ ANY_CID = st.builds(
     st.sampled_from([0, 1]),
     st.sampled_from([0x55, 0x70, 0x71]),
 )
-LINKS = st.builds(Link, ANY_CID, st.one_of(st.none(), st.binary(max_size=20)), st.one_of(st.none(), UINT64))
+NAMES = st.integers(100, 300).map(lambda length: b"n" * length)  # about where a length takes two bytes
+LINKS = st.builds(Link, ANY_CID, st.one_of(st.none(), st.binary(max_size=20), NAMES), st.one_of(st.none(), UINT64))
 
 
 @given(links=st.lists(LINKS, max_size=6), data=st.one_of(st.none(), st.binary(max_size=50)))
@@ -60,6 +67,34 @@ def test_damaged_nodes_give_our_error_or_another_node(links: list[Link], cut: in
         except InvalidDataError:
             continue
         assert isinstance(node, Node)
+
+
+@given(
+    link=LINKS, place=st.integers(0, 400), change=st.sampled_from(["cut", "flip", "insert"]), byte=st.integers(0, 255)
+)
+def test_usual_links_are_read_as_any_other(link: Link, place: int, change: str, byte: int) -> None:
+    body = bytearray(decode_one_field(encode_link(link)))
+    place %= len(body)
+    if change == "cut":
+        del body[place:]
+    elif change == "flip":
+        body[place] ^= byte
+    else:
+        body.insert(place, byte)
+    assert read_with(dagpb._decode_link, bytes(body)) == read_with(dagpb._decode_any_link, bytes(body))
+
+
+def decode_one_field(data: bytes) -> bytes:
+    [(_, _, payload)] = decode_fields(data)
+    assert isinstance(payload, bytes)
+    return payload
+
+
+def read_with(decode: Callable[[bytes], Link], body: bytes) -> Link | str:
+    try:
+        return decode(body)
+    except InvalidDataError as error:
+        return str(error)
 
 
 LINK = encode_link(Link(CID.of(b"x"), b"a", 1))

@@ -12,7 +12,7 @@ import pytest
 from mlflow_ipfs.content.read_ahead import READ_THREADS, ReadAhead, map_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
 
 def reading_threads() -> list[str]:
@@ -69,10 +69,14 @@ def test_an_error_ends_the_work() -> None:
 
 
 def test_what_was_begun_is_taken_in_any_order_and_raises_when_taken() -> None:
-    def work(number: int) -> int:
-        if number == 2:
-            raise OSError(number)
-        return number * number
+    calls: list[list[int]] = []
+
+    def work(numbers: Sequence[int]) -> Generator[int, None, None]:
+        calls.append(list(numbers))
+        for number in numbers:
+            if number == 2:
+                raise OSError(number)
+            yield number * number
 
     with ReadAhead(work) as ahead:
         ahead.begin([1, 2, 3])
@@ -83,20 +87,29 @@ def test_what_was_begun_is_taken_in_any_order_and_raises_when_taken() -> None:
         with pytest.raises(OSError, match="2"):
             ahead.take(2)
         assert ahead.take(1) == 1
+    assert calls == [[1, 2, 3], [3]], "work is called again for what is behind an error"
     assert reading_threads() == []
 
 
 def test_what_nobody_takes_has_a_limit() -> None:
     done: list[int] = []
-    with ReadAhead(done.append) as ahead:
+
+    def work(numbers: Sequence[int]) -> Generator[None, None, None]:
+        for number in numbers:
+            done.append(number)
+            yield None
+
+    with ReadAhead(work) as ahead:
         for number in range(5000):
             ahead.begin([number])
     assert len(done) <= 1024
 
 
 def test_the_end_waits_for_no_more_than_what_is_being_read() -> None:
-    def work(_: int) -> None:
-        time.sleep(0.05)
+    def work(numbers: Sequence[int]) -> Generator[None, None, None]:
+        for _ in numbers:
+            time.sleep(0.05)
+            yield None
 
     started = time.monotonic()
     with ReadAhead(work) as ahead:

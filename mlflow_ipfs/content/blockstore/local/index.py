@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
 from mlflow_ipfs.content.cid import DAG_PB, RAW
 
 if TYPE_CHECKING:
@@ -32,7 +32,10 @@ OBJECT: Final = "object"
 PACK: Final = "pack"
 OWNED: Final = "owned"
 CACHE: Final = "cache"
-_LOOKUP: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
+_BLOCK_ROWS: Final = (
+    f"SELECT b.multihash, b.data, p.name, b.place, b.offset, b.length, b.form, {_CACHE_USED}"  # noqa: S608 - fixed texts
+    f" FROM {_BLOCK} WHERE {_THERE} AND b.multihash"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +99,18 @@ class NewBlock(NamedTuple):
 
 def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | None:
     """Look a block up."""
-    row = connection.execute(
-        f"SELECT b.data, p.name, b.place, b.offset, b.length, b.form, {_CACHE_USED}"  # noqa: S608 - fixed texts
-        f" FROM {_BLOCK} WHERE b.multihash = ? AND {_THERE}",
-        (multihash,),
-    ).fetchone()
-    if row is None:
-        return None
-    data, place_name, place_id, offset, length, form, cache_used = row
+    row = connection.execute(f"{_BLOCK_ROWS} = ?", (multihash,)).fetchone()
+    return None if row is None else _block_row(row)
+
+
+def find_blocks(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, BlockRow]:
+    """Look many blocks up; those without a row are left out."""
+    rows = select_many(connection, f"{_BLOCK_ROWS} IN {VALUES}", multihashes)
+    return {row[0]: _block_row(row) for row in rows}
+
+
+def _block_row(row: tuple[Any, ...]) -> BlockRow:
+    _, data, place_name, place_id, offset, length, form, cache_used = row
     return BlockRow(data, place_name, place_id, offset, length, LeafForm(form), cache_used)
 
 
@@ -119,14 +126,14 @@ def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
 def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes], class_: str = OWNED) -> set[bytes]:
     """Those of the blocks that a publication of a class may rely on: no known damage, not condemned, not less kept."""
     condition = _READABLE if class_ == CACHE else _IN_USE
-    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {condition} AND b.multihash"  # noqa: S608 - fixed texts
-    return _select_among(connection, query, multihashes)
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {condition} AND b.multihash IN {VALUES}"  # noqa: S608 - fixed texts
+    return {multihash for (multihash,) in select_many(connection, query, multihashes)}
 
 
 def all_known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
     """Those of the blocks that have a row."""
-    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_THERE} AND b.multihash"  # noqa: S608 - fixed texts
-    return _select_among(connection, query, multihashes)
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_THERE} AND b.multihash IN {VALUES}"  # noqa: S608 - fixed texts
+    return {multihash for (multihash,) in select_many(connection, query, multihashes)}
 
 
 def page_of_multihashes(connection: sqlite3.Connection, after_id: int, limit: int) -> list[tuple[int, bytes]]:
@@ -139,20 +146,7 @@ def page_of_multihashes(connection: sqlite3.Connection, after_id: int, limit: in
 
 def places_among(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
     """Those of the files that have a row."""
-    return _select_among(connection, "SELECT name FROM place WHERE name", names)
-
-
-_Value = TypeVar("_Value", bytes, str)
-
-
-def _select_among(connection: sqlite3.Connection, query: str, values: Iterable[_Value]) -> set[_Value]:
-    """Ask about many values, with one statement for every few hundred."""
-    found: set[_Value] = set()
-    rest = iter(values)
-    while batch := list(islice(rest, _LOOKUP)):
-        rows = connection.execute(f"{query} IN ({','.join('?' * len(batch))})", batch)
-        found.update(row[0] for row in rows.fetchall())
-    return found
+    return {name for (name,) in select_many(connection, f"SELECT name FROM place WHERE name IN {VALUES}", names)}  # noqa: S608 - fixed texts
 
 
 def find_object_of(connection: sqlite3.Connection, cid: CID) -> PlaceRow | None:

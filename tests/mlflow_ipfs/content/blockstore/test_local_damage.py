@@ -310,3 +310,38 @@ def test_gc_goes_on_beside_a_pack_that_is_gone(storage: LocalStorage) -> None:
     assert not storage.blocks.has(garbage[0])
     with pytest.raises(IntegrityError):
         storage.blocks.get(cids[0])
+
+
+def test_damage_among_many_blocks_ends_there_and_is_noted(storage: LocalStorage) -> None:
+    root = publish_file(storage, unequal())
+    leaves = [cid for cid, _ in walk_blocks(storage.blocks, root) if cid.codec == RAW]
+    overwrite(object_path(storage, root), 2500, b"rot")
+    blocks = storage.blocks.get_many(leaves)
+    assert [CID.of(next(blocks)) for _ in range(2)] == leaves[:2]
+    with pytest.raises(IntegrityError, match=f"{leaves[2]} .* is damaged between bytes 2000 and 3000"):
+        next(blocks)
+    assert rows_of(storage, "SELECT count(*) FROM place WHERE damaged") == [(1,)]
+
+
+def test_many_blocks_can_be_read_while_they_move(storage: LocalStorage) -> None:
+    root = publish_file(storage, unequal())
+    leaves = [cid for cid, _ in walk_blocks(storage.blocks, root) if cid.codec == RAW]
+    blocks = storage.blocks.get_many(leaves)
+    read = [next(blocks)]
+    object_path(storage, root).rename(storage.folder / "away")  # still open in the generator
+    read += blocks
+    assert b"".join(read) == unequal()
+    with pytest.raises(IntegrityError, match="is missing"):
+        list(storage.blocks.get_many(leaves))
+
+
+def test_reading_many_blocks_leaves_no_file_open(storage: LocalStorage) -> None:
+    roots = [publish_file(storage, unequal() + bytes([number]) * 1000) for number in range(40)]
+    leaves = [cid for root in roots for cid, _ in walk_blocks(storage.blocks, root) if cid.codec == RAW]
+    before = len(os.listdir("/proc/self/fd"))
+    blocks = storage.blocks.get_many(leaves)
+    for cid in leaves[:-1]:
+        assert cid.matches(next(blocks))
+    assert before < len(os.listdir("/proc/self/fd")) <= before + 32
+    blocks.close()
+    assert len(os.listdir("/proc/self/fd")) == before

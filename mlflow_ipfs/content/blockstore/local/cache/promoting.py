@@ -10,6 +10,7 @@ from mlflow_ipfs.content.blockstore.local.cache.cache_index import count_cache_c
 from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 from mlflow_ipfs.content.blockstore.local.open_publications import keeping_all
 from mlflow_ipfs.content.blockstore.local.reading import LocalReader
+from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
 from mlflow_ipfs.content.blockstore.local.stored_blocks import StoredBlock, read_stored_block
 from mlflow_ipfs.errors import IntegrityError, NotFoundError, StoreBusyError
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
 
-_LOOKUP: Final = 500
 _ATTEMPTS: Final = 5
 
 
@@ -74,17 +74,11 @@ def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
 
 
 def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> list[tuple[int, str]]:
-    found: set[tuple[int, str]] = set()
-    for start in range(0, len(block_ids), _LOOKUP):
-        batch = block_ids[start : start + _LOOKUP]
-        found.update(
-            connection.execute(
-                "SELECT DISTINCT p.id, p.name FROM block b JOIN place p ON p.id = b.place"  # noqa: S608 - question marks
-                f" WHERE p.class = 'cache' AND b.id IN ({','.join('?' * len(batch))})",
-                batch,
-            ).fetchall()
-        )
-    return sorted(found)
+    query = (
+        "SELECT DISTINCT p.id, p.name FROM block b JOIN place p ON p.id = b.place"  # noqa: S608 - fixed texts
+        f" WHERE p.class = 'cache' AND b.id IN {VALUES}"
+    )
+    return sorted({(place_id, name) for place_id, name in select_many(connection, query, block_ids)})
 
 
 def _verify(parts: Parts, connection: sqlite3.Connection, marks: Marker, place_id: int, name: str) -> None:

@@ -28,6 +28,7 @@ from mlflow_ipfs.content.blockstore.local.gc.moving import Mover
 from mlflow_ipfs.content.blockstore.local.gc.sweeping import Sweeper, find_strays
 from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open, wait_for_older
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
+from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import StoreFullError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 _PLACES_PER_TRANSACTION: Final = 5_000
-_LOOKUP: Final = 500
 _ROUNDS: Final = 3  # looks at the log of names before the last one, for which everybody else has to wait
 
 
@@ -248,14 +248,8 @@ def _reprieve(connection: sqlite3.Connection, place_ids: Sequence[int]) -> None:
 
 def _places_of(connection: sqlite3.Connection, block_ids: Sequence[int]) -> set[int]:
     """The files that hold any of the blocks, or are the object of one."""
-    found: set[int] = set()
-    for start in range(0, len(block_ids), _LOOKUP):
-        batch = block_ids[start : start + _LOOKUP]
-        marks = ",".join("?" * len(batch))
-        rows = connection.execute(
-            f"SELECT place FROM block WHERE id IN ({marks}) AND place IS NOT NULL UNION"  # noqa: S608 - question marks
-            f" SELECT p.id FROM block b JOIN place p ON p.root = b.multihash WHERE b.id IN ({marks})",
-            (*batch, *batch),
-        )
-        found.update(row[0] for row in rows)
-    return found
+    query = (
+        f"SELECT place FROM block WHERE id IN {VALUES} AND place IS NOT NULL UNION"  # noqa: S608 - fixed texts
+        f" SELECT p.id FROM block b JOIN place p ON p.root = b.multihash WHERE b.id IN {VALUES}"
+    )
+    return {place_id for (place_id,) in select_many(connection, query, block_ids)}

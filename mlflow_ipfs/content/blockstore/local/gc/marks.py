@@ -5,12 +5,12 @@ Ten million blocks take 2.5 MB. Only nodes are read; a leaf costs a look into th
 
 from __future__ import annotations
 
-import os
-from collections import OrderedDict
 from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
+from mlflow_ipfs.content.blockstore.local.selecting import MAX_VALUES, VALUES, select_many
 from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
 from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.cid import CID
 
-_BATCH: Final = 500  # parameters of one statement; SQLite's oldest limit is 999
 _NODES: Final = 50  # read at a time; each may link to thousands of others
-_OPEN_FILES: Final = 32
 _CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
 
@@ -75,12 +73,10 @@ class Marker:
     """
 
     def __init__(self, layout: Layout, disk: Disk, reader: BlockReader) -> None:
-        self._prefix = f"{layout.folder}{os.sep}"
-        self._disk = disk
+        self._files = OpenFiles(layout, disk)
         self._reader = reader
         self._marked = Bits()
         self._walked = {codec: Bits() for codec in _CODECS_WITH_LINKS}
-        self._open: OrderedDict[str, int] = OrderedDict()
         self._fresh: list[int] = []
         self._notes_fresh = False
 
@@ -90,8 +86,7 @@ class Marker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._open:
-            os.close(self._open.popitem()[1])
+        self._files.__exit__(kind, error, trace)
 
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._marked
@@ -115,7 +110,7 @@ class Marker:
             del stack[-_NODES:]
             for below in self._step(connection, batch):
                 (stack if below[0].codec in _CODECS_WITH_LINKS else leaves).append(below)
-                if len(leaves) == _BATCH:
+                if len(leaves) == MAX_VALUES:
                     self._mark_leaves(connection, leaves)
         self._mark_leaves(connection, leaves)
 
@@ -146,33 +141,17 @@ class Marker:
 
     @staticmethod
     def _find(connection: sqlite3.Connection, multihashes: set[bytes]) -> dict[bytes, _Row]:
-        marks = ",".join("?" * len(multihashes))
-        rows = connection.execute(
-            "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - question marks
-            f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN ({marks})",
-            list(multihashes),
+        query = (
+            "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
+            f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
         )
-        return {row[0]: _Row(*row) for row in rows}
+        return {row[0]: _Row(*row) for row in select_many(connection, query, multihashes)}
 
     def _read(self, row: _Row, cid: CID, root: CID) -> bytes:
-        data = row.data if row.place_name is None else self._read_file(row.place_name, row.offset, row.length)
+        data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
         if data is None or not cid.matches(data):
             return self._read_with_care(cid, root)
         return data
-
-    def _read_file(self, name: str, offset: int, length: int) -> bytes | None:
-        descriptor = self._open.get(name)
-        if descriptor is None:
-            try:
-                descriptor = self._disk.open_to_read(self._prefix + name)
-            except FileNotFoundError:
-                return None
-            self._open[name] = descriptor
-            if len(self._open) > _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        else:
-            self._open.move_to_end(name)
-        return self._disk.read_what_is_left(descriptor, offset, length)
 
     def _read_with_care(self, cid: CID, root: CID) -> bytes:
         try:
