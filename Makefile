@@ -25,6 +25,8 @@ WITH_TORCH := if ls -d .venv/lib/*/site-packages/torch >/dev/null 2>&1; then :; 
 	then export UV_TORCH_BACKEND=$(TORCH_BACKEND); \
 	else echo "installing torch with its CUDA libraries, about 3 GB"; fi;
 
+HOURS ?= 0
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-core check bench soak clean kubo stock environments
 
@@ -53,8 +55,8 @@ check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 bench: .venv/dev-ready  ## run benchmarks/*.py; each prints lines of JSON
 	@for script in $(filter-out %/harness.py %/large_run.py %/served.py,$(wildcard benchmarks/*.py)); do $(BIN)/python "$$script" || exit 1; done
 
-soak: .venv/dev-ready  ## minutes of kill -9 and races
-	@$(BIN)/pytest -m soak --timeout 1800
+soak: .venv/dev-ready  ## attack the store: kill -9, power loss, full disks, races; `make soak HOURS=24` for a day
+	@$(BIN)/python tools/soak.py --hours $(HOURS)
 
 clean:  ## remove all that make made
 	rm -rf .venv .venv-stock .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache demo-output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,14 +60,15 @@ class Workload:
     similar: CID = field(default_factory=lambda: CID.of(b""))
     cached: CID = field(default_factory=lambda: CID.of(b""))
 
-    def steps(self) -> list[Callable[[LocalStorage], None]]:
-        """The steps, in order."""
-        return [
+    def steps(self, seed: int | None = None) -> list[Callable[[LocalStorage], None]]:
+        """The steps, in an order that makes sense; or with a seed, as many of them in any order."""
+        steps: list[Callable[[LocalStorage], None]] = [
             self.publish_mixture, self.publish_pack, self.publish_inline, self.publish_again, self.name_things,
             self.forget_things, self.collect, self.delete_block, self.collect, self.publish_what_is_gone,
             self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar, self.ask_for_path, self.cache_things, self.name_cached,
             self.forget_large, self.collect, self.drop_cache,
         ]  # fmt: skip
+        return steps if seed is None else random.Random(seed).choices(steps, k=len(steps))
 
     def _put(self, publication: Any, seed: bytes, size_bytes: int, **options: Any) -> CID:
         data = (seed * (size_bytes // len(seed) + 1))[:size_bytes]
@@ -115,7 +117,10 @@ class Workload:
             publication.commit(Changes(pins=[Pin("run/2", root)]))
 
     def name_things(self, storage: LocalStorage) -> None:
-        storage.refs.set("main", next(iter(self.contents)), expected_version=0)
+        version = next((ref.version for ref in storage.refs.list("main")), 0)
+        root = next((cid for cid in self.contents if storage.blocks.has(cid)), None)
+        if root is not None:
+            storage.refs.set("main", root, expected_version=version)
 
     def forget_things(self, storage: LocalStorage) -> None:
         storage.entries.delete(TREE, "one")
@@ -143,8 +148,9 @@ class Workload:
         return root
 
     def ask_for_path(self, storage: LocalStorage) -> None:
-        path = storage.ensure_file(self.similar)
-        assert path is None or path.read_bytes() == self.contents[self.similar]
+        if storage.blocks.has(self.similar):
+            path = storage.ensure_file(self.similar)
+            assert path is None or path.read_bytes() == self.contents[self.similar]
 
     def cache_things(self, storage: LocalStorage) -> None:
         with storage.publish(in_cache=True) as publication:

@@ -81,6 +81,7 @@ def test_a_hundred_thousand_blocks(folder: Path) -> None:
 
 @needs_proc
 @pytest.mark.soak
+@pytest.mark.fixed
 @pytest.mark.timeout(1800)
 def test_five_million_blocks(folder: Path) -> None:
     check_memory(folder, 5_000_000)

@@ -10,6 +10,7 @@ import pytest
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.errors import MlflowIpfsError, StoreFullError
 from support.faulty_disk import FaultyDisk
+from support.soak import soak_round
 from support.storages import leftovers
 from support.store_workload import Workload, check_no_residue, check_usable, check_whole, names_of
 
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from support.soak import Count
 
 pytestmark = pytest.mark.usefixtures("large_files_begin_early")
 
 NUMBERS = {"full": errno.ENOSPC, "broken": errno.EIO}
 
 
-def fail_at(folder: Path, kind: str, passing: int) -> str | None:
-    """Run the workload; let so many fallible steps pass. Returns the step that failed, or None after the last."""
+def fail_at(folder: Path, kind: str, passing: int, seed: int | None = None) -> str | None:
+    """Run a workload; let so many fallible steps pass. Returns the step that failed, or None after the last."""
     workload, disk = Workload(), FaultyDisk(NUMBERS[kind])
     storage = open_local_storage(folder, disk=disk, timeout_seconds=5)
     disk.passing = passing
-    for step in workload.steps():
+    for step in workload.steps(seed):
         is_first = disk.failed is None
         before = names_of(storage)
         try:
@@ -64,8 +66,8 @@ def check_error(error: Exception, kind: str) -> None:
 
 
 def may_be_swallowed(failed: str | None, step: Callable[[LocalStorage], None]) -> bool:
-    """A gc may leave for the next one what it has no room for; a checkpoint can wait; a path is an extra."""
-    return failed == "checkpoint" or step.__name__ in {"collect", "ask_for_path"}
+    """A gc or an eviction may leave for the next one what it has no room for; a checkpoint can wait; a path is an extra."""
+    return failed == "checkpoint" or step.__name__ in {"collect", "drop_cache", "ask_for_path"}
 
 
 def reopen(storage: LocalStorage, disk: FaultyDisk, workload: Workload) -> LocalStorage:
@@ -79,42 +81,53 @@ def reopen(storage: LocalStorage, disk: FaultyDisk, workload: Workload) -> Local
     return storage
 
 
-def record_steps(folder: Path) -> list[str]:
+def record_steps(folder: Path, seed: int | None) -> list[str]:
     disk = FaultyDisk(errno.EIO)
     with open_local_storage(folder, disk=disk) as storage:
         before = len(disk.steps)
-        for step in Workload().steps():
+        for step in Workload().steps(seed):
             step(storage)
         return disk.steps[before:]
 
 
-def fail_at_every(tmp_path: Path, kind: str, stride: int) -> set[str]:
+def fail_at_every(tmp_path: Path, kind: str, stride: int, seed: int | None = None) -> list[str]:
     """Fail at every ``stride``-th step, and in the midst of those of each kind. Returns which steps failed."""
-    steps = record_steps(tmp_path / "count")
-    assert len(steps) > 80
+    steps = record_steps(tmp_path / "count", seed)
     by_kind = [[number for number, step in enumerate(steps) if step == name] for name in sorted(set(steps))]
     passings = {numbers[len(numbers) // 2] for numbers in by_kind} | set(range(0, len(steps), stride))
-    seen = set()
+    seen: list[str] = []
     for passing in sorted(
         passing for passing in passings if passing < len(steps) - 12
     ):  # with threads the number varies
         try:
-            failed = fail_at(tmp_path / f"{passing}", kind, passing)
+            failed = fail_at(tmp_path / f"{passing}", kind, passing, seed)
         except Exception as error:
             error.add_note(f"after {passing} steps of {len(steps)}")
             raise
         assert failed is not None
-        seen.add(failed)
+        seen.append(failed)
     return seen
 
 
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
 def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
-    assert {"write", "commit"} <= fail_at_every(tmp_path, kind, stride=17)
+    failed = fail_at_every(tmp_path, kind, stride=17)
+    assert {"write", "commit"} <= set(failed)
+    assert len(failed) > 15
+
+
+@pytest.mark.soak
+@pytest.mark.fixed
+@pytest.mark.parametrize("kind", sorted(NUMBERS))
+def test_every_step_that_fails(tmp_path: Path, kind: str, record_property: Count) -> None:
+    steps = fail_at_every(tmp_path, kind, stride=1)
+    assert {"create", "write", "sync", "sync_folder", "rename", "commit", "checkpoint"} <= set(steps)
+    record_property("failing disks", len(steps))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
-def test_every_step_that_fails(tmp_path: Path, kind: str) -> None:
-    steps = fail_at_every(tmp_path, kind, stride=1)
-    assert {"create", "write", "sync", "sync_folder", "rename", "commit", "checkpoint"} <= steps
+@pytest.mark.parametrize("number", range(4))
+def test_every_step_of_random_work_that_fails(tmp_path: Path, number: int, kind: str, record_property: Count) -> None:
+    steps = fail_at_every(tmp_path, kind, stride=1, seed=soak_round() * 4 + number)
+    record_property("failing disks", len(steps))

@@ -16,6 +16,7 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.pins import Pin
 from support.faulty_disk import KillingDisk
+from support.soak import soak_round
 from support.storages import check_sound, files_of, leftovers, put_file, raw, rows_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from support.soak import Count
 
 
 def run_until_killed(work: Callable[[Callable[[str], None]], None]) -> tuple[bool, list[str]]:
@@ -173,6 +175,7 @@ def test_killed_at_random(folder: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_killed_at_random_many_times(tmp_path: Path) -> None:
-    for seed in range(40):  # a new store each time: checking takes as long as the store is large
-        kill_at_random(tmp_path / f"store-{seed}", rounds=8, seed=seed)
+def test_killed_at_random_many_times(tmp_path: Path, record_property: Count) -> None:
+    for number in range(40):  # a new store each time: checking takes as long as the store is large
+        kill_at_random(tmp_path / f"store-{number}", rounds=8, seed=soak_round() * 40 + number)
+        record_property("kill -9 at random", 8)

@@ -11,6 +11,7 @@ import pytest
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.errors import MlflowIpfsError
 from support.power_loss import STYLES, Event, Moment, RecordingDisk, replay
+from support.soak import soak_round
 from support.store_workload import Names, Workload, check_usable, check_whole, names_of
 
 if TYPE_CHECKING:
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.cid import CID
+    from support.soak import Count
 
 pytestmark = pytest.mark.usefixtures("large_files_begin_early")
 
 SEED = 20261124
 
 
-def record(folder: Path, disk: RecordingDisk) -> Workload:
-    """Make a store, run the workload in it with a close and an opening in the middle."""
+def record(folder: Path, disk: RecordingDisk, seed: int | None = None) -> Workload:
+    """Make a store, run a workload in it with a close and an opening in the middle."""
     workload = Workload()
     storage = open_local_storage(folder, disk=disk)
     disk.acknowledge(names_of(storage))
-    for number, step in enumerate(workload.steps()):
+    for number, step in enumerate(workload.steps(seed)):
         step(storage)
         disk.acknowledge(names_of(storage))
         if number == 5:
@@ -109,11 +111,29 @@ def test_nothing_acknowledged_is_lost(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("style", "seed"), [*((style, SEED) for style in STYLES), *(("random", n) for n in range(10))])
-def test_nothing_acknowledged_is_lost_at_any_step(folder: Path, tmp_path: Path, style: str, seed: int) -> None:
+@pytest.mark.fixed
+@pytest.mark.parametrize("style", STYLES)
+def test_nothing_acknowledged_is_lost_at_any_step(
+    folder: Path, tmp_path: Path, style: str, record_property: Count
+) -> None:
     disk = RecordingDisk(folder)
     workload = record(folder, disk)
-    assert lose_power(disk.events, workload.contents, tmp_path, lambda _: [style], seed=seed) > 150
+    count = lose_power(disk.events, workload.contents, tmp_path, lambda _: [style])
+    assert count > 150
+    record_property("losses of power", count)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(8))
+def test_nothing_acknowledged_is_lost_at_any_step_of_random_work(
+    folder: Path, tmp_path: Path, number: int, record_property: Count
+) -> None:
+    disk, seed = RecordingDisk(folder), soak_round() * 8 + number
+    workload = record(folder, disk, seed)
+    style = STYLES[number // 2 % len(STYLES)] if number % 2 else "random"
+    record_property(
+        "losses of power", lose_power(disk.events, workload.contents, tmp_path, lambda _: [style], seed=seed)
+    )
 
 
 @pytest.mark.parametrize("missing", ["files", "folders", None])

@@ -21,6 +21,7 @@ from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError, StoreBusyError
 from support.blocks import Blocks
 from support.processes import fork_child
+from support.soak import soak_round
 from support.storages import check_sound, put_file, raw
 from support.store_workload import TREE, check_no_residue
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from support.soak import Count
 
 pytestmark = pytest.mark.usefixtures("large_files_begin_early")
 
@@ -60,7 +62,7 @@ class Worker:
         self.storage = storage
         self.store = ContentStore(storage)
         self.owner = f"worker-{number}"
-        self.chance = random.Random(number)
+        self.chance = random.Random(f"{soak_round()}-{number}")
         self.roots = roots()
         self.mine: set[int] = set()
 
@@ -136,7 +138,7 @@ class Worker:
 
 
 def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds: float) -> None:
-    """Act until the time is over; then everything that is mine must still be whole."""
+    """Act until the time is over; then everything that is mine must still be whole. Leaves how often it acted."""
     deadline, busy, done = time.monotonic() + seconds, 0, 0
     with open_local_storage(folder, timeout_seconds=LOCK_SECONDS, cache_bytes=CACHE_BYTES) as storage:
         worker = Worker(storage, number)
@@ -150,9 +152,14 @@ def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds
         for kept in worker.mine:
             worker.check(kept)
     assert done, "this worker never got its turn"
+    count_file(folder, number).write_text(str(done))
 
 
-def storm(folder: Path, seconds: float) -> None:
+def count_file(folder: Path, number: int) -> Path:
+    return folder.with_name(f"worker-{number}")
+
+
+def storm(folder: Path, seconds: float, count: Count = lambda _what, _number: None) -> None:
     acts = [
         Worker.collect, Worker.publish, Worker.publish, Worker.publish, Worker.publish, Worker.read, Worker.read_by_path,
         Worker.cache, Worker.pin, Worker.pin,
@@ -166,6 +173,9 @@ def storm(folder: Path, seconds: float) -> None:
         for number, (act, child) in enumerate(zip(acts, children, strict=True))
     }
     assert not any(codes.values()), codes
+    for number, act in enumerate(acts):
+        what = "collections beside others" if act is Worker.collect else "operations beside collections"
+        count(what, int(count_file(folder, number).read_text()))
     with open_local_storage(folder) as storage:
         kept = {pin.cid for pin in storage.pins.list()} | {entry.cid for entry in storage.entries.walk(TREE, "")}
         storage.collect_garbage(grace_seconds=0)
@@ -181,5 +191,5 @@ def test_gc_beside_nine_others(folder: Path) -> None:
 
 
 @pytest.mark.soak
-def test_gc_beside_nine_others_for_minutes(folder: Path) -> None:
-    storm(folder, seconds=120)
+def test_gc_beside_nine_others_for_minutes(folder: Path, record_property: Count) -> None:
+    storm(folder, seconds=120, count=record_property)

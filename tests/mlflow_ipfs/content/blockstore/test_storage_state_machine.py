@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import Storage
     from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from support.soak import Count
 
 # Few values of everything, so that they meet.
 CONTENTS = {
@@ -304,5 +305,6 @@ TestSameAsMemory.settings = settings(max_examples=30, stateful_step_count=25, de
 
 
 @pytest.mark.soak
-def test_same_as_memory_for_long() -> None:
+def test_same_as_memory_for_long(record_property: Count) -> None:
+    record_property("programs of the state machine", 400)
     run_state_machine_as_test(SameAsMemory, settings=settings(max_examples=400, stateful_step_count=60, deadline=None))
