@@ -28,7 +28,7 @@ def run_round(number: int, options: list[str], *, with_fixed: bool) -> tuple[boo
     which = "soak" if with_fixed else "soak and not fixed"
     command = [
         *(sys.executable, "-m", "pytest", "-m", which, "--timeout", str(SECONDS_A_TEST), f"--hypothesis-seed={number}"),
-        *(f"--junitxml={results}", "-p", "no:cacheprovider", *options),
+        *(f"--junitxml={results}", "-o", "junit_family=xunit1", "-p", "no:cacheprovider", *options),
     ]
     with output.open("w") as file:
         done = subprocess.run(
