@@ -12,6 +12,7 @@ from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults, how_to_restore
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.content.blockstore.local.mounts import is_read_only_mount
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def is_read_only(layout: Layout) -> bool:
         StoreFormatError: it is, and the log holds changes that only a writer can take in.
         PermissionError: the mount is writable and the folder is not: it is another user's.
     """
-    if not os.statvfs(layout.folder).f_flag & os.ST_RDONLY:
+    if not is_read_only_mount(layout.folder):
         if not os.access(layout.folder, os.W_OK | os.X_OK):
             msg = f"the store {layout.folder} belongs to another user and cannot be written to"
             raise PermissionError(msg)
