@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS, Disk
-from mlflow_ipfs.content.blockstore.local.locking import try_flock
 from mlflow_ipfs.content.car import CarPart, CarReader, car_block_size, encode_car_block, encode_car_header
 from mlflow_ipfs.content.dag import DagWalk
+from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS, Disk
+from mlflow_ipfs.content.system.locking import try_flock
 from mlflow_ipfs.errors import ConflictError, IntegrityError, InvalidDataError, StoreFullError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
-from mlflow_ipfs.content.file_copy import copy_bytes
 from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.system.file_copy import copy_bytes
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 TIMEOUT_SECONDS = 1.0
 LONG_SECONDS = 60.0

@@ -11,15 +11,15 @@ from mlflow_ipfs.content.blockstore.local import layout as layouts
 from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults, how_to_restore
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.content.blockstore.local.mounts import is_read_only_mount
+from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.database import Database
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 
 def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:

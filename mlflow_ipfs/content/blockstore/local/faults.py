@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS
+from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError, StoreFullError
 
 if TYPE_CHECKING:

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import FileWriter
     from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
-    from mlflow_ipfs.content.blockstore.local.locking import LockFile
     from mlflow_ipfs.content.blockstore.local.packs import PackWriter
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.locking import LockFile
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 _NODES: Final = 50  # read at a time; each may link to thousands of others
 _CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
+    from mlflow_ipfs.content.system.disk import Disk
 
 _WINDOW_BYTES: Final = 1 << 20
 

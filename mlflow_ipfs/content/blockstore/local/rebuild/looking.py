@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
+    from mlflow_ipfs.content.system.disk import Disk
 
 _OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
 _SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")

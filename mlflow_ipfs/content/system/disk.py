@@ -1,4 +1,4 @@
-"""Everything the local store does to the disk, in one small place.
+"""Everything that the local store, its copies and unfinished CARs do to the disk, in one small place.
 
 Each step that matters after a crash or on a full disk is one method here, SQLite's commits and
 checkpoints included, so that a test can fail it, kill the process at it, or record it. Only lock
@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.file_copy import copy_bytes
+from mlflow_ipfs.content.system.file_copy import copy_bytes
 
 if sys.platform != "win32":
     import fcntl
@@ -83,7 +83,7 @@ class Disk:
         os.close(descriptor)
 
     def rename(self, source: Path, destination: Path) -> None:
-        """Move a file within the store."""
+        """Move a file within its file system."""
         os.rename(source, destination)
 
     def remove(self, path: Path) -> None:
