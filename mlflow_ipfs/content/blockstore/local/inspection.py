@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from contextlib import closing
@@ -15,6 +14,7 @@ from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, unr
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
 from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
+from mlflow_ipfs.content.system import disk
 
 if sys.platform != "win32":
     import fcntl
@@ -147,5 +147,4 @@ def file_system_of(folder: Path) -> str | None:
 
 def free_bytes(folder: Path) -> int:
     """How much an ordinary user may still write to the disk under an existing folder."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+    return disk.free_bytes(folder)
