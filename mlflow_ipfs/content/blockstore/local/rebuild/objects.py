@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.profiles import Profile
 
 _BATCH: Final = 2000
+_LEAVES_A_THREAD: Final = 1  # at once: most files have few leaves, and those are large
 
 
 class _NodesMissingError(Exception):
@@ -131,7 +132,7 @@ class ObjectReader:
         def check(leaf: NewBlock) -> tuple[NewBlock, bool]:
             return leaf, file.holds(leaf)
 
-        with closing(map_ahead(check, leaves)) as checked:  # its threads end before the file
+        with closing(map_ahead(check, leaves, batch=_LEAVES_A_THREAD)) as checked:  # its threads end before the file
             for leaf, is_good in checked:
                 if is_good:
                     good.append(leaf)
@@ -164,7 +165,8 @@ class ObjectReader:
         def hash_cut(start: int) -> Subtree:
             return hash_leaf(file.read(start, size), form, profile.cid_version)
 
-        with closing(map_ahead(hash_cut, range(0, file.size_bytes, size))) as hashed:  # its threads end before the file
+        starts = range(0, file.size_bytes, size)
+        with closing(map_ahead(hash_cut, starts, batch=_LEAVES_A_THREAD)) as hashed:  # as above
             leaves = list(hashed)
         nodes: list[tuple[CID, bytes]] = []
         if not leaves:
