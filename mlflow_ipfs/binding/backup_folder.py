@@ -25,14 +25,14 @@ from mlflow_ipfs.content.blockstore.local.clone.clone_files import make_real_fol
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, refuse_used
 from mlflow_ipfs.content.blockstore.local.clone.cloning import install, remove_unnamed
 from mlflow_ipfs.content.blockstore.local.layout import make_lock_file
-from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import NotFoundError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 FORMAT: Final = 1
 _LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk

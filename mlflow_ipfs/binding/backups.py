@@ -16,8 +16,8 @@ from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 SQLITE_FILE: Final = "mlflow.db"
 POSTGRES_FILE: Final = "mlflow.dump"

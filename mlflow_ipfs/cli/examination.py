@@ -8,6 +8,7 @@ import platform
 import sqlite3
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -25,7 +26,7 @@ from mlflow_ipfs.content.profiles import Profile
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from mlflow_ipfs.cli.options import Workplace
@@ -213,12 +214,14 @@ def _mlflow() -> Iterator[Finding]:
     except importlib.metadata.PackageNotFoundError:
         yield Finding("MLflow", "is not installed in this environment", State.PROBLEM)
         return
-    problem = _import_problem("mlflow")  # first of all: it imports our entry points itself
+    problem = _load_problem(
+        partial(importlib.import_module, "mlflow")
+    )  # first of all: it imports our entry points itself
     if problem is not None:
         yield Finding("MLflow", f"{version} can't be imported: {problem}", State.PROBLEM, {"version": version})
         return
     doors = [entry for entry in _own_entry_points() if entry.group.startswith(("mlflow.", "sqlalchemy."))]
-    broken = [(entry, reason) for entry in doors if (reason := _load_problem(entry))]
+    broken = [(entry, reason) for entry in doors if (reason := _load_problem(entry.load))]
     facts = {"version": version, "entry_points": len(doors)}
     if not broken:
         yield Finding("MLflow", f"{version}; all {format_count(len(doors), 'entry point')} load", facts=facts)
@@ -234,24 +237,16 @@ def _own_entry_points() -> list[importlib.metadata.EntryPoint]:
         return []
 
 
-def _import_problem(module: str) -> str | None:
+def _load_problem(load: Callable[[], object]) -> str | None:
     try:
-        importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever the import raises is the finding
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _load_problem(entry: importlib.metadata.EntryPoint) -> str | None:
-    try:
-        entry.load()
+        load()
     except Exception as error:  # noqa: BLE001 - whatever the import raises is the finding
         return f"{type(error).__name__}: {error}"
     return None
 
 
 def _command_problem(entry: importlib.metadata.EntryPoint) -> str | None:
-    reason = _load_problem(entry)
+    reason = _load_problem(entry.load)
     if reason is None and not isinstance(entry.load(), click.Command):
         reason = f"{entry.value} is no click command"
     return reason

@@ -22,7 +22,7 @@ from mlflow_ipfs.content.varint import encode_varint, read_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 MAX_HEADER_BYTES: Final = 1 << 20  # room for about 25,000 roots
 _MAX_CID_BYTES: Final = 256
@@ -44,15 +44,6 @@ def car_block_size(cid: CID, block_bytes: int) -> int:
     """How many bytes ``encode_car_block`` gives for a block of that length."""
     length = len(bytes(cid)) + block_bytes
     return len(encode_varint(length)) + length
-
-
-def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> int:
-    """Write a CAR; returns how many bytes it has. Identity CIDs carry their bytes and are left out."""
-    size = file.write(encode_car_header(roots))
-    for cid, block in blocks:
-        if cid.identity_data is None:
-            size += file.write(encode_car_block(cid, block))
-    return size
 
 
 @dataclass(frozen=True, slots=True)

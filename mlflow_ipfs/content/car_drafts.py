@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS, Disk
-from mlflow_ipfs.content.blockstore.local.locking import try_flock
 from mlflow_ipfs.content.car import CarPart, CarReader, car_block_size, encode_car_block, encode_car_header
 from mlflow_ipfs.content.dag import DagWalk
+from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS, Disk, free_bytes
+from mlflow_ipfs.content.system.locking import try_flock
 from mlflow_ipfs.errors import ConflictError, IntegrityError, InvalidDataError, StoreFullError
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ def _is_at(descriptor: int, name: Path) -> bool:
 
 
 def _full_disk(path: Path, draft: _Draft) -> StoreFullError:
-    status = os.statvfs(path.absolute().parent)
-    msg = f"the disk under {str(path)!r} is full ({status.f_bavail * status.f_frsize} bytes free). Make room"
+    msg = f"the disk under {str(path)!r} is full ({free_bytes(path.absolute().parent)} bytes free). Make room"
     if draft.has_blocks:
         msg += f", and export again: {str(draft_of(path))!r} keeps what was written, and is continued"
     return StoreFullError(msg)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.car import CarReader
+from mlflow_ipfs.content.completeness import check_complete
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
-from mlflow_ipfs.content.verify import check_complete
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, MlflowIpfsError
 
 if TYPE_CHECKING:

@@ -87,6 +87,11 @@ def split_path(path: str) -> list[str]:
     return parts
 
 
+def join_path(path: str, name: str) -> str:
+    """The path of a name in the folder at ``path``; the root's is ``""``."""
+    return f"{path}/{name}" if path else name
+
+
 def encode_name(name: str) -> bytes:
     """The bytes of a name in a folder: UTF-8 whatever the locale, or the bytes that Python escaped.
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
-from mlflow_ipfs.content.file_copy import copy_bytes
 from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 
@@ -110,14 +110,8 @@ class Exporter:
         if node.data.type is NodeType.SYMLINK:
             self._export_symlink(node, target, depth)
             return
-        temporary = _temporary_name(target)
-        try:
+        with _replacing(target, node) as temporary:
             self._write_file(node, temporary)
-            _restore_metadata(temporary, node)
-            temporary.replace(target)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
 
     def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
         # A link may share more than bytes with the store: a mode or a time set on it would be set there, too.
@@ -171,7 +165,7 @@ class Exporter:
 
     def _write_blocks(self, node: UnixFSNode, descriptor: int) -> None:
         for piece in UnixFSFile(self._reader, node.cid).pieces():
-            _write_all(descriptor, piece)
+            write_all(descriptor, piece)
             self._progress(len(piece))
 
     def _export_symlink(self, node: UnixFSNode, target: Path, depth: int) -> None:
@@ -186,14 +180,8 @@ class Exporter:
                 "unless links that point outside are allowed (`get --allow-outside-links`)"
             )
             raise PolicyError(msg)
-        temporary = _temporary_name(target)
-        try:
+        with _replacing(target, node) as temporary:
             temporary.symlink_to(link)
-            _restore_metadata(temporary, node)
-            temporary.replace(target)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
 
 
 def _leaves_folder(link: str, depth: int) -> bool:
@@ -237,15 +225,19 @@ def _explained(target: Path) -> Iterator[None]:
         raise
 
 
-def _temporary_name(target: Path) -> Path:
+@contextmanager
+def _replacing(target: Path, node: UnixFSNode) -> Iterator[Path]:
+    """A name beside the target; what is made there takes the target's place in one step, or is removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     # mktemp's race does not matter: the file is created with O_EXCL, or by an operation that fails if it exists.
-    return Path(tempfile.mktemp(prefix=".mlflow-ipfs-", dir=target.parent))  # noqa: S306
-
-
-def _write_all(descriptor: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(descriptor, piece) :]
+    temporary = Path(tempfile.mktemp(prefix=".mlflow-ipfs-", dir=target.parent))  # noqa: S306
+    try:
+        yield temporary
+        _restore_metadata(temporary, node)
+        temporary.replace(target)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
 
 
 def _restore_metadata(target: Path, node: UnixFSNode) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.dag import encode_name, is_safe_name, read_unixfs, split_path
+from mlflow_ipfs.content.dag import encode_name, is_safe_name, join_path, read_unixfs, split_path
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
@@ -253,7 +253,7 @@ def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
             msg = f"{str(current)!r} leads back to a folder that it is in"
             raise InvalidPathError(msg)
         children = sorted(current.iterdir(), key=lambda child: os.fsencode(child.name), reverse=True)
-        stack += [(child, f"{path}/{child.name}" if path else child.name, above | {identity}) for child in children]
+        stack += [(child, join_path(path, child.name), above | {identity}) for child in children]
 
 
 def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuilder) -> Link:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from mlflow_ipfs.content import car_export, verify
+from mlflow_ipfs.content import car_export
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.car_drafts import export_car_file
 from mlflow_ipfs.content.car_import import CarImport
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.compare import compare_with_disk
+from mlflow_ipfs.content.completeness import check_complete
 from mlflow_ipfs.content.dag import UnixFSNode, encode_file_name, read_unixfs, resolve
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.exporter import Exporter
@@ -25,6 +27,7 @@ from mlflow_ipfs.content.mfs import MutableFiles
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
+from mlflow_ipfs.content.verify import verify_dag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -269,9 +272,9 @@ class ContentStore:
             progress: called with the number of bytes just hashed.
         """
         root = _cid(cid)
-        report = verify.verify_dag(self.storage.blocks, root, progress=progress)
+        report = verify_dag(self.storage.blocks, root, progress=progress)
         if against is not None:
-            report.problems += verify.compare_with_disk(
+            report.problems += compare_with_disk(
                 self.storage.blocks, root, Path(against), not_content=frozenset(not_content)
             )
         return report
@@ -284,7 +287,7 @@ class ContentStore:
         """
         root = _cid(cid)
         with self.storage.publish(keep_found=True) as publication:  # what was found complete stays so
-            verify.check_complete(self.storage.blocks, root)
+            check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
     def export_car(

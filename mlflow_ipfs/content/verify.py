@@ -1,8 +1,7 @@
-"""Verify: is every block of a DAG here and undamaged, and is a folder on disk the same?"""
+"""Verify: is every block of a DAG here and undamaged, and as the node above it says?"""
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,33 +10,25 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, get_many
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.dag import (
-    MAX_FOLDER_DEPTH,
-    UnixFSNode,
-    check_name,
-    decode_name,
-    iterate_folder,
-    read_unixfs,
-)
+from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, check_name, decode_name, join_path
 from mlflow_ipfs.content.dagpb import decode_node
-from mlflow_ipfs.content.file_reader import UnixFSFile, part_bounds
+from mlflow_ipfs.content.file_reader import part_bounds
 from mlflow_ipfs.content.hamt import split_shard
 from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
-from mlflow_ipfs.content.seen_blocks import SeenBlocks
-from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
+from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
-    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.dagpb import Node
     from mlflow_ipfs.content.unixfs import UnixFSData
 
-
-_ONLY_ON_DISK: Final = "is on disk, but not in the content"
+_LOOK_AHEAD: Final = 128 * READ_THREADS  # how many of the next blocks are looked at for leaves
+_MAX_BATCH_BYTES: Final = 32 << 20
+_NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
+_WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +90,6 @@ class _Visit(NamedTuple):
     def looks_like_leaf(self) -> bool:
         """Whether a thread of its own for this block is likely to be worth it."""
         return _WORTH_A_THREAD_BYTES <= self.below_bytes <= MAX_BLOCK_BYTES
-
-
-_LOOK_AHEAD: Final = 128 * READ_THREADS  # how many of the next blocks are looked at for leaves
-_MAX_BATCH_BYTES: Final = 32 << 20
-_NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
-_WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
 
 def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
@@ -239,119 +224,6 @@ def _visits_of_folder(visit: _Visit, node: Node, data: UnixFSData) -> list[_Visi
     for link in entries:
         name = link.name or b""
         check_name(visit.cid, name, seen)
-        path = _join(visit.path, decode_name(name))
+        path = join_path(visit.path, decode_name(name))
         below.append(_Visit(link.cid, path, visit.depth + 1, below_bytes=link.size_bytes or 0))
     return below
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
-def compare_with_disk(
-    reader: BlockReader, root: CID, against: Path, *, not_content: frozenset[str] = frozenset()
-) -> list[Problem]:
-    """Compare content with a file or folder on disk, leaf by leaf along the DAG.
-
-    No record of the chunker is needed: the DAG itself says where the cuts are.
-
-    Args:
-        reader: where the blocks are.
-        root: the content.
-        against: the file or folder.
-        not_content: paths on disk that may be there beside the content.
-
-    Returns:
-        A problem for each path that differs, is missing on disk, or is only on disk.
-    """
-    problems: list[Problem] = []
-    stack = [(root, against, "")]
-    while stack:
-        cid, target, path = stack.pop()
-        try:
-            node = read_unixfs(reader, cid)
-            if node.data.is_directory:
-                stack.extend(_compare_folder(reader, node, target, path, problems=problems))
-            else:
-                reason = _compare_single(reader, node, target)
-                if reason:
-                    problems.append(Problem(cid, path, reason))
-        except (MlflowIpfsError, OSError) as error:
-            problems.append(Problem(cid, path, str(error)))
-    return [problem for problem in problems if not (problem.reason == _ONLY_ON_DISK and problem.path in not_content)]
-
-
-def _compare_folder(
-    reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
-) -> list[tuple[CID, Path, str]]:
-    if look_at(os.fsencode(target)).kind is not SourceKind.FOLDER:
-        problems.append(Problem(node.cid, path, f"{str(target)!r} is no folder"))
-        return []
-    inside = {link.name or b"": link.cid for link in iterate_folder(reader, node)}
-    for name in list_folder(os.fsencode(target)):
-        if name not in inside:
-            only = _join(path, decode_name(name))
-            problems.append(Problem(node.cid, only, _ONLY_ON_DISK))
-    below = [(cid, target / os.fsdecode(name), _join(path, decode_name(name))) for name, cid in inside.items()]
-    return below[::-1]
-
-
-def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str | None:
-    """The difference between one file or symlink and what is on disk, or None."""
-    source = look_at(os.fsencode(target))
-    if node.data.type is NodeType.SYMLINK:
-        same = source.kind is SourceKind.SYMLINK and read_symlink(source) == (node.data.data or b"")
-        return None if same else f"{str(target)!r} is not the same symlink"
-    if source.kind is not SourceKind.FILE:
-        return f"{str(target)!r} is no file"
-    offset = 0
-    with target.open("rb") as file:
-        for piece in UnixFSFile(reader, node.cid).pieces():
-            if file.read(len(piece)) != piece:
-                return f"differs from {str(target)!r} between bytes {offset} and {offset + len(piece)}"
-            offset += len(piece)
-        if file.read(1):
-            return f"{str(target)!r} is longer than {offset} bytes"
-    return None
-
-
-def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> CID | None:
-    """The first block below a root that the reader does not have, or None if the DAG is whole.
-
-    Interior blocks are read; leaves are only asked for. Only what may link to others is remembered, at most 48 bytes
-    each: raw leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
-
-    Args:
-        reader: where the blocks are.
-        root: the DAG.
-        seen: what need not be looked at again, of an earlier call with the same reader.
-
-    Raises:
-        InvalidDataError: a block whose links cannot be known.
-    """
-    seen = SeenBlocks() if seen is None else seen
-    stack = [root]
-    while stack:
-        cid = stack.pop()
-        if cid.codec != RAW and not seen.add(cid):
-            continue
-        if not reader.has(cid):
-            return cid
-        try:
-            stack.extend(links(cid, reader.get(cid) if cid.codec != RAW else b""))
-        except NotFoundError:
-            return cid
-    return None
-
-
-def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> None:
-    """Check that every block below a root is here. Takes what ``find_missing`` takes.
-
-    Raises:
-        NotFoundError: one is not.
-        InvalidDataError: a block whose links cannot be known.
-    """
-    missing = find_missing(reader, root, seen=seen)
-    if missing is not None:
-        msg = f"{root} is not complete here: the block {missing} is missing"
-        raise NotFoundError(msg)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, install, remove_unnamed
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk
 from support.storages import publish_blocks, rows_of
 
 if TYPE_CHECKING:

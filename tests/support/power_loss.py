@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:
     import os

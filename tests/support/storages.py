@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blockstore.interface import Changes, Leaf, LeafForm
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.unixfs import encode_leaf
 
 if TYPE_CHECKING:

@@ -32,18 +32,27 @@ def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool])
     while stack:
         cid, root = stack.pop()
         if keep(cid) and cid.codec in _CODECS_WITH_LINKS:
-            stack.extend((child, root) for child in _links(reader, cid, root))
+            stack.extend((child, root) for child in links_of_node(cid, read_node(reader, cid, root)))
 
 
-def _links(reader: BlockReader, cid: CID, root: CID) -> Iterable[CID]:
+def read_node(reader: BlockReader, cid: CID, root: CID) -> bytes:
+    """Read a node below a root.
+
+    Raises:
+        IntegrityError: it is missing or damaged, so nobody can say what it needs.
+    """
     try:
-        block = reader.get(cid)
+        return reader.get(cid)
     except (NotFoundError, IntegrityError) as error:
         msg = (
             f"nothing was done: the node {cid} of {root} cannot be read, so it is not known what it needs. "
             f"Add that content again or remove its pin ({error})"
         )
         raise IntegrityError(msg) from error
+
+
+def links_of_node(cid: CID, block: bytes) -> Iterable[CID]:
+    """What a block needs that has its CID and may be a node."""
     try:
         return links(cid, block)
     except InvalidDataError:

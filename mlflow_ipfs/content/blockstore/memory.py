@@ -10,7 +10,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import (
-    MAX_BLOCK_BYTES,
     Changes,
     GCReport,
     ScrubReport,
@@ -19,10 +18,11 @@ from mlflow_ipfs.content.blockstore.interface import (
 )
 from mlflow_ipfs.content.blockstore.marking import mark
 from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
+from mlflow_ipfs.content.blockstore.refusals import check_block_size, destination_exists
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.unixfs import block_of_leaf
-from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
+from mlflow_ipfs.errors import InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -145,9 +145,7 @@ class MemoryPublication:
     def put(self, cid: CID, data: bytes) -> None:
         """Add a block."""
         self._check_open()
-        if len(data) > MAX_BLOCK_BYTES:
-            msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes take"
-            raise InvalidDataError(msg)
+        check_block_size(cid, data)
         if cid.identity_data is None:
             self._blocks[cid.multihash] = bytes(data)
 
@@ -259,8 +257,7 @@ class MemoryStorage:
             with source.open("rb") as original, destination.open("xb") as copy:
                 shutil.copyfileobj(original, copy)
         except FileExistsError as error:
-            msg = f"{str(destination)!r} exists, so nothing was put there"
-            raise ConflictError(msg) from error
+            raise destination_exists(destination) from error
 
     def make_view_folder(self) -> Path:
         """A new empty private folder, removed when this process ends."""

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.interface import Keeper
+from mlflow_ipfs.content.blockstore.refusals import (
+    check_ref_version,
+    file_in_the_way,
+    folder_in_the_way,
+    unknown_pin,
+    unknown_ref,
+    unknown_root,
+)
 from mlflow_ipfs.content.entries import MfsEntry, MfsFolder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.refs import Ref
-from mlflow_ipfs.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,8 +42,7 @@ class MemoryState:
     def require(self, cid: CID) -> None:
         """Refuse to give a name to what is not here."""
         if cid.identity_data is None and cid.multihash not in self.blocks:
-            msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
-            raise NotFoundError(msg)
+            raise unknown_root(cid)
 
     def put_entries(self, new: Sequence[MfsEntry]) -> None:
         """Add files, all or none."""
@@ -71,14 +77,12 @@ class MemoryState:
 
 def _check_conflicts(tree: dict[str, MfsEntry], root: str, path: str) -> None:
     if not path or any(other.startswith(f"{path}/") for other in tree):
-        msg = f"mfs://{root}/{path} is a folder, so no file can be put there"
-        raise ConflictError(msg)
+        raise folder_in_the_way(root, path)
     parts = path.split("/")
     for depth in range(1, len(parts)):
         above = "/".join(parts[:depth])
         if above in tree:
-            msg = f"mfs://{root}/{above} is a file, so nothing can be put below it"
-            raise ConflictError(msg)
+            raise file_in_the_way(root, above)
 
 
 def _by_bytes(path: str) -> bytes:
@@ -102,8 +106,7 @@ class MemoryPins:
         with self._state.changed:
             self._state.require(new.cid)
             if self._state.pins.get((old.owner, bytes(old.cid))) != old:
-                msg = f"there is no {old.state.value} pin of {old.cid} by {old.owner!r}"
-                raise NotFoundError(msg)
+                raise unknown_pin(old)
             del self._state.pins[old.owner, bytes(old.cid)]
             self._state.pins[new.owner, bytes(new.cid)] = new
 
@@ -130,22 +133,21 @@ class MemoryRefs:
         with self._state.changed:
             ref = self._state.refs.get(name)
         if ref is None:
-            msg = f"there is no ref {name!r}"
-            raise NotFoundError(msg)
+            raise unknown_ref(name)
         return ref
 
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
         """Point a ref at a CID, if nobody was faster."""
         with self._state.changed:
             self._state.require(cid)
-            self._check(name, expected_version)
+            check_ref_version(name, self._state.refs.get(name), expected_version)
             ref = self._state.refs[name] = Ref(name, cid, expected_version + 1)
             return ref
 
     def delete(self, name: str, *, expected_version: int) -> None:
         """Remove a ref, if nobody changed it."""
         with self._state.changed:
-            self._check(name, expected_version)
+            check_ref_version(name, self._state.refs.get(name), expected_version)
             self._state.refs.pop(name, None)
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
@@ -153,13 +155,6 @@ class MemoryRefs:
         with self._state.changed:
             refs = [self._state.refs[name] for name in sorted(self._state.refs)]
         return (ref for ref in refs if ref.name.startswith(prefix))
-
-    def _check(self, name: str, expected: int) -> None:
-        ref = self._state.refs.get(name)
-        version = ref.version if ref else 0
-        if version != expected:
-            msg = f"the ref {name!r} has version {version}, not {expected}: somebody changed it first; read it again"
-            raise ConflictError(msg)
 
 
 class MemoryEntries:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_ipfs.cli import main
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.content.car import CarReader, write_car
+from mlflow_ipfs.content.car import CarReader
+from support.cars import write_car
 from support.processes import wait_until
 
 if TYPE_CHECKING:

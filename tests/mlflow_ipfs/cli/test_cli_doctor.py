@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.blockstore.local import inspection, open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.car import encode_car_header
 from mlflow_ipfs.content.car_drafts import ExportedCar, draft_of, export_car_file
@@ -23,6 +22,7 @@ from mlflow_ipfs.content.car_export import export_car
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, RAW
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreFullError
 from support.blocks import Blocks
 from support.faulty_disk import FaultyDisk, KillingDisk

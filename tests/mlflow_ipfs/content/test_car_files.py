@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import MAX_HEADER_BYTES, CarReader, encode_car_block, encode_car_header, write_car
+from mlflow_ipfs.content.car import MAX_HEADER_BYTES, CarReader, encode_car_block, encode_car_header
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.varint import encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+from support.cars import write_car
 from vector_trees import build
 
 if TYPE_CHECKING:

@@ -20,13 +20,14 @@ from hypothesis import strategies as st
 from mlflow_ipfs.content import car_import
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import CarPart, CarReader, encode_car_block, write_car
+from mlflow_ipfs.content.car import CarPart, CarReader, encode_car_block
 from mlflow_ipfs.content.car_import import CarImport
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.pins import USER
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreFullError
+from support.cars import write_car
 from support.processes import fork_child
 from support.storages import FullDisk, check_sound, leftovers, rows_of
 

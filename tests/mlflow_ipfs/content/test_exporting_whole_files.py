@@ -11,8 +11,8 @@ import pytest
 
 from mlflow_ipfs.content import exporter
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.file_copy import copy_bytes
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.file_copy import copy_bytes
 from mlflow_ipfs.errors import IntegrityError, StoreFullError
 from support.mounted import mounted_tmpfs
 

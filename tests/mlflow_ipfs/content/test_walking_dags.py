@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.compare import compare_with_disk
+from mlflow_ipfs.content.completeness import find_missing
 from mlflow_ipfs.content.dag import (
     decode_name,
     encode_name,
@@ -25,7 +27,7 @@ from mlflow_ipfs.content.dag import (
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.dagpb import Link, encode_node
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data, encode_symlink
-from mlflow_ipfs.content.verify import compare_with_disk, find_missing, verify_dag
+from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import (
     IntegrityError,
     InvalidDataError,

@@ -11,14 +11,15 @@ from mlflow_ipfs.content.blockstore.local import layout as layouts
 from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults, how_to_restore
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.blockstore.local.locking import FileLock
+from mlflow_ipfs.content.blockstore.local.mounts import is_read_only_mount
+from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.database import Database
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 
 def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
@@ -145,7 +146,7 @@ def is_read_only(layout: Layout) -> bool:
         StoreFormatError: it is, and the log holds changes that only a writer can take in.
         PermissionError: the mount is writable and the folder is not: it is another user's.
     """
-    if not os.statvfs(layout.folder).f_flag & os.ST_RDONLY:
+    if not is_read_only_mount(layout.folder):
         if not os.access(layout.folder, os.W_OK | os.X_OK):
             msg = f"the store {layout.folder} belongs to another user and cannot be written to"
             raise PermissionError(msg)

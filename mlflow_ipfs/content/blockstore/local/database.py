@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, explain, store_is_gone
-from mlflow_ipfs.content.blockstore.local.forking import current_gate, forget_in_child
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve
+from mlflow_ipfs.content.system.forking import current_gate, forget_in_child
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
-    from mlflow_ipfs.content.blockstore.local.locking import FileLock
+    from mlflow_ipfs.content.system.disk import Disk
+    from mlflow_ipfs.content.system.locking import FileLock
 
 CHECKPOINT_BYTES: Final = 4 << 20  # size of the log from which on a commit also moves it into the database
 _CHECKPOINT_SECONDS: Final = 0.5

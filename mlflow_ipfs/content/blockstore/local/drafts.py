@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 _SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
 _OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file

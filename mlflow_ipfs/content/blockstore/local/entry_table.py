@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.pin_table import naming
+from mlflow_ipfs.content.blockstore.refusals import file_in_the_way, folder_in_the_way
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.entries import Frozen, MfsEntry, MfsFolder
 from mlflow_ipfs.errors import ConflictError
@@ -146,8 +147,7 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
     for tree, parent, name, *_ in rows:
         path = _join(parent, name)
         if not name or _is_folder(connection, tree, path):
-            msg = f"mfs://{decode_path(tree)}/{decode_path(path)} is a folder, so no file can be put there"
-            raise ConflictError(msg)
+            raise folder_in_the_way(decode_path(tree), decode_path(path))
 
 
 def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, name: bytes) -> bool:
@@ -167,8 +167,7 @@ def _check_ancestors(connection: sqlite3.Connection, folders: set[tuple[bytes, b
         while path and (tree, path) not in checked:
             checked.add((tree, path))
             if _find_entry(connection, tree, path) is not None:
-                msg = f"mfs://{decode_path(tree)}/{decode_path(path)} is a file, so nothing can be put below it"
-                raise ConflictError(msg)
+                raise file_in_the_way(decode_path(tree), decode_path(path))
             path = _split(path)[0]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sqlite3
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS
+from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS, free_bytes
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError, StoreFullError
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
         return full_disk(layout.folder)
     if not layout.database.exists():
         return store_is_gone(layout)
-    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and _free_bytes(layout.folder) < _NO_ROOM_BYTES:
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and free_bytes(layout.folder) < _NO_ROOM_BYTES:
         return full_disk(layout.folder)
     msg = (
         f"the index {layout.database} cannot be used: {error}. If that is no passing trouble, {how_to_restore(layout)}"
@@ -91,12 +90,7 @@ def store_is_gone(layout: Layout) -> StoreFormatError:
 def full_disk(folder: Path) -> StoreFullError:
     """The error that names the disk and what is free on it."""
     msg = (
-        f"the disk under the store {folder} is full ({_free_bytes(folder)} bytes free); what was being written is not kept. "
+        f"the disk under the store {folder} is full ({free_bytes(folder)} bytes free); what was being written is not kept. "
         "Make room, or let go of what nothing needs: `mlflow-ipfs gc --grace 0`"
     )
     return StoreFullError(msg)
-
-
-def _free_bytes(folder: Path) -> int:
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from mlflow_ipfs.content.blockstore.local.creating import lost_index
 from mlflow_ipfs.content.blockstore.local.faults import explain
+from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, unreadable_index
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
 from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
-from mlflow_ipfs.errors import StoreFormatError
+from mlflow_ipfs.content.system import disk
 
 if sys.platform != "win32":
     import fcntl
@@ -80,7 +79,7 @@ def count_contents(folder: Path) -> Contents:
     """
     layout = Layout(folder)
     try:
-        with closing(_connect(layout)) as connection:
+        with closing(open_index_file(layout.database, is_live=True)) as connection:
             counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
             files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
             inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
@@ -92,16 +91,8 @@ def count_contents(folder: Path) -> Contents:
     except sqlite3.Error as error:
         if not layout.database.exists():
             raise lost_index(layout) from error
-        raise explain(layout, error) or StoreFormatError(
-            f"the index {layout.database} can't be read: {error}"
-        ) from error
+        raise explain(layout, error) or unreadable_index(layout.database, error) from error
     return Contents(counts, files + inline, cached, damaged)
-
-
-def _connect(layout: Layout) -> sqlite3.Connection:
-    read_only = os.statvfs(layout.folder).f_flag & os.ST_RDONLY
-    query = "mode=ro&immutable=1" if read_only else "mode=ro"
-    return sqlite3.connect(f"file:{quote(str(layout.database))}?{query}", uri=True)
 
 
 def _number(connection: sqlite3.Connection, query: str) -> int:
@@ -156,5 +147,4 @@ def file_system_of(folder: Path) -> str | None:
 
 def free_bytes(folder: Path) -> int:
     """How much an ordinary user may still write to the disk under an existing folder."""
-    status = os.statvfs(folder)
-    return status.f_bavail * status.f_frsize
+    return disk.free_bytes(folder)

@@ -15,7 +15,7 @@ from mlflow_ipfs.errors import StoreFormatError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 FORMAT: Final = 1
 

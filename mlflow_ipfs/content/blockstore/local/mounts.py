@@ -1,7 +1,8 @@
-"""Which file system a folder is on: locks and SQLite's log fail silently on network file systems."""
+"""What a folder is on: locks and SQLite's log fail silently on network file systems, and nobody writes to read-only mounts."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,11 @@ def file_system_type(folder: Path, mount_table: Path = MOUNT_TABLE) -> str | Non
 def is_network_file_system(type_name: str) -> bool:
     """Tell whether locks, or shared memory between processes, can't be relied on there."""
     return type_name in _NETWORK_TYPES or type_name.startswith("fuse.")
+
+
+def is_read_only_mount(folder: Path) -> bool:
+    """Tell whether nobody at all can write below an existing folder."""
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _unescape(text: str) -> str:

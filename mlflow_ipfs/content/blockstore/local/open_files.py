@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 _MAX_OPEN: Final = 32
 

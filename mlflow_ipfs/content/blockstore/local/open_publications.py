@@ -14,8 +14,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.locking import try_flock
 from mlflow_ipfs.content.blockstore.local.sessions import lock_new
+from mlflow_ipfs.content.system.locking import try_flock
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.database import Database
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 PREFIX: Final = "publication-"
 KEEPS_ALL: Final = -1  # instead of a number: of one who relies on what is condemned already, or cached

@@ -20,8 +20,8 @@ from mlflow_ipfs.content.varint import encode_varint
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 SEAL_BYTES: Final = 256 << 20  # a pack of at least this size takes no more blocks
 _BUFFER_BYTES: Final = 1 << 20

@@ -10,10 +10,10 @@ from mlflow_ipfs.content.blockstore.local.healing import Healing
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.database import Database
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
-    from mlflow_ipfs.content.blockstore.local.locking import FileLock
     from mlflow_ipfs.content.blockstore.local.sessions import Session
+    from mlflow_ipfs.content.system.disk import Disk
+    from mlflow_ipfs.content.system.locking import FileLock
 
 
 @dataclass(frozen=True, slots=True)

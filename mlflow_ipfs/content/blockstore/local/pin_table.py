@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.cache.promoting import promoted
+from mlflow_ipfs.content.blockstore.refusals import check_ref_version, unknown_pin, unknown_ref, unknown_root
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.refs import Ref
-from mlflow_ipfs.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,8 +30,7 @@ def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
     parts.database.check_writable()
     with promoted(parts, [cid]) as connection:
         if cid.identity_data is None and not index.is_known(connection, cid.multihash):
-            msg = f"{cid} is not in the store, so nothing can be made to refer to it: add it first"
-            raise NotFoundError(msg)
+            raise unknown_root(cid)
         yield connection
 
 
@@ -62,8 +61,7 @@ class LocalPins:
                 (old.owner, bytes(old.cid), old.state.value),
             )
             if not gone.rowcount:
-                msg = f"there is no {old.state.value} pin of {old.cid} by {old.owner!r}"
-                raise NotFoundError(msg)
+                raise unknown_pin(old)
             put_pin(connection, new)
 
     def remove(self, cid: CID, owner: str = USER) -> bool:
@@ -94,15 +92,14 @@ class LocalRefs:
         with self._parts.database.read() as connection:
             ref = _find_ref(connection, name)
         if ref is None:
-            msg = f"there is no ref {name!r}"
-            raise NotFoundError(msg)
+            raise unknown_ref(name)
         return ref
 
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
         """Point a ref at a CID, if nobody was faster."""
         ref = Ref(name, cid, expected_version + 1)
         with naming(self._parts, cid) as connection:
-            _check_version(connection, name, expected_version)
+            check_ref_version(name, _find_ref(connection, name), expected_version)
             connection.execute(
                 "INSERT INTO ref (name, cid, version) VALUES (?, ?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET cid = excluded.cid, version = excluded.version",
@@ -113,7 +110,7 @@ class LocalRefs:
     def delete(self, name: str, *, expected_version: int) -> None:
         """Remove a ref, if nobody changed it."""
         with self._parts.database.write() as connection:
-            _check_version(connection, name, expected_version)
+            check_ref_version(name, _find_ref(connection, name), expected_version)
             connection.execute("DELETE FROM ref WHERE name = ?", (name,))
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
@@ -129,11 +126,3 @@ class LocalRefs:
 def _find_ref(connection: sqlite3.Connection, name: str) -> Ref | None:
     row = connection.execute("SELECT cid, version FROM ref WHERE name = ?", (name,)).fetchone()
     return None if row is None else Ref(name, CID.from_bytes(row[0]), row[1])
-
-
-def _check_version(connection: sqlite3.Connection, name: str, expected: int) -> None:
-    ref = _find_ref(connection, name)
-    version = ref.version if ref else 0
-    if version != expected:
-        msg = f"the ref {name!r} has version {version}, not {expected}: somebody changed it first; read it again"
-        raise ConflictError(msg)

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes
+from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import holds_blocks
 from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
@@ -31,7 +31,8 @@ from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublicati
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
-from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError, StoreFormatError
+from mlflow_ipfs.content.blockstore.refusals import check_block_size
+from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, StoreFormatError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import FileWriter
     from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
-    from mlflow_ipfs.content.blockstore.local.locking import LockFile
     from mlflow_ipfs.content.blockstore.local.packs import PackWriter
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.locking import LockFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,7 @@ class LocalPublication:
     def put(self, cid: CID, data: bytes) -> None:
         """Add a block whose CID the caller has just computed from ``data``, or verified."""
         self._check_open()
-        if len(data) > MAX_BLOCK_BYTES:
-            msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes take"
-            raise InvalidDataError(msg)
+        check_block_size(cid, data)
         if cid.identity_data is None and cid.multihash not in self._seen:
             self._seen.add(cid.multihash)
             with disk_faults(self._parts.layout.folder):

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 RESERVE_BYTES: Final = 4 << 20
 _ROOM_BYTES: Final = 4 * RESERVE_BYTES  # with less than this left, the reserve isn't made anew

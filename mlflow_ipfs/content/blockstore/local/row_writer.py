@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 ROWS_PER_TRANSACTION: Final = 10_000  # a few tens of ms, for which all other writers wait
 

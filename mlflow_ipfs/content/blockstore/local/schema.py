@@ -95,7 +95,8 @@ CREATE TABLE outbox (
     error TEXT
 );
 
--- Sessions that outlive their process's file lock in what they decide (a gc's condemnations).
+-- Empty, and not to be used: sessions are the locked files of ``sessions/`` (``sessions.py``), and what a gc decides is
+-- in `condemned_at`. Nothing reads or writes it; it is here because every store of format 1 has it.
 CREATE TABLE session (
     uuid TEXT PRIMARY KEY,
     start INTEGER NOT NULL

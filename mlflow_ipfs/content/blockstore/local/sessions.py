@@ -10,14 +10,14 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.local.forking import forget_in_child
-from mlflow_ipfs.content.blockstore.local.locking import LockFile
+from mlflow_ipfs.content.system.forking import forget_in_child
+from mlflow_ipfs.content.system.locking import LockFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 
 class Session:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.database import Database
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 INLINE_BYTES: Final = 64 << 10  # a publication with more than this in new small blocks writes a pack
 _LOOKUP_BYTES: Final = 256 << 10  # how much is gathered before the index is asked what is new

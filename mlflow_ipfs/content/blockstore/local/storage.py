@@ -11,12 +11,10 @@ from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, clone_store
 from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, find_to_read, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
-from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
@@ -27,6 +25,8 @@ from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_s
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
+from mlflow_ipfs.content.system.disk import Disk
+from mlflow_ipfs.content.system.locking import FileLock
 
 if TYPE_CHECKING:
     import os

@@ -10,7 +10,7 @@ from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 _CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 

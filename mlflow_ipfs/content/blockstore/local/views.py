@@ -7,13 +7,13 @@ import os
 from typing import TYPE_CHECKING, Final, Literal
 
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
-from mlflow_ipfs.errors import ConflictError
+from mlflow_ipfs.content.blockstore.refusals import destination_exists
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
 
@@ -48,8 +48,7 @@ class FileLinker:
             with disk_faults(destination.parent):
                 self._link(source, destination)
         except FileExistsError as error:
-            msg = f"{str(destination)!r} exists, so nothing was put there"
-            raise ConflictError(msg) from error
+            raise destination_exists(destination) from error
 
     def _link(self, source: Path, destination: Path) -> None:
         for share in self._ways(self._disk.status(source)):

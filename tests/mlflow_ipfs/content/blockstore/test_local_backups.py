@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import disk, open_local_storage
+from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import DUE_SECONDS, KEPT, list_backups, make_backup
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system import disk
+from mlflow_ipfs.content.system.disk import Disk
 from support.storages import check_sound, publish_blocks, publish_file
 
 if TYPE_CHECKING:

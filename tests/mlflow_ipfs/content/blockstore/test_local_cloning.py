@@ -15,8 +15,8 @@ import pytest
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreBusyError
 from support.clones import Hook, clone, publish_pack
 from support.storages import check_sound, files_of, leftovers, publish_blocks, publish_file, rows_of

@@ -15,8 +15,8 @@ from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
 from support.clones import clone, file_with, flip_byte, publish_pack
 from support.storages import FullDisk, check_sound, publish_file, rows_of

@@ -13,7 +13,6 @@ import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
 from mlflow_ipfs.content.car import CarReader
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
@@ -22,6 +21,7 @@ from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.dagpb import encode_node
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import NotFoundError
 from support.processes import fork_child, wait_until
 from support.storages import check_sound, files_of, publish_blocks, publish_file, raw

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError
 from support.storages import files_of, publish_blocks, publish_file, rows_of

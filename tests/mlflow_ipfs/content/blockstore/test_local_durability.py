@@ -9,8 +9,8 @@ import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreFormatError
 from support.storages import check_sound, files_of, leftovers, publish_file, put_file, raw
 

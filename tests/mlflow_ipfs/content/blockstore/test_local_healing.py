@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import inspection, mounts, open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 from support.storages import check_sound, files_of, publish_blocks, publish_file
 

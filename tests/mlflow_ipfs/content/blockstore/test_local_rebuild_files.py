@@ -13,13 +13,13 @@ import pytest
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import make_backup
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, rebuild_index
 from mlflow_ipfs.content.cid import CID, DAG_CBOR
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError
 from support.lost_index import (
     damage,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk
 from support.mounted import mounted_tmpfs
 from support.storages import publish_file
 

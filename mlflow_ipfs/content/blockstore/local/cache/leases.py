@@ -13,8 +13,8 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.forking import forget_in_child, not_forking
-from mlflow_ipfs.content.blockstore.local.locking import try_flock
+from mlflow_ipfs.content.system.forking import forget_in_child, not_forking
+from mlflow_ipfs.content.system.locking import try_flock
 
 if TYPE_CHECKING:
     from pathlib import Path

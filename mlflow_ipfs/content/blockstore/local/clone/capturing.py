@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, ClonedIndex
-from mlflow_ipfs.content.blockstore.local.disk import NO_LINKS
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
+from mlflow_ipfs.content.system.disk import NO_LINKS
 from mlflow_ipfs.errors import StoreBusyError
 
 if TYPE_CHECKING:

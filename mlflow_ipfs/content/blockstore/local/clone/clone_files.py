@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer
+from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import PolicyError, StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import Stamp
+    from mlflow_ipfs.content.system.disk import Disk
 
 _COPY_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 4096  # the least that a disk loses

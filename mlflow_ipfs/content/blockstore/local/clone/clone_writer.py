@@ -20,17 +20,17 @@ from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, 
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.index import Stamp
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.blockstore.local.locking import FileLock
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.scrubbing import Scrubber
 from mlflow_ipfs.content.blockstore.local.sessions import Session
+from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
+    from mlflow_ipfs.content.system.disk import Disk
 
 INDEX: Final = Layout(Path()).database.name
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import quote
 
+from mlflow_ipfs.content.blockstore.local.index_file import reading_index_file, unreadable_index
 from mlflow_ipfs.content.blockstore.local.schema import schema_version, stored_id
 from mlflow_ipfs.errors import StoreFormatError, StoreFullError
 
@@ -69,7 +70,7 @@ class ClonedIndex:
             msg = f"the disk under {self._path} is full: there must be room there for a copy of the index"
             raise StoreFullError(msg) from error
         if isinstance(error, sqlite3.DatabaseError):
-            raise _damaged(self._path, error) from error
+            raise unreadable_index(self._path, error) from error
 
     def drop_unkept(self) -> None:
         """Forget the cache, and files that were being deleted when the copy was made: nobody needs or finds them."""
@@ -120,13 +121,8 @@ def read_files(path: Path) -> list[ClonedFile]:
     Raises:
         StoreFormatError: the index can't be read.
     """
-    connection = _open_read_only(path)
-    try:
+    with reading_index_file(path) as connection:
         return _list_files(connection, path)
-    except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
-    finally:
-        connection.close()
 
 
 def copy_index(source: Path, destination: Path) -> str:
@@ -135,22 +131,14 @@ def copy_index(source: Path, destination: Path) -> str:
     Raises:
         StoreFormatError: it is damaged, or of a newer format.
     """
-    connection = _open_read_only(source)
-    try:
+    with reading_index_file(source) as connection:
         if schema_version(connection) == 0:
             msg = f"{source} has no tables of a store"
             raise StoreFormatError(msg)
-        copy = sqlite3.connect(destination, isolation_level=None)
-        try:
+        with closing(sqlite3.connect(destination, isolation_level=None)) as copy:
             connection.backup(copy)
             _drop_code(copy)
-        finally:
-            copy.close()
         return stored_id(connection)
-    except sqlite3.DatabaseError as error:
-        raise _damaged(source, error) from error
-    finally:
-        connection.close()
 
 
 def _drop_code(connection: sqlite3.Connection) -> None:
@@ -159,13 +147,6 @@ def _drop_code(connection: sqlite3.Connection) -> None:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,)).fetchall():
             quoted = name.replace('"', '""')
             connection.execute(f'DROP {kind} "{quoted}"')
-
-
-def _open_read_only(path: Path) -> sqlite3.Connection:
-    """Open an index that nobody writes to. With a log beside it, somebody has used the copy as a store."""
-    log = path.with_name(f"{path.name}-wal")
-    query = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-    return sqlite3.connect(f"file:{quote(str(path))}?{query}", uri=True, isolation_level=None)
 
 
 def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:
@@ -179,7 +160,3 @@ def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:
             msg = f"the index {path} names a file {file.name!r}, which is no place of a store; it was made by somebody else"
             raise StoreFormatError(msg)
     return files
-
-
-def _damaged(path: Path, error: Exception) -> StoreFormatError:
-    return StoreFormatError(f"the index {path} can't be read: {error}")

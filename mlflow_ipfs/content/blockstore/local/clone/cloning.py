@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader, ScrubReport
     from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 _COPY_BYTES: Final = 1 << 20
 _ADVICE: Final = ". Add the content again to heal it"  # right for the store, wrong for a copy of it

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import MAX_VALUES, VALUES, select_many
+from mlflow_ipfs.content.blockstore.marking import links_of_node, read_node
 from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 _NODES: Final = 50  # read at a time; each may link to thousands of others
 _CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
@@ -134,7 +133,7 @@ class Marker:
                 if is_node and not self._walked[cid.codec].add(row.id):
                     nodes.append((row, (cid, root)))
             elif cid.codec in _CODECS_WITH_LINKS:
-                yield from _links(cid, root, self._read_with_care(cid, root))
+                yield from _links(cid, root, read_node(self._reader, cid, root))
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, (cid, root) in nodes:
             yield from _links(cid, root, self._read(row, cid, root))
@@ -150,23 +149,9 @@ class Marker:
     def _read(self, row: _Row, cid: CID, root: CID) -> bytes:
         data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
         if data is None or not cid.matches(data):
-            return self._read_with_care(cid, root)
+            return read_node(self._reader, cid, root)
         return data
-
-    def _read_with_care(self, cid: CID, root: CID) -> bytes:
-        try:
-            return self._reader.get(cid)
-        except (NotFoundError, IntegrityError) as error:
-            msg = (
-                f"nothing was done: the node {cid} of {root} cannot be read, so it is not known what it needs. "
-                f"Add that content again or remove its pin ({error})"
-            )
-            raise IntegrityError(msg) from error
 
 
 def _links(cid: CID, root: CID, block: bytes) -> Iterable[_Below]:
-    try:
-        found = links(cid, block)
-    except InvalidDataError:
-        return ()  # bytes that only claim to be a node; they have their CID, so no damage made them so
-    return [(link, root) for link in found]
+    return [(link, root) for link in links_of_node(cid, block)]

@@ -7,8 +7,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
+from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.errors import StoreFullError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.disk import NO_LINKS
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
 from mlflow_ipfs.content.blockstore.local.objects.object_leaves import iterate_leaves
 from mlflow_ipfs.content.read_ahead import map_ahead
+from mlflow_ipfs.content.system.disk import NO_LINKS
 from mlflow_ipfs.content.unixfs import block_of_leaf
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, MlflowIpfsError, NotFoundError
 

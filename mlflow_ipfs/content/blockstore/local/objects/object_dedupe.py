@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Sequence
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.drafts import Draft
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 DEDUPE_BYTES: Final = 64 << 20  # smaller files are kept whole: reading them without a copy is worth more
 

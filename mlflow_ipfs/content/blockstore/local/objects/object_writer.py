@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import Leaf
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
 
 
 _WRITEBACK_BYTES: Final = 32 << 20  # while the next ones are read and hashed, the disk writes those before

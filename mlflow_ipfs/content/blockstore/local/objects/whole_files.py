@@ -8,9 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
-from mlflow_ipfs.content.blockstore.local.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.content.blockstore.local.objects.assembling import Assembler
 from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
+from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from mlflow_ipfs.content.blockstore.local.rebuild.old_index import SET_ASIDE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 _MARK: Final = "moving"  # a file beside a set-aside index while its log may not have followed yet
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock, Stamp
     from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
 
 NODE_CODECS: Final = (DAG_PB, DAG_CBOR)
 _CACHE_KIB: Final = 64 << 10

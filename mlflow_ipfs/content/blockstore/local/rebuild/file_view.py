@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
+    from mlflow_ipfs.content.system.disk import Disk
 
 _WINDOW_BYTES: Final = 1 << 20
 
@@ -64,12 +63,7 @@ class FileView:
     def read(self, offset: int, length: int) -> bytes:
         """A piece of the file; shorter where the file ends, empty on a bad sector. May be called by several threads."""
         self._progress(length)
-        try:
-            return self._disk.read_at(self._descriptor, offset, length)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            return b""
+        return self._disk.read_what_is_left(self._descriptor, offset, length)
 
     def peek(self, offset: int, length: int) -> bytes:
         """The same through a window that moves along: for many small pieces, by one thread."""

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.disk import Disk
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
+    from mlflow_ipfs.content.system.disk import Disk
 
 _OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
 _SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")
@@ -143,15 +143,12 @@ class Look:
             elif root_in(name) is None:
                 self.unplaced.append(LeftFile(name, "its name is none that the store gives"))
         reader = ObjectReader(self._draft, self._cut_sizes)
-        try:
-            for name, root in objects:
-                self._take_object(reader, name, root, is_in_use=True)
-            for name in self._names_set_aside():
-                root = root_in(name)
-                if root is not None:
-                    self._take_object(reader, name, root, is_in_use=False)
-        finally:
-            reader.close()
+        for name, root in objects:
+            self._take_object(reader, name, root, is_in_use=True)
+        for name in self._names_set_aside():
+            root = root_in(name)
+            if root is not None:
+                self._take_object(reader, name, root, is_in_use=False)
         for folder in {self._layout.files, *((self._layout.folder / name).parent for name in files)}:
             self._disk.sync_folder(folder)
 

@@ -6,10 +6,8 @@ it may have been cut, until its root has that multihash; at last as an old index
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, LeafForm
@@ -19,6 +17,7 @@ from mlflow_ipfs.content.dagpb import decode_node
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf, leaf_rows
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.profiles import PROFILES
+from mlflow_ipfs.content.read_ahead import map_ahead
 from mlflow_ipfs.content.unixfs import decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError
 
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
     from mlflow_ipfs.content.blockstore.local.rebuild.file_view import FileView
+    from mlflow_ipfs.content.node_builder import Subtree
     from mlflow_ipfs.content.profiles import Profile
 
-_HASH_THREADS: Final = min(4, os.cpu_count() or 1)
-_AT_ONCE: Final = 4 * _HASH_THREADS  # leaves in memory
 _BATCH: Final = 2000
+_LEAVES_A_THREAD: Final = 1  # at once: most files have few leaves, and those are large
 
 
 class _NodesMissingError(Exception):
@@ -45,7 +44,6 @@ class _Tally:
     good: int = 0
     bad: int = 0
     bad_wrapped: int = 0
-    end: int = 0
 
     @property
     def total(self) -> int:
@@ -53,7 +51,7 @@ class _Tally:
 
 
 class ObjectReader:
-    """Finds out what is in objects. A context manager: it owns a few threads.
+    """Finds out what is in objects.
 
     Args:
         draft: the new index, which has the blocks of all packs already.
@@ -64,11 +62,6 @@ class ObjectReader:
         self._draft = draft
         usual = {profile.chunk_bytes for profile in PROFILES.values()}
         self._cut_sizes = [size for size in dict.fromkeys((*cut_sizes, *sorted(usual))) if 0 < size <= MAX_LEAF_BYTES]
-        self._pool = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="mlflow-ipfs-hash")
-
-    def close(self) -> None:
-        """Stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
 
     def add_object(
         self, place_id: int, file: FileView, root: bytes, old_rows: Callable[[], Iterable[NewBlock]], *, is_in_use: bool
@@ -135,17 +128,20 @@ class ObjectReader:
         """Hash leaves and add them."""
         tally = _Tally()
         good: list[NewBlock] = []
-        rest = iter(leaves)
-        while batch := list(islice(rest, _AT_ONCE)):
-            for leaf, is_good in zip(batch, self._pool.map(file.holds, batch), strict=True):
+
+        def check(leaf: NewBlock) -> tuple[NewBlock, bool]:
+            return leaf, file.holds(leaf)
+
+        with closing(map_ahead(check, leaves, batch=_LEAVES_A_THREAD)) as checked:  # its threads end before the file
+            for leaf, is_good in checked:
                 if is_good:
                     good.append(leaf)
+                    if len(good) == _BATCH:
+                        tally.good += self._flush(place_id, good)
                     continue
                 tally.bad += 1
                 tally.bad_wrapped += leaf.form == LeafForm.UNIXFS_FILE
                 self._draft.add_bad(place_id, [leaf])
-            if len(good) >= _BATCH:
-                tally.good += self._flush(place_id, good)
         tally.good += self._flush(place_id, good)
         return tally
 
@@ -165,11 +161,13 @@ class ObjectReader:
 
     def _add_cut(self, place_id: int, file: FileView, root: bytes, profile: Profile, size: int) -> bool:
         form = LeafForm.RAW if profile.raw_leaves else LeafForm.UNIXFS_FILE
-        starts = iter(range(0, file.size_bytes, size))
-        leaves = []
-        while batch := list(islice(starts, _AT_ONCE)):
-            pieces = self._pool.map(lambda start: hash_leaf(file.read(start, size), form, profile.cid_version), batch)
-            leaves += list(pieces)
+
+        def hash_cut(start: int) -> Subtree:
+            return hash_leaf(file.read(start, size), form, profile.cid_version)
+
+        starts = range(0, file.size_bytes, size)
+        with closing(map_ahead(hash_cut, starts, batch=_LEAVES_A_THREAD)) as hashed:  # as above
+            leaves = list(hashed)
         nodes: list[tuple[CID, bytes]] = []
         if not leaves:
             return False
@@ -188,6 +186,9 @@ class ObjectReader:
 
 def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:
     """The leaves of a file in order, from its nodes.
+
+    No index says here what is a leaf (``object_leaves.py`` asks one): what is not to be found is taken for one, because
+    the blocks of leaves lie nowhere as they are. Whether it was one shows when the file's bytes are hashed.
 
     Args:
         find: gives a block.

@@ -6,11 +6,11 @@ import re
 import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.backups import list_backups
 from mlflow_ipfs.content.blockstore.local.index import NewBlock
+from mlflow_ipfs.content.blockstore.local.index_file import open_index_file
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ class OldIndex:
         self.path = path
         self.is_damaged = False
         self.names = self.blocks = 0
-        log = path.with_name(f"{path.name}-wal")
-        # With "immutable" SQLite makes no files beside it; but then it does not look into the log either.
-        query = "mode=ro" if log.exists() and log.stat().st_size else "mode=ro&immutable=1"
-        self._connection = sqlite3.connect(f"file:{quote(str(path))}?{query}", uri=True, isolation_level=None)
+        self._connection = open_index_file(path)
         try:
             self._check_version()
             self.meta = dict(self._meta())

@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
 from mlflow_ipfs.content.blockstore.local.creating import is_read_only
-from mlflow_ipfs.content.blockstore.local.disk import Disk
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.blockstore.local.locking import FileLock, LockFile
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
 from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
@@ -34,6 +32,8 @@ from mlflow_ipfs.content.blockstore.local.rebuild.report import RebuildReport
 from mlflow_ipfs.content.blockstore.local.rebuild.roots import RootFinder
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
+from mlflow_ipfs.content.system.disk import Disk
+from mlflow_ipfs.content.system.locking import FileLock, LockFile
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Everything the local store does to the disk, in one small place.
+"""Everything that the local store, its copies and unfinished CARs do to the disk, in one small place.
 
 Each step that matters after a crash or on a full disk is one method here, SQLite's commits and
 checkpoints included, so that a test can fail it, kill the process at it, or record it. Only lock
@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.file_copy import copy_bytes
+from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
 
 if sys.platform != "win32":
     import fcntl
@@ -31,6 +31,12 @@ NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+def free_bytes(path: Path) -> int:
+    """How much an ordinary user may still write to the disk under something that exists."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
 class Disk:
     """The disk as it is. Tests derive from it."""
 
@@ -40,9 +46,7 @@ class Disk:
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of ``data`` at the descriptor's position."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        write_all(descriptor, memoryview(data))
 
     def start_writeback(self, descriptor: int, offset: int, length: int) -> None:
         """Let the system begin to write a piece of a file to the disk, so that ``sync`` finds less to do. Promises nothing."""
@@ -83,7 +87,7 @@ class Disk:
         os.close(descriptor)
 
     def rename(self, source: Path, destination: Path) -> None:
-        """Move a file within the store."""
+        """Move a file within its file system."""
         os.rename(source, destination)
 
     def remove(self, path: Path) -> None:
@@ -195,8 +199,7 @@ class Disk:
 
     def free_bytes(self, path: Path) -> int:
         """How much an ordinary user may still write to the disk under ``path``."""
-        status = os.statvfs(path)
-        return status.f_bavail * status.f_frsize
+        return free_bytes(path)
 
     def commit(self, connection: sqlite3.Connection) -> None:
         """Commit SQLite's transaction: the point from which a publication counts as acknowledged."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.file_copy import copy_bytes
+from mlflow_ipfs.content.system.file_copy import copy_bytes
 from support.mounted import mounted_tmpfs
 
 if TYPE_CHECKING:

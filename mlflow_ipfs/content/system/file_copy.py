@@ -47,10 +47,11 @@ def _steps(source: int, destination: int) -> Iterator[int]:
     # Where nothing is left, this finds the end at once. Some file systems answer 0 although there is more.
     view = memoryview(bytearray(_BUFFER_BYTES))
     while count := os.readv(source, [view]):
-        _write_all(destination, view[:count])
+        write_all(destination, view[:count])
         yield count
 
 
-def _write_all(descriptor: int, view: memoryview) -> None:
+def write_all(descriptor: int, view: memoryview) -> None:
+    """Write all of a buffer at a file's position."""
     while view:
         view = view[os.write(descriptor, view) :]

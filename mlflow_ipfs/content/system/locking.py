@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.local.forking import forget_in_child, not_forking
+from mlflow_ipfs.content.system.forking import forget_in_child, not_forking
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError
 
 if sys.platform != "win32":

@@ -1,0 +1,88 @@
+"""Compare: is a file or folder on disk the same as content?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, join_path, read_unixfs
+from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
+from mlflow_ipfs.content.unixfs import NodeType
+from mlflow_ipfs.content.verify import Problem
+from mlflow_ipfs.errors import MlflowIpfsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.cid import CID
+
+_ONLY_ON_DISK: Final = "is on disk, but not in the content"
+
+
+def compare_with_disk(
+    reader: BlockReader, root: CID, against: Path, *, not_content: frozenset[str] = frozenset()
+) -> list[Problem]:
+    """Compare content with a file or folder on disk, leaf by leaf along the DAG.
+
+    No record of the chunker is needed: the DAG itself says where the cuts are.
+
+    Args:
+        reader: where the blocks are.
+        root: the content.
+        against: the file or folder.
+        not_content: paths on disk that may be there beside the content.
+
+    Returns:
+        A problem for each path that differs, is missing on disk, or is only on disk.
+    """
+    problems: list[Problem] = []
+    stack = [(root, against, "")]
+    while stack:
+        cid, target, path = stack.pop()
+        try:
+            node = read_unixfs(reader, cid)
+            if node.data.is_directory:
+                stack.extend(_compare_folder(reader, node, target, path, problems=problems))
+            else:
+                reason = _compare_single(reader, node, target)
+                if reason:
+                    problems.append(Problem(cid, path, reason))
+        except (MlflowIpfsError, OSError) as error:
+            problems.append(Problem(cid, path, str(error)))
+    return [problem for problem in problems if not (problem.reason == _ONLY_ON_DISK and problem.path in not_content)]
+
+
+def _compare_folder(
+    reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
+) -> list[tuple[CID, Path, str]]:
+    if look_at(os.fsencode(target)).kind is not SourceKind.FOLDER:
+        problems.append(Problem(node.cid, path, f"{str(target)!r} is no folder"))
+        return []
+    inside = {link.name or b"": link.cid for link in iterate_folder(reader, node)}
+    for name in list_folder(os.fsencode(target)):
+        if name not in inside:
+            only = join_path(path, decode_name(name))
+            problems.append(Problem(node.cid, only, _ONLY_ON_DISK))
+    below = [(cid, target / os.fsdecode(name), join_path(path, decode_name(name))) for name, cid in inside.items()]
+    return below[::-1]
+
+
+def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str | None:
+    """The difference between one file or symlink and what is on disk, or None."""
+    source = look_at(os.fsencode(target))
+    if node.data.type is NodeType.SYMLINK:
+        same = source.kind is SourceKind.SYMLINK and read_symlink(source) == (node.data.data or b"")
+        return None if same else f"{str(target)!r} is not the same symlink"
+    if source.kind is not SourceKind.FILE:
+        return f"{str(target)!r} is no file"
+    offset = 0
+    with target.open("rb") as file:
+        for piece in UnixFSFile(reader, node.cid).pieces():
+            if file.read(len(piece)) != piece:
+                return f"differs from {str(target)!r} between bytes {offset} and {offset + len(piece)}"
+            offset += len(piece)
+        if file.read(1):
+            return f"{str(target)!r} is longer than {offset} bytes"
+    return None

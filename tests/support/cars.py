@@ -1,0 +1,21 @@
+"""CARs made block by block, with any roots and any blocks in any order: as other programs may make them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mlflow_ipfs.content.cid import CID
+
+
+def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> int:
+    """Write a CAR; returns how many bytes it has. Identity CIDs carry their bytes and are left out."""
+    size = file.write(encode_car_header(roots))
+    for cid, block in blocks:
+        if cid.identity_data is None:
+            size += file.write(encode_car_block(cid, block))
+    return size
