@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from itertools import takewhile
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
 from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.small_blocks_ahead import MAX_BLOCKS, SMALL_BYTES, SmallBlocksAhead
 from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
@@ -43,6 +45,19 @@ class FileLinker(Protocol):
 
     def link_file(self, source: Path, destination: Path) -> None:
         """See ``Storage.link_file``."""
+
+
+class _Item(NamedTuple):
+    """Something to write. ``below_bytes`` is what the link to it says of the size of all blocks from there on."""
+
+    cid: CID
+    target: Path
+    depth: int
+    below_bytes: int | None = None
+
+    @property
+    def is_small(self) -> bool:
+        return self.below_bytes is not None and self.below_bytes <= SMALL_BYTES
 
 
 class Exporter:
@@ -65,7 +80,7 @@ class Exporter:
         allow_outside_links: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._reader = reader
+        self._reader = SmallBlocksAhead(reader)
         self._linker = linker
         self._share = share
         self._allow_outside_links = allow_outside_links
@@ -83,19 +98,21 @@ class Exporter:
             InvalidDataError: the content is no UnixFS, or breaks a limit.
             StoreFullError: no room at the destination.
         """
-        todo = [(cid, destination, 0)]
+        todo = [_Item(cid, destination, 0)]
         folders: list[tuple[Path, UnixFSNode]] = []
         while todo:
-            cid, target, depth = todo.pop()
-            node = read_unixfs(self._reader, cid)
+            item = todo.pop()
+            if item.is_small and not self._reader.is_ahead(item.cid):
+                self._reader.read_ahead([item.cid, *_small_ones_next(todo)])
+            node = read_unixfs(self._reader, item.cid)
             if node.data.is_directory:
-                _make_folder(target, depth)
-                folders.append((target, node))
-                links = [(link.cid, target / os.fsdecode(link.name or b""), depth + 1)
+                _make_folder(item.target, item.depth)
+                folders.append((item.target, node))
+                links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_folder(self._reader, node)]  # fmt: skip
                 todo.extend(reversed(links))
             else:
-                self._export_single(node, target, depth)
+                self._export_single(node, item.target, item.depth)
         for target, node in reversed(folders):  # last, because writing into a folder changes its mtime
             _restore_metadata(target, node)
 
@@ -104,7 +121,9 @@ class Exporter:
             self._place(node, target, depth)
 
     def _place(self, node: UnixFSNode, target: Path, depth: int) -> None:
-        if target.is_dir() and not target.is_symlink():
+        if depth == 0:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        if _is_folder(target):
             msg = f"{str(target)!r} is a folder, and the content has a file of that name"
             raise InvalidPathError(msg)
         if node.data.type is NodeType.SYMLINK:
@@ -123,13 +142,13 @@ class Exporter:
             self._linker.link_file(whole, temporary)
             self._progress(node.size_bytes)
             return
-        free = shutil.disk_usage(temporary.parent).free
-        if node.size_bytes > free:
-            msg = f"{node.cid} has {node.size_bytes} bytes and the disk of {str(temporary.parent)!r} has {free} left"
-            raise StoreFullError(msg)
-        with temporary.open("xb", buffering=0) as file:
-            if whole is None or not self._copy_whole(node, whole, file.fileno()):
-                self._write_blocks(node, file.fileno())
+        _check_room(node, temporary)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if whole is None or not self._copy_whole(node, whole, descriptor):
+                self._write_blocks(node, descriptor)
+        finally:
+            os.close(descriptor)
 
     def _find_whole(self, node: UnixFSNode, *, may_link: bool) -> Path | None:
         """A file of the store that is the content. What is only to be copied is not put together first."""
@@ -164,7 +183,7 @@ class Exporter:
         return True
 
     def _write_blocks(self, node: UnixFSNode, descriptor: int) -> None:
-        for piece in UnixFSFile(self._reader, node.cid).pieces():
+        for piece in UnixFSFile(self._reader, node).pieces():
             write_all(descriptor, piece)
             self._progress(len(piece))
 
@@ -184,6 +203,21 @@ class Exporter:
             temporary.symlink_to(link)
 
 
+def _small_ones_next(todo: list[_Item]) -> list[CID]:
+    """What comes after this, up to the first that is not small."""
+    return [item.cid for item in takewhile(lambda item: item.is_small, reversed(todo[-MAX_BLOCKS:]))]
+
+
+def _check_room(node: UnixFSNode, temporary: Path) -> None:
+    """Refuse what the disk has no room for before it is written; of small files that shows soon enough."""
+    if node.size_bytes < _WORTH_ASKING_BYTES:
+        return
+    free = shutil.disk_usage(temporary.parent).free
+    if node.size_bytes > free:
+        msg = f"{node.cid} has {node.size_bytes} bytes and the disk of {str(temporary.parent)!r} has {free} left"
+        raise StoreFullError(msg)
+
+
 def _leaves_folder(link: str, depth: int) -> bool:
     """Whether a link that stands ``depth`` levels below the destination may lead out of it.
 
@@ -197,6 +231,14 @@ def _leaves_folder(link: str, depth: int) -> bool:
     return ups > depth - 1 or ".." in parts[ups:]
 
 
+def _is_folder(target: Path) -> bool:
+    """Whether a folder is there itself, and not a symlink to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(target).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def _make_folder(target: Path, depth: int) -> None:
     if depth > MAX_FOLDER_DEPTH:
         msg = f"the content has folders nested deeper than {MAX_FOLDER_DEPTH} levels"
@@ -205,7 +247,7 @@ def _make_folder(target: Path, depth: int) -> None:
         with _explained(target):
             target.mkdir(parents=depth == 0)
     except FileExistsError:
-        if not stat.S_ISDIR(target.lstat().st_mode):
+        if not _is_folder(target):
             msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
             raise InvalidPathError(msg) from None
 
@@ -228,16 +270,16 @@ def _explained(target: Path) -> Iterator[None]:
 @contextmanager
 def _replacing(target: Path, node: UnixFSNode) -> Iterator[Path]:
     """A name beside the target; what is made there takes the target's place in one step, or is removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # mktemp's race does not matter: the file is created with O_EXCL, or by an operation that fails if it exists.
-    temporary = Path(tempfile.mktemp(prefix=".mlflow-ipfs-", dir=target.parent))  # noqa: S306
+    # That the name is free is seen when it is taken: with O_EXCL, or by an operation that fails if it exists.
+    temporary = target.with_name(f".mlflow-ipfs-{secrets.token_hex(8)}")
     try:
         yield temporary
         _restore_metadata(temporary, node)
-        temporary.replace(target)
-    finally:
+        os.replace(temporary, target)
+    except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
+        raise
 
 
 def _restore_metadata(target: Path, node: UnixFSNode) -> None:

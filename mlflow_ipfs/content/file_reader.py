@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import MAX_FILE_DEPTH, UnixFSNode, read_unixfs
 from mlflow_ipfs.errors import InvalidDataError, IsAFolderError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.unixfs import UnixFSData
 
 _BUFFER_BYTES: Final = 256 << 10
@@ -71,16 +71,20 @@ def part_bounds(cid: CID, data: UnixFSData, start: int = 0) -> list[int]:
 class UnixFSFile(io.RawIOBase):
     """A UnixFS file, read block by block from a blockstore. Not for sharing between threads.
 
+    Args:
+        reader: where the blocks are.
+        root: the file, or its node if that has been read.
+
     Raises:
         IsAFolderError: the CID names a folder.
         InvalidDataError: the nodes of the file contradict each other.
         NotFoundError, IntegrityError: while reading, when a block is missing or damaged.
     """
 
-    def __init__(self, reader: BlockReader, cid: CID) -> None:
+    def __init__(self, reader: BlockReader, root: CID | UnixFSNode) -> None:
         super().__init__()
         self._reader = reader
-        self._path = [_span(read_unixfs(reader, cid), 0)]
+        self._path = [_span(read_unixfs(reader, root) if isinstance(root, CID) else root, 0)]
         self._position = 0
 
     @property
