@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace, text_of
 from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
+from mlflow_ipfs.cli.version_owners import OWNERS
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.locations import IpfsPath
     from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
     from mlflow_ipfs.content.store import ContentStore
-
-VERSION_OWNERS: Final = "model-version"  # what the model registry's owners start with
 
 
 @click.group()
@@ -50,7 +49,7 @@ def add(workplace: Workplace, contents: tuple[IpfsPath, ...], *, as_json: bool) 
 @pass_workplace
 def remove(workplace: Workplace, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
     """Drop a pin. The bytes go with the next gc, unless another pin keeps them."""
-    if owner.startswith(VERSION_OWNERS) and not force:
+    if owner.startswith(OWNERS) and not force:
         msg = f"{owner!r} keeps a model version loadable; delete the version in MLflow instead, or add --force"
         raise PolicyError(msg)
     with workplace.open_store() as store:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mlflow_ipfs.cli.keeping import VERSION_OWNERS
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
 from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
+from mlflow_ipfs.cli.version_owners import version_of
 from mlflow_ipfs.content.mfs import MfsPath
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 _REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
-_VERSION_OWNER: Final = f"{VERSION_OWNERS}:"
 _Group = tuple[str, str]  # kind and name
 
 
@@ -70,9 +69,9 @@ def _collect_groups(store: ContentStore) -> dict[_Group, list[CID]]:
 
 
 def _group_of(keeper: Keeper, cid: CID) -> _Group:
-    if keeper.kind == "pin" and keeper.name.startswith(_VERSION_OWNER):
-        _, model = keeper.name.removeprefix(_VERSION_OWNER).split("/", 1)
-        return "model", model.rpartition("/")[0]
+    version = version_of(keeper.name) if keeper.kind == "pin" else None
+    if version is not None:
+        return "model", version.rpartition("/")[0]
     if keeper.kind == "pin":
         return "pin", f"{keeper.name} {cid}"
     if keeper.kind == "frozen":

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.interface import (
+        AffectedReport,
         GCReport,
         Keeper,
         Publication,
@@ -340,6 +341,10 @@ class ContentStore:
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
         """Read and hash everything in the store, whatever its stamps say."""
         return self.storage.scrub(progress)
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Find the pins, refs, ``mfs://`` files and frozen paths that need what ``scrub`` found damaged."""
+        return self.storage.find_affected(damaged)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""

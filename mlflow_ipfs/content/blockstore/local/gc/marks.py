@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 _NODES: Final = 50  # read at a time; each may link to thousands of others
-_CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
+CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
 
 _Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A block of the index, and where it lies."""
+
     multihash: bytes
     id: int
     form: int
@@ -76,7 +78,7 @@ class Marker:
         self._files = OpenFiles(layout, disk)
         self._reader = reader
         self._marked = Bits()
-        self._walked = {codec: Bits() for codec in _CODECS_WITH_LINKS}
+        self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
         self._fresh: list[int] = []
         self._notes_fresh = False
 
@@ -109,7 +111,7 @@ class Marker:
         while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
             del stack[-_NODES:]
             for below in self._step(connection, batch):
-                (stack if below[0].codec in _CODECS_WITH_LINKS else leaves).append(below)
+                (stack if below[0].codec in CODECS_WITH_LINKS else leaves).append(below)
                 if len(leaves) == MAX_VALUES:
                     self._mark_leaves(connection, leaves)
         self._mark_leaves(connection, leaves)
@@ -123,31 +125,23 @@ class Marker:
 
     def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
         """Mark a few blocks. Gives what they link to."""
-        rows = self._find(connection, {cid.multihash for cid, _ in batch})
-        nodes: list[tuple[_Row, _Below]] = []
+        rows = find_rows(connection, {cid.multihash for cid, _ in batch})
+        nodes: list[tuple[Row, _Below]] = []
         for cid, root in batch:
             row = rows.get(cid.multihash)
             if row is not None:
                 if not self._marked.add(row.id) and self._notes_fresh:
                     self._fresh.append(row.id)
-                is_node = cid.codec in _CODECS_WITH_LINKS and row.form == LeafForm.RAW
+                is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafForm.RAW
                 if is_node and not self._walked[cid.codec].add(row.id):
                     nodes.append((row, (cid, root)))
-            elif cid.codec in _CODECS_WITH_LINKS:
+            elif cid.codec in CODECS_WITH_LINKS:
                 yield from _links(cid, root, self._read_with_care(cid, root))
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, (cid, root) in nodes:
             yield from _links(cid, root, self._read(row, cid, root))
 
-    @staticmethod
-    def _find(connection: sqlite3.Connection, multihashes: set[bytes]) -> dict[bytes, _Row]:
-        query = (
-            "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
-            f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
-        )
-        return {row[0]: _Row(*row) for row in select_many(connection, query, multihashes)}
-
-    def _read(self, row: _Row, cid: CID, root: CID) -> bytes:
+    def _read(self, row: Row, cid: CID, root: CID) -> bytes:
         data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
         if data is None or not cid.matches(data):
             return self._read_with_care(cid, root)
@@ -162,6 +156,15 @@ class Marker:
                 f"Add that content again or remove its pin ({error})"
             )
             raise IntegrityError(msg) from error
+
+
+def find_rows(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, Row]:
+    """The rows of those blocks that are there, by multihash."""
+    query = (
+        "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
+        f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
+    )
+    return {row[0]: Row(*row) for row in select_many(connection, query, multihashes)}
 
 
 def _links(cid: CID, root: CID, block: bytes) -> Iterable[_Below]:
