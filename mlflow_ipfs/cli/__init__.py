@@ -14,7 +14,8 @@ from mlflow_ipfs.cli.application import PROGRAM, Application
 from mlflow_ipfs.cli.backups import backup, restore
 from mlflow_ipfs.cli.cars import car
 from mlflow_ipfs.cli.checking import doctor, verify
-from mlflow_ipfs.cli.keeping import gc, pin
+from mlflow_ipfs.cli.collecting import gc
+from mlflow_ipfs.cli.keeping import pin
 from mlflow_ipfs.cli.options import Workplace
 from mlflow_ipfs.cli.reading import cat, get, ls
 from mlflow_ipfs.cli.scrubbing import scrub

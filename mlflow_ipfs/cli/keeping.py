@@ -1,21 +1,19 @@
-"""``pin`` and ``gc``: what is kept, for whom, and what goes."""
+"""``pin``: what is kept, and for whom."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_ipfs.cli.keeper_names import OWNERS
 from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace, text_of
-from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
-from mlflow_ipfs.cli.version_owners import OWNERS
+from mlflow_ipfs.cli.terminal import align, print_result, printable
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
 
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.locations import IpfsPath
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
     from mlflow_ipfs.content.store import ContentStore
 
 
@@ -88,55 +86,3 @@ def list_pins(workplace: Workplace, content: IpfsPath | None, owner: str, *, as_
 
 def _fields(found: Pin) -> dict[str, str]:
     return {"cid": str(found.cid), "owner": found.owner, "state": str(found.state)}
-
-
-@click.command(short_help="Drop what nothing needs.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what keeps content, and what would go.")
-@click.option(
-    "--grace", "grace_hours", type=click.FloatRange(min=0), default=24, show_default=True, metavar="HOURS",
-    help="Drop only what a gc that many hours ago found unneeded already.",
-)  # fmt: skip
-@json_option
-@pass_workplace
-def gc(workplace: Workplace, *, dry_run: bool, grace_hours: float, as_json: bool) -> None:
-    """Drop what no pin, ref, mfs:// file or model version needs.
-
-    What is found unneeded for the first time is only condemned: it goes with a gc after the
-    grace, unless something needs it again. Training may go on meanwhile.
-    """
-    with workplace.open_store() as store:
-        keepers = list(store.keepers()) if dry_run else []
-        report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
-    _print_keepers(keepers, as_json=as_json)
-    print_result(asdict(report), _summary(report, grace_hours), as_json=as_json)
-
-
-def _print_keepers(keepers: list[Keeper], *, as_json: bool) -> None:
-    if as_json:
-        for keeper in keepers:
-            print_result(asdict(keeper) | {"cid": str(keeper.cid) if keeper.cid else None}, "", as_json=True)
-        return
-    rows = [("kept by", keeper.kind, printable(keeper.name), _what(keeper)) for keeper in keepers]
-    for line in align(rows):
-        click.echo(line)
-
-
-def _what(keeper: Keeper) -> str:
-    if keeper.cid is not None:
-        return str(keeper.cid)
-    return f"{format_count(keeper.file_count, 'file')}, {format_size(keeper.size_bytes)}"
-
-
-def _summary(report: GCReport, grace_hours: float) -> str:
-    verb = "would remove" if report.dry_run else "removed"
-    removed, kept = format_count(report.removed_blocks, "block"), format_count(report.kept_blocks, "block")
-    line = f"{verb} {removed}, {format_size(report.freed_bytes)}; {kept} kept"
-    if not report.condemned_blocks:
-        return line
-    later = f"{format_count(report.condemned_blocks, 'block')}, {format_size(report.condemned_bytes)}"
-    when = (
-        f"to go after {grace_hours:g} h (--grace 0: now)"
-        if grace_hours
-        else "to go when nobody publishes who may rely on them"
-    )
-    return f"{line}; {later} {when}"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mlflow_ipfs.cli.keeper_names import version_of
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
 from mlflow_ipfs.cli.terminal import Progress, align, format_count, format_size, print_result, printable
-from mlflow_ipfs.cli.version_owners import version_of
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.errors import IntegrityError
 

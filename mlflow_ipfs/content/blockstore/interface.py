@@ -55,6 +55,8 @@ class GCReport:
         condemned_blocks: how many nothing needs, but are to go later: their grace is not over, or somebody who
             publishes may still rely on them.
         condemned_bytes: what those take.
+        evicted_files: how many cached copies went, because the cache had more than it may, or the disk was nearly full.
+        evicted_bytes: what that freed, besides ``freed_bytes``.
     """
 
     kept_blocks: int
@@ -63,6 +65,8 @@ class GCReport:
     dry_run: bool
     condemned_blocks: int = 0
     condemned_bytes: int = 0
+    evicted_files: int = 0
+    evicted_bytes: int = 0
 
 
 KeeperKind = Literal["pin", "ref", "files", "frozen", "outbox"]

@@ -11,6 +11,8 @@ from mlflow_ipfs.content.pins import Pin
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from support.command_line import CommandLine
 
 OWNER = "model-version:0123456789abcdef/digits/1"
@@ -46,6 +48,8 @@ def test_gc_as_json(cli: CommandLine, root: str) -> None:
     assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False} | {
         "condemned_blocks": 0,
         "condemned_bytes": 0,
+        "evicted_files": 0,
+        "evicted_bytes": 0,
     }
     cli("verify", root)
 
@@ -69,6 +73,47 @@ def test_dry_run_names_what_keeps_each_root(cli: CommandLine, root: str) -> None
         ("files", None, 2),
     ]
     assert report["dry_run"]
+
+
+def test_of_many_keepers_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLine) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        for number in range(60):
+            place = MfsPath.parse(f"mfs://mlflow/{number % 3}/run{number}/artifacts/a.txt")
+            store.files.put_stream(place, io.BytesIO(b"1234" * (number % 3 + 1)))
+        for number in range(30):
+            root = store.add_bytes(b"%d" % number, pin=f"model-version:0123456789abcdef/digits/{number}")
+            store.refs.set(f"datasets/{number}", root, expected_version=0)
+    lines = cli("gc", "--dry-run").lines
+    assert lines[:4] == [
+        "kept by  experiment  mfs://mlflow/2  20 files in 20 folders, 240 B",
+        "kept by  experiment  mfs://mlflow/1  20 files in 20 folders, 160 B",
+        "kept by  experiment  mfs://mlflow/0  20 files in 20 folders, 80 B",
+        "kept by  model       digits          30 versions",
+    ]
+    assert all(line.startswith("kept by  ref         datasets/") for line in lines[4:20])
+    assert lines[20:] == [
+        "kept by  14 more names in 14 more groups",
+        "         (these are groups of 120 names; --all or --json names each)",
+        "would remove 0 blocks, 0 B; 33 blocks kept",
+    ]
+    assert len(cli("gc", "--dry-run", "--all").lines) == 121
+    assert len(cli("gc", "--dry-run", "--json").records) == 121
+    assert "add --dry-run" in cli("gc", "--all", code=2).stderr
+
+
+def test_gc_says_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    del root
+    with open_store(Settings(store=cli.store)) as store, store.storage.publish(in_cache=True) as publication:
+        data = b"cached" * 20_000
+        publication.put(CID.of(data), data)
+        publication.commit()
+    assert cli("gc").lines == ["removed 0 blocks, 0 B; 11 blocks kept"]
+    monkeypatch.setenv("MLFLOW_IPFS_CACHE_BYTES", "0")
+    end = "; {} 1 file, 120.1 kB, from the cache"
+    assert cli("gc", "--dry-run").lines[-1] == f"would remove 0 blocks, 0 B; 10 blocks kept{end.format('would remove')}"
+    assert cli("gc").lines == [f"removed 0 blocks, 0 B; 10 blocks kept{end.format('removed')}"]
+    [record] = cli("gc", "--json").records
+    assert (record["evicted_files"], record["evicted_bytes"]) == (0, 0)
 
 
 def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:

@@ -11,7 +11,7 @@ from mlflow_ipfs.content.blockstore.interface import Changes, LeafForm
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.cache import promoting
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import cached_bytes
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.cache.eviction import Evicted, evict
 from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
@@ -271,11 +271,10 @@ def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkey
 
         monkeypatch.setattr(promoting, "_verify", evict_and_verify)
         NAMES[name](storage, root)
-        assert freed
-        assert not any(freed)
+        assert set(freed) == {Evicted()}
         assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
         assert not list(folder.glob("sessions/publication-*"))
-        assert evict(other._parts, 0) == 0  # it is the store's own now
+        assert evict(other._parts, 0) == Evicted()  # it is the store's own now
 
 
 def test_the_cache_takes_nothing_out_of_condemned_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,3 +314,20 @@ def test_the_cache_takes_nothing_out_of_damaged_places(folder: Path, monkeypatch
     with open_local_storage(folder, cache_bytes=0) as storage:
         storage.collect_garbage()
         assert open_unixfs(storage.blocks, root).read() == b"".join(blocks)
+
+
+def test_gc_says_what_it_evicted_and_a_dry_run_what_it_would(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        cids = [cache_blocks(storage, bytes([number]) * 70_000)[0] for number in range(3)]
+        for days, cid in enumerate(cids):
+            age(storage, cid, -days)
+        report = storage.collect_garbage()
+        assert (report.evicted_files, report.evicted_bytes) == (0, 0)
+    with open_local_storage(folder, cache_bytes=80_000) as smaller:
+        sizes = rows_of(smaller, "SELECT size FROM place WHERE class = 'cache' ORDER BY last_used LIMIT 2")
+        expected = (2, sum(size for (size,) in sizes))
+        for dry_run in (True, False):
+            report = smaller.collect_garbage(dry_run=dry_run)
+            assert (report.evicted_files, report.evicted_bytes, report.freed_bytes) == (*expected, 0)
+        assert smaller.collect_garbage().evicted_files == 0
+        assert [smaller.blocks.has(cid) for cid in cids] == [False, False, True]
