@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.cli.keeper_names import OWNERS
-from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace, text_of
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    text_of,
+    tracking_option,
+)
 from mlflow_ipfs.cli.terminal import align, print_result, printable
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.binding.locations import IpfsPath
+    from mlflow_ipfs.binding.uris import ContentName
     from mlflow_ipfs.content.store import ContentStore
 
 
@@ -27,16 +37,26 @@ def pin() -> None:
 
 
 @pin.command("add")
-@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=CONTENT)
+@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=ANY_CONTENT)
+@tracking_option
 @json_option
 @pass_workplace
-def add(workplace: Workplace, contents: tuple[IpfsPath, ...], *, as_json: bool) -> None:
-    """Pin content, after a look whether all of it is here."""
+def add(workplace: Workplace, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
+    """Pin content, after a look whether all of it is here; print a line for each, which ends with the CID.
+
+    What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
+    """
     with workplace.open_store() as store:
         for content in contents:
-            root = store.resolve(content.cid, content.path)
-            store.pin(root)
-            print_result({"cid": str(root), "owner": USER}, f"pinned  {root}", as_json=as_json)
+            found = find(store, content, tracking_uri)
+            if found.place is not None:
+                root = store.pin_files(found.place)
+            else:
+                root = found.root
+                store.pin(root)
+            name = "" if isinstance(content, IpfsPath) else f"{printable(text_of(content))}  "
+            fields = {"content": text_of(content), "cid": str(root), "owner": USER}
+            print_result(fields, f"pinned  {name}{root}", as_json=as_json)
 
 
 @pin.command("rm")

@@ -108,7 +108,8 @@ class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only sin
         except (InvalidCIDError, InvalidPathError) as error:
             raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
         if not self._anywhere and not isinstance(name, IpfsPath):
-            self.fail(f"{value!r}: only a CID can be named here", param, ctx)
+            msg = f"{value!r} may stand for something else by now; name the CID, as `mlflow-ipfs pin ls` shows it"
+            self.fail(msg, param, ctx)
         return name
 
 

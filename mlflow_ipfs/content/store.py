@@ -21,7 +21,7 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
-from mlflow_ipfs.content.mfs import MutableFiles
+from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
@@ -287,6 +287,17 @@ class ContentStore:
         with self.storage.publish(keep_found=True) as publication:  # what was found complete stays so
             verify.check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
+
+    def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
+        """Keep a file or folder of a mutable tree as it is at this moment. Returns its CID.
+
+        Raises:
+            NotFoundError: nothing is there, or a block is missing.
+        """
+        with self.storage.publish(keep_found=True):  # the folders' nodes stay until they are pinned
+            cid = self.files.snapshot(location).cid
+            self.pin(cid, owner)
+        return cid
 
     def export_car(
         self, cid: CID | str, file: BinaryIO, *, skip_bytes: int = 0, progress: Callable[[int], None] | None = None

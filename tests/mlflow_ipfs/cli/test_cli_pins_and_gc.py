@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin
 
@@ -121,6 +122,36 @@ def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
     cli("pin", "rm", root)
     cli("gc", "--grace", "0")
     assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
+
+
+def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, folder: Path) -> None:
+    run = MfsPath.parse("mfs://mlflow/0/run/artifacts")
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.put_tree(run, folder)
+        expected = str(store.files.snapshot(run, only_hash=True).cid)
+    assert cli("pin", "add", str(run)).lines == [f"pinned  {run}  {expected}"]
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.delete(run)
+    cli("gc", "--grace", "0")
+    assert cli("verify", expected).lines[-1] == "verified  every block"
+    assert cli("cat", f"{expected}/sub/small.txt").stdout == b"small\n"
+    assert cli("pin", "ls").lines == [f"{expected}  confirmed  user"]
+
+
+def test_frozen_content_is_pinned_as_it_is(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.storage.entries.freeze(Frozen("mlflow", "0/run", CID.parse(root)))
+    sub = cli("ls", "--json", f"mfs://mlflow/0/run/@{root}").records[-1]["cid"]
+    assert cli("pin", "add", f"mfs://mlflow/0/run/@{root}/sub", "--json").records == [
+        {"content": f"mfs://mlflow/0/run/@{root}/sub", "cid": sub, "owner": "user"}
+    ]
+
+
+def test_a_mutable_path_of_nothing_is_3_and_only_a_cid_can_be_unpinned(cli: CommandLine, root: str) -> None:
+    del root
+    assert "there is no file at or below mfs://mlflow/9" in cli("pin", "add", "mfs://mlflow/9", code=3).stderr
+    for command in ("rm", "ls"):
+        assert "name the CID, as `mlflow-ipfs pin ls` shows it" in cli("pin", command, "mfs://mlflow/0", code=2).stderr
 
 
 def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:
