@@ -15,6 +15,7 @@ from mlflow_ipfs.cli.options import (
     find,
     json_option,
     pass_workplace,
+    shared_options,
     text_of,
     tracking_option,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.group()
+@shared_options
 def pin() -> None:
     """Keep content, or stop keeping it.
 
@@ -42,9 +44,9 @@ def pin() -> None:
 @json_option
 @pass_workplace
 def add(workplace: Workplace, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
-    """Pin content, after a look whether all of it is here; print a line for each, which ends with the CID.
+    """Pin content, after a look whether all of it is here.
 
-    What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
+    Prints a line for each, which ends with its CID. What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
     """
     with workplace.open_store() as store:
         for content in contents:

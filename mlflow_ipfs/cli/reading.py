@@ -13,6 +13,7 @@ from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
     Workplace,
     find,
+    json_errors_option,
     json_option,
     pass_workplace,
     text_of,
@@ -96,7 +97,7 @@ def total_bytes(found: Located) -> int:
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N bytes.")
 @click.option("--length", type=click.IntRange(min=0), metavar="N", help="Write at most N bytes.")
 @tracking_option
-@click.option("--json", is_flag=True, expose_value=False, help="Print an error, if there is one, as JSON.")
+@json_errors_option
 @pass_workplace
 def cat(workplace: Workplace, content: ContentName, offset: int, length: int | None, tracking_uri: str | None) -> None:
     """Write the bytes of a file to standard output."""
