@@ -24,8 +24,8 @@ from mlflow_ipfs.cli.usage import du
 __all__ = ["main"]
 
 EPILOG = """
-CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls, verify and car export
-also take mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls, verify, pin add and
+car export also take mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
 
 With --json, stdout has one JSON object a line, one for each result; an error is one JSON object on
 stderr: {"error": {"type", "message", "exit_code"}}.

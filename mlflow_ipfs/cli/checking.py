@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mlflow_ipfs.binding.uris import MlflowUri
+from mlflow_ipfs.cli.affected_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.examination import Finding, State, examine
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
@@ -49,14 +50,19 @@ def verify(
 ) -> None:
     """Read and hash every block of a file, a folder, a model version or a run's artifacts.
 
-    Each bad or missing block is named, with the path of the file that it belongs to.
+    Each bad or missing block is named, with the path of the file that it belongs to; then, unless
+    it is compared with something, everything else in the store that needs such a block.
     """
     if against is not None:
         look_at(bytes(against))
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
         report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else ())
-    print_result(_fields(report, content), "\n".join(_lines(report, content, against)), as_json=as_json)
+        damaged = {problem.cid: None for problem in report.problems} if against is None else {}
+        affected = store.find_affected(list(damaged)).names if damaged else ()
+    fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
+    lines = [*_lines(report, content, against), *affected_lines(affected)]
+    print_result(fields, "\n".join(lines), as_json=as_json)
     if not report.ok:
         msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
         raise IntegrityError(msg)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.keeper_names import version_of
+from mlflow_ipfs.cli.affected_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
-from mlflow_ipfs.cli.terminal import Progress, align, format_count, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.interface import Affected, AffectedReport, ScrubReport
+    from mlflow_ipfs.content.blockstore.interface import AffectedReport, ScrubReport
     from mlflow_ipfs.content.store import ContentStore
-
-_KINDS: Final = ("model version", "frozen", "file", "ref", "pin", "outbox")
-_SHOWN: Final = 10  # names of each kind
 
 
 @click.command(short_help="Read and hash everything in the store.")
@@ -51,7 +48,7 @@ def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
     if as_json:
         _print_json(report, affected)
     else:
-        for line in (*_found(report, affected), *_names(affected), *_sums(report)):
+        for line in (*_found(report, affected), *affected_lines(affected.names), *_sums(report)):
             click.echo(line)
     if report.problems:
         raise IntegrityError(_advice(report, affected))
@@ -64,8 +61,7 @@ def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
     for cid, reason in report.problems:
         print_result({"cid": str(cid), "reason": reason, "unneeded": cid in unneeded}, "", as_json=True)
     for name in affected.names:
-        fields = {"affected": name.kind, "name": name.name, "cid": str(name.cid)}
-        print_result(fields | {"damaged": [str(cid) for cid in name.damaged]}, "", as_json=True)
+        print_result(affected_fields(name), "", as_json=True)
     counts = {"problems": len(report.problems), "healed": len(report.healed), "affected": len(affected.names)}
     print_result({"blocks": report.blocks, "size_bytes": report.size_bytes} | counts, "", as_json=True)
 
@@ -79,31 +75,6 @@ def _found(report: ScrubReport, affected: AffectedReport) -> Iterator[str]:
         yield f"          {printable(reason)}"
         if cid in unneeded:
             yield "          Nothing needs it"
-
-
-def _names(affected: AffectedReport) -> Iterator[str]:
-    """Whom it concerns: a few of each kind, and how many more there are."""
-    texts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
-    for name in affected.names:
-        kind, text = _text_of(name)
-        texts[kind].append(text)
-    rows = []
-    for kind, found in texts.items():
-        rows += [("affected", kind, text) for text in found[:_SHOWN]]
-        if len(found) > _SHOWN:
-            rows.append(("affected", kind, f"… and {len(found) - _SHOWN:,} more; --json lists all"))
-    yield from align(rows)
-
-
-def _text_of(name: Affected) -> tuple[str, str]:
-    version = version_of(name.name) if name.kind == "pin" else None
-    if version is not None:
-        return "model version", f"{printable(version)}  {name.cid}"
-    if name.kind == "file":
-        return "file", printable(name.name)
-    if name.kind == "frozen":
-        return "frozen", f"{printable(name.name)}/@{name.cid}"
-    return name.kind, f"{printable(name.name)}  {name.cid}"
 
 
 def _sums(report: ScrubReport) -> Iterator[str]:

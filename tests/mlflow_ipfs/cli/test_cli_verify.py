@@ -37,7 +37,9 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, fol
     assert (record["ok"], record["blocks"]) == (False, 9)
     assert problem["path"] == "big.bin"
     assert problem["cid"].startswith("bafkrei")
+    assert record["affected"] == [{"affected": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
     text = cli("verify", root, code=4)
+    assert text.lines[-1] == f"affected  pin  user  {root}"
     assert any(problem["cid"] in line for line in text.lines)
     assert any("in big.bin: " in line for line in text.lines)
     assert text.stderr == f"mlflow-ipfs: {root} does not verify: 1 problem\n"
@@ -61,6 +63,7 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, folder: P
     (folder / "link").unlink()
     (folder / "new").write_text("new")
     (record,) = cli("verify", root, "--against", folder, "--json", code=4).records
+    assert record["affected"] == []  # nothing is damaged
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
