@@ -192,15 +192,27 @@ def _known() -> str:
     return ", ".join(_READERS)
 
 
-def _read_store(value: str) -> Path:
+def read_store(value: str) -> Path:
+    """The folder of a store: ``local:<folder>``, or the folder alone if it is an absolute path or starts with ``~``.
+
+    Raises:
+        SettingsError: it is another kind of store, or a relative path, which would mean another folder elsewhere.
+        RuntimeError: there is no such user.
+    """
     scheme, colon, rest = value.partition(":")
     if scheme == "kubo" and colon:
         msg = "stores on a Kubo node come with a later version; use local:<folder>"
         raise SettingsError(msg)
-    if scheme != "local" or not rest:
-        msg = "write local:<folder>"
-        raise SettingsError(msg)
-    return Path(rest).expanduser().absolute()
+    if scheme == "local" and rest:
+        return Path(rest).expanduser().absolute()
+    folder = Path(value).expanduser()
+    if folder.is_absolute():
+        return folder
+    if "://" in value or value in {"", "local:"}:
+        msg = "a store is a folder on a disk of this machine; write local:<folder>"
+    else:
+        msg = f"a relative path means another folder elsewhere; write local:{folder.absolute()}"
+    raise SettingsError(msg)
 
 
 def _read_size(value: int | str) -> int:
@@ -250,7 +262,7 @@ def _word_of(enum: type[StrEnum]) -> Callable[[str], StrEnum]:
 
 
 _READERS: Final[dict[str, Callable[[Any], Any]]] = {
-    "store": _read_store,
+    "store": read_store,
     "root": MfsPath.parse,
     "profile": profile_named,
     "chunker": parse_chunker,

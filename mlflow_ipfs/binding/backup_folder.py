@@ -24,7 +24,8 @@ from mlflow_ipfs.binding.database_copies import FILES
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import make_real_folder
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, refuse_used
 from mlflow_ipfs.content.blockstore.local.clone.cloning import install, remove_unnamed
-from mlflow_ipfs.content.blockstore.local.layout import make_lock_file
+from mlflow_ipfs.content.blockstore.local.layout import Layout, is_store, make_lock_file
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import NotFoundError, PolicyError, StoreFormatError
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.system.disk import Disk
 
 FORMAT: Final = 1
 _LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk
@@ -203,6 +203,27 @@ class BackupFolder:
             if path.exists() and (other := _read_manifest(path).store_id) != store_id:
                 msg = f"{self.folder} is the backup of another store ({other}): name a folder of its own for this one"
                 raise PolicyError(msg)
+
+
+def find_store(folder: Path) -> Path:
+    """The store to read that somebody means with a folder: the folder itself, or, if that is a backup, the store in it.
+
+    Raises:
+        NotFoundError: it is neither.
+        StoreFormatError: it is a backup that is not complete.
+    """
+    if is_store(Layout(folder)):
+        return folder
+    backup = BackupFolder(folder, Disk())
+    try:
+        backup.read()
+    except NotFoundError as error:
+        msg = (
+            f"there is no store at {folder}, and no backup: name a folder that `mlflow-ipfs backup` has written, "
+            "or a store, which is a folder with a format.json"
+        )
+        raise NotFoundError(msg) from error
+    return backup.store
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -42,11 +42,13 @@ class Located:
             snapshot on top of it.
         cid: a root.
         path: where below the root.
+        place: the mutable path of which it is a snapshot; its folders are then in memory alone. None: it is frozen.
     """
 
     store: ContentStore
     cid: CID
     path: str = ""
+    place: MfsPath | None = None
 
     @property
     def root(self) -> CID:
@@ -115,7 +117,7 @@ def _locate_mutable(store: ContentStore, place: MfsPath) -> Located:
     if frozen is not None:
         return Located(store, *frozen)
     snapshot, cid = snapshot_in_memory(store, place)
-    return Located(snapshot, cid)
+    return Located(snapshot, cid, place=place)
 
 
 def _locate_stored(store: ContentStore, name: MlflowUri, place: str) -> Located:

@@ -13,17 +13,19 @@ from mlflow_ipfs.cli.adding import add
 from mlflow_ipfs.cli.application import PROGRAM, Application
 from mlflow_ipfs.cli.backups import backup, restore
 from mlflow_ipfs.cli.cars import car
-from mlflow_ipfs.cli.checking import doctor, scrub, verify
-from mlflow_ipfs.cli.keeping import gc, pin
-from mlflow_ipfs.cli.options import Workplace
+from mlflow_ipfs.cli.checking import doctor, verify
+from mlflow_ipfs.cli.collecting import gc
+from mlflow_ipfs.cli.keeping import pin
+from mlflow_ipfs.cli.options import Workplace, shared_options
 from mlflow_ipfs.cli.reading import cat, get, ls
+from mlflow_ipfs.cli.scrubbing import scrub
 from mlflow_ipfs.cli.usage import du
 
 __all__ = ["main"]
 
 EPILOG = """
-CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls, verify and car export
-also take mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls, verify, pin add and
+car export also take mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
 
 With --json, stdout has one JSON object a line, one for each result; an error is one JSON object on
 stderr: {"error": {"type", "message", "exit_code"}}.
@@ -40,12 +42,13 @@ Exit codes:
 
 
 @click.group(cls=Application, name=PROGRAM, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", metavar="FOLDER", help="The store to work on, instead of MLFLOW_IPFS_STORE.")
+@shared_options
 @click.version_option(mlflow_ipfs.__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
-def main(context: click.Context, store: str | None) -> None:
+def main(context: click.Context) -> None:
     """Content by CID: what MLflow keeps in IPFS, added, read, verified and pinned by hand."""
-    context.obj = Workplace(store)
+    if context.obj is None:  # else --store made one
+        context.obj = Workplace(None)
 
 
 for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, scrub, doctor):

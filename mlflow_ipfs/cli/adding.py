@@ -93,12 +93,26 @@ def add(
     with _hashing_store(settings) if options.only_hash else workplace.open_store(settings, create=True) as store:
         for path, name in zip(paths, shown, strict=True):
             added = _add(store, path, options)
-            verb = "hashed" if options.only_hash else "added"
-            line = f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}  {added.cid}"
+            verb, news = ("hashed", "") if options.only_hash else ("added", _news(added))
+            line = f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}{news}  {added.cid}"
             fields = asdict(added) | {"path": path, "cid": str(added.cid)}
+            if options.only_hash:
+                fields["new_bytes"] = None  # nobody looked
             print_result(fields, str(added.cid) if quiet else line, as_json=as_json)
             if added.hidden_left_out and not as_json:
                 note(f"{format_count(added.hidden_left_out, 'hidden name')} in {name} left out; include with --hidden")
+
+
+def _news(added: Added) -> str:
+    """How much of it the store did not have, as the rest of a line."""
+    if not added.size_bytes:
+        return ""
+    if not added.new_bytes:
+        return ", nothing new"
+    if added.new_bytes >= added.dag_bytes:
+        return ", all new"
+    of_it = " of it" if added.new_bytes <= added.size_bytes else ""  # new nodes count, too, and have no size
+    return f", {format_size(added.new_bytes)}{of_it} new"
 
 
 def _check_paths(paths: tuple[str, ...], store: Path, options: AddOptions) -> None:

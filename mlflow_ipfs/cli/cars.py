@@ -11,7 +11,15 @@ import click
 
 from mlflow_ipfs.cli.car_sources import STREAM, list_sources
 from mlflow_ipfs.cli.new_files import refuse_existing
-from mlflow_ipfs.cli.options import ANY_CONTENT, Workplace, find, json_option, pass_workplace, tracking_option
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    shared_options,
+    tracking_option,
+)
 from mlflow_ipfs.cli.reading import total_bytes
 from mlflow_ipfs.cli.terminal import Progress, format_size, note, print_result, printable
 from mlflow_ipfs.content.car import CarPart
@@ -37,6 +45,7 @@ _MOST_ROOTS: Final = 16  # that fit into a command which people copy
 
 
 @click.group()
+@shared_options
 def car() -> None:
     """Archives that carry content between IPFS tools (CARv1; CARv2 is read, too)."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from mlflow_ipfs.binding.uris import MlflowUri
+from mlflow_ipfs.cli.affected_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.examination import Finding, State, examine
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
@@ -22,15 +22,13 @@ from mlflow_ipfs.cli.options import (
 from mlflow_ipfs.cli.reading import total_bytes
 from mlflow_ipfs.cli.rebuilding import rebuild
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from mlflow_ipfs.binding.uris import ContentName, Located
-    from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.content.verify import VerifyReport
 
 OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every model version that it downloads
@@ -52,14 +50,19 @@ def verify(
 ) -> None:
     """Read and hash every block of a file, a folder, a model version or a run's artifacts.
 
-    Each bad or missing block is named, with the path of the file that it belongs to.
+    Each bad or missing block is named, with the path of the file that it belongs to; then, unless
+    it is compared with something, everything else in the store that needs such a block.
     """
     if against is not None:
         look_at(bytes(against))
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
         report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else ())
-    print_result(_fields(report, content), "\n".join(_lines(report, content, against)), as_json=as_json)
+        damaged = {problem.cid: None for problem in report.problems} if against is None else {}
+        affected = store.find_affected(list(damaged)).names if damaged else ()
+    fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
+    lines = [*_lines(report, content, against), *affected_lines(affected)]
+    print_result(fields, "\n".join(lines), as_json=as_json)
     if not report.ok:
         msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
         raise IntegrityError(msg)
@@ -102,58 +105,6 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
         same = f", and the same as {printable(str(against))}" if against is not None else ""
         lines.append(f"verified  every block{same}")
     return lines
-
-
-@click.command(short_help="Read and hash everything in the store.")
-@click.option(
-    "--heal-from",
-    "source",
-    metavar="FOLDER",
-    type=click.Path(readable=False, path_type=Path),
-    help="Another store that nobody writes to, a backup for example, to replace what is damaged.",
-)
-@json_option
-@pass_workplace
-def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
-    """Read and hash every byte of the store, to find what rotted without anybody looking.
-
-    What is damaged is replaced from sound copies in this store, and from another one if that is
-    named. The rest is noted, so that adding the content again heals it. Exits with 4 if there is any.
-    """
-    with (
-        workplace.open_store() as store,
-        _healing(store, source),
-        Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
-    ):
-        report = store.scrub(progress.advance)
-    for cid in report.healed:
-        print_result({"cid": str(cid), "healed": True}, f"healed    {cid}", as_json=as_json)
-    for cid, reason in report.problems:
-        print_result({"cid": str(cid), "reason": reason}, f"problem   {cid}\n          {reason}", as_json=as_json)
-    counts = {"problems": len(report.problems), "healed": len(report.healed)}
-    fields = {"blocks": report.blocks, "size_bytes": report.size_bytes} | counts
-    line = f"hashed    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}"
-    print_result(fields, line, as_json=as_json)
-    if report.problems:
-        msg = f"{format_count(len(report.problems), 'problem')} found: add that content again to heal it"
-        raise IntegrityError(msg)
-
-
-@contextmanager
-def _healing(store: ContentStore, source: Path | None) -> Iterator[None]:
-    """Let a store heal itself from another one, for the length of a ``with``."""
-    if source is None:
-        yield
-        return
-    if not source.is_dir():
-        msg = f"there is no store at {source} to heal from"
-        raise NotFoundError(msg)
-    with open_local_storage(source, read_only=True) as other:
-        store.storage.heal_from(other.blocks)
-        try:
-            yield
-        finally:
-            store.storage.heal_from(None)
 
 
 @click.command(short_help="Say what is installed, where the store is, what is wrong.")

@@ -167,7 +167,7 @@ def _damage(folder: Path) -> Iterator[Finding]:
         files = format_count(damaged, "damaged file")
         text = (
             f"{files} found in this store; `mlflow-ipfs scrub` names the blocks. Adding that content again heals it, or "
-            "`mlflow-ipfs scrub --heal-from` a backup's store"
+            "`mlflow-ipfs scrub --heal-from` a backup"
         )
         yield Finding("damage", text, State.PROBLEM, facts)
     elif quarantined:

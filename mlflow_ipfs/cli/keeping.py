@@ -1,26 +1,35 @@
-"""``pin`` and ``gc``: what is kept, for whom, and what goes."""
+"""``pin``: what is kept, and for whom."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import CONTENT, Workplace, json_option, pass_workplace, text_of
-from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
+from mlflow_ipfs.binding.locations import IpfsPath
+from mlflow_ipfs.cli.keeper_names import OWNERS
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    shared_options,
+    text_of,
+    tracking_option,
+)
+from mlflow_ipfs.cli.terminal import align, print_result, printable
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.binding.locations import IpfsPath
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
+    from mlflow_ipfs.binding.uris import ContentName
     from mlflow_ipfs.content.store import ContentStore
-
-VERSION_OWNERS: Final = "model-version"  # what the model registry's owners start with
 
 
 @click.group()
+@shared_options
 def pin() -> None:
     """Keep content, or stop keeping it.
 
@@ -30,16 +39,26 @@ def pin() -> None:
 
 
 @pin.command("add")
-@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=CONTENT)
+@click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=ANY_CONTENT)
+@tracking_option
 @json_option
 @pass_workplace
-def add(workplace: Workplace, contents: tuple[IpfsPath, ...], *, as_json: bool) -> None:
-    """Pin content, after a look whether all of it is here."""
+def add(workplace: Workplace, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
+    """Pin content, after a look whether all of it is here.
+
+    Prints a line for each, which ends with its CID. What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
+    """
     with workplace.open_store() as store:
         for content in contents:
-            root = store.resolve(content.cid, content.path)
-            store.pin(root)
-            print_result({"cid": str(root), "owner": USER}, f"pinned  {root}", as_json=as_json)
+            found = find(store, content, tracking_uri)
+            if found.place is not None:
+                root = store.pin_files(found.place)
+            else:
+                root = found.root
+                store.pin(root)
+            name = "" if isinstance(content, IpfsPath) else f"{printable(text_of(content))}  "
+            fields = {"content": text_of(content), "cid": str(root), "owner": USER}
+            print_result(fields, f"pinned  {name}{root}", as_json=as_json)
 
 
 @pin.command("rm")
@@ -50,7 +69,7 @@ def add(workplace: Workplace, contents: tuple[IpfsPath, ...], *, as_json: bool) 
 @pass_workplace
 def remove(workplace: Workplace, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
     """Drop a pin. The bytes go with the next gc, unless another pin keeps them."""
-    if owner.startswith(VERSION_OWNERS) and not force:
+    if owner.startswith(OWNERS) and not force:
         msg = f"{owner!r} keeps a model version loadable; delete the version in MLflow instead, or add --force"
         raise PolicyError(msg)
     with workplace.open_store() as store:
@@ -89,55 +108,3 @@ def list_pins(workplace: Workplace, content: IpfsPath | None, owner: str, *, as_
 
 def _fields(found: Pin) -> dict[str, str]:
     return {"cid": str(found.cid), "owner": found.owner, "state": str(found.state)}
-
-
-@click.command(short_help="Drop what nothing needs.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only say what keeps content, and what would go.")
-@click.option(
-    "--grace", "grace_hours", type=click.FloatRange(min=0), default=24, show_default=True, metavar="HOURS",
-    help="Drop only what a gc that many hours ago found unneeded already.",
-)  # fmt: skip
-@json_option
-@pass_workplace
-def gc(workplace: Workplace, *, dry_run: bool, grace_hours: float, as_json: bool) -> None:
-    """Drop what no pin, ref, mfs:// file or model version needs.
-
-    What is found unneeded for the first time is only condemned: it goes with a gc after the
-    grace, unless something needs it again. Training may go on meanwhile.
-    """
-    with workplace.open_store() as store:
-        keepers = list(store.keepers()) if dry_run else []
-        report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
-    _print_keepers(keepers, as_json=as_json)
-    print_result(asdict(report), _summary(report, grace_hours), as_json=as_json)
-
-
-def _print_keepers(keepers: list[Keeper], *, as_json: bool) -> None:
-    if as_json:
-        for keeper in keepers:
-            print_result(asdict(keeper) | {"cid": str(keeper.cid) if keeper.cid else None}, "", as_json=True)
-        return
-    rows = [("kept by", keeper.kind, printable(keeper.name), _what(keeper)) for keeper in keepers]
-    for line in align(rows):
-        click.echo(line)
-
-
-def _what(keeper: Keeper) -> str:
-    if keeper.cid is not None:
-        return str(keeper.cid)
-    return f"{format_count(keeper.file_count, 'file')}, {format_size(keeper.size_bytes)}"
-
-
-def _summary(report: GCReport, grace_hours: float) -> str:
-    verb = "would remove" if report.dry_run else "removed"
-    removed, kept = format_count(report.removed_blocks, "block"), format_count(report.kept_blocks, "block")
-    line = f"{verb} {removed}, {format_size(report.freed_bytes)}; {kept} kept"
-    if not report.condemned_blocks:
-        return line
-    later = f"{format_count(report.condemned_blocks, 'block')}, {format_size(report.condemned_bytes)}"
-    when = (
-        f"to go after {grace_hours:g} h (--grace 0: now)"
-        if grace_hours
-        else "to go when nobody publishes who may rely on them"
-    )
-    return f"{line}; {later} {when}"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
 from mlflow_ipfs.cli.faults import CommandError, ExitCode
-from mlflow_ipfs.config import PREFIX, Settings, load_settings
-from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError
+from mlflow_ipfs.config import PREFIX, Settings, load_settings, read_store
+from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError, SettingsError
 from mlflow_ipfs.opening import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from typing import TypeVar
 
     from mlflow_ipfs.content.store import ContentStore
@@ -39,17 +40,11 @@ class Workplace:
         """What names the same store on another command line: ``--store`` if it was given."""
         return [] if self._store is None else ["--store", self._store]
 
-    @property
-    def environ(self) -> dict[str, str]:
-        """The environment, with ``--store`` in it."""
-        if self._store is None:
-            return dict(os.environ)
-        named = self._store if self._store.startswith(("local:", "kubo:")) else f"local:{self._store}"
-        return os.environ | {f"{PREFIX}STORE": named}
-
     @functools.cached_property
     def _loaded(self) -> tuple[Settings, dict[str, str]]:
-        return load_settings(self.environ)
+        if self._store is None:
+            return load_settings()
+        return load_settings(os.environ | {f"{PREFIX}STORE": f"local:{_read_folder(self._store)}"})
 
     @property
     def settings(self) -> Settings:
@@ -83,12 +78,44 @@ class Workplace:
         return open_store(settings, create=create)
 
 
+def _read_folder(store: str) -> Path:
+    """The folder that ``--store`` names: as the setting does, or by a path that may be relative here."""
+    is_path = store and "://" not in store and not store.startswith(("local:", "kubo:"))
+    try:
+        return read_store(f"local:{store}" if is_path else store)
+    except (SettingsError, RuntimeError) as error:
+        msg = f"--store: {store!r} can't be used: {error}"
+        raise SettingsError(msg) from error
+
+
 def has_store(settings: Settings) -> bool:
     """Whether anything lies where the store should be."""
     return settings.store.is_dir() and any(settings.store.iterdir())
 
 
-pass_workplace = click.make_pass_decorator(Workplace)
+_pass_workplace = click.make_pass_decorator(Workplace)
+_JSON: Final = f"{__name__}.json"  # in ``ctx.meta``, which a command shares with the groups above it
+
+
+def pass_workplace(command: Command) -> Command:
+    """Give the command its ``Workplace``, as ``--store`` before or after its name says."""
+    return store_option(_pass_workplace(command))  # type: ignore[return-value] # click changes the signature
+
+
+def store_option(command: Command) -> Command:
+    """``--store``."""
+
+    def use(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.obj = Workplace(value)
+
+    return click.option(
+        "--store",
+        metavar="FOLDER",
+        expose_value=False,
+        callback=use,
+        help="The store to work on, instead of MLFLOW_IPFS_STORE.",
+    )(command)
 
 
 class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
@@ -108,7 +135,8 @@ class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only sin
         except (InvalidCIDError, InvalidPathError) as error:
             raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
         if not self._anywhere and not isinstance(name, IpfsPath):
-            self.fail(f"{value!r}: only a CID can be named here", param, ctx)
+            msg = f"{value!r} may stand for something else by now; name the CID, as `mlflow-ipfs pin ls` shows it"
+            self.fail(msg, param, ctx)
         return name
 
 
@@ -134,8 +162,26 @@ def text_of(name: ContentName) -> str:
 
 
 def json_option(command: Command) -> Command:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")(command)
+    """``--json``: the command's ``as_json``, which is true as well if the option stands before the command's name."""
+    return _json_option("Print JSON, one object a line.", expose_value=True)(command)
+
+
+def json_errors_option(command: Command) -> Command:
+    """``--json`` for a command that has nothing else to print as JSON."""
+    return _json_option("Print an error, if there is one, as JSON.", expose_value=False)(command)
+
+
+def shared_options(group: Command) -> Command:
+    """``--store`` and ``--json`` of a group: they hold for the command that follows."""
+    return store_option(_json_option("Print JSON, one object a line.", expose_value=False)(group))
+
+
+def _json_option(text: str, *, expose_value: bool) -> Callable[[Command], Command]:
+    def look_above(context: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's
+        context.meta[_JSON] = value or context.meta.get(_JSON, False)
+        return bool(context.meta[_JSON])
+
+    return click.option("--json", "as_json", is_flag=True, expose_value=expose_value, callback=look_above, help=text)
 
 
 def tracking_option(command: Command) -> Command:

@@ -13,12 +13,13 @@ from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
     Workplace,
     find,
+    json_errors_option,
     json_option,
     pass_workplace,
     text_of,
     tracking_option,
 )
-from mlflow_ipfs.cli.terminal import Progress, align, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, align, format_size, note, print_result, printable
 from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.errors import IsAFolderError
 
@@ -96,7 +97,7 @@ def total_bytes(found: Located) -> int:
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N bytes.")
 @click.option("--length", type=click.IntRange(min=0), metavar="N", help="Write at most N bytes.")
 @tracking_option
-@click.option("--json", is_flag=True, expose_value=False, help="Print an error, if there is one, as JSON.")
+@json_errors_option
 @pass_workplace
 def cat(workplace: Workplace, content: ContentName, offset: int, length: int | None, tracking_uri: str | None) -> None:
     """Write the bytes of a file to standard output."""
@@ -126,16 +127,27 @@ def cat(workplace: Workplace, content: ContentName, offset: int, length: int | N
 @json_option
 @pass_workplace
 def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
-    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @."""
+    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @.
+
+    A folder of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
+    """
     with workplace.open_store() as store:
-        entries = _list(find(store, content, tracking_uri))
+        found = find(store, content, tracking_uri)
+        entries = _list(found)
+        unnamed = {entry.cid for entry in entries if found.place and not store.storage.blocks.has(entry.cid)}
     if as_json:
         for entry in entries:
-            fields = {"name": entry.name, "cid": str(entry.cid), "kind": entry.kind, "size_bytes": entry.size_bytes}
+            cid = None if entry.cid in unnamed else str(entry.cid)
+            fields = {"name": entry.name, "cid": cid, "kind": entry.kind, "size_bytes": entry.size_bytes}
             print_result(fields, "", as_json=True)
         return
-    for line in align(((str(entry.cid), _size_of(entry), _name_of(entry)) for entry in entries), right={1}):
+    rows = [("-" if entry.cid in unnamed else str(entry.cid), _size_of(entry), _name_of(entry)) for entry in entries]
+    for line in align(rows, right={1}):
         click.echo(line)
+    if unnamed:
+        note(
+            f"folders with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
+        )
 
 
 def _list(found: Located) -> list[Entry]:

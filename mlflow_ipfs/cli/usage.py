@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.keeping import VERSION_OWNERS
+from mlflow_ipfs.cli.keeper_names import Group, experiment_of, group_of
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
 from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
 from mlflow_ipfs.content.mfs import MfsPath
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Keeper
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
-
-_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
-_VERSION_OWNER: Final = f"{VERSION_OWNERS}:"
-_Group = tuple[str, str]  # kind and name
 
 
 @click.command(short_help="What takes the room, by experiment, model and pin.")
@@ -51,39 +46,24 @@ def du(workplace: Workplace, *, as_json: bool) -> None:
     print_result(fields, line, as_json=as_json)
 
 
-def _collect_groups(store: ContentStore) -> dict[_Group, list[CID]]:
+def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
     """The roots of each experiment, model and so on."""
-    groups: dict[_Group, list[CID]] = {}
+    groups: dict[Group, list[CID]] = {}
     trees: set[str] = set()
     keepers = list(store.keepers())
     pinned = {keeper.cid for keeper in keepers if keeper.kind == "pin"}
     for keeper in keepers:
         if keeper.cid is None:
-            trees.add(_experiment_of(keeper.name))
+            trees.add(experiment_of(keeper.name))
         elif keeper.kind != "frozen" or keeper.cid not in pinned:  # else it is a model version's, whose pin counts
             groups.setdefault(_group_of(keeper, keeper.cid), []).append(keeper.cid)
     for tree in trees:
         location = MfsPath.parse(tree)
         entries = store.storage.entries.walk(location.root, location.path)
-        groups.setdefault(("experiment", tree), []).extend(entry.cid for entry in entries)
+        groups.setdefault(Group("experiment", tree), []).extend(entry.cid for entry in entries)
     return groups
 
 
-def _group_of(keeper: Keeper, cid: CID) -> _Group:
-    if keeper.kind == "pin" and keeper.name.startswith(_VERSION_OWNER):
-        _, model = keeper.name.removeprefix(_VERSION_OWNER).split("/", 1)
-        return "model", model.rpartition("/")[0]
-    if keeper.kind == "pin":
-        return "pin", f"{keeper.name} {cid}"
-    if keeper.kind == "frozen":
-        return "frozen", _experiment_of(keeper.name)
-    return keeper.kind, keeper.name
-
-
-def _experiment_of(uri: str) -> str:
-    """``mfs://mlflow/<experiment>`` or ``mfs://mlflow/<registry id>/<experiment>`` of anything below it."""
-    root, _, path = uri.removeprefix("mfs://").partition("/")
-    registry = _REGISTRY_ID.match(path)
-    prefix = registry.group() if registry else ""
-    experiment = path.removeprefix(prefix).partition("/")[0]
-    return f"mfs://{root}/{prefix}{experiment}".rstrip("/")
+def _group_of(keeper: Keeper, cid: CID) -> Group:
+    group = group_of(keeper)
+    return Group("pin", f"{keeper.name} {cid}") if group.kind == "pin" else group  # of an owner, each has its own size

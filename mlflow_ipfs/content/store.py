@@ -23,7 +23,7 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
-from mlflow_ipfs.content.mfs import MutableFiles
+from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.interface import (
+        AffectedReport,
         GCReport,
         Keeper,
         Publication,
@@ -290,6 +291,17 @@ class ContentStore:
             check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
+    def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
+        """Keep a file or folder of a mutable tree as it is at this moment. Returns its CID.
+
+        Raises:
+            NotFoundError: nothing is there, or a block is missing.
+        """
+        with self.storage.publish(keep_found=True):  # the folders' nodes stay until they are pinned
+            cid = self.files.snapshot(location).cid
+            self.pin(cid, owner)
+        return cid
+
     def export_car(
         self, cid: CID | str, file: BinaryIO, *, skip_bytes: int = 0, progress: Callable[[int], None] | None = None
     ) -> int:
@@ -343,6 +355,10 @@ class ContentStore:
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
         """Read and hash everything in the store, whatever its stamps say."""
         return self.storage.scrub(progress)
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Find the pins, refs, ``mfs://`` files and frozen paths that need what ``scrub`` found damaged."""
+        return self.storage.find_affected(damaged)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""

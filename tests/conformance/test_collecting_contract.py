@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes, GCReport, Keeper
+from mlflow_ipfs.content.blockstore.interface import AffectedReport, Changes, GCReport, Keeper
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
@@ -267,3 +267,39 @@ def test_views_are_private_folders(storage: Storage, tmp_path: Path) -> None:
 def test_closing_twice_is_no_error(storage: Storage) -> None:
     storage.close()
     storage.close()
+
+
+def test_what_needs_a_damaged_block_is_named_and_what_nothing_needs_too(storage: Storage) -> None:
+    folder, files = publish_folder(storage, b"a" * 2500, b"b" * 2500)
+    other, _ = publish_folder(storage, b"c" * 2500)
+    leaf = next(cid for cid, _ in walk_blocks(storage.blocks, files[0]) if cid != files[0])
+    garbage = publish_file(storage, b"d" * 2500, owner=None)
+    with storage.publish() as publication:
+        entries = [MfsEntry("mlflow", "0/run/artifacts/a.bin", files[0], 2500, 2500, 0)]
+        publication.commit(Changes(entries=entries, frozen=[Frozen("mlflow", "0/run/artifacts", folder)]))
+    storage.refs.set("datasets/a", files[0], expected_version=0)
+    report = storage.find_affected([leaf, garbage])
+    assert [(name.kind, name.name, name.cid) for name in report.names] == [
+        ("file", "mfs://mlflow/0/run/artifacts/a.bin", files[0]),
+        ("frozen", "mfs://mlflow/0/run/artifacts", folder),
+        ("pin", USER, folder),
+        ("ref", "datasets/a", files[0]),
+    ]
+    assert {name.damaged for name in report.names} == {(leaf,)}
+    assert report.unneeded == (garbage,)
+    assert [name.cid for name in storage.find_affected([other]).names] == [other]
+    assert storage.find_affected([]) == AffectedReport((), ())
+
+
+def test_below_a_node_that_cannot_be_read_nobody_knows_what_is_needed(storage: Storage) -> None:
+    folder, files = publish_folder(storage, b"a" * 2500)
+    leaf = next(cid for cid, _ in walk_blocks(storage.blocks, files[0]) if cid != files[0])
+    storage.blocks.delete(files[0])
+    report = storage.find_affected([leaf, files[0]])
+    assert [(name.cid, name.damaged) for name in report.names] == [(folder, (files[0],))]
+    assert report.unneeded == ()
+
+
+def test_a_damaged_leaf_that_is_a_root_itself_is_needed_by_its_name(storage: Storage) -> None:
+    [root] = publish_blocks(storage, b"leaf", owner=USER)
+    assert [(name.kind, name.cid) for name in storage.find_affected([root]).names] == [("pin", root)]

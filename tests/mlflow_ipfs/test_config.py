@@ -84,7 +84,9 @@ def test_the_file_counts_below_the_environment(home: dict[str, str]) -> None:
     ("variable", "value", "word"),
     [
         ("STORE", "kubo:http://127.0.0.1:5001", "later version"),
-        ("STORE", "/just/a/folder", "local:<folder>"),
+        ("STORE", "just/a/folder", "/just/a/folder"),
+        ("STORE", "s3://bucket/store", "local:<folder>"),
+        ("STORE", "file:///data/store", "local:<folder>"),
         ("STORE", "local:", "local:<folder>"),
         ("ROOT", "s3://bucket", "mfs://<root>"),
         ("ROOT", "mfs://a/../b", ".."),
@@ -149,7 +151,14 @@ def test_a_relative_xdg_folder_is_ignored() -> None:
 
 
 def test_home_is_understood_in_a_store(home: dict[str, str]) -> None:
-    assert Settings.from_environment(home | {"MLFLOW_IPFS_STORE": "local:~/s"}).store == Path.home() / "s"
+    for value in ("local:~/s", "~/s"):
+        assert Settings.from_environment(home | {"MLFLOW_IPFS_STORE": value}).store == Path.home() / "s"
+
+
+def test_an_absolute_path_is_a_local_store(home: dict[str, str]) -> None:
+    assert Settings.from_environment(home | {"MLFLOW_IPFS_STORE": "/data/a:b/store"}).store == Path("/data/a:b/store")
+    write_config(home, 'store = "/data/store"\n')
+    assert Settings.from_environment(home).store == Path("/data/store")
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ def test_home_is_understood_in_a_store(home: dict[str, str]) -> None:
         ("TIMEOUT_SECONDS", "nan"),
         ("TIMEOUT_SECONDS", "0"),
         ("STORE", "local:~nobody-here/x"),
+        ("STORE", "~nobody-here/x"),
     ],
 )
 def test_values_that_only_the_system_would_refuse(home: dict[str, str], variable: str, value: str) -> None:

@@ -73,3 +73,17 @@ def flip_byte(path: Path, offset: int = 100) -> None:
         file.write(bytes([byte[0] ^ 1]))
     path.chmod(0o444)
     os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
+
+
+def flip_bytes_of(store: Path, needle: bytes) -> None:
+    """Damage the one file of the store that holds some bytes, and leave its size and time alone."""
+    found = [path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes()]
+    (path,) = found
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[data.index(needle)] ^= 1
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.write(data)
+    path.chmod(0o444)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, Literal, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -55,6 +55,8 @@ class GCReport:
         condemned_blocks: how many nothing needs, but are to go later: their grace is not over, or somebody who
             publishes may still rely on them.
         condemned_bytes: what those take.
+        evicted_files: how many cached copies went, because the cache had more than it may, or the disk was nearly full.
+        evicted_bytes: what that freed, besides ``freed_bytes``.
     """
 
     kept_blocks: int
@@ -63,6 +65,8 @@ class GCReport:
     dry_run: bool
     condemned_blocks: int = 0
     condemned_bytes: int = 0
+    evicted_files: int = 0
+    evicted_bytes: int = 0
 
 
 KeeperKind = Literal["pin", "ref", "files", "frozen", "outbox"]
@@ -130,6 +134,40 @@ class ScrubReport:
     size_bytes: int
     problems: tuple[tuple[CID, str], ...]
     healed: tuple[CID, ...] = ()
+
+
+NameKind = Literal["pin", "ref", "file", "frozen", "outbox"]
+MAX_DAMAGED_NAMED: Final = 100  # of one name
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A name below which something is damaged.
+
+    Attributes:
+        kind: what it is.
+        name: the pin's owner, the ref's name, or an ``mfs://`` URI.
+        cid: what it stands for.
+        damaged: what is damaged there, at most ``MAX_DAMAGED_NAMED``.
+    """
+
+    kind: NameKind
+    name: str
+    cid: CID
+    damaged: tuple[CID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedReport:
+    """Who needs what is damaged.
+
+    Attributes:
+        names: everything that needs any of it, by kind and name.
+        unneeded: what nothing needs, for certain: where a node cannot be read, nobody knows what is below it.
+    """
+
+    names: tuple[Affected, ...]
+    unneeded: tuple[CID, ...]
 
 
 @dataclass(slots=True)
@@ -330,6 +368,9 @@ class Storage(Protocol):
         Args:
             progress: told how many bytes were read since it was told last.
         """
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Find the names that need blocks or files which ``scrub`` has found damaged. Reads nodes, but no leaves."""
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what no pin, ref, entry or frozen path needs.

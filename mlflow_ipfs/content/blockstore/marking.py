@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
 
-_CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
+CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
 
 def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool]) -> None:
@@ -31,7 +31,7 @@ def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool])
     stack = [(root, root) for root in roots]
     while stack:
         cid, root = stack.pop()
-        if keep(cid) and cid.codec in _CODECS_WITH_LINKS:
+        if keep(cid) and cid.codec in CODECS_WITH_LINKS:
             stack.extend((child, root) for child in links_of_node(cid, read_node(reader, cid, root)))
 
 

@@ -10,6 +10,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import (
+    MAX_DAMAGED_NAMED,
+    Affected,
+    AffectedReport,
     Changes,
     GCReport,
     ScrubReport,
@@ -21,11 +24,12 @@ from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPin
 from mlflow_ipfs.content.blockstore.refusals import check_block_size, destination_exists
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.codecs import links
 from mlflow_ipfs.content.unixfs import block_of_leaf
-from mlflow_ipfs.errors import InvalidDataError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -291,6 +295,39 @@ class MemoryStorage:
         cids = [(CID(1, RAW, key), data) for key, data in blocks.items()]
         problems = tuple((cid, f"the block {cid} is damaged") for cid, data in cids if not cid.matches(data))
         return ScrubReport(len(blocks), sum(map(len, blocks.values())), problems)
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Find the names that need what is damaged."""
+        with self._state.changed:
+            named = list(self._state.names())
+        found: list[Affected] = []
+        met: set[CID] = set()
+        is_complete = True
+        for kind, name, root in named:
+            needed, can_be_read = self._reach(root)
+            below = [cid for cid in damaged if cid.multihash in needed]
+            met.update(below)
+            is_complete &= can_be_read
+            if below:
+                found.append(Affected(kind, name, root, tuple(below[:MAX_DAMAGED_NAMED])))
+        found.sort(key=lambda affected: (affected.kind, affected.name, str(affected.cid)))
+        return AffectedReport(tuple(found), tuple(cid for cid in damaged if is_complete and cid not in met))
+
+    def _reach(self, root: CID) -> tuple[set[bytes], bool]:
+        """What lies below a root, and whether all nodes there can be read."""
+        reached, stack, can_be_read = {root.multihash}, [root], True
+        while stack:
+            cid = stack.pop()
+            try:
+                children = links(cid, self._blocks.get(cid)) if cid.codec != RAW else ()
+            except (NotFoundError, IntegrityError):
+                can_be_read = False
+                continue
+            except InvalidDataError:
+                continue  # bytes that only claim to be a node
+            stack += [child for child in children if child.multihash not in reached]
+            reached.update(child.multihash for child in children)
+        return reached, can_be_read
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import Keeper
+from mlflow_ipfs.content.blockstore.interface import Keeper, NameKind
 from mlflow_ipfs.content.blockstore.refusals import (
     check_ref_version,
     file_in_the_way,
@@ -60,8 +60,16 @@ class MemoryState:
         yield from (entry.cid for tree in self.entries.values() for entry in tree.values())
         yield from (frozen.cid for frozen in self.frozen)
 
+    def names(self) -> Iterator[tuple[NameKind, str, CID]]:
+        """The same by name."""
+        for keeper in self.keepers():
+            if keeper.kind != "files" and keeper.cid is not None:
+                yield keeper.kind, keeper.name, keeper.cid
+        for root, tree in self.entries.items():
+            yield from (("file", f"mfs://{root}/{path}", entry.cid) for path, entry in tree.items())
+
     def keepers(self) -> Iterator[Keeper]:
-        """The same by name; files are summed up by folder."""
+        """The same as people know them; files are summed up by folder."""
         yield from (Keeper("pin", pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
         yield from (Keeper("ref", ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
         folders: dict[tuple[bytes, bytes], list[MfsEntry]] = {}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,7 @@ def test_each_path_gets_one_line_that_ends_with_its_cid(cli: CommandLine, tmp_pa
     (tmp_path / "longer-name").write_bytes(b"x" * 1500)
     outcome = cli("add", "empty", "longer-name")
     assert outcome.lines[0] == f"added  empty             0 B  {EMPTY}"
-    assert outcome.lines[1].startswith("added  longer-name    1.5 kB  bafkrei")
+    assert outcome.lines[1].startswith("added  longer-name    1.5 kB, all new  bafkrei")
     assert outcome.stderr == ""
 
 
@@ -205,3 +206,28 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(cli: CommandLine, tmp_path: Pat
     name = os.fsdecode(b"\xff-file")
     (tmp_path / name).write_text("x")
     assert cli("add", name).lines[0].startswith(r"added  \xff-file")
+
+
+def test_how_much_was_new_is_said(cli: CommandLine, folder: Path) -> None:
+    big = folder / "big.bin"
+    (line,) = cli("add", big).lines
+    cid = line.rpartition(" ")[2]
+    assert line == f"added  {big}    2.6 MB, all new  {cid}"
+    assert cli("add", big).lines == [f"added  {big}    2.6 MB, nothing new  {cid}"]
+    (folder / "new.bin").write_bytes(os.urandom(100_000))
+    (line,) = cli("add", folder).lines
+    assert re.fullmatch(rf"added  {folder}    2\.7 MB, 100\.\d kB of it new  bafy[a-z2-7]+", line)
+    (folder / "sub" / "newer.txt").write_text("newer")
+    (folder / "empty").touch()
+    new, empty = cli("add", folder / "sub", folder / "empty").lines
+    assert re.fullmatch(
+        r"added  \S+ +15 B, 1\d\d B new  bafybei[a-z2-7]+", new
+    )  # the folder's node is larger than the files
+    assert "  0 B  bafkrei" in empty
+
+
+def test_new_bytes_stand_in_json_unless_nothing_was_kept(cli: CommandLine, folder: Path) -> None:
+    records = [cli("add", "--json", *flags, folder / "big.bin").records[0] for flags in (["-n"], [], [])]
+    assert [record["new_bytes"] for record in records] == [None, 2_560_159, 0]
+    (line,) = cli("add", "-n", folder / "big.bin").lines
+    assert "new" not in line.removeprefix(f"hashed  {folder}")

@@ -186,6 +186,18 @@ def test_a_run_is_a_folder_with_the_cids_that_its_parts_would_have_as_content(pr
     assert outcomes[3].records[-1]["condemned_blocks"] == 0, "looking at a run must write nothing into the store"
 
 
+def test_versions_and_runs_can_be_pinned(project: Project) -> None:
+    version, run, listed, pins = project.run(
+        ("pin", "add", "models:/digits@champion"),
+        ("pin", "add", f"runs:/{project.run_id}", "--json"),
+        ("ls", "--json", project.artifact_uri.removesuffix("/artifacts")),
+        ("pin", "ls", "--owner", "user", "--json"),
+    )
+    assert version.lines == [f"pinned  models:/digits@champion  {project.cid}"]
+    assert [record["cid"] for record in listed.records] == [run.records[0]["cid"]]
+    assert {record["cid"] for record in pins.records} == {project.cid, run.records[0]["cid"]}
+
+
 def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
     outcomes = project.run(
         ("ls", "models:/digits/2"),
@@ -204,9 +216,7 @@ def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
 
 
 def test_what_mlflow_cannot_read_is_2(project: Project) -> None:
-    outcomes = project.run(
-        ("ls", "models:/"), ("ls", "runs:/"), ("ls", "models://"), ("pin", "add", "models:/digits/1")
-    )
+    outcomes = project.run(("ls", "models:/"), ("ls", "runs:/"), ("ls", "models://"), ("pin", "rm", "models:/digits/1"))
     assert [outcome.code for outcome in outcomes] == [2] * len(outcomes), outcomes
 
 

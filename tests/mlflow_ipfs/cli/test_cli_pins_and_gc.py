@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from support.command_line import CommandLine
 
@@ -46,6 +49,8 @@ def test_gc_as_json(cli: CommandLine, root: str) -> None:
     assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False} | {
         "condemned_blocks": 0,
         "condemned_bytes": 0,
+        "evicted_files": 0,
+        "evicted_bytes": 0,
     }
     cli("verify", root)
 
@@ -71,11 +76,82 @@ def test_dry_run_names_what_keeps_each_root(cli: CommandLine, root: str) -> None
     assert report["dry_run"]
 
 
+def test_of_many_keepers_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLine) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        for number in range(60):
+            place = MfsPath.parse(f"mfs://mlflow/{number % 3}/run{number}/artifacts/a.txt")
+            store.files.put_stream(place, io.BytesIO(b"1234" * (number % 3 + 1)))
+        for number in range(30):
+            root = store.add_bytes(b"%d" % number, pin=f"model-version:0123456789abcdef/digits/{number}")
+            store.refs.set(f"datasets/{number}", root, expected_version=0)
+    lines = cli("gc", "--dry-run").lines
+    assert lines[:4] == [
+        "kept by  experiment  mfs://mlflow/2  20 files in 20 folders, 240 B",
+        "kept by  experiment  mfs://mlflow/1  20 files in 20 folders, 160 B",
+        "kept by  experiment  mfs://mlflow/0  20 files in 20 folders, 80 B",
+        "kept by  model       digits          30 versions",
+    ]
+    assert all(line.startswith("kept by  ref         datasets/") for line in lines[4:20])
+    assert lines[20:] == [
+        "kept by  14 more names in 14 more groups",
+        "         (these are groups of 120 names; --all or --json names each)",
+        "would remove 0 blocks, 0 B; 33 blocks kept",
+    ]
+    assert len(cli("gc", "--dry-run", "--all").lines) == 121
+    assert len(cli("gc", "--dry-run", "--json").records) == 121
+    assert "add --dry-run" in cli("gc", "--all", code=2).stderr
+
+
+def test_gc_says_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    del root
+    with open_store(Settings(store=cli.store)) as store, store.storage.publish(in_cache=True) as publication:
+        data = b"cached" * 20_000
+        publication.put(CID.of(data), data)
+        publication.commit()
+    assert cli("gc").lines == ["removed 0 blocks, 0 B; 11 blocks kept"]
+    monkeypatch.setenv("MLFLOW_IPFS_CACHE_BYTES", "0")
+    end = "; {} 1 file, 120.1 kB, from the cache"
+    assert cli("gc", "--dry-run").lines[-1] == f"would remove 0 blocks, 0 B; 10 blocks kept{end.format('would remove')}"
+    assert cli("gc").lines == [f"removed 0 blocks, 0 B; 10 blocks kept{end.format('removed')}"]
+    [record] = cli("gc", "--json").records
+    assert (record["evicted_files"], record["evicted_bytes"]) == (0, 0)
+
+
 def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
     (sub,) = cli("pin", "add", f"{root}/sub").lines
     cli("pin", "rm", root)
     cli("gc", "--grace", "0")
     assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
+
+
+def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, folder: Path) -> None:
+    run = MfsPath.parse("mfs://mlflow/0/run/artifacts")
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.put_tree(run, folder)
+        expected = str(store.files.snapshot(run, only_hash=True).cid)
+    assert cli("pin", "add", str(run)).lines == [f"pinned  {run}  {expected}"]
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.delete(run)
+    cli("gc", "--grace", "0")
+    assert cli("verify", expected).lines[-1] == "verified  every block"
+    assert cli("cat", f"{expected}/sub/small.txt").stdout == b"small\n"
+    assert cli("pin", "ls").lines == [f"{expected}  confirmed  user"]
+
+
+def test_frozen_content_is_pinned_as_it_is(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.storage.entries.freeze(Frozen("mlflow", "0/run", CID.parse(root)))
+    sub = cli("ls", "--json", f"mfs://mlflow/0/run/@{root}").records[-1]["cid"]
+    assert cli("pin", "add", f"mfs://mlflow/0/run/@{root}/sub", "--json").records == [
+        {"content": f"mfs://mlflow/0/run/@{root}/sub", "cid": sub, "owner": "user"}
+    ]
+
+
+def test_a_mutable_path_of_nothing_is_3_and_only_a_cid_can_be_unpinned(cli: CommandLine, root: str) -> None:
+    del root
+    assert "there is no file at or below mfs://mlflow/9" in cli("pin", "add", "mfs://mlflow/9", code=3).stderr
+    for command in ("rm", "ls"):
+        assert "name the CID, as `mlflow-ipfs pin ls` shows it" in cli("pin", command, "mfs://mlflow/0", code=2).stderr
 
 
 def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:

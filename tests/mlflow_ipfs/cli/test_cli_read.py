@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlflow_ipfs import Settings, open_store
 from mlflow_ipfs.cli.new_files import draft_beside
+from mlflow_ipfs.content.mfs import MfsPath
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine
@@ -192,3 +194,22 @@ def test_a_cidv0_is_read_as_well(cli: CommandLine, folder: Path) -> None:
     cid = cli("add", "-q", "--profile", "unixfs-v0-2015", folder).lines[0]
     assert cid.startswith("Qm")
     assert cli("cat", f"ipfs://{cid}/sub/small.txt").stdout == b"small\n"
+
+
+def test_a_mutable_folder_shows_a_cid_only_once_it_is_kept(cli: CommandLine, folder: Path) -> None:
+    run = "mfs://mlflow/0/run/artifacts"
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.put_tree(MfsPath.parse(run), folder)
+    hidden, big, link, sub = cli("ls", "--json", run).records
+    assert sub == {"name": "sub", "cid": None, "kind": "directory", "size_bytes": 0}
+    for record in (hidden, big, link):
+        cli("get", record["cid"], "-o", record["name"])
+    outcome = cli("ls", run)
+    assert outcome.lines[3].split() == ["-", "-", "sub/"]
+    assert f"`mlflow-ipfs pin add {run}` pins this one as it is, and prints its CID" in outcome.stderr
+    cli("pin", "add", run)
+    outcome = cli("ls", run)
+    assert outcome.stderr == ""
+    kept = cli("ls", "--json", run).records[3]["cid"]
+    assert outcome.lines[3].split() == [kept, "-", "sub/"]
+    cli("verify", kept, "--against", folder / "sub")

@@ -1,30 +1,15 @@
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from support.clones import flip_bytes_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from support.command_line import CommandLine
-
-
-def flip_byte(store: Path, needle: bytes) -> None:
-    """Damage the one file of the store that holds some bytes, and leave its size and time alone."""
-    found = [path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes()]
-    (path,) = found
-    status = path.stat()
-    data = bytearray(path.read_bytes())
-    data[data.index(needle)] ^= 1
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.write(data)
-    path.chmod(0o444)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_sound_content_is_counted(cli: CommandLine, root: str) -> None:
@@ -45,14 +30,16 @@ def test_a_path_verifies_what_is_there(cli: CommandLine, root: str) -> None:
 
 
 def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, folder: Path) -> None:
-    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
     outcome = cli("verify", root, "--json", code=4)
     (record,) = outcome.records
     (problem,) = record["problems"]
     assert (record["ok"], record["blocks"]) == (False, 9)
     assert problem["path"] == "big.bin"
     assert problem["cid"].startswith("bafkrei")
+    assert record["affected"] == [{"affected": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
     text = cli("verify", root, code=4)
+    assert text.lines[-1] == f"affected  pin  user  {root}"
     assert any(problem["cid"] in line for line in text.lines)
     assert any("in big.bin: " in line for line in text.lines)
     assert text.stderr == f"mlflow-ipfs: {root} does not verify: 1 problem\n"
@@ -60,7 +47,7 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, fol
 
 
 def test_reading_through_the_damage_is_refused_with_4(cli: CommandLine, root: str, folder: Path) -> None:
-    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
     assert cli("cat", f"{root}/big.bin", code=4).stdout != (folder / "big.bin").read_bytes()
     assert "mlflow-ipfs: " in cli("get", root, "-o", "out", code=4).stderr
     cli("car", "export", root, "-o", "x.car", code=4)
@@ -76,6 +63,7 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, folder: P
     (folder / "link").unlink()
     (folder / "new").write_text("new")
     (record,) = cli("verify", root, "--against", folder, "--json", code=4).records
+    assert record["affected"] == []  # nothing is damaged
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
@@ -100,38 +88,3 @@ def test_verifying_changes_nothing(cli: CommandLine, root: str, folder: Path) ->
     before = cli("gc", "--dry-run", "--json").records
     cli("verify", root, "--against", folder)
     assert cli("gc", "--dry-run", "--json").records == before
-
-
-def test_scrub_reads_everything_and_names_what_is_damaged(cli: CommandLine, root: str) -> None:
-    assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB"]
-    [path] = [path for path in cli.store.glob("files/*/*") if path.stat().st_size > 1 << 20]
-    status = path.stat()
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(1000)
-        byte = file.read(1)[0]
-        file.seek(1000)
-        file.write(bytes([byte ^ 1]))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    outcome = cli("scrub", "--json", code=4)
-    *problems, summary = outcome.records
-    assert summary["problems"] == len(problems) == 1
-    assert "quarantine" in problems[0]["reason"]
-    cli("verify", root, code=4)
-
-
-def test_scrub_heals_from_another_store(cli: CommandLine, root: str, folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(cli.store, tmp_path / "copy", symlinks=True)
-    flip_byte(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
-    cli("verify", root, code=4)
-    outcome = cli("scrub", "--heal-from", tmp_path / "copy")
-    healed, hashed = outcome.lines
-    assert healed.startswith("healed    bafybei")
-    assert hashed.startswith("hashed    ")
-    assert cli("verify", root).lines[-1] == "verified  every block"
-    assert cli("scrub", "--json").records[-1]["healed"] == 0
-
-
-def test_scrub_says_when_there_is_no_store_to_heal_from(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    del root
-    assert "no store" in cli("scrub", "--heal-from", tmp_path / "nowhere", code=3).stderr

@@ -7,6 +7,7 @@ publication can choose, so a publication that fails may remove its files without
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.index import Stamp
-from mlflow_ipfs.content.cid import multihash_text
+from mlflow_ipfs.content.cid import CID, multihash_text
+from mlflow_ipfs.content.multibase import decode_multibase
+from mlflow_ipfs.errors import InvalidCIDError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 _SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
 _OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file
+_OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
+SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the name of what was moved to quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,18 @@ def drop_draft(disk: Disk, draft: Draft) -> None:
 def object_name(root: bytes) -> str:
     """Where the object of a root goes: its multihash in base32 and a part of its own, sharded by the hash's last byte."""
     return f"files/{root[-1]:02x}/{multihash_text(root)}.{uuid.uuid4().hex[:12]}"
+
+
+def root_in(name: str) -> bytes | None:
+    """The multihash of the root that an object's name holds; None for the name of something else."""
+    match = _OBJECT.fullmatch(SET_ASIDE_PREFIX.sub("", name.rpartition("/")[2], count=1))
+    if match is None:
+        return None
+    try:
+        multihash = decode_multibase(f"b{match[1]}")
+        return CID.from_bytes(b"\x01\x55" + multihash).multihash
+    except InvalidCIDError:
+        return None
 
 
 def pack_name() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import Keeper
+from mlflow_ipfs.content.blockstore.interface import Keeper, NameKind
 from mlflow_ipfs.content.blockstore.local.entry_table import decode_path
 from mlflow_ipfs.content.cid import CID
 
@@ -27,6 +27,15 @@ def iterate_keepers(connection: sqlite3.Connection) -> Iterator[Keeper]:
         yield Keeper("frozen", _uri(root, path), CID.from_bytes(cid))
     for target, name, cid in connection.execute("SELECT target, name, cid FROM outbox ORDER BY id"):
         yield Keeper("outbox", f"{target} {name}".strip(), CID.from_bytes(cid))
+
+
+def iterate_names(connection: sqlite3.Connection) -> Iterator[tuple[NameKind, str, CID]]:
+    """The same, but each file of ``mfs://`` for itself."""
+    for keeper in iterate_keepers(connection):
+        if keeper.kind != "files" and keeper.cid is not None:
+            yield keeper.kind, keeper.name, keeper.cid
+    for root, parent, name, cid in connection.execute("SELECT root, parent, name, cid FROM entry"):
+        yield "file", f"{_uri(root, parent)}/{decode_path(name)}", CID.from_bytes(cid)
 
 
 def _uri(root: bytes, path: bytes) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
+from mlflow_ipfs.content.blockstore.local.affected import find_affected
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
 from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, clone_store
@@ -30,10 +31,17 @@ from mlflow_ipfs.content.system.locking import FileLock
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader, GCReport, Keeper, ScrubReport, UsageReport
+    from mlflow_ipfs.content.blockstore.interface import (
+        AffectedReport,
+        BlockReader,
+        GCReport,
+        Keeper,
+        ScrubReport,
+        UsageReport,
+    )
     from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
     from mlflow_ipfs.content.blockstore.local.clone.clone_writer import CloneWriter
     from mlflow_ipfs.content.cid import CID
@@ -135,6 +143,10 @@ class LocalStorage:
         """Read and hash everything."""
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
         return Scrubber(self._parts, self._blocks, files, progress).run()
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Find the names that need what is damaged."""
+        return find_affected(self._parts, self._blocks, damaged)
 
     def clone(self, writer: CloneWriter, companion: Companion, *, verify: bool = True) -> CloneReport:
         """Copy the whole store, while others write to it, together with something else in the same state."""

@@ -11,16 +11,18 @@ from mlflow_ipfs.content.blockstore.interface import Changes, LeafForm
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.cache import promoting
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import cached_bytes
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.cache.eviction import Evicted, evict
 from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
-from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.dagpb import Link, encode_node
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
 from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
@@ -271,11 +273,10 @@ def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkey
 
         monkeypatch.setattr(promoting, "_verify", evict_and_verify)
         NAMES[name](storage, root)
-        assert freed
-        assert not any(freed)
+        assert set(freed) == {Evicted()}
         assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
         assert not list(folder.glob("sessions/publication-*"))
-        assert evict(other._parts, 0) == 0  # it is the store's own now
+        assert evict(other._parts, 0) == Evicted()  # it is the store's own now
 
 
 def test_the_cache_takes_nothing_out_of_condemned_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,3 +316,44 @@ def test_the_cache_takes_nothing_out_of_damaged_places(folder: Path, monkeypatch
     with open_local_storage(folder, cache_bytes=0) as storage:
         storage.collect_garbage()
         assert open_unixfs(storage.blocks, root).read() == b"".join(blocks)
+
+
+def test_gc_says_what_it_evicted_and_a_dry_run_what_it_would(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        cids = [cache_blocks(storage, bytes([number]) * 70_000)[0] for number in range(3)]
+        for days, cid in enumerate(cids):
+            age(storage, cid, -days)
+        report = storage.collect_garbage()
+        assert (report.evicted_files, report.evicted_bytes) == (0, 0)
+    with open_local_storage(folder, cache_bytes=80_000) as smaller:
+        sizes = rows_of(smaller, "SELECT size FROM place WHERE class = 'cache' ORDER BY last_used LIMIT 2")
+        expected = (2, sum(size for (size,) in sizes))
+        for dry_run in (True, False):
+            report = smaller.collect_garbage(dry_run=dry_run)
+            assert (report.evicted_files, report.evicted_bytes, report.freed_bytes) == (*expected, 0)
+        assert smaller.collect_garbage().evicted_files == 0
+        assert [smaller.blocks.has(cid) for cid in cids] == [False, False, True]
+
+
+def test_what_is_not_complete_gets_a_name_whatever_is_in_the_cache(storage: LocalStorage) -> None:
+    """As without a cache: of names, the store asks only for the root."""
+    root = publish_file(storage, b"w" * 70_000, wrapped=True)
+    for cid in {cid for cid, _ in walk_blocks(storage.blocks, root)} - {root}:
+        storage.blocks.delete(cid)
+    [cached] = cache_blocks(storage, b"cached")
+    storage.pins.add(Pin("another", root))
+    assert {pin.owner for pin in storage.pins.list()} == {USER, "another"}
+    assert storage.blocks.get(cached) == b"cached"
+
+
+def test_what_is_below_a_missing_node_does_not_keep_the_rest_in_the_cache(storage: LocalStorage) -> None:
+    with storage.publish(in_cache=True) as publication:
+        here, gone = put_file(publication, b"h" * 5000), put_file(publication, b"g" * 5000)
+        folder = encode_node([Link(here, b"here"), Link(gone, b"gone")], encode_data(UnixFSData(NodeType.DIRECTORY)))
+        root = CID.of(folder, DAG_PB)
+        publication.put(root, folder)
+        publication.commit()
+    storage.blocks.delete(gone)
+    storage.pins.add(Pin(USER, root))
+    evict(storage._parts, 0)
+    assert open_unixfs(storage.blocks, here).read() == b"h" * 5000

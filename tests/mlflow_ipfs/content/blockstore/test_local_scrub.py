@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
 from support.storages import check_sound, files_of, publish_blocks, publish_file, raw
 
 if TYPE_CHECKING:
@@ -124,3 +128,49 @@ def test_a_missing_file_is_named(storage: LocalStorage) -> None:
     [name] = files_of(storage)
     (storage.folder / name).unlink()
     assert {cid for cid, _ in storage.scrub().problems} == set(cids)
+
+
+@pytest.mark.usefixtures("large_files_begin_early")
+def test_who_needs_a_bad_leaf_of_another_file_is_affected(storage: LocalStorage) -> None:
+    data = os.urandom(20_000)
+    first = publish_file(storage, data)
+    second = publish_file(storage, os.urandom(2000) + data[2000:], owner="second")
+    third = publish_file(storage, data[:2000] + os.urandom(1000) + data[3000:], owner="third")
+    path = storage.file_path(first)
+    assert path is not None
+    assert (storage.file_path(second), storage.file_path(third)) == (None, None)  # they lie in pieces
+    flip_unseen(path, data[:1000])
+    [(damaged, _)] = storage.scrub().problems
+    assert damaged == first
+    assert [name.name for name in storage.find_affected([damaged]).names] == ["third", USER]
+    [(leaf, _)] = storage.scrub().problems  # from now on the leaf itself is named
+    assert [name.name for name in storage.find_affected([leaf]).names] == ["third", USER]
+
+
+def test_deep_below_a_thousand_folders_damage_is_found_by_one_walk(storage: LocalStorage) -> None:
+    [leaf, sound] = publish_blocks(storage, b"leaf", b"sound", owner=None)
+    with storage.publish() as publication:
+        nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
+        link = nodes.build_folder([Link(leaf, b"leaf", 4)])
+        pins = [Pin("bottom", link.cid)]
+        for number in range(1000):
+            link = nodes.build_folder([replace(link, name=b"deeper"), Link(sound, b"%d" % number, 5)])
+        pins.append(Pin("top", link.cid))
+        pins.append(Pin("beside", nodes.build_folder([Link(sound, b"sound", 5)]).cid))
+        publication.commit(Changes(pins=pins))
+    report = storage.find_affected([leaf])
+    assert [name.name for name in report.names] == ["bottom", "top"]
+    assert report.unneeded == ()
+    assert [name.name for name in storage.find_affected([sound]).names] == ["beside", "top"]
+
+
+def test_of_one_name_a_hundred_damaged_blocks_are_named_and_all_count_as_needed(storage: LocalStorage) -> None:
+    cids = publish_blocks(storage, *[b"%d" % number for number in range(150)], owner=None)
+    with storage.publish() as publication:
+        folder = NodeBuilder(publication.put, UNIXFS_V1_2025).build_folder(
+            [Link(cid, b"%d" % number, 1) for number, cid in enumerate(cids)]
+        )
+        publication.commit(Changes(pins=[Pin(USER, folder.cid)]))
+    report = storage.find_affected(cids)
+    assert [len(name.damaged) for name in report.names] == [100]
+    assert report.unneeded == ()

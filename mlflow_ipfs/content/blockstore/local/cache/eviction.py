@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import CACHED, cached_bytes
 from mlflow_ipfs.content.blockstore.local.cache.leases import lock_against_leases
@@ -16,32 +16,47 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
 
 
-def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = ()) -> int:
+class Evicted(NamedTuple):
+    """What went out of the cache, or would."""
+
+    files: int = 0
+    size_bytes: int = 0
+    blocks: int = 0  # counted by a dry run only
+
+
+def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = (), dry_run: bool = False) -> Evicted:
     """Drop files of the cache until no more than a limit is left, but none that a process may be reading.
 
     Args:
         parts: the store.
         limit_bytes: how much may stay.
         spare: rows of files to leave alone.
-
-    Returns:
-        How many bytes were freed.
+        dry_run: only say what would go, if no process reads any of it.
     """
     with parts.database.read() as connection:
         excess = cached_bytes(connection) - limit_bytes
         if excess <= 0 or oldest_open(parts.layout) == KEEPS_ALL:
-            return 0
+            return Evicted()
         rows = connection.execute(
             f"SELECT id, name, size FROM place WHERE {CACHED} ORDER BY last_used, id"  # noqa: S608 - a fixed text
         ).fetchall()
-    freed = 0
+    files = freed = blocks = 0
     for place_id, name, size_bytes in rows:
         if freed >= excess:
             break
-        if place_id not in spare and _doom(parts, place_id, name):
+        if place_id not in spare and (dry_run or _doom(parts, place_id, name)):
+            files += 1
             freed += size_bytes
-    Sweeper(parts).run()
-    return freed
+            blocks += _count_blocks(parts, place_id) if dry_run else 0
+    if not dry_run:
+        Sweeper(parts).run()
+    return Evicted(files, freed, blocks)
+
+
+def _count_blocks(parts: Parts, place_id: int) -> int:
+    with parts.database.read() as connection:
+        blocks: int = connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]
+    return blocks
 
 
 def _doom(parts: Parts, place_id: int, name: str) -> bool:

@@ -59,7 +59,7 @@ def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
         if not holds_blocks(connection):
             return seen
     stack.enter_context(keeping_all(parts.layout, parts.disk, parts.database))
-    with parts.database.snapshot() as connection, Marker(parts.layout, parts.disk, LocalReader(parts)) as marks:
+    with parts.database.snapshot() as connection, _marker(parts) as marks:
         seen = count_cache_changes(connection)
         marks.take_fresh()
         marks.mark(connection, [root for root in roots if index.is_known(connection, root.multihash)])
@@ -71,6 +71,11 @@ def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
             for place_id, name in places:
                 _own(connection, place_id, name, roots)
     return seen
+
+
+def _marker(parts: Parts) -> Marker:
+    """What is missing below a root can't be in the cache. That it is missing is for others to judge."""
+    return Marker(parts.layout, parts.disk, LocalReader(parts), pass_missing=True)
 
 
 def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> list[tuple[int, str]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import GCReport
@@ -61,13 +61,13 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_s
     is_full = is_nearly_full(parts.layout, parts.disk)
     if is_full:
         free_reserve(parts.layout, parts.disk)
-    if not dry_run:
-        evict(parts, 0 if is_full else parts.cache_bytes)
+    evicted = evict(parts, 0 if is_full else parts.cache_bytes, dry_run=dry_run)
     with parts.gc_lock.exclusive():
         remove_dead_sessions(parts.layout, parts.disk)
         report = _look(parts, reader, grace_seconds) if dry_run else _Collection(parts, grace_seconds).run(reader)
     make_reserve(parts.layout, parts.disk)
-    return report
+    kept_blocks = report.kept_blocks - evicted.blocks
+    return replace(report, kept_blocks=kept_blocks, evicted_files=evicted.files, evicted_bytes=evicted.size_bytes)
 
 
 def iterate_roots(connection: sqlite3.Connection) -> Iterator[CID]:

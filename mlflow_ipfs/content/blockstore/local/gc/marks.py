@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import MAX_VALUES, VALUES, select_many
-from mlflow_ipfs.content.blockstore.marking import links_of_node, read_node
-from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS, links_of_node, read_node
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,13 +25,14 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 _NODES: Final = 50  # read at a time; each may link to thousands of others
-_CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
 
 _Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A block of the index, and where it lies."""
+
     multihash: bytes
     id: int
     form: int
@@ -69,13 +69,15 @@ class Marker:
         layout: where the store is.
         disk: reads the nodes.
         reader: reads a node in which something is wrong, to note the damage and name it.
+        pass_missing: whether a node that is not in the store is passed over; what is below it stays unmarked.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, reader: BlockReader) -> None:
+    def __init__(self, layout: Layout, disk: Disk, reader: BlockReader, *, pass_missing: bool = False) -> None:
+        self._pass_missing = pass_missing
         self._files = OpenFiles(layout, disk)
         self._reader = reader
         self._marked = Bits()
-        self._walked = {codec: Bits() for codec in _CODECS_WITH_LINKS}
+        self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
         self._fresh: list[int] = []
         self._notes_fresh = False
 
@@ -108,7 +110,7 @@ class Marker:
         while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
             del stack[-_NODES:]
             for below in self._step(connection, batch):
-                (stack if below[0].codec in _CODECS_WITH_LINKS else leaves).append(below)
+                (stack if below[0].codec in CODECS_WITH_LINKS else leaves).append(below)
                 if len(leaves) == MAX_VALUES:
                     self._mark_leaves(connection, leaves)
         self._mark_leaves(connection, leaves)
@@ -122,35 +124,36 @@ class Marker:
 
     def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
         """Mark a few blocks. Gives what they link to."""
-        rows = self._find(connection, {cid.multihash for cid, _ in batch})
-        nodes: list[tuple[_Row, _Below]] = []
+        rows = find_rows(connection, {cid.multihash for cid, _ in batch})
+        nodes: list[tuple[Row, _Below]] = []
         for cid, root in batch:
             row = rows.get(cid.multihash)
             if row is not None:
                 if not self._marked.add(row.id) and self._notes_fresh:
                     self._fresh.append(row.id)
-                is_node = cid.codec in _CODECS_WITH_LINKS and row.form == LeafForm.RAW
+                is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafForm.RAW
                 if is_node and not self._walked[cid.codec].add(row.id):
                     nodes.append((row, (cid, root)))
-            elif cid.codec in _CODECS_WITH_LINKS:
+            elif cid.codec in CODECS_WITH_LINKS and not (self._pass_missing and cid.identity_data is None):
                 yield from _links(cid, root, read_node(self._reader, cid, root))
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, (cid, root) in nodes:
             yield from _links(cid, root, self._read(row, cid, root))
 
-    @staticmethod
-    def _find(connection: sqlite3.Connection, multihashes: set[bytes]) -> dict[bytes, _Row]:
-        query = (
-            "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
-            f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
-        )
-        return {row[0]: _Row(*row) for row in select_many(connection, query, multihashes)}
-
-    def _read(self, row: _Row, cid: CID, root: CID) -> bytes:
+    def _read(self, row: Row, cid: CID, root: CID) -> bytes:
         data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
         if data is None or not cid.matches(data):
             return read_node(self._reader, cid, root)
         return data
+
+
+def find_rows(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, Row]:
+    """The rows of those blocks that are there, by multihash."""
+    query = (
+        "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
+        f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
+    )
+    return {row[0]: Row(*row) for row in select_many(connection, query, multihashes)}
 
 
 def _links(cid: CID, root: CID, block: bytes) -> Iterable[_Below]:

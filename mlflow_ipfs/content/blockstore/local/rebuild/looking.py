@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import stat
 import threading
 import uuid
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blockstore.local import index
+from mlflow_ipfs.content.blockstore.local.drafts import SET_ASIDE_PREFIX, root_in
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.rebuild.aside import relocate
 from mlflow_ipfs.content.blockstore.local.rebuild.file_view import FileView
@@ -20,7 +20,6 @@ from mlflow_ipfs.content.blockstore.local.rebuild.old_index import OldIndex, lis
 from mlflow_ipfs.content.blockstore.local.rebuild.packs import add_pack
 from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftFile, OldIndexUse
 from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.multibase import decode_multibase
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
 
 if TYPE_CHECKING:
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
     from mlflow_ipfs.content.system.disk import Disk
-
-_OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
-_SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")
 
 
 @dataclass(slots=True)
@@ -176,7 +172,7 @@ class Look:
         return sorted(
             f"{quarantine.name}/{path.name}"
             for path in quarantine.iterdir()
-            if _SET_ASIDE_PREFIX.match(path.name) and stat.S_ISREG(path.lstat().st_mode)
+            if SET_ASIDE_PREFIX.match(path.name) and stat.S_ISREG(path.lstat().st_mode)
         )
 
     def _tell(self, count: int) -> None:
@@ -233,18 +229,6 @@ class Look:
         if present is None or not all_are_whole(present):
             return lambda _: False
         return present.knows
-
-
-def root_in(name: str) -> bytes | None:
-    """The multihash of the root that an object's name holds; None for the name of something else."""
-    match = _OBJECT.fullmatch(_SET_ASIDE_PREFIX.sub("", name.rpartition("/")[2], count=1))
-    if match is None:
-        return None
-    try:
-        multihash = decode_multibase(f"b{match[1]}")
-        return CID.from_bytes(b"\x01\x55" + multihash).multihash
-    except InvalidCIDError:
-        return None
 
 
 def _is_block(multihash: bytes, data: bytes) -> bool:

@@ -1,0 +1,207 @@
+"""Which names need what is damaged? One walk over the nodes below all names, then up from the damage.
+
+Leaves are not looked up: a link is compared with what is damaged. Of a node only its bit and its links to other nodes
+stay in memory, 16 bytes a link.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.interface import MAX_DAMAGED_NAMED, Affected, AffectedReport, LeafForm
+from mlflow_ipfs.content.blockstore.local.drafts import root_in
+from mlflow_ipfs.content.blockstore.local.gc.collecting import iterate_roots
+from mlflow_ipfs.content.blockstore.local.gc.marks import Bits, Row, find_rows
+from mlflow_ipfs.content.blockstore.local.keepers import iterate_names
+from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
+from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
+from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS
+from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterable, Iterator
+    from typing import TypeAlias
+
+    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blockstore.local.parts import Parts
+
+_NODES: Final = 50  # read at a time; each may link to thousands of others
+_PAGE: Final = 1000
+
+_Named: TypeAlias = "dict[CID, None]"  # what is damaged, in order, each once
+_Link: TypeAlias = "tuple[CID, int | None]"  # a node, and the row of the one that links to it
+
+
+def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -> AffectedReport:
+    """See ``Storage.find_affected``.
+
+    Args:
+        parts: the store.
+        reader: reads blocks in which something is wrong, and heals them if it can.
+        damaged: as a scrub names it: blocks, and the roots of files.
+    """
+    targets = _find_targets(parts, reader, damaged)
+    with OpenFiles(parts.layout, parts.disk) as files, parts.database.snapshot() as connection:
+        walk = _Walk(files, reader, targets)
+        walk.follow(connection, iterate_roots(connection))
+        below = _by_multihash(connection, walk.ascend())
+        names = [
+            Affected(kind, name, cid, tuple(islice(found, MAX_DAMAGED_NAMED)))
+            for kind, name, cid in iterate_names(connection)
+            if (found := (below if cid.codec in CODECS_WITH_LINKS else targets).get(cid.multihash))
+        ]
+    names.sort(key=lambda affected: (affected.kind, affected.name, str(affected.cid)))
+    unneeded = [cid for cid in damaged if cid not in walk.met] if walk.is_complete else []
+    return AffectedReport(tuple(names), tuple(unneeded))
+
+
+def _find_targets(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -> dict[bytes, _Named]:
+    """What is damaged, by multihash. With a damaged file go its bad leaves: others may need them, too."""
+    targets: dict[bytes, _Named] = {}
+    for cid in damaged:
+        targets.setdefault(cid.multihash, {})[cid] = None
+    for place_id, root in _find_files(parts, targets):
+        for leaf in _iterate_leaves(parts, place_id):
+            try:
+                reader.get(leaf)
+            except NotFoundError:  # a gc came between
+                continue
+            except IntegrityError:
+                targets.setdefault(leaf.multihash, {}).update(targets[root])
+    return targets
+
+
+def _find_files(parts: Parts, roots: Collection[bytes]) -> list[tuple[int, bytes]]:
+    """The rows of files of these roots. One that was set aside has its root in its name alone."""
+    with parts.database.read() as connection:
+        query = f"SELECT id, root FROM place WHERE root IN {VALUES}"  # noqa: S608 - fixed texts
+        found = list(select_many(connection, query, roots))
+        aside = connection.execute("SELECT id, name FROM place WHERE damaged AND root IS NULL")
+        return found + [(row_id, root) for row_id, name in aside if (root := root_in(name)) in roots]
+
+
+def _iterate_leaves(parts: Parts, place_id: int) -> Iterator[CID]:
+    last = 0
+    while True:
+        with parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, multihash FROM block WHERE place = ? AND id > ? ORDER BY id LIMIT ?",
+                (place_id, last, _PAGE),
+            ).fetchall()
+        if not rows:
+            return
+        last = rows[-1][0]
+        for _, multihash in rows:
+            yield CID(1, RAW, multihash)
+
+
+class _Walk:
+    """Visits each node below some roots once.
+
+    Attributes:
+        met: what is damaged and has a way from a root to it.
+        is_complete: false if a node could not be read, so that nobody knows what it needs.
+    """
+
+    def __init__(self, files: OpenFiles, reader: BlockReader, targets: dict[bytes, _Named]) -> None:
+        self._files = files
+        self._reader = reader
+        self._targets = targets
+        self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
+        self._children = array("q")  # rows of nodes; at the same index in the other one is who links to it
+        self._parents = array("q")
+        self._below: dict[int, _Named] = {}
+        self.met: set[CID] = set()
+        self.is_complete = True
+
+    def follow(self, connection: sqlite3.Connection, roots: Iterable[CID]) -> None:
+        """Visit what lies below roots."""
+        waiting = (link for root in roots for link in self._keep_nodes([root], None))
+        stack: list[_Link] = []
+        while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
+            del stack[-_NODES:]
+            stack.extend(self._step(connection, batch))
+
+    def ascend(self) -> dict[int, _Named]:
+        """What is damaged below each node, by its row; nodes without damage are left out."""
+        grows = True
+        while (
+            grows
+        ):  # once for each level, at most: links are noted from the top down, and here come from the bottom up
+            grows = False
+            for child, parent in zip(reversed(self._children), reversed(self._parents), strict=True):
+                found = self._below.get(child)
+                grows |= found is not None and self._note(parent, found)
+        return self._below
+
+    def _note(self, row_id: int, found: Iterable[CID]) -> bool:
+        """Note damage at or below a node. Returns whether that was news."""
+        named = self._below.setdefault(row_id, {})
+        before = len(named)
+        for cid in found:
+            if len(named) >= MAX_DAMAGED_NAMED:
+                break
+            named[cid] = None
+        return len(named) > before
+
+    def _keep_nodes(self, children: Iterable[CID], parent: int | None) -> Iterator[_Link]:
+        """Look for damage among what a node links to, and leave out what links to nothing itself."""
+        for child in children:
+            found = self._targets.get(child.multihash)
+            if found is not None:
+                self.met.update(found)
+                if parent is not None:
+                    self._note(parent, found)
+            if child.codec in CODECS_WITH_LINKS:
+                yield child, parent
+
+    def _step(self, connection: sqlite3.Connection, batch: list[_Link]) -> Iterator[_Link]:
+        """Visit a few nodes. Gives the nodes that they link to."""
+        rows = find_rows(connection, {cid.multihash for cid, _ in batch})
+        nodes: list[tuple[Row, CID]] = []
+        for cid, parent in batch:
+            row = rows.get(cid.multihash)
+            if row is None:
+                yield from self._keep_nodes(self._links(cid, self._read_with_care(cid)), parent)
+                continue
+            found = self._targets.get(cid.multihash)
+            if found is not None:
+                self._note(row.id, found)
+            if row.form != LeafForm.RAW:
+                continue
+            if parent is not None:
+                self._children.append(row.id)
+                self._parents.append(parent)
+            if not self._walked[cid.codec].add(row.id):
+                nodes.append((row, cid))
+        nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
+        for row, cid in nodes:
+            yield from self._keep_nodes(self._links(cid, self._read(row, cid)), row.id)
+
+    def _read(self, row: Row, cid: CID) -> bytes | None:
+        data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
+        return data if data is not None and cid.matches(data) else self._read_with_care(cid)
+
+    def _read_with_care(self, cid: CID) -> bytes | None:
+        try:
+            return self._reader.get(cid)
+        except (NotFoundError, IntegrityError):
+            self.is_complete = False
+            return None
+
+    @staticmethod
+    def _links(cid: CID, block: bytes | None) -> Iterable[CID]:
+        try:
+            return () if block is None else links(cid, block)
+        except InvalidDataError:
+            return ()  # bytes that only claim to be a node
+
+
+def _by_multihash(connection: sqlite3.Connection, below: dict[int, _Named]) -> dict[bytes, _Named]:
+    query = f"SELECT id, multihash FROM block WHERE id IN {VALUES}"  # noqa: S608 - fixed texts
+    return {multihash: below[row_id] for row_id, multihash in select_many(connection, query, below)}

@@ -1,0 +1,137 @@
+"""`mlflow-ipfs scrub`: what is damaged, whom it concerns, and what heals it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs import CID, Settings, open_store
+from mlflow_ipfs.content.mfs import MfsPath
+from support.clones import flip_bytes_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+BIG_CUT = 1 << 20
+RUN = "mfs://mlflow/0/run/artifacts"
+
+
+def rot(cli: CommandLine, folder: Path) -> None:
+    """Damage the last leaves of ``big.bin``."""
+    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[BIG_CUT:])
+
+
+def name_everywhere(cli: CommandLine, root: str, folder: Path, runs: int = 1) -> CID:
+    """Files of runs, a frozen model version of one of them, and a ref; returns the version's CID."""
+    with open_store(Settings(store=cli.store)) as store:
+        for number in range(runs):
+            store.files.put_tree(MfsPath.parse(f"mfs://mlflow/0/run{number or ''}/artifacts"), folder)
+        store.refs.set("datasets/digits", CID.parse(root), expected_version=0)
+        store.add_bytes(b"sound")
+        return store.files.freeze(MfsPath.parse(RUN), "model-version:0123456789abcdef/digits/3").cid
+
+
+def test_a_sound_store_is_said_to_be_sound(cli: CommandLine, root: str) -> None:
+    del root
+    assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB", "verified  every block; nothing is damaged"]
+    [record] = cli("scrub", "--json").records
+    assert record == {"blocks": 10, "size_bytes": 2_560_514, "problems": 0, "healed": 0, "affected": 0}
+
+
+def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, folder: Path) -> None:
+    version = name_everywhere(cli, root, folder)
+    rot(cli, folder)
+    outcome = cli("scrub", "--json", code=4)
+    problem, *names, sums = outcome.records
+    assert "quarantine" in problem["reason"]
+    assert not problem["unneeded"]
+    assert [(name["affected"], name["name"], name["cid"]) for name in names] == [
+        ("file", f"{RUN}/big.bin", problem["cid"]),
+        ("frozen", RUN, str(version)),
+        ("pin", "model-version:0123456789abcdef/digits/3", str(version)),
+        ("pin", "user", root),
+        ("ref", "datasets/digits", root),
+    ]
+    assert all(name["damaged"] == [problem["cid"]] for name in names)
+    assert (sums["problems"], sums["affected"]) == (1, 5)
+    cli("verify", root, code=4)
+
+
+def test_damage_as_people_read_it(cli: CommandLine, root: str, folder: Path) -> None:
+    version = name_everywhere(cli, root, folder)
+    rot(cli, folder)
+    outcome = cli("scrub", code=4)
+    problem, reason, *affected, hashed = outcome.lines
+    assert problem.startswith("problem   bafybei")
+    assert "is damaged in its leaf" in reason
+    assert affected == [
+        f"affected  model version  digits/3  {version}",
+        f"affected  frozen         {RUN}/@{version}",
+        f"affected  file           {RUN}/big.bin",
+        f"affected  ref            datasets/digits  {root}",
+        f"affected  pin            user  {root}",
+    ]
+    assert hashed.startswith("hashed    ")
+    assert "1 problem found, which 5 names above need: add that content again" in outcome.stderr.splitlines()[-1]
+    cli("verify", f"{RUN}/@{version}", code=4)
+    cli("verify", f"{RUN}/big.bin", code=4)
+
+
+def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path) -> None:
+    name_everywhere(cli, root, folder, runs=25)
+    rot(cli, folder)
+    files = [line for line in cli("scrub", code=4).lines if line.startswith("affected  file ")]
+    assert len(files) == 11
+    assert files[-1].endswith("… and 15 more; --json lists all")
+    records = cli("scrub", "--json", code=4).records
+    assert sum(record.get("affected") == "file" for record in records) == 25
+
+
+def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, folder: Path) -> None:
+    cli("pin", "rm", root)
+    rot(cli, folder)
+    outcome = cli("scrub", code=4)
+    assert outcome.lines[2] == "          Nothing needs it"
+    assert "nothing needs: `mlflow-ipfs gc` drops it" in outcome.stderr.splitlines()[-1]
+    assert cli("scrub", "--json", code=4).records[0]["unneeded"]
+
+
+@pytest.mark.parametrize("place", ["", "store"])
+def test_a_backup_heals_whichever_of_its_folders_is_named(
+    cli: CommandLine, root: str, folder: Path, tmp_path: Path, place: str
+) -> None:
+    cli("backup", tmp_path / "backup", "--store-only")
+    rot(cli, folder)
+    cli("verify", root, code=4)
+    healed, hashed, verified = cli("scrub", "--heal-from", tmp_path / "backup" / place).lines
+    assert healed.startswith("healed    bafybei")
+    assert hashed.startswith("hashed    ")
+    assert verified == "verified  every block; nothing is damaged any more"
+    assert cli("verify", root).lines[-1] == "verified  every block"
+    assert cli("scrub", "--json").records[-1]["healed"] == 0
+
+
+def test_another_store_heals_too(cli: CommandLine, root: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(cli.store, tmp_path / "copy", symlinks=True)
+    rot(cli, folder)
+    cli("scrub", "--heal-from", tmp_path / "copy")
+    cli("verify", root)
+
+
+def test_a_folder_to_heal_from_must_be_a_store_or_a_backup(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert "no store at" in cli("scrub", "--heal-from", folder, code=3).stderr
+    assert "is the store itself" in cli("scrub", "--heal-from", cli.store, code=2).stderr
+
+
+def test_a_backup_that_is_not_complete_heals_nothing(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    cli("backup", tmp_path / "backup", "--store-only")
+    manifest = tmp_path / "backup/backup.json"
+    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    assert "is not complete" in cli("scrub", "--heal-from", tmp_path / "backup", code=1).stderr
