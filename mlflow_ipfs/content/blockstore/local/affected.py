@@ -130,9 +130,7 @@ class _Walk:
     def ascend(self) -> dict[int, _Named]:
         """What is damaged below each node, by its row; nodes without damage are left out."""
         grows = True
-        while (
-            grows
-        ):  # once for each level, at most: links are noted from the top down, and here come from the bottom up
+        while grows:  # few times: links are noted from the top down, and come from the bottom up here
             grows = False
             for child, parent in zip(reversed(self._children), reversed(self._parents), strict=True):
                 found = self._below.get(child)
