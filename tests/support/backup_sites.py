@@ -1,0 +1,93 @@
+"""A store and a database to back up, which tell the same number, and a disk that dies at one step."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+
+from mlflow_ipfs.binding.backups import make_backup, restore_backup
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.store import ContentStore
+from support.storages import SteppedDisk, check_sound, publish_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from mlflow_ipfs.content.blockstore.local.disk import Disk
+
+TIMEOUT_SECONDS = 1.0
+
+
+class Site:
+    """A store and a database that tell the same number: in a ref's version, and in a row."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.database = folder / "mlflow.db"
+        self.storage = open_local_storage(folder / "store", timeout_seconds=TIMEOUT_SECONDS)
+        with closing(sqlite3.connect(self.database)) as connection:
+            connection.execute("CREATE TABLE experiments (number INTEGER)")
+
+    @property
+    def url(self) -> URL:
+        return sqlalchemy.make_url(f"sqlite:///{self.database}")
+
+    def advance(self, number: int) -> None:
+        """Let both tell the next number, with content that only this number has."""
+        cid = publish_file(self.storage, os.urandom(20_000), owner=f"number-{number}")
+        self.storage.refs.set("number", cid, expected_version=number - 1)
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute("DELETE FROM experiments")
+            connection.execute("INSERT INTO experiments VALUES (?)", (number,))
+
+    def back_up(self, *, disk: Disk | None = None, to: str = "backup") -> int:
+        """Returns how many files were copied."""
+        store = ContentStore(self.storage)
+        _, report = make_backup(store, self.folder / to, self.url, timeout_seconds=TIMEOUT_SECONDS, disk=disk)
+        assert report.problems == ()
+        return report.copied_files
+
+    def restore(self, name: str, *, disk: Disk | None = None) -> int:
+        """Restore to a folder. Returns the number that both tell, after a look at all bytes."""
+        target = self.folder / name
+        url = sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
+        _, report = restore_backup(self.folder / "backup", target / "store", url, disk=disk)
+        assert report is None or report.problems == ()
+        return told_by(target)
+
+
+def told_by(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        [(in_database,)] = connection.execute("SELECT number FROM experiments").fetchall()
+    with open_local_storage(folder / "store", create=False) as storage:
+        check_sound(storage)
+        ref = storage.refs.get("number")
+        assert storage.file_path(ref.cid) is not None
+        assert ref.version == in_database
+        assert storage.scrub().problems == ()
+    assert not (folder / "store" / "restoring").exists()
+    return int(in_database)
+
+
+class KilledError(BaseException):
+    """What stands for a kill: nobody catches it."""
+
+
+class MortalDisk(SteppedDisk):
+    """Dies before the n-th step, and does nothing from then on: not even tidy up."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(self._take)
+        self.left = steps
+
+    def _take(self, step: str) -> None:
+        del step
+        self.left -= 1
+        if self.left < 0:
+            raise KilledError
