@@ -199,9 +199,10 @@ class SqliteCopy:
     def copy_at_once(self) -> None:
         """Copy what the transaction sees, and end it."""
         assert self._connection is not None
-        self._disk.remove(self._draft)  # of an earlier try
-        self._disk.close(self._disk.create(self._draft))  # private from the start
         try:
+            with copy_faults(self._draft.parent):
+                self._disk.remove(self._draft)  # of an earlier try
+                self._disk.close(self._disk.create(self._draft))  # private from the start
             with closing(sqlite3.connect(self._draft, isolation_level=None)) as copy:
                 copy.execute("PRAGMA synchronous = OFF")  # it is synced when it goes to its place
                 self._connection.backup(copy)
