@@ -86,7 +86,7 @@ def _restore(
     verify: bool,
 ) -> CloneReport:
     work = restoring.begin()
-    writer = CloneWriter(backup.disk, restoring.target, work, progress)
+    writer = CloneWriter(backup.disk, restoring.target, work, progress, doubts_rows=True)
     store_id, report = clone_folder(backup.store, backup.find(INDEX), writer, verify=verify)
     if store_id != manifest.store_id:
         msg = f"in the backup {backup.folder}, backup.json and the store are of different stores"
