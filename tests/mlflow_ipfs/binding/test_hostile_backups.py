@@ -111,7 +111,7 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         "UPDATE place SET name = 'files/00/' || hex(zeroblob(200)) WHERE id = 1",
         "UPDATE place SET name = '../../outside/made' WHERE id = 1",
         "UPDATE ref SET version = 'latest'",
-        "UPDATE pin SET cid = x'0155'",
+        "UPDATE pin SET cid = x'0155' WHERE cid = (SELECT min(cid) FROM pin)",
         "UPDATE entry SET cid = 'bafy'",
         "DELETE FROM meta",
         *hostile_backups.SCHEMAS[4:-1],
