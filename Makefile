@@ -44,7 +44,7 @@ test:  ## everything: checks, all tests, a real Kubo, real MLflow servers
 	@$(PYTEST)
 
 test-core: .venv/core-ready  ## the tests that need neither Kubo nor servers nor frameworks
-	@$(PYTEST) -m "not kubo and not server and not frameworks and not soak"
+	@$(PYTEST) -m "not kubo and not server and not postgres and not frameworks and not soak"
 
 check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .

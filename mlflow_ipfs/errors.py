@@ -17,6 +17,7 @@
     ├── ConflictError(FileExistsError)     compare-and-swap lost, or a file stands where a folder must
     ├── StoreBusyError(TimeoutError)       a lock was not free within the limit
     ├── StoreFullError(OSError)            the disk under the store is full
+    ├── DiskError(OSError)                 a disk does not read or write what it is told to
     ├── StoreFormatError(RuntimeError)     not a store, or one that this version cannot open
     └── RemoteError(ConnectionError)       another node or server failed
 
@@ -85,6 +86,10 @@ class StoreBusyError(MlflowIpfsError, TimeoutError):
 
 class StoreFullError(MlflowIpfsError, OSError):
     """The disk that holds the store has no room left."""
+
+
+class DiskError(MlflowIpfsError, OSError):
+    """A disk failed to read or to write."""
 
 
 class StoreFormatError(MlflowIpfsError, RuntimeError):

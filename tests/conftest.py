@@ -15,6 +15,7 @@ from provision_kubo import KuboError, locate
 from support.kubo import V0_2015, V1_2025, KuboDaemon, KuboRepository, init_repository, run_daemon
 from support.mlflow_server import MlflowServer, run_mlflow_server
 from support.not_run import is_strict, not_run, pytest_sessionfinish, pytest_terminal_summary
+from support.postgres import PostgresServer, run_postgres
 from support.unprivileged import OrdinaryUser, make_ordinary_user
 
 if TYPE_CHECKING:
@@ -128,6 +129,15 @@ def mlflow_server(tmp_path: Path) -> Iterator[StartServer]:
     yield start
     for server in reversed(running):
         server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with its programs on PATH; one for the whole run."""
+    for server in run_postgres():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", str(server.programs), prepend=os.pathsep)
+            yield server
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ whoever comes first, should this process die. Who only reads takes what is in ``
 from __future__ import annotations
 
 import json
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.binding.database_copies import FILES
-from mlflow_ipfs.content.blockstore.local.clone.clone_files import make_real_folder
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import make_real_folder, status_of
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, refuse_used
 from mlflow_ipfs.content.blockstore.local.clone.cloning import install, remove_unnamed
 from mlflow_ipfs.content.blockstore.local.layout import Layout, is_store, make_lock_file
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
+_LONGEST_MANIFEST: Final = 1 << 20
+_KINDS: Final[dict[str, type]] = {
+    "store_id": str, "taken_at": str, "finished_at": str, "verified": bool, "problems": int, "files": int,
+    "size_bytes": int, "versions": dict, "complete": bool, "format": int,
+}  # fmt: skip
 _LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk
 
 
@@ -125,11 +131,29 @@ class BackupFolder:
         return manifest
 
     def find(self, name: str) -> Path:
-        """Where a file of the backup is: in its place, or still on the way to it."""
-        moved = self.next / name
-        if self._next_manifest.exists() and moved.exists():
-            return moved
-        return (self.store if name == INDEX else self.folder) / name
+        """Where a file of the backup is: in its place, or still on the way to it.
+
+        Raises:
+            StoreFormatError: it isn't there, or is no file.
+        """
+        path = (self.store if name == INDEX else self.folder) / name
+        if self._next_manifest.exists() and os.path.lexists(self.next / name):
+            path = self.next / name
+        if status_of(path) is None:
+            msg = f"the backup {self.folder} is damaged: {path} is missing, or is no file"
+            raise StoreFormatError(msg)
+        return path
+
+    def check(self, store_id: str) -> None:
+        """Refuse a folder in which a backup of a store can't be made. Makes and changes nothing.
+
+        Raises:
+            PolicyError: the folder holds something else, or the backup of another store.
+            StoreFormatError: a newer backup, or a damaged one.
+        """
+        if self.folder.exists():
+            self._refuse_foreign()
+            self._check_owner(store_id)
 
     @contextmanager
     def writing(self, store_id: str, *, timeout_seconds: float) -> Iterator[None]:
@@ -227,15 +251,38 @@ def find_store(folder: Path) -> Path:
 
 
 def _read_manifest(path: Path) -> Manifest:
+    if status_of(path) is None:
+        msg = f"{path} is no file, so it does not describe a backup"
+        raise StoreFormatError(msg)
     try:
-        fields: dict[str, Any] = json.loads(path.read_bytes())
-        number = int(fields["format"])
-        if number <= FORMAT:
-            if not isinstance(fields["store_id"], str) or fields["database"] not in {None, *FILES}:
-                raise ValueError(fields)  # noqa: TRY301 - handled with what else may be wrong
-            return Manifest(**{name: fields[name] for name in Manifest.__slots__ if name in fields})
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        msg = f"{path} does not describe a backup ({error!r})"
+        with path.open("rb") as file:
+            fields: dict[str, Any] = json.loads(file.read(_LONGEST_MANIFEST))
+        number = fields["format"]
+        if type(number) is int and number > FORMAT:
+            msg = f"{path} has format {number!s:.20}, and this program knows {FORMAT}: upgrade mlflow-ipfs"
+            raise StoreFormatError(msg)
+        return _manifest_of(fields)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        msg = f"{path} does not describe a backup ({error!r:.200})"
         raise StoreFormatError(msg) from error
-    msg = f"{path} has format {number}, and this program knows {FORMAT}: upgrade mlflow-ipfs"
-    raise StoreFormatError(msg)
+
+
+def _manifest_of(fields: dict[str, Any]) -> Manifest:
+    """The fields that this version knows.
+
+    Raises:
+        ValueError, KeyError: one has a value that no backup has, or is missing.
+    """
+    manifest = Manifest(**{name: fields[name] for name in Manifest.__slots__ if name in fields})
+    for name, kind in _KINDS.items():
+        if not _is_plausible(getattr(manifest, name), kind):
+            raise ValueError(name, getattr(manifest, name))
+    if fields["database"] not in {None, *FILES} or not manifest.store_id:
+        raise ValueError(fields["database"], manifest.store_id)
+    return manifest
+
+
+def _is_plausible(value: object, kind: type) -> bool:
+    if type(value) is not kind:
+        return False
+    return value.isprintable() if isinstance(value, str) else not isinstance(value, int) or value >= 0

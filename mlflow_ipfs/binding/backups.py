@@ -1,4 +1,4 @@
-"""Backups of MLflow's database and the store together, and bringing them back."""
+"""Backups of MLflow's database and the store together; ``restoring.py`` brings them back."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import platform
 import sqlite3
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
-from mlflow_ipfs.binding.database_copies import DatabaseCopy, DatabaseRestore, open_copy, open_restore, sqlite_file
-from mlflow_ipfs.content.blockstore.local import LocalStorage, layout
+from mlflow_ipfs.binding.database_copies import DatabaseCopy, open_copy, sqlite_file
+from mlflow_ipfs.binding.restoring import restore_backup
+from mlflow_ipfs.content.blockstore.local import LocalStorage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder
-from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
-from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
+from mlflow_ipfs.content.blockstore.local.clone.clone_writer import CloneWriter
 from mlflow_ipfs.content.system.disk import Disk
-from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
+from mlflow_ipfs.errors import PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
     from mlflow_ipfs.content.store import ContentStore
 
-_RESTORING: Final = "restoring"  # a folder in a store that is being restored: drafts, and whose store it is
+__all__ = ["make_backup", "restore_backup"]
 
 
 def make_backup(
@@ -58,6 +57,7 @@ def make_backup(
 
     Raises:
         PolicyError: the folder can't hold this backup.
+        NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
         StoreBusyError: the database or the store was locked by others for too long.
         StoreFullError: there is no room, on the disk that the message names.
         IntegrityError: the backup's disk does not give back what was written to it.
@@ -65,16 +65,14 @@ def make_backup(
     storage = _local(store)
     backup = BackupFolder(folder.resolve(), disk or Disk())
     _refuse_overlap(backup.folder, storage.folder, database)
-    with (
-        copy_faults(backup.folder),
-        backup.writing(storage.store_id, timeout_seconds=timeout_seconds),
-        ExitStack() as opened,
-    ):
+    with copy_faults(backup.folder), ExitStack() as stack:
         copy = None
+        backup.check(storage.store_id)  # all that can be refused is, before anything is made
         if database is not None:
-            copy = opened.enter_context(
+            copy = stack.enter_context(
                 closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
             )
+        stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
         writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
         report = storage.clone(writer, copy or Alone(), verify=verify)
         manifest = _describe(storage, report, copy, verify=verify)
@@ -127,117 +125,3 @@ def _versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
-
-
-def restore_backup(
-    folder: Path,
-    target: Path,
-    database: URL | None,
-    *,
-    verify: bool = True,
-    progress: Callable[[int], None] | None = None,
-    disk: Disk | None = None,
-) -> tuple[Manifest, CloneReport | None]:
-    """Put a backup where nothing is yet. Nothing in the backup changes.
-
-    Args:
-        folder: the backup.
-        target: where the store goes: a new or empty folder, or what an earlier attempt has left of it.
-        database: where MLflow's database goes; None: nowhere.
-        verify: hash what is copied.
-        progress: told how many bytes were copied or hashed since it was told last.
-        disk: takes every step; for tests.
-
-    Returns:
-        What the backup is, and what was done; None if an earlier attempt had done everything but tidy up.
-
-    Raises:
-        NotFoundError: there is no backup.
-        StoreFormatError: it is not complete, damaged, or of a newer format.
-        ConflictError: there is a store, or a database, already.
-        SettingsError: the database is of another kind.
-    """
-    disk = disk or Disk()
-    backup = BackupFolder(folder.resolve(), disk)
-    manifest = backup.read()
-    database_restore = _open_restore(backup, manifest, database, disk)
-    restoring = _Restoring(target.resolve(), manifest, disk)
-    if restoring.is_done():
-        if database_restore is not None:  # the attempt that was broken off may have left it out
-            database_restore.restore()
-        restoring.tidy_up()
-        return manifest, None
-    with copy_faults(restoring.target):
-        work = restoring.begin(backup.folder)
-        writer = CloneWriter(disk, restoring.target, work, progress)
-        store_id, report = clone_folder(backup.store, backup.find(INDEX), writer, verify=verify)
-        if store_id != manifest.store_id:
-            msg = f"in the backup {backup.folder}, backup.json and the store are of different stores"
-            raise StoreFormatError(msg)
-        if database_restore is not None:
-            database_restore.restore()
-        install(disk, restoring.target, work / INDEX, store_id)
-        restoring.tidy_up()
-    return manifest, report
-
-
-def _open_restore(backup: BackupFolder, manifest: Manifest, database: URL | None, disk: Disk) -> DatabaseRestore | None:
-    if database is None:
-        return None
-    if manifest.database is None:
-        msg = f"the backup {backup.folder} has no database in it: restore it with --store-only"
-        raise ConflictError(msg)
-    restore = open_restore(database, backup.find(manifest.database), disk)
-    restore.check()
-    return restore
-
-
-class _Restoring:
-    """A store that is not one yet: until its ``format.json`` is written nobody opens it."""
-
-    def __init__(self, target: Path, manifest: Manifest, disk: Disk) -> None:
-        self.target = target
-        self._work = target / _RESTORING
-        self._owner = self._work / "store_id"
-        self._manifest = manifest
-        self._disk = disk
-
-    def is_done(self) -> bool:
-        """Whether an earlier attempt was broken off after its last step that matters."""
-        where = Layout(self.target)
-        return self._is_begun() and layout.is_store(where) and layout.read_format(where) == self._manifest.store_id
-
-    def begin(self, backup: Path) -> Path:
-        """Take possession of the folder. Returns an empty one in it, for drafts."""
-        if self.target.is_relative_to(backup) or backup.is_relative_to(self.target):
-            msg = f"{self.target} and the backup {backup} lie in each other: restore to another place"
-            raise PolicyError(msg)
-        existing = next(path for path in (self.target, *self.target.parents) if path.exists())
-        layout.check_platform(existing.resolve())
-        if not self._is_begun() and self.target.exists() and any(self.target.iterdir()):
-            msg = (
-                f"{self.target} is there already, and nothing is written over it: move it away, or name another place "
-                "with --store"
-            )
-            raise ConflictError(msg)
-        self.target.parent.mkdir(parents=True, exist_ok=True)
-        for path in (self.target, self._work):
-            make_real_folder(self._disk, path)
-        self._disk.write_file(self._owner, self._manifest.store_id.encode())
-        drafts = self._work / "drafts"
-        self._disk.remove_tree(drafts)
-        make_real_folder(self._disk, drafts)
-        return drafts
-
-    def tidy_up(self) -> None:
-        """Remove what only restoring needed."""
-        self._disk.remove_tree(self._work)
-
-    def _is_begun(self) -> bool:
-        """Whether the folder holds nothing but what a broken-off restore of this very store has left there."""
-        if not self._work.is_dir():
-            return False
-        try:
-            return self._owner.read_text() == self._manifest.store_id
-        except FileNotFoundError:
-            return {path.name for path in self.target.iterdir()} == {_RESTORING}

@@ -13,12 +13,20 @@ from urllib.parse import quote
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError
 
-from mlflow_ipfs.binding.database_uris import PREFIX
+from mlflow_ipfs.binding.database_uris import PREFIX, name_driver
 from mlflow_ipfs.binding.postgres_copies import PostgresCopy, PostgresRestore
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
 from mlflow_ipfs.content.blockstore.local.clone.cloning import copy_durably
-from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, SettingsError, StoreBusyError
+from mlflow_ipfs.content.system.locking import locked_folder
+from mlflow_ipfs.errors import (
+    ConflictError,
+    MlflowIpfsError,
+    NotFoundError,
+    SettingsError,
+    StoreBusyError,
+    StoreFormatError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +39,7 @@ SQLITE_FILE: Final = "mlflow.db"
 POSTGRES_FILE: Final = "mlflow.dump"
 FILES: Final = (SQLITE_FILE, POSTGRES_FILE)
 _LOCK_SECONDS: Final = 1.0  # MLflow's writers hold SQLite's lock for the length of a commit
+_RESTORE_SECONDS: Final = 30.0  # for somebody who restores another database into the same folder
 _WHAT_TO_DO: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
 
 
@@ -47,6 +56,13 @@ class DatabaseCopy(Companion, Protocol):
 
 class DatabaseRestore(Protocol):
     """A place where a database can be put."""
+
+    def check_copy(self) -> None:
+        """Refuse a copy that is damaged.
+
+        Raises:
+            StoreFormatError: it is.
+        """
 
     def check(self) -> None:
         """Refuse a place that is taken.
@@ -76,7 +92,7 @@ def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
         msg = f"neither MLFLOW_BACKEND_STORE_URI nor MLFLOW_TRACKING_URI is set: {_WHAT_TO_DO}"
         raise SettingsError(msg)
     try:
-        url = sqlalchemy.make_url(uri.removeprefix(PREFIX))
+        url = sqlalchemy.make_url(name_driver(uri.removeprefix(PREFIX)))
     except (ArgumentError, ValueError):  # its message may have a password in it
         msg = f"the value of {place} is no URI of a database: {_WHAT_TO_DO}"
         raise SettingsError(msg) from None
@@ -85,7 +101,20 @@ def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
         what = "a server's address" if backend in {"http", "https"} else f"{backend!r}, which can't be copied here"
         msg = f"{place} is {what}: {_WHAT_TO_DO}"
         raise SettingsError(msg)
-    return url
+    return _hide_password(url, place)
+
+
+def _hide_password(url: URL, place: str) -> URL:
+    """Move a password from the query, where libpq takes it too, to where it is never shown nor handed on in the open."""
+    if "sslpassword" in url.query:
+        msg = f"the value of {place} has an sslpassword, which pg_dump could be told only in the open: use a key without one"
+        raise SettingsError(msg)
+    password = url.query.get("password")
+    if password is None:
+        return url
+    return url.difference_update_query(["password"]).set(
+        password=password if isinstance(password, str) else password[-1]
+    )
 
 
 def open_copy(url: URL, folder: Path, disk: Disk, scratch: Path) -> DatabaseCopy:
@@ -170,9 +199,10 @@ class SqliteCopy:
     def copy_at_once(self) -> None:
         """Copy what the transaction sees, and end it."""
         assert self._connection is not None
-        self._disk.remove(self._draft)  # of an earlier try
-        self._disk.close(self._disk.create(self._draft))  # private from the start
         try:
+            with copy_faults(self._draft.parent):
+                self._disk.remove(self._draft)  # of an earlier try
+                self._disk.close(self._disk.create(self._draft))  # private from the start
             with closing(sqlite3.connect(self._draft, isolation_level=None)) as copy:
                 copy.execute("PRAGMA synchronous = OFF")  # it is synced when it goes to its place
                 self._connection.backup(copy)
@@ -238,6 +268,24 @@ class SqliteRestore:
     def __init__(self, target: Path, copy: Path, disk: Disk) -> None:
         self._target, self._copy, self._disk = target, copy, disk
 
+    def check_copy(self) -> None:
+        """Refuse a copy that is no whole database of MLflow's."""
+        try:
+            # Immutable: not even a lock or a log of SQLite's is made in the backup.
+            query = f"file:{quote(str(self._copy))}?mode=ro&immutable=1"
+            with closing(sqlite3.connect(query, uri=True)) as connection:
+                found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if found == "ok":
+                    _check_is_mlflow(connection, self._copy)
+        except (sqlite3.Error, SettingsError) as error:
+            found = str(error)
+        if found != "ok":
+            msg = (
+                f"the copy {self._copy} of MLflow's database is damaged ({found}): restore the store with --store-only, "
+                "and save from that file what can be saved"
+            )
+            raise StoreFormatError(msg)
+
     def check(self) -> None:
         """Refuse to write over a database, or beside what SQLite would replay into it.
 
@@ -254,16 +302,23 @@ class SqliteRestore:
             raise ConflictError(msg)
 
     def restore(self) -> None:
-        """Put the file there with all its bytes, or not at all."""
-        self.check()
-        if self._is_done():
-            return
-        self._target.parent.mkdir(parents=True, exist_ok=True)
+        """Put the file there with all its bytes, or not at all.
+
+        Raises:
+            StoreBusyError: another restore was writing into the same folder for too long.
+        """
+        with copy_faults(self._target.parent):
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            with locked_folder(self._target.parent, "restores a database into", timeout_seconds=_RESTORE_SECONDS):
+                self.check()
+                if not self._is_done():
+                    self._restore()
+
+    def _restore(self) -> None:
         draft = self._target.with_name(f"{self._target.name}.restoring")
         self._disk.remove(draft)
         try:
-            with copy_faults(self._target.parent):
-                copy_durably(self._disk, self._copy, draft)
+            copy_durably(self._disk, self._copy, draft)
             self.check()
             self._disk.rename(draft, self._target)
             self._disk.sync_folder(self._target.parent)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Final
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.errors import SettingsError
 
 PREFIX: Final = "ipfs+"
+_POSTGRESQL: Final = "postgresql"
+_DRIVERS: Final = ("psycopg", "psycopg2")  # that SQLAlchemy has taken by itself: 2.1 the first, older ones the second
 
 
 def database_uri(store_uri: str) -> str:
@@ -25,4 +28,16 @@ def database_uri(store_uri: str) -> str:
             "a stock --backend-store-uri and --registry-store-uri with --artifacts-destination mfs://<root>"
         )
         raise SettingsError(msg)
-    return store_uri.removeprefix(PREFIX)
+    return name_driver(store_uri.removeprefix(PREFIX))
+
+
+def name_driver(uri: str) -> str:
+    """Name the driver in a URI that names none, if SQLAlchemy may take one by itself that isn't installed.
+
+    MLflow's documentation says psycopg2, and SQLAlchemy 2.1 takes psycopg.
+    """
+    scheme, _, rest = uri.partition(":")
+    installed = [driver for driver in _DRIVERS if find_spec(driver) is not None]
+    if scheme != _POSTGRESQL or len(installed) != 1:
+        return uri
+    return f"{scheme}+{installed[0]}:{rest}"

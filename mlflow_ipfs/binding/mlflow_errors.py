@@ -34,6 +34,7 @@ _CODES: Final[tuple[tuple[type[errors.MlflowIpfsError], int], ...]] = (
     (errors.IntegrityError, codes.DATA_LOSS),
     (errors.InvalidDataError, codes.DATA_LOSS),
     (errors.StoreFullError, codes.RESOURCE_EXHAUSTED),
+    (errors.DiskError, codes.DATA_LOSS),
     (errors.StoreBusyError, codes.TEMPORARILY_UNAVAILABLE),
     (errors.RemoteError, codes.TEMPORARILY_UNAVAILABLE),
     (errors.SettingsError, codes.INVALID_STATE),

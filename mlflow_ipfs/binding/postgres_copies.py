@@ -8,16 +8,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, SettingsError, StoreBusyError
+from mlflow_ipfs.errors import (
+    ConflictError,
+    MlflowIpfsError,
+    NotFoundError,
+    SettingsError,
+    StoreBusyError,
+    StoreFormatError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import URL
@@ -32,6 +40,17 @@ _CONNECT_ARGUMENTS: Final = {  # of libpq
     "keepalives_count": 5,
     "tcp_user_timeout": _MOMENT_MILLISECONDS,  # without a sign of the server; else the kernel waits for minutes
 }
+_PROGRAM_ARGUMENTS: Final = {  # for which nobody waits, so that they outlive a short trouble of the network
+    "connect_timeout": _CONNECT_SECONDS,
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "tcp_user_timeout": 120_000,
+}
+_LOOK_SECONDS: Final = 60.0  # between two looks whether the server still answers
+_SILENT_LOOKS: Final = 5  # after which nobody waits for it any more
+_LONGEST_ANSWER: Final = 1000  # characters of what a program says
+_RESTORE_LOCK: Final = 0x4D495046  # "MIPF", among PostgreSQL's advisory locks
 _LOCK_MILLISECONDS: Final = 60_000  # for somebody who changes a table, as `mlflow db upgrade` does
 _OWN_TABLES: Final = """
     SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -65,10 +84,11 @@ class PostgresCopy:
         self._is_lost = False  # the connection
         # Connected before the moment: a handshake takes longer than everybody should have to wait.
         self._connection: Connection = _connect(url, "REPEATABLE READ")
-        if not sqlalchemy.inspect(self._connection).has_table("experiments"):
+        try:
+            _check_is_mlflow(self._connection, url)
+        except BaseException:
             self.close()
-            msg = f"{_printable(url)} has no tables of MLflow: name its database with --backend-store-uri"
-            raise SettingsError(msg)
+            raise
         self.end()
 
     def begin(self) -> None:
@@ -81,10 +101,11 @@ class PostgresCopy:
         try:
             # Not among the connection's options: a pooler refuses these. ``pg_dump`` has a connection of its own.
             self._connection.execute(sqlalchemy.text(f"SET LOCAL statement_timeout = {_MOMENT_MILLISECONDS}"))
+            _stay_idle(self._connection)
             self._snapshot = str(self._connection.execute(sqlalchemy.text("SELECT pg_export_snapshot()")).scalar_one())
         except OperationalError as error:
             self._is_lost = self._connection.invalidated
-            msg = f"the database {_printable(self._url)} did not answer in time ({error.orig}); try again"
+            msg = f"the database {_printable(self._url)} did not answer in time ({_one_line(error.orig)}); try again"
             raise StoreBusyError(msg) from error
         except SQLAlchemyError as error:
             raise _unreachable(self._url, error) from error
@@ -93,7 +114,12 @@ class PostgresCopy:
         """Nothing: nobody waits."""
 
     def copy_at_leisure(self) -> None:
-        """Dump what the transaction sees. ``pg_dump`` syncs the file."""
+        """Dump what the transaction sees. ``pg_dump`` syncs the file.
+
+        Raises:
+            MlflowIpfsError: ``pg_dump`` failed.
+            StoreBusyError: the server has gone silent.
+        """
         self._destination.touch(mode=0o600)  # private from the start
         options = ["--format=custom", f"--snapshot={self._snapshot}", f"--file={self._destination}"]
         _run(self._program, [*options, f"--lock-wait-timeout={_LOCK_MILLISECONDS}"], self._url)
@@ -119,27 +145,79 @@ class PostgresRestore:
     Args:
         url: the database.
         copy: the dump.
+
+    Raises:
+        NotFoundError: there is no ``pg_restore``.
     """
 
     def __init__(self, url: URL, copy: Path) -> None:
         self._url, self._copy = url, copy
         self._program = _find_program("pg_restore")
 
+    def check_copy(self) -> None:
+        """Refuse what is no dump. What is in it is read only when it is restored.
+
+        Raises:
+            StoreFormatError: it is none, or of a newer ``pg_dump``.
+        """
+        done = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+            [self._program, "--list", self._copy],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=_LOOK_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            msg = f"the dump {self._copy} can't be read: {_one_line(done.stderr)}"
+            raise StoreFormatError(msg)
+
     def check(self) -> None:
         """Refuse a database that has anything in it."""
+        with _connect(self._url, "READ COMMITTED") as connection, _database_faults(self._url):
+            self._refuse_used(connection)
+
+    def restore(self) -> None:
+        """Fill it, or leave it empty.
+
+        Raises:
+            StoreBusyError: another restore fills it at this moment, or the server has gone silent.
+            ConflictError: somebody has filled it meanwhile.
+            MlflowIpfsError: ``pg_restore`` failed.
+        """
+        options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
         with _connect(self._url, "READ COMMITTED") as connection:
-            count = connection.execute(sqlalchemy.text(_OWN_TABLES)).scalar_one()
-        if count:
+            with _database_faults(self._url):
+                lock = sqlalchemy.text(f"SELECT pg_try_advisory_xact_lock({_RESTORE_LOCK})")
+                if not connection.execute(lock).scalar_one():
+                    msg = f"another restore is filling the database {_printable(self._url)} at this moment: wait for it or end it"
+                    raise StoreBusyError(msg)
+                _stay_idle(connection)
+                self._refuse_used(connection)
+            _run(self._program, [*options, str(self._copy)], self._url)
+
+    def _refuse_used(self, connection: Connection) -> None:
+        if connection.execute(sqlalchemy.text(_OWN_TABLES)).scalar_one():
             msg = (
                 f"the database {_printable(self._url)} is not empty, and nothing is written over it: make a new one "
                 "(createdb), or add --store-only if an earlier restore has filled it"
             )
             raise ConflictError(msg)
 
-    def restore(self) -> None:
-        """Fill it, or leave it empty."""
-        options = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
-        _run(self._program, [*options, str(self._copy)], self._url)
+
+def _check_is_mlflow(connection: Connection, url: URL) -> None:
+    with _database_faults(url):
+        if sqlalchemy.inspect(connection).has_table("experiments"):
+            return
+    msg = f"{_printable(url)} has no tables of MLflow: name its database with --backend-store-uri"
+    raise SettingsError(msg)
+
+
+def _stay_idle(connection: Connection) -> None:
+    """Let a transaction wait for a program that takes hours; some servers end what waits for minutes."""
+    connection.execute(sqlalchemy.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
 
 def _connect(url: URL, isolation_level: str) -> Connection:
@@ -157,16 +235,49 @@ def _connect(url: URL, isolation_level: str) -> Connection:
 
 def _run(program: str, arguments: list[str], url: URL) -> None:
     """Run one of PostgreSQL's programs. The password is not on its command line, where everybody could read it."""
-    target = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    options = {name: str(value) for name, value in _PROGRAM_ARGUMENTS.items() if name not in url.query}
+    # Made anew: `URL.set(password=None)` leaves the password where it is.
+    target = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    target = target.update_query_dict(options)
     environ = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, "--no-password", f"--dbname={target}", *arguments]
-    # Found on PATH by its fixed name, with no shell in between.
-    done = subprocess.run(  # noqa: S603 - see above
-        command, env=environ, capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode != 0:
-        msg = f"{program} failed on {_printable(url)}: {done.stderr.strip() or f'exit status {done.returncode}'}"
+    command = [program, "--no-password", f"--dbname={target.render_as_string(hide_password=False)}", *arguments]
+    with subprocess.Popen(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            said = _wait(process, url)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        msg = f"{program} failed on {_printable(url)}: {_one_line(said) or f'exit status {process.returncode}'}"
         raise MlflowIpfsError(msg)
+
+
+def _wait(process: subprocess.Popen[str], url: URL) -> str:
+    """Wait for a program for as long as the server answers: it may need hours. Returns what it said."""
+    silent = 0
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_LOOK_SECONDS)[1]
+        silent = 0 if _answers(url) else silent + 1
+        if silent >= _SILENT_LOOKS:
+            msg = f"the server of {_printable(url)} has not answered for {silent * _LOOK_SECONDS:g} s: look at it, and try again"
+            raise StoreBusyError(msg)
+
+
+def _answers(url: URL) -> bool:
+    try:
+        _connect(url, "READ COMMITTED").close()
+    except SettingsError:
+        return False
+    return True
 
 
 def _find_program(name: str) -> str:
@@ -181,5 +292,21 @@ def _printable(url: URL) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
+@contextmanager
+def _database_faults(url: URL) -> Iterator[None]:
+    """Turn a server's refusals into ours."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise _unreachable(url, error) from error
+
+
 def _unreachable(url: URL, error: SQLAlchemyError) -> SettingsError:
-    return SettingsError(f"the database {_printable(url)} can't be used: {getattr(error, 'orig', None) or error}")
+    return SettingsError(
+        f"the database {_printable(url)} can't be used: {_one_line(getattr(error, 'orig', None) or error)}"
+    )
+
+
+def _one_line(said: object) -> str:
+    """What a server or a program says, as part of a message."""
+    return " ".join(str(said).split())[:_LONGEST_ANSWER]

@@ -39,6 +39,38 @@ def try_flock(descriptor: int, *, shared: bool = False) -> bool:
     return True
 
 
+@contextmanager
+def locked_folder(folder: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
+    """Hold a folder alone for the length of a ``with``. It needs no file in it, and leaves none.
+
+    Args:
+        folder: an existing folder.
+        purpose: what whoever holds it does, for the message.
+        timeout_seconds: how long to wait.
+
+    Raises:
+        StoreBusyError: it was not free in time.
+    """
+    with not_forking():
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + timeout_seconds
+        while not (is_held := try_flock(descriptor)) and time.monotonic() < deadline:
+            time.sleep(LONGEST_PAUSE_SECONDS)
+        if not is_held or not _is_there(folder, descriptor):
+            msg = f"another process {purpose} {folder} at this moment: wait for it or end it, and try again"
+            raise StoreBusyError(msg)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_there(folder: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    return False
+
+
 class LockFile:
     """An open file to be locked. A lock on it lasts until ``release``, or until the process ends.
 

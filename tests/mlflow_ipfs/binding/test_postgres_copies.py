@@ -1,13 +1,13 @@
-"""PostgreSQL's part of a backup: what counts as empty, and that nobody waits for a server that does not answer.
-
-A driver is none of this project's own requirements, so what is asked goes through `psql` here.
-"""
+"""PostgreSQL's part of a backup: what is refused, what a failure leaves, and that nobody waits for who doesn't answer."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,67 +15,320 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
 from mlflow_ipfs.binding import postgres_copies
-from mlflow_ipfs.binding.postgres_copies import PostgresCopy
-from mlflow_ipfs.errors import StoreBusyError
-from support.processes import find_free_port
-from support.unprivileged import NOBODY
+from mlflow_ipfs.binding.backups import make_backup, restore_backup
+from mlflow_ipfs.binding.database_copies import find_database
+from mlflow_ipfs.binding.postgres_copies import PostgresCopy, PostgresRestore
+from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.errors import (
+    ConflictError,
+    MlflowIpfsError,
+    NotFoundError,
+    SettingsError,
+    StoreBusyError,
+    StoreFormatError,
+)
+from support.processes import find_free_port, wait_until
+from support.storages import publish_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support.unprivileged import OrdinaryUser
+    from sqlalchemy import URL
 
-PROGRAMS = ("initdb", "pg_ctl", "psql")
+    from support.postgres import PostgresServer
+
+WAIT_SECONDS = 60
+ROWS = 200_000
 
 
 @pytest.fixture
-def ask(ordinary_user: OrdinaryUser) -> Iterator[Callable[[str], str]]:
-    """Ask a fresh server, over a connection made as the backup makes it."""
-    if not all(map(shutil.which, PROGRAMS)):
-        pytest.skip(f"{', '.join(PROGRAMS)} are not all on PATH")
-    folder, port = ordinary_user.folder, find_free_port()
-
-    def run(*command: str | Path) -> str:
-        done = subprocess.run(
-            command,
-            user=NOBODY if os.geteuid() == 0 else None,  # the server refuses root
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout.strip()
-
-    data = folder / "data"
-    run("initdb", "--no-sync", "--auth=trust", "--username=me", "-D", data)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
-    run("pg_ctl", "start", "-w", "-D", data, "-l", folder / "log", "-o", options)
-    arguments = " ".join(f"{name}={value}" for name, value in postgres_copies._CONNECT_ARGUMENTS.items())
-    place = f"host=127.0.0.1 port={port} user=me dbname=postgres {arguments}"
-    yield lambda query: run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", place, "-c", query)
-    run("pg_ctl", "stop", "-D", data, "-m", "immediate")
+def url(postgres: PostgresServer) -> URL:
+    """A database with a table that MLflow has."""
+    name = postgres.create_database()
+    postgres.ask(name, "CREATE TABLE experiments (number INTEGER)")
+    postgres.ask(name, "INSERT INTO experiments VALUES (7)")
+    return find_database(postgres.uri(name), {})
 
 
-def test_a_database_with_nothing_but_an_extension_counts_as_empty(ask: Callable[[str], str]) -> None:
-    assert ask(postgres_copies._OWN_TABLES) == "0"
-    if ask("SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'") == "0":
-        pytest.skip("this PostgreSQL has no extension to try it with")
-    ask("CREATE EXTENSION pg_stat_statements")
-    assert ask("SELECT count(*) FROM pg_class WHERE relname LIKE 'pg_stat_statements%'") != "0"
-    assert ask(postgres_copies._OWN_TABLES) == "0"
-    ask("CREATE VIEW mine AS SELECT 1")
-    assert ask(postgres_copies._OWN_TABLES) == "1"
+@pytest.fixture
+def empty(postgres: PostgresServer) -> URL:
+    return find_database(postgres.uri(postgres.create_database()), {})
 
 
-def test_the_limit_of_the_moment_ends_with_its_transaction(ask: Callable[[str], str]) -> None:
-    limit = f"SET LOCAL statement_timeout = {postgres_copies._MOMENT_MILLISECONDS}"
-    export = f"BEGIN ISOLATION LEVEL REPEATABLE READ; {limit}; SELECT pg_export_snapshot()"
-    answer = ask(f"{export}; SHOW statement_timeout; ROLLBACK; SHOW statement_timeout").split("\n")
-    assert answer[-2:] == ["5s", "0"]
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ContentStore]:
+    with open_local_storage(tmp_path / "store", timeout_seconds=WAIT_SECONDS) as storage:
+        publish_file(storage, os.urandom(20_000))
+        yield ContentStore(storage)
+
+
+def copy_to(path: Path, url: URL) -> Path:
+    with closing(PostgresCopy(url, path)) as copy:
+        copy.begin()
+        copy.copy_at_leisure()
+    return path
+
+
+def numbers(postgres: PostgresServer, url: URL) -> list[tuple[Any, ...]]:
+    assert url.database is not None
+    return postgres.ask(url.database, "SELECT number FROM experiments")
+
+
+pytestmark = pytest.mark.postgres
+
+
+def test_a_dump_shows_the_moment_at_which_it_began(
+    postgres: PostgresServer, url: URL, empty: URL, tmp_path: Path
+) -> None:
+    assert url.database is not None
+    with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
+        copy.begin()
+        postgres.ask(url.database, "UPDATE experiments SET number = 8")
+        copy.copy_at_leisure()
+        copy.end()
+    assert (tmp_path / "mlflow.dump").stat().st_mode & 0o077 == 0, "others may not read it"
+    PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
+    assert numbers(postgres, empty) == [(7,)]
+    assert numbers(postgres, url) == [(8,)]
+
+
+def test_a_database_with_nothing_but_an_extension_counts_as_empty(postgres: PostgresServer) -> None:
+    name = postgres.create_database()
+    count = postgres_copies._OWN_TABLES
+    assert postgres.ask(name, count) == [(0,)]
+    extension = "SELECT count(*) FROM pg_available_extensions WHERE name = 'pg_stat_statements'"
+    if postgres.ask(name, extension) == [(1,)]:  # Debian has them in the server's package
+        postgres.ask(name, "CREATE EXTENSION pg_stat_statements")
+        found = postgres.ask(name, "SELECT count(*) FROM pg_class WHERE relname LIKE 'pg_stat_statements%'")
+        assert found != [(0,)]
+        assert postgres.ask(name, count) == [(0,)]
+    postgres.ask(name, "CREATE VIEW mine AS SELECT 1")
+    assert postgres.ask(name, count) == [(1,)]
+
+
+def test_the_limit_of_the_moment_ends_with_its_transaction(url: URL, tmp_path: Path) -> None:
+    with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
+        show = sqlalchemy.text("SHOW statement_timeout")
+        copy.begin()
+        assert copy._connection.execute(show).scalar_one() == "5s"
+        copy.end()
+        assert copy._connection.execute(show).scalar_one() == "0"
+
+
+def test_a_server_that_ends_what_waits_does_not_end_a_backup(
+    postgres: PostgresServer, url: URL, empty: URL, tmp_path: Path
+) -> None:
+    """Between the moment and the dump a store of a million files gets its links."""
+    assert url.database is not None
+    postgres.ask("postgres", f"ALTER DATABASE {url.database} SET idle_in_transaction_session_timeout = '100ms'")
+    with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
+        copy.begin()
+        threading.Event().wait(0.4)
+        copy.copy_at_leisure()
+    PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
+    assert numbers(postgres, empty) == [(7,)]
+
+
+def test_no_server_and_a_wrong_password_are_told_before_anything_is_made(
+    postgres: PostgresServer, store: ContentStore, url: URL, tmp_path: Path
+) -> None:
+    wrong = "wrong-secret"
+    assert url.database is not None
+    refused = {
+        "Connection refused": url.set(port=find_free_port()),
+        "authentication failed": url.set(password=wrong),
+        "does not exist": url.set(database="nowhere"),
+        "no tables of MLflow": url.set(database="postgres"),
+    }
+    for reason, database in refused.items():
+        with pytest.raises(SettingsError, match=reason) as caught:
+            make_backup(store, tmp_path / "backup", database, timeout_seconds=1)
+        assert wrong not in str(caught.value)
+        assert postgres.password not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.parametrize("form", ["{user}:{password}@{place}/{name}", "{user}@{place}/{name}?password={password}"])
+def test_a_password_is_on_no_command_line_and_in_no_message(
+    postgres: PostgresServer, url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A `pg_dump` that notes what others would see of it, and fails."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/pg_dump"
+    noted = tmp_path / "noted"
+    program.write_text(f'#!/bin/sh\ntr "\\0" " " < /proc/$$/cmdline > {noted}\necho no >&2\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    place = f"127.0.0.1:{postgres.port}"
+    text = form.format(user=url.username, password=postgres.password, place=place, name=url.database)
+    named = find_database(f"ipfs+postgresql://{text}", {})
+    with pytest.raises(MlflowIpfsError, match="failed on .*: no") as caught:
+        copy_to(tmp_path / "mlflow.dump", named)
+    assert str(url.database) in noted.read_text()
+    assert postgres.password not in noted.read_text()
+    assert postgres.password not in str(caught.value)
+    assert postgres.password not in named.render_as_string(hide_password=True)
+
+
+def test_a_key_with_a_password_is_refused() -> None:
+    with pytest.raises(SettingsError, match="sslpassword") as caught:
+        find_database("postgresql://me@host/mlflow?sslpassword=secret", {})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
+def test_without_its_programs_nothing_is_made(
+    postgres: PostgresServer,
+    store: ContentStore,
+    url: URL,
+    empty: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    program: str,
+) -> None:
+    del postgres
+    make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+    monkeypatch.setenv("PATH", "/nowhere")
+    attempts: dict[str, Callable[[], object]] = {
+        "pg_dump": lambda: make_backup(store, tmp_path / "other", url, timeout_seconds=1),
+        "pg_restore": lambda: restore_backup(tmp_path / "backup", tmp_path / "other", empty),
+    }
+    with pytest.raises(NotFoundError, match=f"{program} is not on PATH"):
+        attempts[program]()
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_is_restored_into_a_database_that_has_something(
+    postgres: PostgresServer, store: ContentStore, url: URL, empty: URL, tmp_path: Path
+) -> None:
+    make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+    assert empty.database is not None
+    postgres.ask(empty.database, "CREATE TABLE mine (number INTEGER)")
+    with pytest.raises(ConflictError, match="is not empty"):
+        restore_backup(tmp_path / "backup", tmp_path / "there", empty)
+    assert not (tmp_path / "there").exists()
+    postgres.ask(empty.database, "DROP TABLE mine")
+    restore_backup(tmp_path / "backup", tmp_path / "there", empty)
+    assert numbers(postgres, empty) == [(7,)]
+
+
+def test_a_database_filled_meanwhile_is_left_as_it_is(
+    postgres: PostgresServer, url: URL, empty: URL, tmp_path: Path
+) -> None:
+    restore = PostgresRestore(empty, copy_to(tmp_path / "mlflow.dump", url))
+    restore.check()
+    assert empty.database is not None
+    postgres.ask(empty.database, "CREATE TABLE mine (number INTEGER)")  # while the store was being copied
+    with pytest.raises(ConflictError, match="is not empty"):
+        restore.restore()
+    assert postgres.ask(empty.database, postgres_copies._OWN_TABLES) == [(1,)]
+
+
+def test_two_restores_into_one_database_never_mix(
+    postgres: PostgresServer, url: URL, empty: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restores = [PostgresRestore(empty, copy_to(tmp_path / f"{number}.dump", url)) for number in range(2)]
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    run = postgres_copies._run
+
+    def wait_and_run(*arguments: Any) -> None:
+        has_begun.set()
+        assert may_go_on.wait(WAIT_SECONDS)
+        run(*arguments)
+
+    monkeypatch.setattr(postgres_copies, "_run", wait_and_run)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(restores[0].restore)
+        try:
+            assert has_begun.wait(WAIT_SECONDS)
+            with pytest.raises(StoreBusyError, match="another restore is filling"):
+                restores[1].restore()
+        finally:
+            may_go_on.set()
+        first.result(WAIT_SECONDS)
+    with pytest.raises(ConflictError):
+        restores[1].restore()
+    assert numbers(postgres, empty) == [(7,)]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 1000, -100])
+def test_a_damaged_dump_leaves_the_database_empty_and_no_store(
+    postgres: PostgresServer, store: ContentStore, url: URL, empty: URL, tmp_path: Path, kept_bytes: int
+) -> None:
+    assert url.database is not None
+    postgres.ask(url.database, "INSERT INTO experiments SELECT (random() * 1e9)::int FROM generate_series(1, 10000)")
+    make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+    dump = tmp_path / "backup/mlflow.dump"
+    dump.write_bytes(dump.read_bytes()[:kept_bytes])
+    with pytest.raises(MlflowIpfsError, match="pg_restore failed|can't be read") as caught:
+        restore_backup(tmp_path / "backup", tmp_path / "there", empty)
+    if kept_bytes == 0:
+        assert isinstance(caught.value, StoreFormatError)
+        assert not (tmp_path / "there").exists()
+    assert not (tmp_path / "there/format.json").exists()
+    assert empty.database is not None
+    assert postgres.ask(empty.database, postgres_copies._OWN_TABLES) == [(0,)]
+
+
+def test_a_server_killed_in_the_midst_of_a_dump_is_a_clear_error_and_the_next_backup_ends_well(
+    postgres: PostgresServer, store: ContentStore, url: URL, tmp_path: Path
+) -> None:
+    make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+    former = (tmp_path / "backup/mlflow.dump").read_bytes()
+    assert url.database is not None
+    fill = f"CREATE TABLE filler AS SELECT md5(random()::text) || md5(random()::text) AS text FROM generate_series(1, {ROWS})"
+    postgres.ask(url.database, fill)
+    draft = tmp_path / "backup/next/mlflow.dump"
+    with ThreadPoolExecutor(1) as pool:
+        backup = pool.submit(make_backup, store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+        try:
+            wait_until(
+                lambda: draft.exists() and draft.stat().st_size > 0, timeout_seconds=WAIT_SECONDS, what="a dump began"
+            )
+        finally:
+            postgres.stop()
+        try:
+            with pytest.raises(
+                MlflowIpfsError, match=r"pg_dump failed on postgresql://.*server closed|terminat"
+            ) as caught:
+                backup.result(WAIT_SECONDS)
+        finally:
+            postgres.start()
+    assert "\n" not in str(caught.value)
+    assert postgres.password not in str(caught.value)
+    assert not (tmp_path / "backup/next").exists()
+    assert (tmp_path / "backup/mlflow.dump").read_bytes() == former
+    manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
+    assert manifest.complete
+    assert (tmp_path / "backup/mlflow.dump").stat().st_size > len(former)
+
+
+def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its port is open and nothing comes: a stopped machine looks like that."""
+    monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.05)
+    looks: list[bool] = []
+
+    def answers(_: URL) -> bool:
+        looks.append(len(looks) == 1)
+        return looks[-1]
+
+    monkeypatch.setattr(postgres_copies, "_answers", answers)
+    with pytest.raises(StoreBusyError, match="has not answered for 0.25 s"):
+        run_sleeper(url)
+    assert looks == [False, True, False, False, False, False, False]
+
+
+def run_sleeper(url: URL) -> None:
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    with subprocess.Popen([sleep, "100"], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            postgres_copies._wait(process, url)
+        finally:
+            process.kill()
 
 
 class StalledConnection:

@@ -145,6 +145,13 @@ def schema_version(connection: sqlite3.Connection) -> int:
 
 
 def stored_id(connection: sqlite3.Connection) -> str:
-    """The store's id as ``store.db`` has it."""
-    value: str = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0]
-    return value
+    """The store's id as ``store.db`` has it.
+
+    Raises:
+        StoreFormatError: it has none.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+    if row is None:
+        msg = "the store.db of this store has lost the store's id"
+        raise StoreFormatError(msg)
+    return str(row[0])

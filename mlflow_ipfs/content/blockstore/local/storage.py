@@ -14,6 +14,7 @@ from mlflow_ipfs.content.blockstore.local.creating import check_database, find_o
 from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
@@ -212,6 +213,7 @@ def open_local_storage(
         layout.make_folders(disk)
         remove_dead_sessions(layout, disk)
         make_reserve(layout, disk)
+        remove_leftovers(layout, disk, database)
     session = Session(layout, disk)
     parts = Parts(layout, disk, database, session, publish_lock, gc_lock, cache_lock, store_id, cache_bytes)
     return LocalStorage(parts, verify_always=verify_always, view_mode=view_mode)

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
 from mlflow_ipfs.content.blockstore.local.clone.cloned_index import ClonedFile, ClonedIndex
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
@@ -93,10 +94,11 @@ def capture(parts: Parts, companion: Companion, is_wanted: Callable[[ClonedFile]
     Raises:
         StoreBusyError: the moment could not be found within the time limit.
         StoreFullError: there is no room for a copy of the index.
+        DiskError: the disk under the store fails.
         ImmutableError: the store is on a read-only mount.
     """
     parts.database.check_writable()
-    with disk_faults(parts.layout.folder):
+    with copy_faults(parts.layout.folder), disk_faults(parts.layout.folder):
         for _ in range(_ATTEMPTS):
             folder = parts.session.draft()
             parts.disk.make_folder(folder)

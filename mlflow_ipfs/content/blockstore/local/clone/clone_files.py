@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections import deque
 from contextlib import contextmanager
@@ -11,10 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer
 from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
-from mlflow_ipfs.errors import PolicyError, StoreBusyError, StoreFullError
+from mlflow_ipfs.errors import DiskError, MlflowIpfsError, PolicyError, StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
     from pathlib import Path
@@ -186,17 +186,27 @@ def _read(disk: Disk, descriptor: int, offset: int, length: int) -> bytes | None
 
 @contextmanager
 def copy_faults(folder: Path) -> Iterator[None]:
-    """Turn "no space left" under a copy into ``StoreFullError``; other errors pass."""
+    """Turn what the system says about a disk, as a rule the one under a copy, into our errors.
+
+    Raises:
+        StoreFullError: it has no room left.
+        DiskError: it fails, is read-only, or belongs to somebody else.
+    """
     try:
         yield
+    except MlflowIpfsError:
+        raise
     except OSError as error:
-        if error.errno not in FULL_DISK_ERRORS or isinstance(error, StoreFullError):
-            raise
-        msg = (
-            f"the disk under {folder} is full; what was there before is untouched. Make room and run this again: "
-            "it goes on from here"
-        )
-        raise StoreFullError(msg) from error
+        if error.errno in FULL_DISK_ERRORS:
+            msg = (
+                f"the disk under {folder} is full; what was there before is untouched. Make room and run this again: "
+                "it goes on from here"
+            )
+            raise StoreFullError(msg) from error
+        where = folder if error.filename is None else os.fsdecode(error.filename)
+        what = error.strerror or str(error)
+        msg = f"{where} can't be read or written ({what}): look at that disk. What was there before is untouched"
+        raise DiskError(msg) from error
 
 
 def make_real_folder(disk: Disk, folder: Path) -> None:

@@ -44,12 +44,14 @@ class CloneWriter:
         folder: the copy's folder.
         work: an empty folder on the same file system, for drafts.
         progress: told how many bytes were copied or hashed since it was told last.
+        doubts_rows: whether the index may say of sound files what is not so: if it isn't that of an open store.
     """
 
     disk: Disk
     folder: Path
     work: Path
     progress: Callable[[int], None] | None = None
+    doubts_rows: bool = False
     _copier: FileCopier = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +91,7 @@ class CloneWriter:
         looked_at = new | lost | ({file.id for file in missing} if verify else set())
         report = ScrubReport(0, 0, ())
         if verify or lost:
-            report = check_files(self.disk, self.folder, index, looked_at, self.progress)
+            report = self._check_files(index, looked_at)
         bad = [cid for cid, _ in report.problems]
         unsure = set() if verify else {file.id for file in missing if file.is_damaged}
         with ClonedIndex(index) as cloned:
@@ -118,6 +120,19 @@ class CloneWriter:
                 )
                 raise IntegrityError(msg)
 
+    def _check_files(self, index: Path, only: Collection[int]) -> ScrubReport:
+        """Hash files of the copy, and all blocks in its index, wherever that lies. Changes nothing."""
+        where = _Apart(self.folder, index)
+        lock = FileLock(where.write_lock, timeout_seconds=0, purpose="is nobody's")
+        database = Database(where, self.disk, lock, timeout_seconds=1, read_only=True)
+        parts = Parts(where, self.disk, database, Session(where, self.disk), lock, lock, lock, "", 0)
+        blocks = LocalBlocks(parts)
+        files = WholeFiles(parts, blocks, verify_always=True)
+        try:
+            return Scrubber(parts, blocks, files, self.progress, only, self.doubts_rows).run()
+        finally:
+            database.close()
+
     def _stamps(self, files: Collection[ClonedFile]) -> Iterator[tuple[int, Stamp]]:
         for file in files:
             status = status_of(self.folder / file.name)
@@ -134,22 +149,6 @@ def refuse_used(folder: Path) -> None:
     if (folder / "sessions").is_dir() and inspection.count_sessions(folder).live:
         msg = f"{folder} is in use as a store; end the programs that have it open"
         raise StoreBusyError(msg)
-
-
-def check_files(
-    disk: Disk, folder: Path, index: Path, only: Collection[int], progress: Callable[[int], None] | None
-) -> ScrubReport:
-    """Hash files of a copy, and all blocks in its index, wherever that lies. Changes nothing."""
-    where = _Apart(folder, index)
-    lock = FileLock(where.write_lock, timeout_seconds=0, purpose="is nobody's")
-    database = Database(where, disk, lock, timeout_seconds=1, read_only=True)
-    parts = Parts(where, disk, database, Session(where, disk), lock, lock, lock, "", 0)
-    blocks = LocalBlocks(parts)
-    files = WholeFiles(parts, blocks, verify_always=True)
-    try:
-        return Scrubber(parts, blocks, files, progress, only).run()
-    finally:
-        database.close()
 
 
 @dataclass(frozen=True, slots=True)

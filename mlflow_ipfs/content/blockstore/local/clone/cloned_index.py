@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from mlflow_ipfs.content.blockstore.local.clone.index_check import check_index, limit
 from mlflow_ipfs.content.blockstore.local.index_file import reading_index_file, unreadable_index
 from mlflow_ipfs.content.blockstore.local.schema import schema_version, stored_id
 from mlflow_ipfs.errors import StoreFormatError, StoreFullError
@@ -129,15 +130,17 @@ def copy_index(source: Path, destination: Path) -> str:
     """Copy a finished index to a new file. Returns the store's id.
 
     Raises:
-        StoreFormatError: it is damaged, or of a newer format.
+        StoreFormatError: it is damaged, of a newer format, or no program of ours has made it.
     """
     with reading_index_file(source) as connection:
         if schema_version(connection) == 0:
             msg = f"{source} has no tables of a store"
             raise StoreFormatError(msg)
         with closing(sqlite3.connect(destination, isolation_level=None)) as copy:
+            limit(copy)
             connection.backup(copy)
             _drop_code(copy)
+            check_index(copy, source)
         return stored_id(connection)
 
 
@@ -154,7 +157,7 @@ def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:
         "SELECT id, CAST(name AS TEXT), CAST(size AS INTEGER), CAST(mtime_ns AS INTEGER), coalesce(damaged, 0)"
         " FROM place ORDER BY id"
     )
-    files = [ClonedFile(row[0], row[1], row[2], row[3], bool(row[4])) for row in rows]
+    files = [ClonedFile(row[0], row[1] or "", row[2], row[3], bool(row[4])) for row in rows]
     for file in files:
         if not _SAFE_NAME.fullmatch(file.name) or file.name.endswith(("/.", "/..")):
             msg = f"the index {path} names a file {file.name!r}, which is no place of a store; it was made by somebody else"

@@ -7,16 +7,24 @@ Source: Pirinen, Barrier techniques for incremental tracing (1998), here for roo
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import logging
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.blockstore.local.database import Database
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.system.locking import FileLock
+from mlflow_ipfs.errors import StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.local.database import Database
+    from mlflow_ipfs.content.blockstore.local.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
+
+_logger = logging.getLogger(__name__)
+_TIDY_SECONDS: Final = 0.5
 
 NAMES: Final = ("pin", "ref", "entry", "frozen", "outbox")  # the tables whose `cid` keeps content
 _EVENTS: Final = {"insert": "INSERT", "update": "UPDATE OF cid"}
@@ -49,8 +57,40 @@ def raised(database: Database) -> Iterator[Barrier]:
     try:
         yield Barrier()
     finally:
+        _lower(database)
+
+
+def _lower(database: Database) -> None:
+    """What the gc did is done, and its own error counts more: the log may stay for the next gc, or the next opening."""
+    try:
         with database.write() as connection:
             _remove(connection)
+    except (StoreBusyError, StoreFullError) as error:
+        _logger.warning("the notes of this gc stay in the index until the store is opened next: %s", error)
+
+
+def remove_leftovers(layout: Layout, disk: Disk, database: Database) -> None:
+    """Remove the log of a gc that could not, or was killed: else every name is noted in it, for nobody.
+
+    Args:
+        layout: the store.
+        disk: takes the commit.
+        database: its index, opened.
+    """
+    with database.read() as connection:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'named'").fetchone() is None:
+            return
+    # Whoever opens a store does not wait long for that: a gc may be running, or somebody writing.
+    gc_lock, write_lock = (
+        FileLock(path, timeout_seconds=seconds, purpose="is tidying up after a gc")
+        for path, seconds in ((layout.gc_lock, 0), (layout.write_lock, _TIDY_SECONDS))
+    )
+    own = Database(layout, disk, write_lock, timeout_seconds=_TIDY_SECONDS)
+    try:
+        with suppress(StoreBusyError, StoreFullError), gc_lock.exclusive(), own.write() as connection:
+            _remove(connection)
+    finally:
+        own.close()
 
 
 def _remove(connection: sqlite3.Connection) -> None:

@@ -68,6 +68,8 @@ class WholeFiles:
 
     def heal(self, cid: CID) -> bool:
         """Put a damaged object together again. Returns whether all its blocks could be had."""
+        if self._parts.database.read_only:
+            return False
         try:
             self._assembler.assemble(cid, in_cache=False)
         except MlflowIpfsError as error:

@@ -1,0 +1,133 @@
+"""Whether an index that came from elsewhere can be one of ours: its tables, and that no row has an impossible value.
+
+What reads an index relies on its own writers, so that a length of 2^62 would end in a ``MemoryError``.
+A file that isn't there, or has other bytes than it should, is no matter of the index: it is hashed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, LeafForm
+from mlflow_ipfs.content.blockstore.local.schema import create_tables
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError, StoreFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LONGEST_VALUE: Final = 16 << 20  # bytes; a row that is longer is not read at all
+_LARGEST: Final = 1 << 50  # bytes, and seconds since 1970
+_LONGEST_NAME: Final = 240  # bytes; file systems take 255
+_CONTENT_NAMES: Final = ("pin", "ref", "entry", "frozen", "outbox")  # tables whose `cid` keeps content
+_OTHERS: Final = frozenset({"named", "sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # a gc's, and SQLite's own
+# gc and du keep some bytes for each id up to the largest. Ids grow with all that a store has ever had, so many are unused.
+_IDS: Final = f"id < 1 OR id > {1 << 28} + 1000 * (SELECT count(*) FROM block)"  # noqa: S608 - fixed
+_NO_PLACE: Final = "place NOT IN (SELECT id FROM place)"
+_MULTIHASH: Final = "substr({0}, 1, 2) = x'1220' AND length({0}) = 34"
+
+
+def _number(*columns: str, low: int = 0, high: int = _LARGEST) -> str:
+    """A condition that is true where one of the columns has no number, or none in the range."""
+    return " OR ".join(f"typeof({name}) != 'integer' OR {name} NOT BETWEEN {low} AND {high}" for name in columns)
+
+
+def _kind(kind: str, *columns: str) -> str:
+    return " OR ".join(f"typeof({name}) != '{kind}'" for name in columns)
+
+
+# What no row has. Times of files, inodes and numbers of condemnations may have any sign.
+_IMPOSSIBLE: Final = {
+    "place": (
+        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class NOT IN ('owned', 'cache')"
+        f" OR length(CAST(name AS BLOB)) > {_LONGEST_NAME} OR {_number('id', 'size', 'last_used')}"
+        f" OR {_kind('integer', 'inode', 'mtime_ns')} OR {_number('damaged', high=1)}"
+        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=-_LARGEST)}))"
+    ),
+    "block": (
+        f"{_IDS} OR {_number('offset')} OR {_number('length', high=MAX_BLOCK_BYTES)} OR {_kind('blob', 'multihash')}"
+        f" OR {_number('form', low=min(LeafForm), high=max(LeafForm))} OR (place IS NULL) = (data IS NULL)"
+        f" OR (place IS NOT NULL AND ({_kind('integer', 'place')} OR {_NO_PLACE}))"
+        f" OR (data IS NOT NULL AND ({_kind('blob', 'data')} OR length(data) != length OR offset != 0))"
+    ),
+    "pin": f"{_kind('text', 'owner', 'state')} OR state NOT IN ('pending', 'confirmed')",
+    "ref": f"{_kind('text', 'name')} OR {_number('version')}",
+    "entry": (
+        f"{_kind('blob', 'root', 'parent', 'name')} OR {_number('size', 'dag_bytes')} OR {_kind('integer', 'mtime_ns')}"
+    ),
+    "frozen": _kind("blob", "root", "path"),
+    "outbox": (
+        f"{_kind('text', 'target', 'action', 'name')} OR {_number('created_at', 'attempts', 'next_attempt_at')}"
+        f" OR (error IS NOT NULL AND {_kind('text', 'error')})"
+    ),
+    "session": f"{_kind('text', 'uuid')} OR {_number('start')}",
+    "meta": _kind("text", "key", "value"),
+}
+
+
+def limit(connection: sqlite3.Connection) -> None:
+    """Let no value and no expression in a foreign file take much memory."""
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+
+
+def check_index(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse an index that no program of ours can have written.
+
+    Args:
+        connection: to it.
+        path: what it is called in messages.
+
+    Raises:
+        StoreFormatError: it is none.
+        sqlite3.DatabaseError: it can't be read.
+    """
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as ours:
+        create_tables(ours, "")
+        if (differing := _differing_table(ours, connection)) is not None:
+            raise _refused(path, f"its table {differing!r:.100} is not as it must be")
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _refused(path, str(found))
+    for table, condition in _IMPOSSIBLE.items():
+        if connection.execute(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1").fetchone():  # noqa: S608 - fixed texts
+            raise _refused(path, f"a row of its table {table!r} has a value that no {table} has")
+    _check_cids(connection, path)
+
+
+def _differing_table(ours: sqlite3.Connection, theirs: sqlite3.Connection) -> str | None:
+    expected, found = _columns_of(ours), _columns_of(theirs)
+    foreign = [name for name in found if name not in expected and name not in _OTHERS]
+    return next((name for name in expected if found.get(name) != expected[name]), foreign[0] if foreign else None)
+
+
+def _columns_of(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
+    tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
+    query = 'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?)'
+    return {
+        name: [] if str(sql).upper().startswith("CREATE VIRTUAL") else connection.execute(query, (name,)).fetchall()
+        for name, sql in tables
+    }
+
+
+def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse names that mean nothing, and hashes that nothing can be verified with."""
+    hashes = f"SELECT multihash FROM block WHERE NOT ({_MULTIHASH.format('multihash')})"  # noqa: S608 - fixed texts
+    roots = f"SELECT root FROM place WHERE root IS NOT NULL AND NOT ({_MULTIHASH.format('root')})"  # noqa: S608 - fixed texts
+    queries = {"place": roots, "block": hashes} | {table: f"SELECT cid FROM {table}" for table in _CONTENT_NAMES}  # noqa: S608 - fixed texts
+    for table, query in queries.items():
+        prefix = b"\x01\x55" if table in {"place", "block"} else b""  # version and codec, which a multihash lacks
+        for (value,) in connection.execute(query):
+            try:
+                if not isinstance(value, bytes):
+                    raise _refused(path, f"a row of its table {table!r} has no CID")
+                CID.from_bytes(prefix + value)
+            except (InvalidCIDError, InvalidDataError) as error:
+                raise _refused(path, f"a row of its table {table!r} has no CID: {error}") from error
+
+
+def _refused(path: Path, reason: str) -> StoreFormatError:
+    return StoreFormatError(f"the index {path} is damaged, or was made by somebody else: {reason}")

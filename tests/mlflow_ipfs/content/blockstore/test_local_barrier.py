@@ -1,0 +1,117 @@
+"""What a gc notes while it runs goes with it, or with whoever comes next: else every name is noted for ever."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.blockstore.local.gc import barrier
+from mlflow_ipfs.content.system.locking import FileLock
+from mlflow_ipfs.errors import IntegrityError
+from support.processes import fork_child
+from support.storages import publish_blocks, publish_file, rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local.database import Database
+
+LONG_SECONDS = 60.0
+LEFT = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'named%'"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[LocalStorage]:
+    with open_local_storage(tmp_path / "store", timeout_seconds=0.2) as storage:
+        yield storage
+
+
+@pytest.fixture
+def busy(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody else writes at the moment when a gc wants to tidy up."""
+    lock = FileLock(storage.folder / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
+    lower = barrier._lower
+
+    def lower_while_busy(database: Database) -> None:
+        with lock.exclusive():
+            lower(database)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(barrier, "_lower", lower_while_busy)
+        yield
+
+
+def is_left(storage: LocalStorage) -> bool:
+    return rows_of(storage, LEFT) != [(0,)]
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> None:
+    publish_file(storage, b"gone" * 5000, owner=None)
+    assert storage.collect_garbage().removed_blocks > 0
+    assert is_left(storage)
+    with open_local_storage(storage.folder) as other:
+        assert not is_left(other)
+        assert rows_of(other, "SELECT count(*) FROM pin") == [(0,)]
+
+
+@pytest.mark.usefixtures("busy")
+def test_the_error_of_a_gc_is_told_and_not_that_of_tidying_up(storage: LocalStorage) -> None:
+    message = "a node that is needed can't be read"
+    with pytest.raises(IntegrityError, match=message), barrier.raised(storage._parts.database):
+        raise IntegrityError(message)
+    assert is_left(storage)
+
+
+def test_the_next_gc_tidies_up_too(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(barrier, "_lower", lambda _: None)
+        storage.collect_garbage()
+    assert is_left(storage)
+    [cid] = publish_blocks(storage, b"named while nobody collects")
+    storage.collect_garbage()
+    assert not is_left(storage)
+    assert storage.blocks.has(cid)
+
+
+def test_who_opens_the_store_leaves_a_gc_that_runs_alone(storage: LocalStorage) -> None:
+    with storage._parts.gc_lock.exclusive(), barrier.raised(storage._parts.database) as notes:
+        open_local_storage(storage.folder).close()
+        assert is_left(storage)
+        [cid] = publish_blocks(storage, b"named while it marks")
+        with closing(sqlite3.connect(storage.folder / "store.db")) as connection:
+            assert notes.read(connection) == [cid]
+
+
+def test_who_opens_a_busy_store_does_not_wait_for_its_writer(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(barrier, "_lower", lambda _: None)
+    storage.collect_garbage()
+    lock = FileLock(storage.folder / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
+    with lock.exclusive():
+        started = time.monotonic()
+        with open_local_storage(storage.folder, timeout_seconds=LONG_SECONDS) as other:
+            assert time.monotonic() - started < LONG_SECONDS / 2
+            assert is_left(other)
+    open_local_storage(storage.folder).close()
+    assert not is_left(storage)
+
+
+def test_what_a_killed_gc_has_left_goes_when_the_store_is_opened(storage: LocalStorage) -> None:
+    def die_in_the_midst() -> None:
+        with open_local_storage(storage.folder) as other, barrier.raised(other._parts.database):
+            os._exit(0)
+
+    _, status = os.waitpid(fork_child(die_in_the_midst), 0)
+    assert status == 0
+    assert is_left(storage)
+    open_local_storage(storage.folder).close()
+    assert not is_left(storage)

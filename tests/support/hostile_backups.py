@@ -1,0 +1,175 @@
+"""Ways to spoil a backup: absurd values in rows and in its description, odd files, bytes of nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from support.clones import publish_pack
+from support.storages import publish_blocks, publish_file
+
+if TYPE_CHECKING:
+    import random
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blockstore.local import LocalStorage
+
+VALUES: Final[tuple[Any, ...]] = (
+    None, -1, 0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 53, 1 << 62, (1 << 63) - 1, -(1 << 63), 1.5, 1e308,
+    "many", "", "12", "../../outside", "files/00/../../outside", "quarantine/..", "files/00/" + "x" * 300, "\x1b[2J",
+    b"", b"\x00", b"\xff" * 40, b"\x12\x20" + b"\0" * 32, b"\x01\x55\x12\x20" + b"\0" * 32, b"\x00" * 5000,
+)  # fmt: skip
+ODD: Final[tuple[Any, ...]] = (
+    None, -1, 1 << 62, 10**400, 1e308, True, "many", "\x1b[2J", [], {}, {"a": [1]}, "../mlflow.db", "mlflow.dump",
+)  # fmt: skip
+TABLES: Final = ("place", "block", "pin", "ref", "entry", "frozen", "outbox", "session", "meta")
+SCHEMAS: Final = (
+    "CREATE TABLE mine (a)",
+    "CREATE VIEW mine AS SELECT 1",
+    "CREATE TRIGGER mine AFTER UPDATE ON place BEGIN DELETE FROM block; END",
+    "CREATE TRIGGER mine AFTER UPDATE ON place BEGIN UPDATE place SET name = '../../outside/made'; END",
+    "CREATE VIRTUAL TABLE mine USING fts5(a)",
+    "CREATE INDEX mine ON meta (hex(zeroblob(length(value) + 20000000)))",
+    "ALTER TABLE place ADD COLUMN more TEXT",
+    "ALTER TABLE place ADD COLUMN more TEXT AS (hex(zeroblob(20000000)))",
+    "ALTER TABLE block RENAME TO other",
+    "ALTER TABLE block DROP COLUMN form",
+    "DROP TABLE pin",
+    "PRAGMA user_version = 99",
+    "PRAGMA application_id = 5",
+    "DELETE FROM meta",
+)
+
+
+def fill(storage: LocalStorage) -> None:
+    """Content of every kind, and names of every kind."""
+    publish_pack(storage)
+    [small] = publish_blocks(storage, b"small")
+    file = publish_file(storage, os.urandom(30_000))
+    publish_file(storage, os.urandom(5_000), wrapped=True)
+    storage.refs.set("latest", file, expected_version=0)
+    with storage.publish() as publication:
+        entry, frozen = MfsEntry("mlflow", "a/file", small, 5, 5, 1), Frozen("mlflow", "a", small)
+        publication.commit(Changes(entries=[entry], frozen=[frozen]))
+
+
+def spoil(folder: Path, chance: random.Random) -> str:
+    """Spoil one thing. Returns what."""
+    kinds = (spoil_value, spoil_value, spoil_value, drop_row, spoil_schema, spoil_file, spoil_file, spoil_manifest)
+    spoiler = chance.choice(kinds)
+    path = folder / ("backup.json" if spoiler is spoil_manifest else "store/store.db")
+    if spoiler is not spoil_file and (path.is_symlink() or not path.is_file()):
+        return "nothing"  # it was spoiled before; a pipe would be waited for
+    return spoiler(folder, chance)
+
+
+def spoil_value(folder: Path, chance: random.Random) -> str:
+    """Put something absurd into a row, whatever the table's rules are."""
+    table, value = chance.choice(TABLES), chance.choice(VALUES)
+    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        column = chance.choice(columns)
+        _set_rules(connection, table, keep=False)
+        with suppress(sqlite3.Error):  # not twice the same, and no primary key without a value
+            count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            skipped = chance.randrange(max(count, 1))
+            rows = connection.execute(f"SELECT {column} FROM {table} LIMIT 1 OFFSET {skipped}").fetchall()
+            if rows:
+                connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} IS ?", (value, rows[0][0]))
+        _set_rules(connection, table, keep=True)
+        return f"{table}.{column} = {value!r:.50}"
+    return "nothing"
+
+
+_rules: dict[str, str] = {}
+
+
+def _set_rules(connection: sqlite3.Connection, table: str, *, keep: bool) -> None:
+    """Take a table's NOT NULLs away, or put them back."""
+    [(sql,)] = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchall()
+    _rules.setdefault(table, sql)
+    changed = _rules[table] if keep else sql.replace(" NOT NULL", "")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (changed, table))
+    version = connection.execute("PRAGMA schema_version").fetchone()[0]
+    connection.execute(f"PRAGMA schema_version = {version + 1}")  # so that it is read anew
+    connection.execute("PRAGMA writable_schema = RESET")
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(folder / "store/store.db", isolation_level=None)
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+def drop_row(folder: Path, chance: random.Random) -> str:
+    """Delete rows."""
+    table = chance.choice(TABLES)
+    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+        connection.execute(f"DELETE FROM {table} WHERE abs(random()) % 3 = 0")
+    return f"rows of {table} are gone"
+
+
+def spoil_schema(folder: Path, chance: random.Random) -> str:
+    """Let the index have other tables, or code in it."""
+    statement = chance.choice(SCHEMAS)
+    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+        connection.execute(statement)
+    return statement
+
+
+def spoil_file(folder: Path, chance: random.Random) -> str:
+    """Let a file of the backup be something else."""
+    path = chance.choice(sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()))
+    path.chmod(0o644)
+    data = path.read_bytes()
+    what = chance.choice(("cut", "longer", "flip", "flip", "noise", "gone", "folder", "link", "pipe", "sparse"))
+    if what == "cut":
+        path.write_bytes(data[: chance.randrange(len(data) + 1)])
+    elif what == "longer":
+        path.write_bytes(data + chance.randbytes(5000))
+    elif what == "flip" and data:
+        changed = bytearray(data)
+        for _ in range(chance.choice((1, 1, 20, 500))):
+            changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        path.write_bytes(changed)
+    elif what == "noise":
+        path.write_bytes(chance.randbytes(len(data)))
+    elif what == "sparse":
+        os.truncate(path, 40 << 20)
+    else:
+        path.unlink()
+    if what == "folder":
+        path.mkdir()
+    elif what == "link":
+        path.symlink_to(folder.parent / "outside/secret")
+    elif what == "pipe":
+        os.mkfifo(path)
+    return f"{path.relative_to(folder)}: {what}"
+
+
+def spoil_manifest(folder: Path, chance: random.Random) -> str:
+    """Let the description say something absurd."""
+    path = folder / "backup.json"
+    with suppress(ValueError, OSError):
+        fields = json.loads(path.read_bytes())
+        name = chance.choice(sorted(fields))
+        fields[name] = chance.choice(ODD)
+        path.write_text(json.dumps(fields))
+        return f"backup.json: {name} = {fields[name]!r:.50}"
+    return "nothing"
+
+
+def copy_of(backup: Path, folder: Path) -> Path:
+    """A copy of a backup to be spoiled, with something outside of it that nobody may touch."""
+    shutil.copytree(backup, folder / "backup", symlinks=True)
+    (folder / "outside").mkdir()
+    (folder / "outside/secret").write_text("secret")
+    return folder / "backup"
