@@ -357,3 +357,17 @@ def test_what_is_below_a_missing_node_does_not_keep_the_rest_in_the_cache(storag
     storage.pins.add(Pin(USER, root))
     evict(storage._parts, 0)
     assert open_unixfs(storage.blocks, here).read() == b"h" * 5000
+
+
+def test_what_a_name_was_missing_is_kept_once_it_was_fetched(storage: LocalStorage) -> None:
+    root = publish_file(storage, b"m" * 5000)
+    lost = {cid for cid, _ in walk_blocks(storage.blocks, root)}
+    for cid in lost:
+        storage.blocks.delete(cid)
+    assert cache_file(storage, b"m" * 5000) == root
+    other = cache_file(storage, b"other" * 1000)
+    storage.collect_garbage(grace_seconds=0)
+    evict(storage._parts, 0)
+    assert open_unixfs(storage.blocks, root).read() == b"m" * 5000
+    assert not storage.blocks.has(other)
+    check_sound(storage)

@@ -45,6 +45,27 @@ def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]
     raise StoreBusyError(msg)
 
 
+def find_needed(connection: sqlite3.Connection, marks: Marker) -> list[tuple[int, str]]:
+    """Rows and names of cached files that hold something marked.
+
+    What is published for a name is never left to the cache, so it had been missing when it was fetched.
+    """
+    if not holds_blocks(connection):
+        return []
+    rows = connection.execute(
+        "SELECT b.id, p.id, p.name FROM block b JOIN place p ON p.id = b.place WHERE p.class = 'cache'"
+    )
+    return sorted({(place_id, name) for block_id, place_id, name in rows if block_id in marks})
+
+
+def own_needed(parts: Parts, places: Sequence[tuple[int, str]]) -> None:
+    """Let the store own what ``find_needed`` found, unless it was evicted meanwhile."""
+    if places:
+        with parts.database.write() as connection:
+            for place_id, name in places:
+                _take(connection, place_id, name)
+
+
 def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
     """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
 
@@ -107,9 +128,13 @@ def _verify(parts: Parts, connection: sqlite3.Connection, marks: Marker, place_i
 
 
 def _own(connection: sqlite3.Connection, place_id: int, name: str, roots: Sequence[CID]) -> None:
+    if not _take(connection, place_id, name):
+        msg = f"a part of {roots[0]} was dropped from the cache meanwhile: fetch it again"
+        raise NotFoundError(msg)
+
+
+def _take(connection: sqlite3.Connection, place_id: int, name: str) -> bool:
     owned = connection.execute(
         "UPDATE place SET class = ? WHERE id = ? AND name = ? AND condemned_at IS NULL", (index.OWNED, place_id, name)
     )
-    if not owned.rowcount:
-        msg = f"a part of {roots[0]} was dropped from the cache meanwhile: fetch it again"
-        raise NotFoundError(msg)
+    return bool(owned.rowcount)

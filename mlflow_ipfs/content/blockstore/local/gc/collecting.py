@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import GCReport
 from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
+from mlflow_ipfs.content.blockstore.local.cache.promoting import find_needed, own_needed
 from mlflow_ipfs.content.blockstore.local.gc.barrier import NAMES, Barrier, raised
 from mlflow_ipfs.content.blockstore.local.gc.garbage import Place, Plan, make_plan
 from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
@@ -160,6 +161,8 @@ class _Collection:
             with parts.database.snapshot() as connection:
                 marks.mark(connection, iterate_roots(connection))
                 plan = make_plan(connection, marks)
+                cached = find_needed(connection, marks)
+            own_needed(parts, cached)
             marks.take_fresh()
             moved = self._move(plan, marks)
             tally = self._decide(plan, moved, barrier, marks)
