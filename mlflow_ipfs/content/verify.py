@@ -136,11 +136,11 @@ class _Walk:
 
     def _begin_leaves(self, stack: list[_Visit]) -> None:
         """Hand the large leaves among the next blocks to the threads, some MiB at once."""
-        fresh = [
-            visit
+        fresh = {  # each once: files of zeros link to the same leaf all over
+            visit.key: visit
             for visit in reversed(stack[-_LOOK_AHEAD:])
             if visit.looks_like_leaf and visit.key not in self.sizes and not self.leaves.has_begun(visit.cid)
-        ]
+        }.values()
         # Every batch wakes the calling thread, which then is in the way of those that hash: so few, but some for each.
         share_bytes = sum(visit.below_bytes for visit in fresh) // (2 * READ_THREADS)
         limit_bytes = min(max(share_bytes, BATCH_BYTES), _MAX_BATCH_BYTES)

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,24 @@ def test_large_leaves_are_read_on_other_threads() -> None:
     report = verify.verify_dag(blocks, root)
     assert (report.ok, report.blocks, report.size_bytes) == (True, 51, size_bytes + len(node))
     assert blocks.threads - {threading.get_ident()}
+
+
+def test_a_leaf_that_is_linked_to_many_times_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "zeros").write_bytes(bytes(10 << 20))
+    reads: Counter[CID] = Counter()
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+        root = store.add(tmp_path / "zeros", chunker=FixedSizeChunker(100_000)).cid
+
+        class CountingReader:
+            def get(self, cid: CID) -> bytes:
+                reads[cid] += 1
+                return store.storage.blocks.get(cid)
+
+            def has(self, cid: CID) -> bool:
+                return store.storage.blocks.has(cid)
+
+        assert verify.verify_dag(CountingReader(), root).blocks == len(reads) > 1
+    assert set(reads.values()) == {1}
 
 
 class EndlessBlocks(SlowBlocks):

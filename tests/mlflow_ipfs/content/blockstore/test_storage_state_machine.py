@@ -311,5 +311,5 @@ TestSameAsMemory.settings = settings(max_examples=30, stateful_step_count=25, de
 
 @pytest.mark.soak
 def test_same_as_memory_for_long(record_property: Count) -> None:
-    record_property("programs of the state machine", 400)
     run_state_machine_as_test(SameAsMemory, settings=settings(max_examples=400, stateful_step_count=60, deadline=None))
+    record_property("programs of the state machine", 400)
