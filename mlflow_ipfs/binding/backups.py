@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseCopy, open_copy, sqlite_file
 from mlflow_ipfs.binding.restoring import restore_backup
-from mlflow_ipfs.content.blockstore.local import LocalStorage
+from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import CloneWriter
+from mlflow_ipfs.content.blockstore.local.layout import Layout, is_store
 from mlflow_ipfs.content.system.disk import Disk
-from mlflow_ipfs.errors import PolicyError
+from mlflow_ipfs.errors import IntegrityError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
+    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
 __all__ = ["make_backup", "restore_backup"]
@@ -60,7 +62,8 @@ def make_backup(
         NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
         StoreBusyError: the database or the store was locked by others for too long.
         StoreFullError: there is no room, on the disk that the message names.
-        IntegrityError: the backup's disk does not give back what was written to it.
+        IntegrityError: the backup's disk does not give back what was written to it, or the former backup there has
+            something whole that is damaged in the store and could not be brought back.
     """
     storage = _local(store)
     backup = BackupFolder(folder.resolve(), disk or Disk())
@@ -73,11 +76,37 @@ def make_backup(
                 closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
             )
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
+        _heal_from_former(storage, backup)
         writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
         report = storage.clone(writer, copy or Alone(), verify=verify)
         manifest = _describe(storage, report, copy, verify=verify)
         backup.switch(manifest)
     return manifest, report
+
+
+def _heal_from_former(storage: LocalStorage, backup: BackupFolder) -> None:
+    """Get back what the store has lost since the former backup, which the next one replaces.
+
+    Raises:
+        IntegrityError: the former backup has something whole that could not be brought back.
+    """
+    if not is_store(Layout(backup.store)):
+        return
+    with open_local_storage(backup.store, create=False, read_only=True) as former:
+        for cid, reason in storage.heal_known_damage(former.blocks).problems:
+            if _has_whole(former, cid):
+                msg = (
+                    f"{reason}. The backup {backup.folder} has it whole and was left as it is: "
+                    f"run `mlflow-ipfs scrub --heal-from {backup.folder}`, then back up again"
+                )
+                raise IntegrityError(msg)
+
+
+def _has_whole(storage: LocalStorage, cid: CID) -> bool:
+    try:
+        return bool(storage.file_path(cid) or storage.blocks.get(cid))
+    except (OSError, ValueError):  # not there, or damaged there, too
+        return False
 
 
 def _local(store: ContentStore) -> LocalStorage:

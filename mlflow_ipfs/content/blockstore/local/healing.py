@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from mlflow_ipfs.errors import MlflowIpfsError
+
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
@@ -30,7 +32,10 @@ class Healing:
             return None
         try:
             data = self.source.get(cid)
-        except OSError as error:  # not there, damaged there too, or not reachable: ours is the damage to be named
+        except (
+            MlflowIpfsError,
+            OSError,
+        ) as error:  # not there, damaged there too, or not reachable: ours is the damage to be named
             _logger.warning("the block %s could not be healed: %s", cid, error)
             return None
         if not cid.matches(data):

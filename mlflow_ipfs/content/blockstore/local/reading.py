@@ -52,13 +52,15 @@ class LocalReader:
         """Yield blocks, verified. One look into the index for all, and neighbours in a file share its opening."""
         with self._parts.database.read() as connection:
             rows = index.find_blocks(connection, [cid.multihash for cid in cids])
+        touched: set[int | None] = set()
         with OpenFiles(self._parts.layout, self._parts.disk) as files:
             for cid in cids:
                 row = rows.get(cid.multihash)
                 data = _read_from(files, row)
                 if row is None or data is None or not cid.matches(data):
                     data = self.get(cid)  # an identity CID, or a gc came between, or it says what is wrong
-                elif row.cache_used is not None:
+                elif row.cache_used is not None and row.place_id not in touched:
+                    touched.add(row.place_id)
                     self._touch(row)
                 yield data
 

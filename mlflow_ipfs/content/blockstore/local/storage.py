@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
+from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES, ScrubReport
 from mlflow_ipfs.content.blockstore.local.affected import find_affected
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         BlockReader,
         GCReport,
         Keeper,
-        ScrubReport,
         UsageReport,
     )
     from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
@@ -144,6 +143,26 @@ class LocalStorage:
         """Read and hash everything."""
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
         return Scrubber(self._parts, self._blocks, files, progress).run()
+
+    def heal_known_damage(self, source: BlockReader) -> ScrubReport:
+        """Get back what was found damaged before from another blockstore. Nothing else is looked at, but small blocks.
+
+        Returns:
+            What is still wrong then.
+        """
+        with self._parts.database.read() as connection:
+            damaged = {row[0] for row in connection.execute("SELECT id FROM place WHERE damaged")}
+        if not damaged:
+            return ScrubReport(0, 0, ())
+        files = WholeFiles(self._parts, self._blocks, verify_always=True)
+        former = self._parts.healing.source
+        self.heal_from(source)
+        try:
+            Scrubber(self._parts, self._blocks, files, only=damaged).run()
+        finally:
+            self.heal_from(former)
+        # Again without the source: on a full disk it gave blocks that could not be kept.
+        return Scrubber(self._parts, self._blocks, files, only=damaged).run()
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
         """Find the names that need what is damaged."""
