@@ -37,7 +37,7 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, fol
     assert (record["ok"], record["blocks"]) == (False, 9)
     assert problem["path"] == "big.bin"
     assert problem["cid"].startswith("bafkrei")
-    assert record["affected"] == [{"affected": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
+    assert record["affected"] == [{"kind": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
     text = cli("verify", root, code=4)
     assert text.lines[-1] == f"affected  pin  user  {root}"
     assert any(problem["cid"] in line for line in text.lines)
