@@ -79,7 +79,7 @@ def test_damage_as_people_read_it(cli: CommandLine, root: str, folder: Path) -> 
     assert hashed.startswith("hashed    ")
     assert "1 problem found, which 5 names above need: add that content again" in outcome.stderr.splitlines()[-1]
     cli("verify", f"{RUN}/@{version}", code=4)
-    cli("verify", f"{RUN}/big.bin", code=4)
+    assert cli("verify", f"{RUN}/big.bin", code=4).lines[-5:] == affected  # with the name that was verified
 
 
 def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path) -> None:
