@@ -44,4 +44,4 @@ def _text_of(name: Affected) -> tuple[str, str]:
 def affected_fields(name: Affected) -> dict[str, Any]:
     """The same for programs."""
     damaged = [str(cid) for cid in name.damaged]
-    return {"affected": name.kind, "name": name.name, "cid": str(name.cid), "damaged": damaged}
+    return {"kind": name.kind, "name": name.name, "cid": str(name.cid), "damaged": damaged}

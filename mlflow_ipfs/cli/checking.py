@@ -51,7 +51,7 @@ def verify(
     """Read and hash every block of a file, a folder, a model version or a run's artifacts.
 
     Each bad or missing block is named, with the path of the file that it belongs to; then, unless
-    it is compared with something, everything else in the store that needs such a block.
+    it is compared with something, every name in the store that needs such a block, its own, too.
     """
     if against is not None:
         look_at(bytes(against))

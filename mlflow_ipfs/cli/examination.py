@@ -23,6 +23,7 @@ from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.profiles import Profile
+from mlflow_ipfs.content.system.disk import free_bytes
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _store(workplace: Workplace, settings: Settings) -> Iterator[Finding]:
 
 def _disk(folder: Path) -> Iterator[Finding]:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    kind, free = inspection.file_system_of(existing), inspection.free_bytes(existing)
+    kind, free = inspection.file_system_of(existing), free_bytes(existing)
     text = f"{kind or 'file system unknown'}, {format_size(free)} free"
     state = State.OK
     if kind is not None and is_network_file_system(kind):

@@ -134,7 +134,8 @@ def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, 
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
         entries = _list(found)
-        unnamed = {entry.cid for entry in entries if found.place and not store.storage.blocks.has(entry.cid)}
+        folders = [entry.cid for entry in entries if found.place and entry.is_dir]
+        unnamed = {cid for cid in folders if not store.storage.blocks.has(cid)}
     if as_json:
         for entry in entries:
             cid = None if entry.cid in unnamed else str(entry.cid)

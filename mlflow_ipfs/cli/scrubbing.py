@@ -62,7 +62,11 @@ def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
         print_result({"cid": str(cid), "reason": reason, "unneeded": cid in unneeded}, "", as_json=True)
     for name in affected.names:
         print_result(affected_fields(name), "", as_json=True)
-    counts = {"problems": len(report.problems), "healed": len(report.healed), "affected": len(affected.names)}
+    counts = {
+        "problems": len(report.problems),
+        "healed_count": len(report.healed),
+        "affected_count": len(affected.names),
+    }
     print_result({"blocks": report.blocks, "size_bytes": report.size_bytes} | counts, "", as_json=True)
 
 

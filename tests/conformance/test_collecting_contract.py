@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blockstore.interface import AffectedReport, Changes, GCReport, Keeper
-from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, IDENTITY, RAW
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.dagpb import Link
@@ -33,6 +33,14 @@ def publish_folder(storage: Storage, *files: bytes, owner: str | None = USER) ->
         folder = nodes.build_folder(links).cid
         publication.commit(Changes(pins=[Pin(owner, folder)] if owner else []))
     return folder, roots
+
+
+def identity_folder(*cids: CID) -> CID:
+    """A folder whose node is not stored: it lies in the CID."""
+    blocks: dict[CID, bytes] = {}
+    nodes = NodeBuilder(blocks.__setitem__, UNIXFS_V1_2025)
+    block = blocks[nodes.build_folder([Link(cid, b"%d" % number, 0) for number, cid in enumerate(cids)]).cid]
+    return CID(1, DAG_PB, bytes([IDENTITY, len(block)]) + block)
 
 
 def test_all_below_a_pin_is_kept_and_the_rest_goes(storage: Storage) -> None:
@@ -131,7 +139,7 @@ def test_links_in_dag_cbor_are_followed(storage: Storage) -> None:
 
 def test_one_block_pinned_as_bytes_and_as_a_node(storage: Storage) -> None:
     folder, [file] = publish_folder(storage, b"f" * 2500, owner=None)
-    storage.pins.add(Pin("as bytes", CID(1, 0x55, folder.multihash)))
+    storage.pins.add(Pin("as bytes", CID(1, RAW, folder.multihash)))
     storage.pins.add(Pin("as node", folder))
     storage.collect_garbage()
     assert storage.blocks.has(file)
@@ -303,3 +311,35 @@ def test_below_a_node_that_cannot_be_read_nobody_knows_what_is_needed(storage: S
 def test_a_damaged_leaf_that_is_a_root_itself_is_needed_by_its_name(storage: Storage) -> None:
     [root] = publish_blocks(storage, b"leaf", owner=USER)
     assert [(name.kind, name.cid) for name in storage.find_affected([root]).names] == [("pin", root)]
+
+
+def test_whose_own_root_is_missing_is_affected(storage: Storage) -> None:
+    folder, [file] = publish_folder(storage, b"a" * 2500)
+    storage.refs.set("datasets/a", file, expected_version=0)
+    storage.pins.add(Pin("beside", CID(1, RAW, folder.multihash)))
+    leaf = next(cid for cid, _ in walk_blocks(storage.blocks, file) if cid != file)
+    for root in (folder, file):
+        storage.blocks.delete(root)
+    report = storage.find_affected([folder, file, leaf])
+    assert {(name.kind, name.name, name.damaged) for name in report.names} == {
+        ("pin", USER, (folder,)),
+        ("pin", "beside", (folder,)),
+        ("ref", "datasets/a", (file,)),
+    }
+    assert report.unneeded == ()  # who knows what is below them?
+
+
+def test_damage_below_a_node_that_lies_in_its_cid_has_a_name(storage: Storage) -> None:
+    file = publish_file(storage, b"a" * 2500, owner=None)
+    leaf = next(cid for cid, _ in walk_blocks(storage.blocks, file) if cid != file)
+    [beside] = publish_blocks(storage, b"beside", owner=None)
+    above_file, above_leaf, above_both, sound = roots = [
+        identity_folder(*cids) for cids in ([file], [leaf], [beside, leaf], [beside])
+    ]
+    outer = identity_folder(above_file)
+    for root in (*roots, outer):
+        storage.pins.add(Pin(USER, root))
+    report = storage.find_affected([leaf])
+    assert {name.cid for name in report.names} == {above_file, above_leaf, above_both, outer}
+    assert {name.damaged for name in report.names} == {(leaf,)}
+    assert {name.cid for name in storage.find_affected([beside]).names} == {above_both, sound}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 from pathlib import Path
@@ -213,3 +214,14 @@ def test_a_mutable_folder_shows_a_cid_only_once_it_is_kept(cli: CommandLine, fol
     kept = cli("ls", "--json", run).records[3]["cid"]
     assert outcome.lines[3].split() == [kept, "-", "sub/"]
     cli("verify", kept, "--against", folder / "sub")
+
+
+def test_a_file_in_a_mutable_folder_shows_its_cid_even_if_its_block_is_lost(cli: CommandLine) -> None:
+    run = "mfs://mlflow/0/run/artifacts"
+    with open_store(Settings(store=cli.store)) as store:
+        lost = store.files.put_stream(MfsPath.parse(f"{run}/small.txt"), io.BytesIO(b"small\n")).cid
+        store.storage.blocks.delete(lost)
+    assert [record["cid"] for record in cli("ls", "--json", run).records] == [str(lost)]
+    outcome = cli("ls", run)
+    assert outcome.lines[0].split()[0] == str(lost)
+    assert outcome.stderr == ""

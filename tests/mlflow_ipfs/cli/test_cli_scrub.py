@@ -39,7 +39,8 @@ def test_a_sound_store_is_said_to_be_sound(cli: CommandLine, root: str) -> None:
     del root
     assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB", "verified  every block; nothing is damaged"]
     [record] = cli("scrub", "--json").records
-    assert record == {"blocks": 10, "size_bytes": 2_560_514, "problems": 0, "healed": 0, "affected": 0}
+    counts = {"problems": 0, "healed_count": 0, "affected_count": 0}
+    assert record == {"blocks": 10, "size_bytes": 2_560_514} | counts
 
 
 def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, folder: Path) -> None:
@@ -49,7 +50,7 @@ def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, fol
     problem, *names, sums = outcome.records
     assert "quarantine" in problem["reason"]
     assert not problem["unneeded"]
-    assert [(name["affected"], name["name"], name["cid"]) for name in names] == [
+    assert [(name["kind"], name["name"], name["cid"]) for name in names] == [
         ("file", f"{RUN}/big.bin", problem["cid"]),
         ("frozen", RUN, str(version)),
         ("pin", "model-version:0123456789abcdef/digits/3", str(version)),
@@ -57,7 +58,7 @@ def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, fol
         ("ref", "datasets/digits", root),
     ]
     assert all(name["damaged"] == [problem["cid"]] for name in names)
-    assert (sums["problems"], sums["affected"]) == (1, 5)
+    assert (sums["problems"], sums["affected_count"]) == (1, 5)
     cli("verify", root, code=4)
 
 
@@ -78,7 +79,7 @@ def test_damage_as_people_read_it(cli: CommandLine, root: str, folder: Path) -> 
     assert hashed.startswith("hashed    ")
     assert "1 problem found, which 5 names above need: add that content again" in outcome.stderr.splitlines()[-1]
     cli("verify", f"{RUN}/@{version}", code=4)
-    cli("verify", f"{RUN}/big.bin", code=4)
+    assert cli("verify", f"{RUN}/big.bin", code=4).lines[-5:] == affected  # with the name that was verified
 
 
 def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path) -> None:
@@ -88,7 +89,7 @@ def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path)
     assert len(files) == 11
     assert files[-1].endswith("… and 15 more; --json lists all")
     records = cli("scrub", "--json", code=4).records
-    assert sum(record.get("affected") == "file" for record in records) == 25
+    assert sum(record.get("kind") == "file" for record in records) == 25
 
 
 def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, folder: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_backup_heals_whichever_of_its_folders_is_named(
     assert hashed.startswith("hashed    ")
     assert verified == "verified  every block; nothing is damaged any more"
     assert cli("verify", root).lines[-1] == "verified  every block"
-    assert cli("scrub", "--json").records[-1]["healed"] == 0
+    assert cli("scrub", "--json").records[-1]["healed_count"] == 0
 
 
 def test_another_store_heals_too(cli: CommandLine, root: str, folder: Path, tmp_path: Path) -> None:

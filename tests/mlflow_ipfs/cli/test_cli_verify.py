@@ -37,7 +37,7 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, fol
     assert (record["ok"], record["blocks"]) == (False, 9)
     assert problem["path"] == "big.bin"
     assert problem["cid"].startswith("bafkrei")
-    assert record["affected"] == [{"affected": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
+    assert record["affected"] == [{"kind": "pin", "name": "user", "cid": root, "damaged": [problem["cid"]]}]
     text = cli("verify", root, code=4)
     assert text.lines[-1] == f"affected  pin  user  {root}"
     assert any(problem["cid"] in line for line in text.lines)
@@ -82,6 +82,15 @@ def test_a_missing_block_below_a_known_root_does_not_verify(cli: CommandLine, ro
         assert storage.blocks.delete(CID.parse(lost))
     (record,) = cli("verify", root, "--json", code=4).records
     assert [(problem["cid"], problem["path"]) for problem in record["problems"]] == [(lost, "sub/small.txt")]
+
+
+def test_a_name_whose_own_root_is_missing_is_affected(cli: CommandLine, root: str) -> None:
+    big = next(record["cid"] for record in cli("ls", "--json", root).records if record["name"] == "big.bin")
+    with open_local_storage(cli.store) as storage:
+        storage.refs.set("datasets/big", CID.parse(big), expected_version=0)
+        assert storage.blocks.delete(CID.parse(big))
+    lines = cli("verify", root, code=4).lines
+    assert lines[-2:] == [f"affected  ref  datasets/big  {big}", f"affected  pin  user  {root}"]
 
 
 def test_verifying_changes_nothing(cli: CommandLine, root: str, folder: Path) -> None:

@@ -35,7 +35,7 @@ _NODES: Final = 50  # read at a time; each may link to thousands of others
 _PAGE: Final = 1000
 
 _Named: TypeAlias = "dict[CID, None]"  # what is damaged, in order, each once
-_Link: TypeAlias = "tuple[CID, int | None]"  # a node, and the row of the one that links to it
+_Link: TypeAlias = "tuple[CID, int | None]"  # a node, and the number of the one that links to it
 
 
 def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -> AffectedReport:
@@ -50,7 +50,7 @@ def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -
     with OpenFiles(parts.layout, parts.disk) as files, parts.database.snapshot() as connection:
         walk = _Walk(files, reader, targets)
         walk.follow(connection, iterate_roots(connection))
-        below = _by_multihash(connection, walk.ascend())
+        below = walk.find_below(connection)
         names = [
             Affected(kind, name, cid, tuple(islice(found, MAX_DAMAGED_NAMED)))
             for kind, name, cid in iterate_names(connection)
@@ -104,6 +104,8 @@ def _iterate_leaves(parts: Parts, place_id: int) -> Iterator[CID]:
 class _Walk:
     """Visits each node below some roots once.
 
+    A node's number is its row's. A root without a row, which is missing or an identity CID, has one below 0.
+
     Attributes:
         met: what is damaged and has a way from a root to it.
         is_complete: false if a node could not be read, so that nobody knows what it needs.
@@ -114,7 +116,8 @@ class _Walk:
         self._reader = reader
         self._targets = targets
         self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
-        self._children = array("q")  # rows of nodes; at the same index in the other one is who links to it
+        self._numbers: dict[bytes, int] = {}  # of roots without a row, by multihash
+        self._children = array("q")  # numbers of nodes; at the same index in the other one is who links to it
         self._parents = array("q")
         self._below: dict[int, _Named] = {}
         self.met: set[CID] = set()
@@ -128,8 +131,16 @@ class _Walk:
             del stack[-_NODES:]
             stack.extend(self._step(connection, batch))
 
-    def ascend(self) -> dict[int, _Named]:
-        """What is damaged below each node, by its row; nodes without damage are left out."""
+    def find_below(self, connection: sqlite3.Connection) -> dict[bytes, _Named]:
+        """What is damaged at or below each node, by its multihash; nodes without damage are left out."""
+        self._ascend()
+        query = f"SELECT id, multihash FROM block WHERE id IN {VALUES}"  # noqa: S608 - fixed texts
+        below = {multihash: self._below[row_id] for row_id, multihash in select_many(connection, query, self._below)}
+        below.update((multihash, self._below[key]) for multihash, key in self._numbers.items() if key in self._below)
+        return below
+
+    def _ascend(self) -> None:
+        """Note of each node what is damaged further down."""
         parents = _by_child(self._children, self._parents)
         waiting = dict.fromkeys(self._below)
         while waiting:  # a node comes again only if more was found below it: as often as names are kept, at most
@@ -138,11 +149,10 @@ class _Walk:
             for parent in parents(child):
                 if self._note(parent, self._below[child]):
                     waiting[parent] = None
-        return self._below
 
-    def _note(self, row_id: int, found: Iterable[CID]) -> bool:
+    def _note(self, number: int, found: Iterable[CID]) -> bool:
         """Note damage at or below a node. Returns whether that was news."""
-        named = self._below.setdefault(row_id, {})
+        named = self._below.setdefault(number, {})
         before = len(named)
         for cid in found:
             if len(named) >= MAX_DAMAGED_NAMED:
@@ -168,7 +178,8 @@ class _Walk:
         for cid, parent in batch:
             row = rows.get(cid.multihash)
             if row is None:
-                yield from self._keep_nodes(self._links(cid, self._read_with_care(cid)), parent)
+                number = parent if parent is not None else self._number_root(cid)
+                yield from self._keep_nodes(self._links(cid, self._read_with_care(cid)), number)
                 continue
             found = self._targets.get(cid.multihash)
             if found is not None:
@@ -183,6 +194,12 @@ class _Walk:
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, cid in nodes:
             yield from self._keep_nodes(self._links(cid, self._read(row, cid)), row.id)
+
+    def _number_root(self, cid: CID) -> int:
+        """The number of a root without a row; that it is damaged itself is noted, too."""
+        number = self._numbers.setdefault(cid.multihash, -1 - len(self._numbers))
+        self._note(number, self._targets.get(cid.multihash, ()))
+        return number
 
     def _read(self, row: Row, cid: CID) -> bytes | None:
         data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
@@ -215,8 +232,3 @@ def _by_child(children: array[int], parents: array[int]) -> Callable[[int], Iter
             yield parents[order[position]]
 
     return look_up
-
-
-def _by_multihash(connection: sqlite3.Connection, below: dict[int, _Named]) -> dict[bytes, _Named]:
-    query = f"SELECT id, multihash FROM block WHERE id IN {VALUES}"  # noqa: S608 - fixed texts
-    return {multihash: below[row_id] for row_id, multihash in select_many(connection, query, below)}

@@ -14,7 +14,6 @@ from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, unr
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
 from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
-from mlflow_ipfs.content.system import disk
 
 if sys.platform != "win32":
     import fcntl
@@ -143,8 +142,3 @@ def count_quarantined(folder: Path) -> int:
 def file_system_of(folder: Path) -> str | None:
     """The type of the file system that holds an existing folder; None where the system doesn't tell."""
     return file_system_type(folder.resolve())
-
-
-def free_bytes(folder: Path) -> int:
-    """How much an ordinary user may still write to the disk under an existing folder."""
-    return disk.free_bytes(folder)

@@ -35,6 +35,10 @@ class OpenFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all of them; what is read later opens its file again."""
         while self._descriptors:
             self._disk.close(self._descriptors.popitem()[1])
 

@@ -294,3 +294,17 @@ def test_a_pack_with_a_damaged_block_stays(storage: LocalStorage) -> None:
     for number, cid in enumerate(cids[:10]):
         if number != 3:
             assert storage.blocks.get(cid)
+
+
+def test_a_gc_leaves_no_file_open(storage: LocalStorage) -> None:
+    leaf = CID.of(b"leaf")
+    records = [encode_dagcbor({"leaf": leaf, "filling": b"%d" % number * 1000}) for number in range(100)]
+    with storage.publish() as publication:
+        publication.put(leaf, b"leaf")
+        for record in records:  # too many to lie in the index
+            publication.put(CID.of(record, DAG_CBOR), record)
+        publication.commit(Changes(pins=[Pin(USER, CID.of(record, DAG_CBOR)) for record in records]))
+    assert files_of(storage)
+    before = len(os.listdir("/proc/self/fd"))
+    assert storage.collect_garbage().kept_blocks == 101
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -87,7 +87,7 @@ class Marker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._files.__exit__(kind, error, trace)
+        self._files.close()
 
     def __contains__(self, block_id: int) -> bool:
         return block_id in self._marked
