@@ -371,3 +371,33 @@ def test_what_a_name_was_missing_is_kept_once_it_was_fetched(storage: LocalStora
     assert open_unixfs(storage.blocks, root).read() == b"m" * 5000
     assert not storage.blocks.has(other)
     check_sound(storage)
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_node_that_comes_while_a_name_is_given_is_followed(
+    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, is_root: bool
+) -> None:
+    [leaf] = cache_blocks(storage, b"leaf" * 20_000)
+    node, top = (
+        encode_node([Link(below, b"x", 1)], encode_data(UnixFSData(NodeType.DIRECTORY)))
+        for below in (
+            leaf,
+            CID.of(encode_node([Link(leaf, b"x", 1)], encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB),
+        )
+    )
+    with storage.publish() as publication:
+        publication.put(CID.of(top, DAG_PB), top)
+        publication.commit()
+    look = promoting._promote
+
+    def look_and_let_it_come(*arguments: Any) -> Any:
+        seen = look(*arguments)
+        with open_local_storage(folder) as other, other.publish() as publication:
+            publication.put(CID.of(node, DAG_PB), node)
+            publication.commit()
+        return seen
+
+    monkeypatch.setattr(promoting, "_promote", look_and_let_it_come)
+    storage.pins.add(Pin(USER, CID.of(node if is_root else top, DAG_PB)))
+    evict(storage._parts, 0)
+    assert storage.blocks.get(leaf) == b"leaf" * 20_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import count_cache_changes, holds_blocks
@@ -16,7 +16,7 @@ from mlflow_ipfs.errors import IntegrityError, NotFoundError, StoreBusyError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
@@ -37,8 +37,7 @@ def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]
         for _ in range(_ATTEMPTS):
             seen = _promote(parts, roots, stack)
             with parts.database.write() as connection:
-                # What came into the cache after the look may be just what is below the roots.
-                if count_cache_changes(connection) == seen or not holds_blocks(connection):
+                if seen.still_holds(connection):
                     yield connection
                     return
     msg = f"the cache changed {_ATTEMPTS} times while {roots[0]} was to be named; try again"
@@ -66,24 +65,43 @@ def own_needed(parts: Parts, places: Sequence[tuple[int, str]]) -> None:
                 _take(connection, place_id, name)
 
 
-def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
+class _Seen(NamedTuple):
+    """What a look at the cache relied on.
+
+    Attributes:
+        changes: how often the cache had been changed.
+        missing: multihashes of nodes that were not in the store, so that nobody knew what they need.
+    """
+
+    changes: int
+    missing: Collection[bytes] = ()
+
+    def still_holds(self, connection: sqlite3.Connection) -> bool:
+        """What came after the look, into the cache or of the nodes, may lead to just what is in the cache."""
+        if not holds_blocks(connection):
+            return True
+        return count_cache_changes(connection) == self.changes and not index.all_known_among(connection, self.missing)
+
+
+def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> _Seen:
     """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
 
     A cached file was synced when it came, as any other; its blocks below the roots are hashed once more.
     If there are any, nothing is evicted until the stack is left.
 
     Returns:
-        How often the cache had been changed when it was looked through.
+        What that relied on.
     """
     with parts.database.read() as connection:
-        seen = count_cache_changes(connection)
+        changes = count_cache_changes(connection)
         if not holds_blocks(connection):
-            return seen
+            return _Seen(changes)
     stack.enter_context(keeping_all(parts.layout, parts.disk, parts.database))
     with parts.database.snapshot() as connection, _marker(parts) as marks:
-        seen = count_cache_changes(connection)
+        changes = count_cache_changes(connection)
         marks.take_fresh()
-        marks.mark(connection, [root for root in roots if index.is_known(connection, root.multihash)])
+        known = [root for root in roots if index.is_known(connection, root.multihash)]
+        marks.mark(connection, known)
         places = _cached_places(connection, marks.take_fresh())
         for place_id, name in places:
             _verify(parts, connection, marks, place_id, name)
@@ -91,7 +109,7 @@ def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> int:
         with parts.database.write() as connection:
             for place_id, name in places:
                 _own(connection, place_id, name, roots)
-    return seen
+    return _Seen(changes, {root.multihash for root in roots if root not in known} | marks.passed)
 
 
 def _marker(parts: Parts) -> Marker:

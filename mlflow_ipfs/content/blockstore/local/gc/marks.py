@@ -70,10 +70,14 @@ class Marker:
         disk: reads the nodes.
         reader: reads a node in which something is wrong, to note the damage and name it.
         pass_missing: whether a node that is not in the store is passed over; what is below it stays unmarked.
+
+    Attributes:
+        passed: multihashes of blocks that were passed over.
     """
 
     def __init__(self, layout: Layout, disk: Disk, reader: BlockReader, *, pass_missing: bool = False) -> None:
         self._pass_missing = pass_missing
+        self.passed: set[bytes] = set()
         self._files = OpenFiles(layout, disk)
         self._reader = reader
         self._marked = Bits()
@@ -134,7 +138,9 @@ class Marker:
                 is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafForm.RAW
                 if is_node and not self._walked[cid.codec].add(row.id):
                     nodes.append((row, (cid, root)))
-            elif cid.codec in CODECS_WITH_LINKS and not (self._pass_missing and cid.identity_data is None):
+            elif self._pass_missing and cid.identity_data is None:
+                self.passed.add(cid.multihash)
+            elif cid.codec in CODECS_WITH_LINKS:
                 yield from _links(cid, root, read_node(self._reader, cid, root))
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, (cid, root) in nodes:
