@@ -159,17 +159,22 @@ class PostgresRestore:
 
         Raises:
             StoreFormatError: it is none, or of a newer ``pg_dump``.
+            StoreBusyError: it can't be read in time.
         """
-        done = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
-            [self._program, "--list", self._copy],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=_LOOK_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+                [self._program, "--list", self._copy],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=_LOOK_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            msg = f"the dump {self._copy} was not read within {_LOOK_SECONDS:g} s: look at its disk, and try again"
+            raise StoreBusyError(msg) from error
         if done.returncode != 0:
             msg = f"the dump {self._copy} can't be read: {_one_line(done.stderr)}"
             raise StoreFormatError(msg)

@@ -273,6 +273,17 @@ def test_a_damaged_dump_leaves_the_database_empty_and_no_store(
     assert postgres.ask(empty.database, postgres_copies._OWN_TABLES) == [(0,)]
 
 
+def test_a_dump_that_nothing_comes_of_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL
+) -> None:
+    """A network's folder whose server is away looks like that, and a pipe."""
+    monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.3)
+    dump = tmp_path / "mlflow.dump"
+    os.mkfifo(dump)
+    with pytest.raises(StoreBusyError, match=r"mlflow.dump was not read within 0.3 s"):
+        PostgresRestore(url, dump).check_copy()
+
+
 def test_a_server_killed_in_the_midst_of_a_dump_is_a_clear_error_and_the_next_backup_ends_well(
     postgres: PostgresServer, store: ContentStore, url: URL, tmp_path: Path
 ) -> None:
