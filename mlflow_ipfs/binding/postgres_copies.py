@@ -49,6 +49,8 @@ _PROGRAM_ARGUMENTS: Final = {  # for which nobody waits, so that they outlive a 
 }
 _LOOK_SECONDS: Final = 60.0  # between two looks whether the server still answers
 _SILENT_LOOKS: Final = 5  # after which nobody waits for it any more
+_LOOK_PROGRAM: Final = "pg_isready"
+_ANSWERED: Final = {0, 1}  # it accepts connections; it rejects them, as while it starts
 _LONGEST_ANSWER: Final = 1000  # characters of what a program says
 _RESTORE_LOCK: Final = 0x4D495046  # "MIPF", among PostgreSQL's advisory locks
 _LOCK_MILLISECONDS: Final = 60_000  # for somebody who changes a table, as `mlflow db upgrade` does
@@ -71,7 +73,7 @@ class PostgresCopy:
         destination: where the dump goes.
 
     Raises:
-        NotFoundError: there is no ``pg_dump``.
+        NotFoundError: there is no ``pg_dump``, or no ``pg_isready``.
         SettingsError: the database can't be reached, or has no tables of MLflow's.
     """
 
@@ -79,6 +81,7 @@ class PostgresCopy:
 
     def __init__(self, url: URL, destination: Path) -> None:
         self._program = _find_program("pg_dump")
+        _find_program(_LOOK_PROGRAM)  # now, not in the midst
         self._url, self._destination = url, destination
         self._snapshot = ""
         self._is_lost = False  # the connection
@@ -147,12 +150,13 @@ class PostgresRestore:
         copy: the dump.
 
     Raises:
-        NotFoundError: there is no ``pg_restore``.
+        NotFoundError: there is no ``pg_restore``, or no ``pg_isready``.
     """
 
     def __init__(self, url: URL, copy: Path) -> None:
         self._url, self._copy = url, copy
         self._program = _find_program("pg_restore")
+        _find_program(_LOOK_PROGRAM)  # now, not in the midst
 
     def check_copy(self) -> None:
         """Refuse what is no dump. What is in it is read only when it is restored.
@@ -241,11 +245,8 @@ def _connect(url: URL, isolation_level: str) -> Connection:
 def _run(program: str, arguments: list[str], url: URL) -> None:
     """Run one of PostgreSQL's programs. The password is not on its command line, where everybody could read it."""
     options = {name: str(value) for name, value in _PROGRAM_ARGUMENTS.items() if name not in url.query}
-    # Made anew: `URL.set(password=None)` leaves the password where it is.
-    target = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-    target = target.update_query_dict(options)
     environ = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, "--no-password", f"--dbname={target.render_as_string(hide_password=False)}", *arguments]
+    command = [program, "--no-password", f"--dbname={_target(url, options)}", *arguments]
     with subprocess.Popen(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
         command,
         env=environ,
@@ -278,11 +279,27 @@ def _wait(process: subprocess.Popen[str], url: URL) -> str:
 
 
 def _answers(url: URL) -> bool:
+    """Whether a server says anything. No to one more connection, or to a password, is an answer, too."""
+    command = [_find_program(_LOOK_PROGRAM), f"--dbname={_target(url, {})}", f"--timeout={_CONNECT_SECONDS}"]
     try:
-        _connect(url, "READ COMMITTED").close()
-    except SettingsError:
+        looked = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_LOOK_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
         return False
-    return True
+    return looked.returncode in _ANSWERED
+
+
+def _target(url: URL, options: dict[str, str]) -> str:
+    """How PostgreSQL's programs name a database, without the password."""
+    # Made anew: `URL.set(password=None)` leaves the password where it is.
+    target = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return target.update_query_dict(options).render_as_string(hide_password=False)
 
 
 def _find_program(name: str) -> str:
