@@ -98,9 +98,14 @@ class PostgresCopy:
         """Start a transaction, and let others see what it sees.
 
         Raises:
-            StoreBusyError: the server didn't answer in time.
+            StoreBusyError: the server didn't answer in time, or can't be reached any more.
             SettingsError: it refuses.
         """
+        if self._is_lost:
+            msg = (
+                f"the connection to the database {_printable(self._url)} was lost, and there is no other yet; try again"
+            )
+            raise StoreBusyError(msg)
         try:
             # Not among the connection's options: a pooler refuses these. ``pg_dump`` has a connection of its own.
             self._connection.execute(sqlalchemy.text(f"SET LOCAL statement_timeout = {_MOMENT_MILLISECONDS}"))
@@ -128,13 +133,17 @@ class PostgresCopy:
         _run(self._program, [*options, f"--lock-wait-timeout={_LOCK_MILLISECONDS}"], self._url)
 
     def end(self) -> None:
-        """End the transaction. A connection that was lost is made anew, while nobody waits for it."""
+        """End the transaction. A connection that was lost is made anew, while nobody waits for it.
+
+        If that can't be, as while the server restarts, it is tried again after the next ``begin``, which fails.
+        """
         with suppress(SQLAlchemyError):  # lost while the dump went on, which had a connection of its own
             self._connection.rollback()
         if self._is_lost:
-            self._is_lost = False
             self.close()
-            self._connection = _connect(self._url, "REPEATABLE READ")
+            with suppress(SettingsError):
+                self._connection = _connect(self._url, "REPEATABLE READ")
+                self._is_lost = False
 
     def close(self) -> None:
         """Let go of the connection."""

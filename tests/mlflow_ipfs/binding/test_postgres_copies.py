@@ -324,6 +324,42 @@ def test_a_server_killed_in_the_midst_of_a_dump_is_a_clear_error_and_the_next_ba
     assert (tmp_path / "backup/mlflow.dump").stat().st_size > len(former)
 
 
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_server_that_restarts_at_the_moment_is_waited_for_within_the_limit(
+    postgres: PostgresServer,
+    url: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_back: bool,
+) -> None:
+    """The store's own retries go on; what is told in the end is that it is busy, not that a setting is wrong."""
+    tries: list[bool] = []
+    begin = PostgresCopy.begin
+
+    def restart_and_begin(copy: PostgresCopy) -> None:
+        tries.append(True)
+        if len(tries) == 1:
+            postgres.stop()
+        if len(tries) == 3 and is_back:
+            postgres.start()
+        begin(copy)
+
+    monkeypatch.setattr(PostgresCopy, "begin", restart_and_begin)
+    limit_seconds = WAIT_SECONDS if is_back else 2
+    try:
+        with open_local_storage(tmp_path / "store", timeout_seconds=limit_seconds) as storage:
+            if is_back:
+                manifest, _ = make_backup(ContentStore(storage), tmp_path / "backup", url, timeout_seconds=1)
+                assert manifest.complete
+            else:
+                with pytest.raises(StoreBusyError, match="try again"):
+                    make_backup(ContentStore(storage), tmp_path / "backup", url, timeout_seconds=1)
+    finally:
+        if postgres._process is None:
+            postgres.start()
+    assert len(tries) >= 3
+
+
 def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its port is open and nothing comes: a stopped machine looks like that."""
     monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.05)
