@@ -89,7 +89,7 @@ class StoreFullError(MlflowIpfsError, OSError):
 
 
 class DiskError(MlflowIpfsError, OSError):
-    """A disk failed to read or to write."""
+    """A disk failed to read or to write (EIO); one that it was not let is a ``PolicyError``."""
 
 
 class StoreFormatError(MlflowIpfsError, RuntimeError):

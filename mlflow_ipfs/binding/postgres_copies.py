@@ -49,6 +49,8 @@ _PROGRAM_ARGUMENTS: Final = {  # for which nobody waits, so that they outlive a 
 }
 _LOOK_SECONDS: Final = 60.0  # between two looks whether the server still answers
 _SILENT_LOOKS: Final = 5  # after which nobody waits for it any more
+_LOOK_PROGRAM: Final = "pg_isready"
+_ANSWERED: Final = {0, 1}  # it accepts connections; it rejects them, as while it starts
 _LONGEST_ANSWER: Final = 1000  # characters of what a program says
 _RESTORE_LOCK: Final = 0x4D495046  # "MIPF", among PostgreSQL's advisory locks
 _LOCK_MILLISECONDS: Final = 60_000  # for somebody who changes a table, as `mlflow db upgrade` does
@@ -71,7 +73,7 @@ class PostgresCopy:
         destination: where the dump goes.
 
     Raises:
-        NotFoundError: there is no ``pg_dump``.
+        NotFoundError: there is no ``pg_dump``, or no ``pg_isready``.
         SettingsError: the database can't be reached, or has no tables of MLflow's.
     """
 
@@ -79,6 +81,7 @@ class PostgresCopy:
 
     def __init__(self, url: URL, destination: Path) -> None:
         self._program = _find_program("pg_dump")
+        _find_program(_LOOK_PROGRAM)  # now, not in the midst
         self._url, self._destination = url, destination
         self._snapshot = ""
         self._is_lost = False  # the connection
@@ -95,9 +98,14 @@ class PostgresCopy:
         """Start a transaction, and let others see what it sees.
 
         Raises:
-            StoreBusyError: the server didn't answer in time.
+            StoreBusyError: the server didn't answer in time, or can't be reached any more.
             SettingsError: it refuses.
         """
+        if self._is_lost:
+            msg = (
+                f"the connection to the database {_printable(self._url)} was lost, and there is no other yet; try again"
+            )
+            raise StoreBusyError(msg)
         try:
             # Not among the connection's options: a pooler refuses these. ``pg_dump`` has a connection of its own.
             self._connection.execute(sqlalchemy.text(f"SET LOCAL statement_timeout = {_MOMENT_MILLISECONDS}"))
@@ -125,13 +133,17 @@ class PostgresCopy:
         _run(self._program, [*options, f"--lock-wait-timeout={_LOCK_MILLISECONDS}"], self._url)
 
     def end(self) -> None:
-        """End the transaction. A connection that was lost is made anew, while nobody waits for it."""
+        """End the transaction. A connection that was lost is made anew, while nobody waits for it.
+
+        If that can't be, as while the server restarts, it is tried again after the next ``begin``, which fails.
+        """
         with suppress(SQLAlchemyError):  # lost while the dump went on, which had a connection of its own
             self._connection.rollback()
         if self._is_lost:
-            self._is_lost = False
             self.close()
-            self._connection = _connect(self._url, "REPEATABLE READ")
+            with suppress(SettingsError):
+                self._connection = _connect(self._url, "REPEATABLE READ")
+                self._is_lost = False
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -147,29 +159,35 @@ class PostgresRestore:
         copy: the dump.
 
     Raises:
-        NotFoundError: there is no ``pg_restore``.
+        NotFoundError: there is no ``pg_restore``, or no ``pg_isready``.
     """
 
     def __init__(self, url: URL, copy: Path) -> None:
         self._url, self._copy = url, copy
         self._program = _find_program("pg_restore")
+        _find_program(_LOOK_PROGRAM)  # now, not in the midst
 
     def check_copy(self) -> None:
         """Refuse what is no dump. What is in it is read only when it is restored.
 
         Raises:
             StoreFormatError: it is none, or of a newer ``pg_dump``.
+            StoreBusyError: it can't be read in time.
         """
-        done = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
-            [self._program, "--list", self._copy],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            timeout=_LOOK_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+                [self._program, "--list", self._copy],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=_LOOK_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            msg = f"the dump {self._copy} was not read within {_LOOK_SECONDS:g} s: look at its disk, and try again"
+            raise StoreBusyError(msg) from error
         if done.returncode != 0:
             msg = f"the dump {self._copy} can't be read: {_one_line(done.stderr)}"
             raise StoreFormatError(msg)
@@ -236,11 +254,8 @@ def _connect(url: URL, isolation_level: str) -> Connection:
 def _run(program: str, arguments: list[str], url: URL) -> None:
     """Run one of PostgreSQL's programs. The password is not on its command line, where everybody could read it."""
     options = {name: str(value) for name, value in _PROGRAM_ARGUMENTS.items() if name not in url.query}
-    # Made anew: `URL.set(password=None)` leaves the password where it is.
-    target = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-    target = target.update_query_dict(options)
     environ = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, "--no-password", f"--dbname={target.render_as_string(hide_password=False)}", *arguments]
+    command = [program, "--no-password", f"--dbname={_target(url, options)}", *arguments]
     with subprocess.Popen(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
         command,
         env=environ,
@@ -273,11 +288,27 @@ def _wait(process: subprocess.Popen[str], url: URL) -> str:
 
 
 def _answers(url: URL) -> bool:
+    """Whether a server says anything. No to one more connection, or to a password, is an answer, too."""
+    command = [_find_program(_LOOK_PROGRAM), f"--dbname={_target(url, {})}", f"--timeout={_CONNECT_SECONDS}"]
     try:
-        _connect(url, "READ COMMITTED").close()
-    except SettingsError:
+        looked = subprocess.run(  # noqa: S603 - found on PATH by its fixed name, with no shell in between
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_LOOK_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
         return False
-    return True
+    return looked.returncode in _ANSWERED
+
+
+def _target(url: URL, options: dict[str, str]) -> str:
+    """How PostgreSQL's programs name a database, without the password."""
+    # Made anew: `URL.set(password=None)` leaves the password where it is.
+    target = sqlalchemy.URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
+    return target.update_query_dict(options).render_as_string(hide_password=False)
 
 
 def _find_program(name: str) -> str:

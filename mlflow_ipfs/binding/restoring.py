@@ -12,7 +12,7 @@ from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, 
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
 from mlflow_ipfs.content.blockstore.local.layout import Layout
-from mlflow_ipfs.content.system.disk import Disk
+from mlflow_ipfs.content.system.disk import Disk, is_draft_of
 from mlflow_ipfs.content.system.locking import locked_folder
 from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
 
 _WORK: Final = "restoring"  # a folder in a store that is being restored: drafts, and whose store it is
+_DRAFTS: Final = "drafts"
 
 
 def restore_backup(
@@ -140,7 +141,10 @@ class _Restoring:
         """
         existing = next(path for path in (self.target, *self.target.parents) if path.exists())
         layout.check_platform(existing.resolve())
-        if not self.target.exists() or self._is_begun():
+        if not self.target.exists():
+            return
+        if self._is_owned():
+            self._refuse_strangers()
             return
         if not self.target.is_dir() or any(self.target.iterdir()):
             msg = (
@@ -173,13 +177,13 @@ class _Restoring:
     def is_done(self) -> bool:
         """Whether an earlier attempt was broken off after its last step that matters."""
         where = Layout(self.target)
-        return self._is_begun() and layout.is_store(where) and layout.read_format(where) == self._manifest.store_id
+        return self._is_owned() and layout.is_store(where) and layout.read_format(where) == self._manifest.store_id
 
     def begin(self) -> Path:
         """Take possession of the folder. Returns an empty one in it, for drafts."""
         make_real_folder(self._disk, self._work)
         self._disk.write_file(self._owner, self._manifest.store_id.encode())
-        drafts = self._work / "drafts"
+        drafts = self._work / _DRAFTS
         self._disk.remove_tree(drafts)
         make_real_folder(self._disk, drafts)
         return drafts
@@ -189,19 +193,38 @@ class _Restoring:
         self._disk.remove_tree(self._work)
 
     def _give_up(self) -> None:
-        """Remove everything; the folder was empty before."""
-        if not self._is_begun() or layout.is_store(Layout(self.target)):
+        """Remove what was restored. Of it are only names that a restore makes; the folder was empty before."""
+        if not self._is_owned() or layout.is_store(Layout(self.target)):
             return
         for path in sorted(self.target.iterdir(), key=lambda path: path == self._work):  # what says whose it is, last
+            if not self._is_own(path.name):
+                continue  # somebody has put it there meanwhile
             self._disk.remove_tree(path)  # a link is left alone
             if path.is_symlink() or path.is_file():
                 self._disk.remove(path)
 
-    def _is_begun(self) -> bool:
-        """Whether the folder holds nothing but what a broken-off restore of this very store has left there."""
+    def _is_owned(self) -> bool:
+        """Whether a restore of this very store was begun in the folder, and broken off there."""
         if self._work.is_symlink() or not self._work.is_dir():
             return False
-        try:
-            return self._owner.read_text() == self._manifest.store_id
-        except FileNotFoundError:
-            return {path.name for path in self.target.iterdir()} == {_WORK}
+        with suppress(FileNotFoundError):
+            return self._owner.read_bytes() == self._manifest.store_id.encode()
+        # Killed as it began, or as it tidied up.
+        is_alone = {path.name for path in self.target.iterdir()} == {_WORK}
+        return is_alone and all(self._is_made_in_work(path.name) for path in self._work.iterdir())
+
+    def _refuse_strangers(self) -> None:
+        strangers = sorted(path.name for path in self.target.iterdir() if not self._is_own(path.name))
+        strangers += [f"{_WORK}/{path.name}" for path in self._work.iterdir() if not self._is_made_in_work(path.name)]
+        if strangers:
+            msg = (
+                f"{self.target / strangers[0]} is nothing that the broken-off restore has left there, and it is not "
+                "touched: move it away, or name another place with --store"
+            )
+            raise ConflictError(msg)
+
+    def _is_own(self, name: str) -> bool:
+        return name == _WORK or Layout(self.target).is_own(name)
+
+    def _is_made_in_work(self, name: str) -> bool:
+        return name in {self._owner.name, _DRAFTS} or is_draft_of(self._owner.name, name)

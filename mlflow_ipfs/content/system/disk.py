@@ -28,6 +28,7 @@ COPY_MODE: Final = 0o644  # of what a caller may write to
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
 _COPY_PAGES: Final = 4096
 NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})  # of `link`
+_DRAFT_SUFFIX: Final = ".new"
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -35,6 +36,15 @@ def free_bytes(path: Path) -> int:
     """How much an ordinary user may still write to the disk under something that exists."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def is_draft_of(name: str, other: str) -> bool:
+    """Tell whether a file is what a broken-off ``Disk.write_file`` has left beside the one of that name."""
+    return (
+        other.startswith(f"{name}.")
+        and other.endswith(_DRAFT_SUFFIX)
+        and other[len(name) + 1 : -len(_DRAFT_SUFFIX)].isdecimal()
+    )
 
 
 class Disk:
@@ -141,7 +151,7 @@ class Disk:
 
     def write_file(self, path: Path, data: bytes) -> None:
         """Write a whole small file durably: it is there with all its bytes, or as it was before."""
-        draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+        draft = path.with_name(f"{path.name}.{os.getpid()}{_DRAFT_SUFFIX}")
         self.remove(draft)
         descriptor = self.create(draft)
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from support.backup_sites import Site
 
 STEPS = 300
+NO_END = f"{STEPS} steps, and each of them failed: no attempt came to its end"
 KINDS = {errno.ENOSPC: StoreFullError, errno.EIO: DiskError}
 
 
@@ -55,6 +56,8 @@ def test_a_first_backup_that_fails_at_any_step_is_none_until_the_next_is_made(si
         site.back_up()
         assert site.restore(f"again-{steps}") == 1
         (site.folder / "backup").rename(site.folder / f"done-{steps}")
+    else:
+        pytest.fail(NO_END)
     assert failed >= {"create", "write", "sync", "sync_folder", "rename", "make_folder"}, failed
 
 
@@ -73,6 +76,8 @@ def test_a_backup_that_fails_at_any_step_leaves_one_whole(site: Site, number: in
         if disk.failed is None:
             break
         seen.add(site.restore(f"restored-{steps}"))
+    else:
+        pytest.fail(NO_END)
     assert seen == {1, 2}, "before the decision it is the former one, after it the new one"
     site.back_up()
     assert site.restore("last") == 2
@@ -92,4 +97,6 @@ def test_a_restore_that_fails_at_any_step_goes_on(site: Site, number: int) -> No
         if disk.failed is None:
             break
         assert site.restore(name) == 1
+    else:
+        pytest.fail(NO_END)
     assert steps > 15

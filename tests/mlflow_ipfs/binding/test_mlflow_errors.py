@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
+from typing import TYPE_CHECKING
+
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import DATA_LOSS, RESOURCE_DOES_NOT_EXIST
@@ -7,6 +11,10 @@ from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 
 from mlflow_ipfs import errors
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors, to_mlflow_exception
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PASSES_ON_ITS_OWN = {errors.StoreBusyError, errors.RemoteError}
 
@@ -21,6 +29,31 @@ def test_only_what_passes_on_its_own_is_retried_by_clients(kind: type[errors.Mlf
 def test_a_missing_artifact_is_not_found() -> None:
     found = to_mlflow_exception(errors.NotFoundError("gone"))
     assert (found.error_code, found.get_http_status_code()) == ("RESOURCE_DOES_NOT_EXIST", 404)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code", "advice"),
+    [
+        (errno.EIO, errors.DiskError, "DATA_LOSS", "look at that disk"),
+        (errno.ENOSPC, errors.StoreFullError, "RESOURCE_EXHAUSTED", "Make room"),
+        (errno.EACCES, errors.PolicyError, "PERMISSION_DENIED", "let this user read and write there"),
+        (errno.EPERM, errors.PolicyError, "PERMISSION_DENIED", "let this user read and write there"),
+        (errno.EROFS, errors.PolicyError, "PERMISSION_DENIED", "mounted read-only"),
+        (errno.ENOENT, errors.NotFoundError, "RESOURCE_DOES_NOT_EXIST", "put it back"),
+        (errno.ENAMETOOLONG, errors.MlflowIpfsError, "INTERNAL_ERROR", "mend that"),
+    ],
+    ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
+)
+def test_only_a_disk_that_fails_means_that_data_is_lost(
+    tmp_path: Path, number: int, kind: type[errors.MlflowIpfsError], code: str, advice: str
+) -> None:
+    with pytest.raises(errors.MlflowIpfsError, match=advice) as caught, copy_faults(tmp_path):
+        raise OSError(number, os.strerror(number), str(tmp_path / "file"))
+    assert type(caught.value) is kind
+    assert str(tmp_path) in str(caught.value)
+    assert "untouched" in str(caught.value)
+    assert to_mlflow_exception(caught.value).error_code == code
+    assert ("look at that disk" in str(caught.value)) == (number == errno.EIO)
 
 
 def test_the_original_error_is_the_cause() -> None:

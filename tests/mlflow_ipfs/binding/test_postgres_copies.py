@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -179,6 +180,7 @@ def test_a_key_with_a_password_is_refused() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("present", [(), ("pg_dump", "pg_restore")])
 @pytest.mark.parametrize("program", ["pg_dump", "pg_restore"])
 def test_without_its_programs_nothing_is_made(
     postgres: PostgresServer,
@@ -188,15 +190,20 @@ def test_without_its_programs_nothing_is_made(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     program: str,
+    present: tuple[str, ...],
 ) -> None:
     del postgres
     make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
-    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "bin").mkdir()
+    for name in present:
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     attempts: dict[str, Callable[[], object]] = {
         "pg_dump": lambda: make_backup(store, tmp_path / "other", url, timeout_seconds=1),
         "pg_restore": lambda: restore_backup(tmp_path / "backup", tmp_path / "other", empty),
     }
-    with pytest.raises(NotFoundError, match=f"{program} is not on PATH"):
+    missing = "pg_isready" if program in present else program
+    with pytest.raises(NotFoundError, match=f"{missing} is not on PATH"):
         attempts[program]()
     assert not (tmp_path / "other").exists()
 
@@ -273,6 +280,17 @@ def test_a_damaged_dump_leaves_the_database_empty_and_no_store(
     assert postgres.ask(empty.database, postgres_copies._OWN_TABLES) == [(0,)]
 
 
+def test_a_dump_that_nothing_comes_of_is_not_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL
+) -> None:
+    """A network's folder whose server is away looks like that, and a pipe."""
+    monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.3)
+    dump = tmp_path / "mlflow.dump"
+    os.mkfifo(dump)
+    with pytest.raises(StoreBusyError, match=r"mlflow.dump was not read within 0.3 s"):
+        PostgresRestore(url, dump).check_copy()
+
+
 def test_a_server_killed_in_the_midst_of_a_dump_is_a_clear_error_and_the_next_backup_ends_well(
     postgres: PostgresServer, store: ContentStore, url: URL, tmp_path: Path
 ) -> None:
@@ -306,6 +324,42 @@ def test_a_server_killed_in_the_midst_of_a_dump_is_a_clear_error_and_the_next_ba
     assert (tmp_path / "backup/mlflow.dump").stat().st_size > len(former)
 
 
+@pytest.mark.parametrize("is_back", [True, False])
+def test_a_server_that_restarts_at_the_moment_is_waited_for_within_the_limit(
+    postgres: PostgresServer,
+    url: URL,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_back: bool,
+) -> None:
+    """The store's own retries go on; what is told in the end is that it is busy, not that a setting is wrong."""
+    tries: list[bool] = []
+    begin = PostgresCopy.begin
+
+    def restart_and_begin(copy: PostgresCopy) -> None:
+        tries.append(True)
+        if len(tries) == 1:
+            postgres.stop()
+        if len(tries) == 3 and is_back:
+            postgres.start()
+        begin(copy)
+
+    monkeypatch.setattr(PostgresCopy, "begin", restart_and_begin)
+    limit_seconds = WAIT_SECONDS if is_back else 2
+    try:
+        with open_local_storage(tmp_path / "store", timeout_seconds=limit_seconds) as storage:
+            if is_back:
+                manifest, _ = make_backup(ContentStore(storage), tmp_path / "backup", url, timeout_seconds=1)
+                assert manifest.complete
+            else:
+                with pytest.raises(StoreBusyError, match="try again"):
+                    make_backup(ContentStore(storage), tmp_path / "backup", url, timeout_seconds=1)
+    finally:
+        if postgres._process is None:
+            postgres.start()
+    assert len(tries) >= 3
+
+
 def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its port is open and nothing comes: a stopped machine looks like that."""
     monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.05)
@@ -319,6 +373,29 @@ def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(url: URL, monk
     with pytest.raises(StoreBusyError, match="has not answered for 0.25 s"):
         run_sleeper(url)
     assert looks == [False, True, False, False, False, False, False]
+
+
+def test_a_server_that_lets_nobody_in_has_answered(postgres: PostgresServer, url: URL) -> None:
+    """All its connections are taken, or the password is another one by now, for the hours that a dump goes on."""
+    assert postgres_copies._answers(url)
+    assert postgres_copies._answers(url.set(password="changed-meanwhile"))
+    with ExitStack() as stack:
+        with suppress(OperationalError):
+            for _ in range(200):
+                stack.enter_context(postgres.connect("postgres"))
+        with pytest.raises(OperationalError, match="too many clients"):
+            postgres.ask("postgres", "SELECT 1")
+        assert postgres_copies._answers(url)
+
+
+def test_no_server_and_one_that_is_stopped_have_not_answered(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_copies, "_CONNECT_SECONDS", 2)  # the least that libpq takes
+    assert not postgres_copies._answers(url.set(port=find_free_port()))
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        silent = url.set(port=stopped.getsockname()[1])
+        assert not postgres_copies._answers(silent)
+        monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.1)  # nor if the look itself hangs
+        assert not postgres_copies._answers(silent)
 
 
 def run_sleeper(url: URL) -> None:

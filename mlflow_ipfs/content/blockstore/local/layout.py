@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.content.blockstore.local import mounts
+from mlflow_ipfs.content.system.disk import is_draft_of
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 FORMAT: Final = 1
+_SQLITE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,25 @@ class Layout:
         """Held by the one process that sends what waits in the outbox."""
         return self.folder / "outbox.lock"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All the folders of a store."""
+        return (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup)
+
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        """All the lock files of a store, without those of its sessions."""
+        return (self.write_lock, self.publish_lock, self.gc_lock, self.cache_lock, self.outbox_lock)
+
+    def is_own(self, name: str) -> bool:
+        """Tell whether a store makes something of this name in its folder; anything else is a stranger's."""
+        index = [self.database.with_name(f"{self.database.name}{suffix}") for suffix in _SQLITE_SUFFIXES]
+        own = {path.name for path in (self.format_file, self.reserve, *self.folders, *self.locks, *index)}
+        return name in own or is_draft_of(self.format_file.name, name)
+
     def make_folders(self, disk: Disk) -> None:
         """Make the folders that aren't there: all of a new store's, or what somebody has cleared away."""
-        for folder in (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup):
+        for folder in self.folders:
             disk.make_folder(folder)
         for lock in (self.publish_lock, self.cache_lock):
             make_lock_file(lock)

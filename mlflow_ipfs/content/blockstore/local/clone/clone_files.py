@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.drafts import Draft, Syncer
 from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
-from mlflow_ipfs.errors import DiskError, MlflowIpfsError, PolicyError, StoreBusyError, StoreFullError
+from mlflow_ipfs.errors import DiskError, MlflowIpfsError, NotFoundError, PolicyError, StoreBusyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 _COPY_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 4096  # the least that a disk loses
 _WAITING: Final = 64  # files that are being synced
+_NO_RIGHT: Final = (PolicyError, "let this user read and write there, or name another place")
+_KINDS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
+    errno.EIO: (DiskError, "look at that disk"),
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: (PolicyError, "its disk is mounted read-only; let it be written to, or name another place"),
+    errno.ENOENT: (NotFoundError, "somebody has removed it meanwhile; put it back, and run this again"),
+}
 
 _Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from where, to where
 
@@ -190,7 +198,10 @@ def copy_faults(folder: Path) -> Iterator[None]:
 
     Raises:
         StoreFullError: it has no room left.
-        DiskError: it fails, is read-only, or belongs to somebody else.
+        DiskError: it fails.
+        PolicyError: it is read-only, or belongs to somebody else.
+        NotFoundError: somebody has removed what was there.
+        MlflowIpfsError: anything else.
     """
     try:
         yield
@@ -203,10 +214,14 @@ def copy_faults(folder: Path) -> Iterator[None]:
                 "it goes on from here"
             )
             raise StoreFullError(msg) from error
-        where = folder if error.filename is None else os.fsdecode(error.filename)
-        what = error.strerror or str(error)
-        msg = f"{where} can't be read or written ({what}): look at that disk. What was there before is untouched"
-        raise DiskError(msg) from error
+        raise _explain(folder, error) from error
+
+
+def _explain(folder: Path, error: OSError) -> MlflowIpfsError:
+    where = folder if error.filename is None else os.fsdecode(error.filename)
+    what = error.strerror or str(error)
+    kind, advice = _KINDS.get(error.errno or 0, (MlflowIpfsError, "mend that, and run this again"))
+    return kind(f"{where} can't be read or written ({what}): {advice}. What was there before is untouched")
 
 
 def make_real_folder(disk: Disk, folder: Path) -> None:
