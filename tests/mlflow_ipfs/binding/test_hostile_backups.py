@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mlflow_ipfs.binding.backups import restore_backup
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import note_cache_change
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
@@ -114,6 +115,10 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         "UPDATE pin SET cid = x'0155' WHERE cid = (SELECT min(cid) FROM pin)",
         "UPDATE entry SET cid = 'bafy'",
         "DELETE FROM meta",
+        "CREATE UNIQUE INDEX mine ON place (kind) WHERE last_used > 2000000000",
+        "CREATE UNIQUE INDEX place_in_cache ON place (kind) WHERE class = 'cache'",
+        "CREATE TABLE named (cid)",
+        "DROP INDEX block_of_place",
         *hostile_backups.SCHEMAS[4:-1],
     ],
 )
@@ -123,6 +128,46 @@ def test_what_no_index_has_is_refused(backup: Path, tmp_path: Path, change: str,
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute(change)
     assert isinstance(attempt(tmp_path, verify=verify), StoreFormatError)
+
+
+@pytest.mark.parametrize(
+    ("table", "rule", "other"),
+    [
+        ("pin", "PRIMARY KEY (owner, cid)", "PRIMARY KEY (owner, cid), UNIQUE (state) ON CONFLICT IGNORE"),
+        ("pin", "owner TEXT NOT NULL", "owner TEXT NOT NULL CHECK (owner NOT LIKE 'new%')"),
+        ("pin", "owner TEXT NOT NULL", "owner TEXT COLLATE NOCASE NOT NULL"),
+        ("place", "name TEXT NOT NULL UNIQUE", "name TEXT NOT NULL"),
+        ("place", "DEFAULT 'owned'", "DEFAULT 'cache'"),
+        ("block", "NOT NULL UNIQUE", "NOT NULL UNIQUE ON CONFLICT REPLACE"),
+        ("block", "REFERENCES place (id)", "REFERENCES place (id) ON DELETE CASCADE"),
+    ],
+)
+def test_tables_with_other_rules_are_refused(backup: Path, tmp_path: Path, table: str, rule: str, other: str) -> None:
+    """Though every row is as it must be: what is written later would be lost, or be refused by SQLite."""
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        objects = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type DESC"
+        sql, *indexes = [row[0] for row in connection.execute(objects, (table,))]
+        assert rule in sql
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        connection.execute(f"ALTER TABLE {table} RENAME TO former")
+        connection.execute(sql.replace(rule, other))
+        connection.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM former")
+        connection.execute("DROP TABLE former")
+        for index in indexes:
+            connection.execute(index)
+    refusal = attempt(tmp_path, verify=True)
+    assert isinstance(refusal, StoreFormatError)
+    assert repr(table) in str(refusal)
+
+
+def test_the_tables_of_a_cache_and_of_a_gc_are_accepted(backup: Path, tmp_path: Path) -> None:
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        note_cache_change(connection)
+        connection.execute("CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)")
+        connection.execute("ANALYZE")
+    assert attempt(tmp_path, verify=True) is None
 
 
 def test_code_in_an_index_is_left_out(backup: Path, tmp_path: Path) -> None:
