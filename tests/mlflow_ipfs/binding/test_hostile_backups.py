@@ -22,6 +22,7 @@ from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
 from support import hostile_backups
 from support.backup_sites import Site
+from support.storages import put_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +112,8 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         "UPDATE place SET mtime_ns = 1e300",
         "UPDATE place SET name = 'files/00/' || hex(zeroblob(200)) WHERE id = 1",
         "UPDATE place SET name = '../../outside/made' WHERE id = 1",
+        "UPDATE place SET class = 'cache'",
+        "UPDATE place SET condemned_at = -1",
         "UPDATE ref SET version = 'latest'",
         "UPDATE pin SET cid = x'0155' WHERE cid = (SELECT min(cid) FROM pin)",
         "UPDATE entry SET cid = 'bafy'",
@@ -168,6 +171,20 @@ def test_the_tables_of_a_cache_and_of_a_gc_are_accepted(backup: Path, tmp_path: 
         connection.execute("CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)")
         connection.execute("ANALYZE")
     assert attempt(tmp_path, verify=True) is None
+
+
+@pytest.mark.parametrize("key", ["last_condemnation", "cache_changes"])
+@pytest.mark.parametrize("value", ["many", "", "-5", "9223372036854775807", "1" + "0" * 5000, "\u0663"])
+def test_counts_that_are_no_numbers_begin_anew(backup: Path, tmp_path: Path, key: str, value: str) -> None:
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    assert attempt(tmp_path, verify=True) is None
+    with open_local_storage(tmp_path / "there/store", create=False) as storage:
+        with storage.publish(in_cache=True) as publication:
+            put_file(publication, b"cached" * 1000)
+            publication.commit()
+        storage.collect_garbage()
 
 
 def test_code_in_an_index_is_left_out(backup: Path, tmp_path: Path) -> None:

@@ -43,13 +43,14 @@ def _kind(kind: str, *columns: str) -> str:
     return " OR ".join(f"typeof({name}) != '{kind}'" for name in columns)
 
 
-# What no row has. Times of files, inodes and numbers of condemnations may have any sign.
+# What no row has; and none of a copy, which has no cache, and nothing that was being deleted (`ClonedIndex.drop_unkept`):
+# content that a name needs would go with those. Times of files and inodes may have any sign.
 _IMPOSSIBLE: Final = {
     "place": (
-        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class NOT IN ('owned', 'cache')"
+        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class != 'owned'"
         f" OR length(CAST(name AS BLOB)) > {_LONGEST_NAME} OR {_number('id', 'size', 'last_used')}"
         f" OR {_kind('integer', 'inode', 'mtime_ns')} OR {_number('damaged', high=1)}"
-        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=-_LARGEST)}))"
+        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=1)}))"
     ),
     "block": (
         f"{_IDS} OR {_number('offset')} OR {_number('length', high=MAX_BLOCK_BYTES)} OR {_kind('blob', 'multihash')}"
