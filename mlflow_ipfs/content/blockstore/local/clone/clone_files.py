@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _COPY_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 4096  # the least that a disk loses
+_NO_NAMES: Final = (errno.ENAMETOOLONG, errno.ELOOP)
 _WAITING: Final = 64  # files that are being synced
 
 _Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from where, to where
@@ -191,6 +192,7 @@ def copy_faults(folder: Path) -> Iterator[None]:
     Raises:
         StoreFullError: it has no room left.
         DiskError: it fails, is read-only, or belongs to somebody else.
+        PolicyError: a name is too long, or a link that leads to itself.
     """
     try:
         yield
@@ -205,8 +207,24 @@ def copy_faults(folder: Path) -> Iterator[None]:
             raise StoreFullError(msg) from error
         where = folder if error.filename is None else os.fsdecode(error.filename)
         what = error.strerror or str(error)
+        if error.errno in _NO_NAMES:
+            msg = f"{where} can't be the name of a file or folder ({what}): choose another one"
+            raise PolicyError(msg) from error
         msg = f"{where} can't be read or written ({what}): look at that disk. What was there before is untouched"
         raise DiskError(msg) from error
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links, whether or not anything is there.
+
+    Raises:
+        PolicyError: a link in it leads back to itself.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        msg = f"{path} leads nowhere, since a link in it leads back to itself: remove that link, or name another place"
+        raise PolicyError(msg) from error
 
 
 def make_real_folder(disk: Disk, folder: Path) -> None:
