@@ -121,3 +121,20 @@ def test_paths_that_nothing_can_have_are_refused(site: Site, name: str) -> None:
         with pytest.raises(PolicyError, match=name):
             make_backup(ContentStore(site.storage), site.folder / "new", url, timeout_seconds=1)
     assert tree(site.folder) == before
+
+
+@pytest.mark.parametrize("name", ["store", "next"])
+def test_no_backup_is_made_through_a_link(site: Site, name: str) -> None:
+    site.back_up()
+    backup, elsewhere = site.folder / "backup", site.folder / "elsewhere"
+    if name == "store":
+        (backup / name).rename(elsewhere)
+    else:  # decided, and not yet moved to its place
+        elsewhere.mkdir()
+        (backup / "backup.json").rename(elsewhere / "backup.json")
+        (backup / "backup.json").write_bytes((elsewhere / "backup.json").read_bytes())
+    (backup / name).symlink_to(elsewhere)
+    before = tree(site.folder)
+    with pytest.raises(PolicyError, match="is a link"):
+        site.back_up()
+    assert tree(site.folder) == before

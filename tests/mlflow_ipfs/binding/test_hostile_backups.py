@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, suppress
@@ -14,6 +15,7 @@ import sqlalchemy
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from mlflow_ipfs.binding.backup_folder import find_store
 from mlflow_ipfs.binding.backups import restore_backup
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import note_cache_change
@@ -207,6 +209,23 @@ def test_a_row_that_tells_the_wrong_place_is_found(backup: Path, tmp_path: Path)
     _, report = restore_backup(copy, tmp_path / "there/store", url)
     assert report is not None
     assert len(report.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["store", "next", "store/files", "store/quarantine"])
+def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Path, name: str) -> None:
+    """Not even to one in which all is as it must be."""
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    elsewhere = tmp_path / "outside/folder"
+    if (copy / name).exists():
+        (copy / name).rename(elsewhere)
+    else:  # the next backup, as one that was decided and not yet moved
+        shutil.copytree(copy, elsewhere)
+    (copy / name).symlink_to(elsewhere)
+    refusal = attempt(tmp_path, verify=True)
+    assert isinstance(refusal, StoreFormatError)
+    assert str(copy / name) in str(refusal)
+    with pytest.raises(StoreFormatError, match="where a folder must be"):
+        find_store(copy)
 
 
 @given(seed=st.integers(0, (1 << 32) - 1), count=st.sampled_from([1, 1, 1, 2, 5]), verify=st.booleans())
