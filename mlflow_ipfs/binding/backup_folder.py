@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -118,8 +119,12 @@ class BackupFolder:
 
         Raises:
             NotFoundError: there is none.
-            StoreFormatError: it is not complete, of a newer format, or damaged.
+            StoreFormatError: it is not complete, of a newer format, or damaged; or a folder of it is a link.
         """
+        for folder in (self.store, self.next, self.store / "files", self.store / "quarantine"):
+            if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
+                msg = f"the backup {self.folder} is damaged: {folder} is a link or a file where a folder must be"
+                raise StoreFormatError(msg)
         path = self._next_manifest if self._next_manifest.exists() else self._manifest
         if not path.exists():
             msg = f"{self.folder} is no backup: it has no {self._manifest.name}"
@@ -217,7 +222,7 @@ class BackupFolder:
         if not is_ours:
             msg = f"{self.folder} is not empty, and no backup: name a new or an empty folder"
             raise PolicyError(msg)
-        for path in (self._lock, self._manifest):
+        for path in (self._lock, self._manifest, self.store, self.next):
             if path.is_symlink():
                 msg = f"{path} is a link; nothing is written through it. Remove it"
                 raise PolicyError(msg)

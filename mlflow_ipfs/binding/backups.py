@@ -14,7 +14,7 @@ from mlflow_ipfs.binding.database_copies import DatabaseCopy, open_copy, sqlite_
 from mlflow_ipfs.binding.restoring import restore_backup
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, real_path
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import CloneWriter
 from mlflow_ipfs.content.blockstore.local.layout import Layout, is_store
 from mlflow_ipfs.content.system.disk import Disk
@@ -66,7 +66,7 @@ def make_backup(
             something whole that is damaged in the store and could not be brought back.
     """
     storage = _local(store)
-    backup = BackupFolder(folder.resolve(), disk or Disk())
+    backup = BackupFolder(real_path(folder), disk or Disk())
     _refuse_overlap(backup.folder, storage.folder, database)
     with copy_faults(backup.folder), ExitStack() as stack:
         copy = None
@@ -117,12 +117,12 @@ def _local(store: ContentStore) -> LocalStorage:
 
 
 def _refuse_overlap(folder: Path, store: Path, database: URL | None) -> None:
-    store = store.resolve()
+    store = real_path(store)
     if folder.is_relative_to(store) or store.is_relative_to(folder):
         msg = f"{folder} and the store {store} lie in each other: a backup needs a folder of its own, best on another disk"
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
-        file = sqlite_file(database).resolve()
+        file = real_path(sqlite_file(database))
         if file.is_relative_to(folder):
             msg = f"MLflow's database {file} lies in {folder}: name a folder for the backup alone"
             raise PolicyError(msg)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+import os
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseRestore, open_restore, sqlite_file
 from mlflow_ipfs.content.blockstore.local import layout
-from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder
+from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder, real_path, status_of
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
 from mlflow_ipfs.content.blockstore.local.layout import Layout
@@ -54,19 +55,21 @@ def restore_backup(
         NotFoundError: there is no backup.
         StoreFormatError: it is not complete, damaged, or of a newer format. Nothing is left of what was restored from it.
         ConflictError: there is a store, or a database, already.
-        PolicyError: two of the backup, the store and the database would lie in each other.
+        PolicyError: two of the backup, the store and the database would lie in each other, or one has an impossible name.
         SettingsError: the database is of another kind.
         StoreBusyError: another restore into the same place is under way.
     """
     disk = disk or Disk()
-    backup = BackupFolder(folder.resolve(), disk)
-    manifest = backup.read()
-    restoring = _Restoring(target.resolve(), manifest, disk)
-    # All that can be refused is, before anything is made.
-    _refuse_overlap(backup.folder, restoring.target, database)
-    restoring.check()
-    database_restore = _open_restore(backup, manifest, database, disk)
-    with copy_faults(restoring.target), restoring.alone():
+    backup = BackupFolder(real_path(folder), disk)
+    target = real_path(target)
+    with copy_faults(target), ExitStack() as stack:
+        manifest = backup.read()
+        restoring = _Restoring(target, manifest, disk)
+        # All that can be refused is, before anything is made.
+        _refuse_overlap(backup.folder, target, database)
+        restoring.check()
+        database_restore = _open_restore(backup, manifest, database, disk)
+        stack.enter_context(restoring.alone())
         if restoring.is_done():
             report = None
             if database_restore is not None:  # the attempt that was broken off may have left it out
@@ -103,7 +106,7 @@ def _refuse_overlap(backup: Path, target: Path, database: URL | None) -> None:
         msg = f"{target} and the backup {backup} lie in each other: restore to another place"
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
-        file = sqlite_file(database).resolve()
+        file = real_path(sqlite_file(database))
         for folder in (backup, target):
             if file.is_relative_to(folder):
                 msg = f"MLflow's database {file} would lie in {folder}: name another place for it"
@@ -207,8 +210,10 @@ class _Restoring:
         """Whether a restore of this very store was begun in the folder, and broken off there."""
         if self._work.is_symlink() or not self._work.is_dir():
             return False
-        with suppress(FileNotFoundError):
-            return self._owner.read_bytes() == self._manifest.store_id.encode()
+        if os.path.lexists(self._owner):
+            expected = self._manifest.store_id.encode()
+            status = status_of(self._owner)  # a pipe would be waited for
+            return status is not None and status.st_size == len(expected) and self._owner.read_bytes() == expected
         # Killed as it began, or as it tidied up.
         is_alone = {path.name for path in self.target.iterdir()} == {_WORK}
         return is_alone and all(self._is_made_in_work(path.name) for path in self._work.iterdir())

@@ -100,3 +100,41 @@ def test_no_restore_of_what_is_none_and_none_over_anything(site: Site) -> None:
         with pytest.raises(MlflowIpfsError, match=message):
             attempt()
         assert tree(site.folder) == before, message
+
+
+@pytest.mark.parametrize("name", ["loop", "loop/below", "long" * 75])
+def test_paths_that_nothing_can_have_are_refused(site: Site, name: str) -> None:
+    site.back_up()
+    backup, path = site.folder / "backup", site.folder / name
+    (site.folder / "loop").symlink_to("loop")
+    before = tree(site.folder)
+    url = sqlalchemy.make_url(f"sqlite:///{path}")
+    with pytest.raises(PolicyError, match=name):
+        restore_backup(backup, path, None)
+    with pytest.raises(PolicyError, match=name):
+        restore_backup(path, site.folder / "there", None)
+    with pytest.raises(PolicyError, match=name):
+        make_backup(ContentStore(site.storage), path, None, timeout_seconds=1)
+    if name.startswith("loop"):
+        with pytest.raises(PolicyError, match=name):
+            restore_backup(backup, site.folder / "there", url)
+        with pytest.raises(PolicyError, match=name):
+            make_backup(ContentStore(site.storage), site.folder / "new", url, timeout_seconds=1)
+    assert tree(site.folder) == before
+
+
+@pytest.mark.parametrize("name", ["store", "next"])
+def test_no_backup_is_made_through_a_link(site: Site, name: str) -> None:
+    site.back_up()
+    backup, elsewhere = site.folder / "backup", site.folder / "elsewhere"
+    if name == "store":
+        (backup / name).rename(elsewhere)
+    else:  # decided, and not yet moved to its place
+        elsewhere.mkdir()
+        (backup / "backup.json").rename(elsewhere / "backup.json")
+        (backup / "backup.json").write_bytes((elsewhere / "backup.json").read_bytes())
+    (backup / name).symlink_to(elsewhere)
+    before = tree(site.folder)
+    with pytest.raises(PolicyError, match="is a link"):
+        site.back_up()
+    assert tree(site.folder) == before

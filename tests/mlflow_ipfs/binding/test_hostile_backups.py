@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, suppress
@@ -14,13 +15,16 @@ import sqlalchemy
 from hypothesis import given, note
 from hypothesis import strategies as st
 
+from mlflow_ipfs.binding.backup_folder import find_store
 from mlflow_ipfs.binding.backups import restore_backup
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import note_cache_change
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
 from support import hostile_backups
 from support.backup_sites import Site
+from support.storages import put_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,10 +117,16 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         "UPDATE place SET mtime_ns = 1e300",
         "UPDATE place SET name = 'files/00/' || hex(zeroblob(200)) WHERE id = 1",
         "UPDATE place SET name = '../../outside/made' WHERE id = 1",
+        "UPDATE place SET class = 'cache'",
+        "UPDATE place SET condemned_at = -1",
         "UPDATE ref SET version = 'latest'",
         "UPDATE pin SET cid = x'0155' WHERE cid = (SELECT min(cid) FROM pin)",
         "UPDATE entry SET cid = 'bafy'",
         "DELETE FROM meta",
+        "CREATE UNIQUE INDEX mine ON place (kind) WHERE last_used > 2000000000",
+        "CREATE UNIQUE INDEX place_in_cache ON place (kind) WHERE class = 'cache'",
+        "CREATE TABLE named (cid)",
+        "DROP INDEX block_of_place",
         *hostile_backups.SCHEMAS[4:-1],
     ],
 )
@@ -126,6 +136,60 @@ def test_what_no_index_has_is_refused(backup: Path, tmp_path: Path, change: str,
         connection.execute("PRAGMA ignore_check_constraints = ON")
         connection.execute(change)
     assert isinstance(attempt(tmp_path, verify=verify), StoreFormatError)
+
+
+@pytest.mark.parametrize(
+    ("table", "rule", "other"),
+    [
+        ("pin", "PRIMARY KEY (owner, cid)", "PRIMARY KEY (owner, cid), UNIQUE (state) ON CONFLICT IGNORE"),
+        ("pin", "owner TEXT NOT NULL", "owner TEXT NOT NULL CHECK (owner NOT LIKE 'new%')"),
+        ("pin", "owner TEXT NOT NULL", "owner TEXT COLLATE NOCASE NOT NULL"),
+        ("place", "name TEXT NOT NULL UNIQUE", "name TEXT NOT NULL"),
+        ("place", "DEFAULT 'owned'", "DEFAULT 'cache'"),
+        ("block", "NOT NULL UNIQUE", "NOT NULL UNIQUE ON CONFLICT REPLACE"),
+        ("block", "REFERENCES place (id)", "REFERENCES place (id) ON DELETE CASCADE"),
+    ],
+)
+def test_tables_with_other_rules_are_refused(backup: Path, tmp_path: Path, table: str, rule: str, other: str) -> None:
+    """Though every row is as it must be: what is written later would be lost, or be refused by SQLite."""
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        objects = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type DESC"
+        sql, *indexes = [row[0] for row in connection.execute(objects, (table,))]
+        assert rule in sql
+        connection.execute("PRAGMA legacy_alter_table = ON")
+        connection.execute(f"ALTER TABLE {table} RENAME TO former")
+        connection.execute(sql.replace(rule, other))
+        connection.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM former")
+        connection.execute("DROP TABLE former")
+        for index in indexes:
+            connection.execute(index)
+    refusal = attempt(tmp_path, verify=True)
+    assert isinstance(refusal, StoreFormatError)
+    assert repr(table) in str(refusal)
+
+
+def test_the_tables_of_a_cache_and_of_a_gc_are_accepted(backup: Path, tmp_path: Path) -> None:
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        note_cache_change(connection)
+        connection.execute("CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)")
+        connection.execute("ANALYZE")
+    assert attempt(tmp_path, verify=True) is None
+
+
+@pytest.mark.parametrize("key", ["last_condemnation", "cache_changes"])
+@pytest.mark.parametrize("value", ["many", "", "-5", "9223372036854775807", "1" + "0" * 5000, "\u0663"])
+def test_counts_that_are_no_numbers_begin_anew(backup: Path, tmp_path: Path, key: str, value: str) -> None:
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
+        connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+    assert attempt(tmp_path, verify=True) is None
+    with open_local_storage(tmp_path / "there/store", create=False) as storage:
+        with storage.publish(in_cache=True) as publication:
+            put_file(publication, b"cached" * 1000)
+            publication.commit()
+        storage.collect_garbage()
 
 
 def test_code_in_an_index_is_left_out(backup: Path, tmp_path: Path) -> None:
@@ -148,6 +212,23 @@ def test_a_row_that_tells_the_wrong_place_is_found(backup: Path, tmp_path: Path)
     _, report = restore_backup(copy, tmp_path / "there/store", url)
     assert report is not None
     assert len(report.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["store", "next", "store/files", "store/quarantine"])
+def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Path, name: str) -> None:
+    """Not even to one in which all is as it must be."""
+    copy = hostile_backups.copy_of(backup, tmp_path)
+    elsewhere = tmp_path / "outside/folder"
+    if (copy / name).exists():
+        (copy / name).rename(elsewhere)
+    else:  # the next backup, as one that was decided and not yet moved
+        shutil.copytree(copy, elsewhere)
+    (copy / name).symlink_to(elsewhere)
+    refusal = attempt(tmp_path, verify=True)
+    assert isinstance(refusal, StoreFormatError)
+    assert str(copy / name) in str(refusal)
+    with pytest.raises(StoreFormatError, match="where a folder must be"):
+        find_store(copy)
 
 
 @given(seed=st.integers(0, (1 << 32) - 1), count=st.sampled_from([1, 1, 1, 2, 5]), verify=st.booleans())

@@ -13,6 +13,7 @@ from support.backup_sites import KilledError, MortalDisk, Site
 from support.storages import SteppedDisk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STEPS = 300
@@ -115,3 +116,26 @@ def test_whatever_a_restore_leaves_at_any_step_is_known_as_its_own(site: Site, b
             break
     else:
         pytest.fail("no restore came to its end")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_noise(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe")
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("make", [make_folder, make_noise, make_link, os.mkfifo])
+def test_a_folder_that_no_restore_has_left_is_refused(site: Site, backup: Path, make: Callable[[Path], None]) -> None:
+    """Whatever lies where the store's id would be: a pipe is not waited for."""
+    owner = site.folder / "there/restoring/store_id"
+    owner.parent.mkdir(parents=True)
+    make(owner)
+    with pytest.raises(ConflictError, match="is there already"):
+        restore_backup(backup, site.folder / "there", None)
+    assert os.path.lexists(owner)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index, read_files
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.system.disk import Disk
@@ -248,3 +250,17 @@ def test_a_copied_index_brings_no_code_along(storage: LocalStorage, target: Path
     with sqlite3.connect(tmp_path / "copy.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')").fetchall() == []
     connection.close()
+
+
+def test_no_file_of_a_copy_stays_open(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
+    """Even if the index calls it cached: who reads such a file leases it."""
+    publish_file(storage, os.urandom(40_000))
+    clone(storage, target)
+    index = shutil.copyfile(target / INDEX, tmp_path / "copy.db")
+    with closing(sqlite3.connect(index, isolation_level=None)) as connection:
+        connection.execute("UPDATE place SET class = 'cache'")
+    files = read_files(index)
+    writer = CloneWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
+    before = len(os.listdir("/proc/self/fd"))
+    writer.write(index, files, {file.id: target / file.name for file in files}, verify=True)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -17,6 +17,7 @@ import pytest
 
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen
@@ -137,3 +138,10 @@ def test_damage_in_it_is_found(vector: dict[str, Any], folder: Path) -> None:
     path.write_bytes(data)
     with open_local_storage(folder, create=False) as storage, pytest.raises(IntegrityError):
         storage.file_path(cid)
+
+
+def test_the_index_of_an_earlier_version_counts_as_one_of_ours(
+    vector: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
+    """Whoever restores a backup compares its tables with ours."""
+    assert copy_index(folder / "store.db", tmp_path / "copy.db") == vector["store_id"]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 _INDEX: Final = "place_in_cache"
-_CHANGES: Final = "cache_changes"
+CHANGES: Final = "cache_changes"  # in `meta`
 CACHED: Final = "class = 'cache' AND condemned_at IS NULL"
 _HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
 
@@ -23,13 +23,13 @@ def note_cache_change(connection: sqlite3.Connection) -> None:
     if not count_cache_changes(connection):
         connection.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON place (last_used) WHERE class = 'cache'")
     connection.execute(
-        "INSERT INTO meta (key, value) VALUES (?, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (_CHANGES,)
+        "INSERT INTO meta (key, value) VALUES (?, '1') ON CONFLICT (key) DO UPDATE SET value = value + 1", (CHANGES,)
     )
 
 
 def count_cache_changes(connection: sqlite3.Connection) -> int:
     """How many transactions have put rows into the cache; 0 in a store that never had one."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_CHANGES,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (CHANGES,)).fetchone()
     return int(row[0]) if row else 0
 
 

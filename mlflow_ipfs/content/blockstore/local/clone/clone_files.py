@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _COPY_BYTES: Final = 1 << 20
 _PAGE_BYTES: Final = 4096  # the least that a disk loses
+_NO_NAMES: Final = (errno.ENAMETOOLONG, errno.ELOOP)
 _WAITING: Final = 64  # files that are being synced
 _NO_RIGHT: Final = (PolicyError, "let this user read and write there, or name another place")
 _KINDS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
@@ -32,6 +33,7 @@ _KINDS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
     errno.EROFS: (PolicyError, "its disk is mounted read-only; let it be written to, or name another place"),
+    errno.ENOTDIR: (PolicyError, "there is a file where a folder must be; name another place"),
     errno.ENOENT: (NotFoundError, "somebody has removed it meanwhile; put it back, and run this again"),
 }
 
@@ -199,7 +201,7 @@ def copy_faults(folder: Path) -> Iterator[None]:
     Raises:
         StoreFullError: it has no room left.
         DiskError: it fails.
-        PolicyError: it is read-only, or belongs to somebody else.
+        PolicyError: it is read-only, or belongs to somebody else; or a name is too long, or a link leads to itself.
         NotFoundError: somebody has removed what was there.
         MlflowIpfsError: anything else.
     """
@@ -220,8 +222,23 @@ def copy_faults(folder: Path) -> Iterator[None]:
 def _explain(folder: Path, error: OSError) -> MlflowIpfsError:
     where = folder if error.filename is None else os.fsdecode(error.filename)
     what = error.strerror or str(error)
+    if error.errno in _NO_NAMES:
+        return PolicyError(f"{where} can't be the name of a file or folder ({what}): choose another one")
     kind, advice = _KINDS.get(error.errno or 0, (MlflowIpfsError, "mend that, and run this again"))
     return kind(f"{where} can't be read or written ({what}): {advice}. What was there before is untouched")
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links, whether or not anything is there.
+
+    Raises:
+        PolicyError: a link in it leads back to itself.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        msg = f"{path} leads nowhere, since a link in it leads back to itself: remove that link, or name another place"
+        raise PolicyError(msg) from error
 
 
 def make_real_folder(disk: Disk, folder: Path) -> None:

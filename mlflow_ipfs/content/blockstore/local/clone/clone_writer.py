@@ -131,6 +131,7 @@ class CloneWriter:
         try:
             return Scrubber(parts, blocks, files, self.progress, only, self.doubts_rows).run()
         finally:
+            parts.leases.release_all()
             database.close()
 
     def _stamps(self, files: Collection[ClonedFile]) -> Iterator[tuple[int, Stamp]]:

@@ -8,8 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from mlflow_ipfs.content.blockstore.local.cache.cache_index import CHANGES
 from mlflow_ipfs.content.blockstore.local.clone.index_check import check_index, limit
 from mlflow_ipfs.content.blockstore.local.index_file import reading_index_file, unreadable_index
+from mlflow_ipfs.content.blockstore.local.open_publications import LAST
 from mlflow_ipfs.content.blockstore.local.schema import schema_version, stored_id
 from mlflow_ipfs.errors import StoreFormatError, StoreFullError
 
@@ -141,6 +143,7 @@ def copy_index(source: Path, destination: Path) -> str:
             connection.backup(copy)
             _drop_code(copy)
             check_index(copy, source)
+            _drop_wrong_numbers(copy)
         return stored_id(connection)
 
 
@@ -150,6 +153,14 @@ def _drop_code(connection: sqlite3.Connection) -> None:
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,)).fetchall():
             quoted = name.replace('"', '""')
             connection.execute(f'DROP {kind} "{quoted}"')
+
+
+def _drop_wrong_numbers(connection: sqlite3.Connection) -> None:
+    """Let what counts gcs and the cache begin anew, unless it has a number: nobody relies on the former one in a copy."""
+    connection.execute(
+        "DELETE FROM meta WHERE key IN (?, ?) AND (length(value) NOT BETWEEN 1 AND 15 OR value GLOB '*[^0-9]*')",
+        (LAST, CHANGES),
+    )
 
 
 def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:

@@ -22,7 +22,12 @@ _LONGEST_VALUE: Final = 16 << 20  # bytes; a row that is longer is not read at a
 _LARGEST: Final = 1 << 50  # bytes, and seconds since 1970
 _LONGEST_NAME: Final = 240  # bytes; file systems take 255
 _CONTENT_NAMES: Final = ("pin", "ref", "entry", "frozen", "outbox")  # tables whose `cid` keeps content
-_OTHERS: Final = frozenset({"named", "sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # a gc's, and SQLite's own
+_OTHERS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # SQLite's own
+_Schema = dict[str, str]
+_SOMETIMES: Final[_Schema] = {  # a gc's that was running, and that of a cache
+    "named": "CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)",
+    "place_in_cache": "CREATE INDEX place_in_cache ON place (last_used) WHERE class = 'cache'",
+}
 # gc and du keep some bytes for each id up to the largest. Ids grow with all that a store has ever had, so many are unused.
 _IDS: Final = f"id < 1 OR id > {1 << 28} + 1000 * (SELECT count(*) FROM block)"  # noqa: S608 - fixed
 _NO_PLACE: Final = "place NOT IN (SELECT id FROM place)"
@@ -38,13 +43,14 @@ def _kind(kind: str, *columns: str) -> str:
     return " OR ".join(f"typeof({name}) != '{kind}'" for name in columns)
 
 
-# What no row has. Times of files, inodes and numbers of condemnations may have any sign.
+# What no row has; and none of a copy, which has no cache, and nothing that was being deleted (`ClonedIndex.drop_unkept`):
+# content that a name needs would go with those. Times of files and inodes may have any sign.
 _IMPOSSIBLE: Final = {
     "place": (
-        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class NOT IN ('owned', 'cache')"
+        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class != 'owned'"
         f" OR length(CAST(name AS BLOB)) > {_LONGEST_NAME} OR {_number('id', 'size', 'last_used')}"
         f" OR {_kind('integer', 'inode', 'mtime_ns')} OR {_number('damaged', high=1)}"
-        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=-_LARGEST)}))"
+        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=1)}))"
     ),
     "block": (
         f"{_IDS} OR {_number('offset')} OR {_number('length', high=MAX_BLOCK_BYTES)} OR {_kind('blob', 'multihash')}"
@@ -87,8 +93,8 @@ def check_index(connection: sqlite3.Connection, path: Path) -> None:
     """
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as ours:
         create_tables(ours, "")
-        if (differing := _differing_table(ours, connection)) is not None:
-            raise _refused(path, f"its table {differing!r:.100} is not as it must be")
+        if (differing := _first_difference(_schema_of(ours), _schema_of(connection))) is not None:
+            raise _refused(path, f"its table or index {differing!r:.100} is not as it must be")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise _refused(path, str(found))
@@ -98,19 +104,20 @@ def check_index(connection: sqlite3.Connection, path: Path) -> None:
     _check_cids(connection, path)
 
 
-def _differing_table(ours: sqlite3.Connection, theirs: sqlite3.Connection) -> str | None:
-    expected, found = _columns_of(ours), _columns_of(theirs)
-    foreign = [name for name in found if name not in expected and name not in _OTHERS]
-    return next((name for name in expected if found.get(name) != expected[name]), foreign[0] if foreign else None)
+def _first_difference(ours: _Schema, theirs: _Schema) -> str | None:
+    """A table or an index that is missing, has other rules than ours, or is none of ours.
+
+    Rules matter as much as columns: with a ``UNIQUE ... ON CONFLICT IGNORE``, pins would be accepted and not kept.
+    """
+    known = ours | {name: sql for name, sql in _SOMETIMES.items() if name in theirs}
+    foreign = [name for name in theirs if name not in known and name not in _OTHERS]
+    return next((name for name, sql in known.items() if theirs.get(name) != sql), foreign[0] if foreign else None)
 
 
-def _columns_of(connection: sqlite3.Connection) -> dict[str, list[tuple[object, ...]]]:
-    tables = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'").fetchall()
-    query = 'SELECT name, type, "notnull", pk, hidden FROM pragma_table_xinfo(?)'
-    return {
-        name: [] if str(sql).upper().startswith("CREATE VIRTUAL") else connection.execute(query, (name,)).fetchall()
-        for name, sql in tables
-    }
+def _schema_of(connection: sqlite3.Connection) -> _Schema:
+    """Tables and indexes by name: how each was made, without the layout. Those that SQLite adds by itself have no text."""
+    rows = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type IN ('table', 'index')")
+    return {name: " ".join(sql.split()) for name, sql in rows}
 
 
 def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
