@@ -45,7 +45,7 @@ def attempt(folder: Path, *, verify: bool) -> MlflowIpfsError | None:
     url = sqlalchemy.make_url(f"sqlite:///{folder}/there/mlflow.db")
     refusal, problems = None, 0
     try:
-        _, report = restore_backup(backup, folder / "there/store", url, verify=verify)
+        _, report, _ = restore_backup(backup, folder / "there/store", url, verify=verify)
         problems = len(report.problems) if report is not None else 0
     except MlflowIpfsError as error:
         refusal = error
@@ -142,7 +142,7 @@ def test_a_row_that_tells_the_wrong_place_is_found(backup: Path, tmp_path: Path)
         )
         connection.execute(f"{query} WHERE p.kind = 'object' AND b.offset = 1000 LIMIT 1)")
     url = sqlalchemy.make_url(f"sqlite:///{tmp_path}/there/mlflow.db")
-    _, report = restore_backup(copy, tmp_path / "there/store", url)
+    _, report, _ = restore_backup(copy, tmp_path / "there/store", url)
     assert report is not None
     assert len(report.problems) == 1
 

@@ -54,6 +54,21 @@ def test_back_up_and_restore(cli: CommandLine, root: str, database: str, tmp_pat
     )
 
 
+def test_a_restore_names_the_database_only_if_it_restores_one(
+    cli: CommandLine, root: str, database: str, tmp_path: Path
+) -> None:
+    del root
+    cli("backup", tmp_path / "backup", "--backend-store-uri", database)
+    alone = cli("--store", tmp_path / "alone", "restore", tmp_path / "backup", "--store-only").stdout.decode()
+    assert "database" not in alone
+    uri = f"sqlite:///{tmp_path}/there.db"
+    arguments = ("restore", tmp_path / "backup", "--backend-store-uri", uri)
+    assert "database   mlflow.db" in cli("--store", tmp_path / "first", *arguments).lines
+    lines = cli("--store", tmp_path / "again", *arguments).lines
+    assert lines[0].startswith(f"restored   {tmp_path}/again, as of ")
+    assert [line for line in lines if "database" in line] == [f"database   {uri} is there already, the same"]
+
+
 def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
     cli("backup", tmp_path / "backup", "--store-only")
     assert cli("--store", tmp_path / "backup/store", "verify", root).code == 0
