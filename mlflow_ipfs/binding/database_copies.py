@@ -71,7 +71,7 @@ class DatabaseRestore(Protocol):
             ConflictError: there is a database.
         """
 
-    def restore(self) -> None:
+    def restore(self) -> bool:
         """Put the copy there, all of it or nothing."""
 
 
@@ -94,7 +94,7 @@ def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
     try:
         url = sqlalchemy.make_url(name_driver(uri.removeprefix(PREFIX)))
     except (ArgumentError, ValueError):  # its message may have a password in it
-        msg = f"the value of {place} is no URI of a database: {_WHAT_TO_DO}"
+        msg = f"the value of {place} is no URI of a database, as sqlite:///mlflow.db is of a file: {_WHAT_TO_DO}"
         raise SettingsError(msg) from None
     backend = url.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
@@ -301,8 +301,8 @@ class SqliteRestore:
             msg = f"{self._target} is there already, and nothing is written over it: move it away, or name another"
             raise ConflictError(msg)
 
-    def restore(self) -> None:
-        """Put the file there with all its bytes, or not at all.
+    def restore(self) -> bool:
+        """Put the file there with all its bytes, or not at all. False if it was there already, the same.
 
         Raises:
             StoreBusyError: another restore was writing into the same folder for too long.
@@ -311,8 +311,10 @@ class SqliteRestore:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             with locked_folder(self._target.parent, "restores a database into", timeout_seconds=_RESTORE_SECONDS):
                 self.check()
-                if not self._is_done():
-                    self._restore()
+                if self._is_done():
+                    return False
+                self._restore()
+                return True
 
     def _restore(self) -> None:
         draft = self._target.with_name(f"{self._target.name}.restoring")

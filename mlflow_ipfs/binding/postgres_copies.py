@@ -197,8 +197,8 @@ class PostgresRestore:
         with _connect(self._url, "READ COMMITTED") as connection, _database_faults(self._url):
             self._refuse_used(connection)
 
-    def restore(self) -> None:
-        """Fill it, or leave it empty.
+    def restore(self) -> bool:
+        """Fill it, or leave it empty. Always true: it never was there already.
 
         Raises:
             StoreBusyError: another restore fills it at this moment, or the server has gone silent.
@@ -215,6 +215,7 @@ class PostgresRestore:
                 _stay_idle(connection)
                 self._refuse_used(connection)
             _run(self._program, [*options, str(self._copy)], self._url)
+        return True
 
     def _refuse_used(self, connection: Connection) -> None:
         if connection.execute(sqlalchemy.text(_OWN_TABLES)).scalar_one():

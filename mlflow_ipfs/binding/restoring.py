@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseRestore, open_restore, sqlite_file
@@ -29,6 +29,20 @@ _WORK: Final = "restoring"  # a folder in a store that is being restored: drafts
 _DRAFTS: Final = "drafts"
 
 
+class Restored(NamedTuple):
+    """What a restore did.
+
+    Attributes:
+        manifest: what the backup is.
+        report: what was copied of the store; None if an earlier attempt had done everything but tidy up.
+        has_new_database: whether MLflow's database was put there now: not if none was asked for, or it was there, the same.
+    """
+
+    manifest: Manifest
+    report: CloneReport | None
+    has_new_database: bool
+
+
 def restore_backup(
     folder: Path,
     target: Path,
@@ -37,7 +51,7 @@ def restore_backup(
     verify: bool = True,
     progress: Callable[[int], None] | None = None,
     disk: Disk | None = None,
-) -> tuple[Manifest, CloneReport | None]:
+) -> Restored:
     """Put a backup where nothing is yet. Nothing in the backup changes.
 
     Args:
@@ -47,9 +61,6 @@ def restore_backup(
         verify: hash what is copied.
         progress: told how many bytes were copied or hashed since it was told last.
         disk: takes every step; for tests.
-
-    Returns:
-        What the backup is, and what was done; None if an earlier attempt had done everything but tidy up.
 
     Raises:
         NotFoundError: there is no backup.
@@ -71,13 +82,12 @@ def restore_backup(
         database_restore = _open_restore(backup, manifest, database, disk)
         stack.enter_context(restoring.alone())
         if restoring.is_done():
-            report = None
-            if database_restore is not None:  # the attempt that was broken off may have left it out
-                database_restore.restore()
+            # The attempt that was broken off may have left the database out.
+            done = Restored(manifest, None, database_restore is not None and database_restore.restore())
         else:
-            report = _restore(backup, manifest, restoring, database_restore, progress, verify=verify)
+            done = _restore(backup, manifest, restoring, database_restore, progress, verify=verify)
         restoring.tidy_up()
-    return manifest, report
+    return done
 
 
 def _restore(
@@ -88,17 +98,16 @@ def _restore(
     progress: Callable[[int], None] | None,
     *,
     verify: bool,
-) -> CloneReport:
+) -> Restored:
     work = restoring.begin()
     writer = CloneWriter(backup.disk, restoring.target, work, progress, doubts_rows=True)
     store_id, report = clone_folder(backup.store, backup.find(INDEX), writer, verify=verify)
     if store_id != manifest.store_id:
         msg = f"in the backup {backup.folder}, backup.json and the store are of different stores"
         raise StoreFormatError(msg)
-    if database_restore is not None:
-        database_restore.restore()
+    has_new_database = database_restore is not None and database_restore.restore()
     install(backup.disk, restoring.target, work / INDEX, store_id)
-    return report
+    return Restored(manifest, report, has_new_database)
 
 
 def _refuse_overlap(backup: Path, target: Path, database: URL | None) -> None:

@@ -88,7 +88,7 @@ def backup(
         )
     lines = [
         f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
-        *_lines(manifest, report),
+        *_lines(report, manifest.database),
     ]
     _print(manifest, report, lines, as_json=as_json)
     if report.problems:
@@ -119,20 +119,26 @@ def restore(
     database = _database(backend_store_uri, store_only=store_only)
     target = workplace.settings.store
     with Progress("restoring") as progress:
-        manifest, report = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
-    where = "" if database is None else f" and {printable(database.render_as_string(hide_password=True))}"
+        done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
+    manifest, report, has_new_database = done
+    uri = "" if database is None else printable(database.render_as_string(hide_password=True))
+    where = f" and {uri}" if has_new_database else ""
     lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
-    _print(manifest, report, [*lines, *(_lines(manifest, report) if report else [])], as_json=as_json)
+    if report is not None:
+        lines += _lines(report, manifest.database if has_new_database else None)
+    if uri and not has_new_database:
+        lines.append(f"database   {uri} is there already, the same")
+    _print(manifest, report, lines, as_json=as_json)
     if report is not None and report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
         raise IntegrityError(msg)
 
 
-def _lines(manifest: Manifest, report: CloneReport) -> list[str]:
+def _lines(report: CloneReport, database: str | None) -> list[str]:
     new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
     lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
-    if manifest.database is not None:
-        lines.append(f"database   {manifest.database}")
+    if database is not None:
+        lines.append(f"database   {database}")
     hashed = format_count(report.hashed_blocks, "block") if report.hashed_blocks else "nothing"
     return [*lines, f"hashed     {hashed}"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mlflow_ipfs.cli.car_sources import STREAM, list_sources
-from mlflow_ipfs.cli.new_files import refuse_existing
+from mlflow_ipfs.cli.new_files import refuse_existing, require_folder_above
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
     Workplace,
@@ -26,6 +27,7 @@ from mlflow_ipfs.content.car import CarPart
 from mlflow_ipfs.content.car_drafts import draft_of
 from mlflow_ipfs.content.car_import import CarImport
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.destination_faults import destination_faults
 from mlflow_ipfs.content.pins import USER
 from mlflow_ipfs.errors import (
     ConflictError,
@@ -111,11 +113,12 @@ def _check_output(output: Path, from_byte: int) -> None:
 
 
 def _export_file(found: Located, output: Path, *, force: bool) -> ExportedCar:
+    require_folder_above(output)
     try:
-        with Progress(f"exporting {found.root}", _total(found)) as progress:
+        with destination_faults(output), Progress(f"exporting {found.root}", _total(found)) as progress:
             done = found.store.export_car_file(found.root, output, overwrite=force, progress=progress.advance)
     except BaseException as error:
-        if not isinstance(error, (ConflictError, StoreFullError)) and draft_of(output).exists():
+        if not isinstance(error, (ConflictError, StoreFullError)) and os.path.lexists(draft_of(output)):
             draft = printable(str(draft_of(output)))
             note(f"{draft} keeps what was written; the same command goes on with it, or remove it")
         raise

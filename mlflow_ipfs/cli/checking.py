@@ -21,7 +21,7 @@ from mlflow_ipfs.cli.options import (
 )
 from mlflow_ipfs.cli.reading import total_bytes
 from mlflow_ipfs.cli.rebuilding import rebuild
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
 from mlflow_ipfs.content.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -42,11 +42,20 @@ OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every mod
     type=click.Path(readable=False, path_type=Path),
     help="Compare with a file or folder, too.",
 )
+@click.option(
+    "-H", "--hidden", is_flag=True, help="Compare names in folders that start with a dot, too, as `add -H` adds them."
+)
 @tracking_option
 @json_option
 @pass_workplace
 def verify(
-    workplace: Workplace, content: ContentName, against: Path | None, tracking_uri: str | None, *, as_json: bool
+    workplace: Workplace,
+    content: ContentName,
+    against: Path | None,
+    tracking_uri: str | None,
+    *,
+    hidden: bool,
+    as_json: bool,
 ) -> None:
     """Read and hash every block of a file, a folder, a model version or a run's artifacts.
 
@@ -55,20 +64,26 @@ def verify(
     """
     if against is not None:
         look_at(bytes(against))
+    elif hidden:
+        msg = "--hidden is about what the content is compared with, so it needs --against"
+        raise click.UsageError(msg)
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
-        report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else ())
+        report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
         damaged = {problem.cid: None for problem in report.problems} if against is None else {}
         affected = store.find_affected(list(damaged)).names if damaged else ()
     fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
     lines = [*_lines(report, content, against), *affected_lines(affected)]
     print_result(fields, "\n".join(lines), as_json=as_json)
+    if report.hidden_left_out and not as_json:
+        names = format_count(report.hidden_left_out, "hidden name")
+        note(f"{names} in {printable(str(against))}, not in the content, left out; compare with --hidden")
     if not report.ok:
         msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
         raise IntegrityError(msg)
 
 
-def _verify(found: Located, against: Path | None, not_content: Collection[str]) -> VerifyReport:
+def _verify(found: Located, against: Path | None, not_content: Collection[str], *, hidden: bool) -> VerifyReport:
     root = found.root
     if not found.store.storage.blocks.has(root):
         msg = f"there is no {root} in this store; name the one that has it with --store"
@@ -78,7 +93,9 @@ def _verify(found: Located, against: Path | None, not_content: Collection[str]) 
     except (MlflowIpfsError, OSError):  # damaged, or no UnixFS: the report will say so
         total = None
     with Progress(f"verifying {root}", total) as progress:
-        return found.store.verify(root, against=against, not_content=not_content, progress=progress.advance)
+        return found.store.verify(
+            root, against=against, hidden=hidden, not_content=not_content, progress=progress.advance
+        )
 
 
 def _fields(report: VerifyReport, content: ContentName) -> dict[str, object]:
@@ -90,6 +107,7 @@ def _fields(report: VerifyReport, content: ContentName) -> dict[str, object]:
         "blocks": report.blocks,
         "size_bytes": report.size_bytes,
         "problems": problems,
+        "hidden_left_out": report.hidden_left_out,
     }
 
 

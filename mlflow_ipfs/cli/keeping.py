@@ -25,6 +25,7 @@ from mlflow_ipfs.errors import NotFoundError, PolicyError
 
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName
+    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
 
@@ -76,16 +77,25 @@ def remove(workplace: Workplace, contents: tuple[IpfsPath, ...], owner: str, *, 
         for content in contents:
             root = content.cid if not content.path else store.resolve(content.cid, content.path)
             if not store.pins.remove(root, owner):
-                raise _not_pinned(store, content, owner)
+                raise _not_pinned(store, content, root, owner)
             print_result({"cid": str(root), "owner": owner}, f"unpinned  {root}", as_json=as_json)
 
 
-def _not_pinned(store: ContentStore, content: IpfsPath, owner: str) -> NotFoundError | PolicyError:
-    others = [found.owner for found in store.pins.list(cid=content.cid)]
-    if not others:
-        return NotFoundError(f"{text_of(content)} is not pinned")
-    names = ", ".join(repr(name) for name in others)
-    return PolicyError(f"{text_of(content)} is not pinned by {owner!r} but by {names}; name that with --owner")
+def _not_pinned(store: ContentStore, content: IpfsPath, root: CID, owner: str) -> NotFoundError | PolicyError:
+    others = _owners(store, root)
+    if others:
+        return PolicyError(f"{text_of(content)} is not pinned by {owner!r} but by {others}; name that with --owner")
+    above = _owners(store, content.cid) if content.path else ""
+    if above:
+        return NotFoundError(
+            f"{text_of(content)} is not pinned itself: it is part of {content.cid}, which is pinned by {above}, and is "
+            "kept with it"
+        )
+    return NotFoundError(f"{text_of(content)} is not pinned")
+
+
+def _owners(store: ContentStore, cid: CID) -> str:
+    return ", ".join(repr(found.owner) for found in store.pins.list(cid=cid))
 
 
 @pin.command("ls")

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.errors import ConflictError
+from mlflow_ipfs.content.destination_faults import destination_faults
+from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +27,54 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise ConflictError(msg)
 
 
+def require_folder_above(path: Path) -> None:
+    """Refuse to write where there is no folder: a name is more often mistyped than a folder is to be made.
+
+    Raises:
+        NotFoundError: it is not there.
+        InvalidPathError: something else is.
+    """
+    parent = path.parent
+    with destination_faults(path):
+        if os.path.isdir(parent):  # noqa: PTH112 - it never raises
+            return
+        if not os.path.lexists(parent):
+            msg = f"the folder {str(parent)!r} does not exist; make it, or name another with -o"
+            raise NotFoundError(msg)
+    msg = f"{str(parent)!r} is no folder, so nothing can be written below it"
+    raise InvalidPathError(msg)
+
+
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which becomes ``path`` at the end, or vanishes on an error."""
-    folder = Path(tempfile.mkdtemp(prefix=".mlflow-ipfs-", dir=path.absolute().parent))
+    """A path to write a file or a folder to, which becomes ``path`` at the end, or vanishes on an error.
+
+    Raises:
+        NotFoundError, InvalidPathError: there is no folder for it, or something is in the way.
+        OSError: the system refuses it; the error names ``path``.
+    """
+    require_folder_above(path)
+    target = path.absolute()
+    with destination_faults(target):
+        folder = Path(tempfile.mkdtemp(prefix=".mlflow-ipfs-", dir=target.parent))
     draft = folder / path.name
     try:
-        yield draft
-        draft.replace(path)
+        with destination_faults(target), _named_as(draft, path):
+            yield draft
+            draft.replace(target)
     finally:
         _remove_tree(folder)
+
+
+@contextmanager
+def _named_as(draft: Path, path: Path) -> Iterator[None]:
+    """Let errors name what the user named."""
+    try:
+        yield
+    except MlflowIpfsError as error:
+        if str(draft) not in str(error):
+            raise
+        raise type(error)(str(error).replace(str(draft), str(path))) from error
 
 
 def _remove_tree(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,7 +81,7 @@ def get(
 
 
 def _write(target: Path, export: Callable[[Path], None]) -> None:
-    if target.is_dir():  # with --force: file by file, what is there besides stays
+    if os.path.isdir(target):  # noqa: PTH112 - never raises. With --force: file by file, what is there besides stays
         export(target)
         return
     with draft_beside(target) as draft:

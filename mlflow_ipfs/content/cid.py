@@ -29,6 +29,7 @@ MIN_DIGEST_BYTES: Final = 20  # shorter digests are too weak to verify with (Kub
 MAX_DIGEST_BYTES: Final = 128
 MAX_IDENTITY_BYTES: Final = 128
 MAX_CID_TEXT: Final = 1024
+_USUAL_STARTS: Final = ("baf", "bag", "Qm", "zdj", "zb2", "f01", "k51")  # of what somebody meant as a CID
 
 CODEC_NAMES: Final = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor", LIBP2P_KEY: "libp2p-key"}
 
@@ -84,7 +85,8 @@ class CID:
                 return cls.from_bytes(decode_base58(text))
             cid = cls.from_bytes(decode_multibase(text))
         except (InvalidCIDError, InvalidDataError) as error:
-            msg = f"{text!r} is not a CID: {error}"
+            hint = "; it may be cut off or mistyped" if text.startswith(_USUAL_STARTS) else ""
+            msg = f"{text!r} is not a CID: {error}{hint}"
             raise InvalidCIDError(msg) from error
         if cid.version == 0:
             msg = f"{text!r} is not a CID: version 0 is written in plain base58, without a multibase prefix"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, join_path, read_unixfs
 from mlflow_ipfs.content.file_reader import UnixFSFile
@@ -21,9 +21,21 @@ if TYPE_CHECKING:
 _ONLY_ON_DISK: Final = "is on disk, but not in the content"
 
 
+class Comparison(NamedTuple):
+    """How content and disk differ.
+
+    Attributes:
+        problems: one for each path that differs, is missing on disk, or is only on disk.
+        hidden_left_out: how many hidden names that are only on disk were passed over.
+    """
+
+    problems: list[Problem]
+    hidden_left_out: int
+
+
 def compare_with_disk(
-    reader: BlockReader, root: CID, against: Path, *, not_content: frozenset[str] = frozenset()
-) -> list[Problem]:
+    reader: BlockReader, root: CID, against: Path, *, hidden: bool = True, not_content: frozenset[str] = frozenset()
+) -> Comparison:
     """Compare content with a file or folder on disk, leaf by leaf along the DAG.
 
     No record of the chunker is needed: the DAG itself says where the cuts are.
@@ -32,10 +44,8 @@ def compare_with_disk(
         reader: where the blocks are.
         root: the content.
         against: the file or folder.
+        hidden: whether names in folders that start with a dot count, if only the disk has them. Those of the content always do.
         not_content: paths on disk that may be there beside the content.
-
-    Returns:
-        A problem for each path that differs, is missing on disk, or is only on disk.
     """
     problems: list[Problem] = []
     stack = [(root, against, "")]
@@ -51,7 +61,19 @@ def compare_with_disk(
                     problems.append(Problem(cid, path, reason))
         except (MlflowIpfsError, OSError) as error:
             problems.append(Problem(cid, path, str(error)))
-    return [problem for problem in problems if not (problem.reason == _ONLY_ON_DISK and problem.path in not_content)]
+    wanted = [problem for problem in problems if not (_is_only_on_disk(problem) and problem.path in not_content)]
+    if hidden:
+        return Comparison(wanted, 0)
+    visible = [problem for problem in wanted if not (_is_only_on_disk(problem) and _is_hidden(problem.path))]
+    return Comparison(visible, len(wanted) - len(visible))
+
+
+def _is_only_on_disk(problem: Problem) -> bool:
+    return problem.reason == _ONLY_ON_DISK
+
+
+def _is_hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
 
 
 def _compare_folder(

@@ -17,6 +17,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
+from mlflow_ipfs.content.destination_faults import destination_faults
 from mlflow_ipfs.content.file_reader import UnixFSFile
 from mlflow_ipfs.content.small_blocks_ahead import MAX_BLOCKS, SMALL_BYTES, SmallBlocksAhead
 from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
@@ -89,11 +90,12 @@ class Exporter:
     def export(self, cid: CID, destination: Path) -> None:
         """Write a file, symlink or folder to ``destination``.
 
-        An existing file is replaced; an existing folder is merged into, file by file.
+        An existing file is replaced; an existing folder is merged into, file by file. Folders above it are made.
 
         Raises:
             NotFoundError, IntegrityError: a block is missing or damaged; files before it are complete.
-            InvalidPathError: something is in the way.
+            InvalidPathError: something is in the way, or is removed or replaced meanwhile.
+            OSError: the system refuses it for another reason; the error names the destination.
             PolicyError: a symlink points outside.
             InvalidDataError: the content is no UnixFS, or breaks a limit.
             StoreFullError: no room at the destination.
@@ -114,10 +116,10 @@ class Exporter:
             else:
                 self._export_single(node, item.target, item.depth)
         for target, node in reversed(folders):  # last, because writing into a folder changes its mtime
-            _restore_metadata(target, node)
+            _finish_folder(target, node)
 
     def _export_single(self, node: UnixFSNode, target: Path, depth: int) -> None:
-        with _explained(target):
+        with destination_faults(target):
             self._place(node, target, depth)
 
     def _place(self, node: UnixFSNode, target: Path, depth: int) -> None:
@@ -243,28 +245,21 @@ def _make_folder(target: Path, depth: int) -> None:
     if depth > MAX_FOLDER_DEPTH:
         msg = f"the content has folders nested deeper than {MAX_FOLDER_DEPTH} levels"
         raise InvalidDataError(msg)
-    try:
-        with _explained(target):
+    with destination_faults(target):
+        try:
             target.mkdir(parents=depth == 0)
-    except FileExistsError:
-        if not _is_folder(target):
-            msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
-            raise InvalidPathError(msg) from None
+        except FileExistsError:
+            if not _is_folder(target):
+                msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
+                raise InvalidPathError(msg) from None
 
 
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Say in our own words what the content, not the user, is to blame for."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            msg = f"no room left on the disk of {str(target)!r}"
-            raise StoreFullError(msg) from error
-        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ):
-            msg = f"{str(target)!r} cannot be made: this disk does not take such a name, or such a long path"
-            raise InvalidPathError(msg) from error
-        raise
+def _finish_folder(target: Path, node: UnixFSNode) -> None:
+    with destination_faults(target):
+        if not _is_folder(target):  # a symlink would take the mode and the time to what it leads to
+            msg = f"{str(target)!r} was removed or replaced while it was filled"
+            raise InvalidPathError(msg)
+        _restore_metadata(target, node)
 
 
 @contextmanager
@@ -277,7 +272,7 @@ def _replacing(target: Path, node: UnixFSNode) -> Iterator[Path]:
         _restore_metadata(temporary, node)
         os.replace(temporary, target)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):  # its folder may be gone, too
             temporary.unlink()
         raise
 

@@ -259,6 +259,7 @@ class ContentStore:
         cid: CID | str,
         *,
         against: str | os.PathLike[str] | None = None,
+        hidden: bool = True,
         not_content: Collection[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> VerifyReport:
@@ -269,15 +270,18 @@ class ContentStore:
         Args:
             cid: root of the content.
             against: a file or folder that must be the same.
+            hidden: whether names in it that start with a dot, and that the content lacks, are a difference; as ``add``'s.
             not_content: paths below ``against`` that may be there beside the content.
             progress: called with the number of bytes just hashed.
         """
         root = _cid(cid)
         report = verify_dag(self.storage.blocks, root, progress=progress)
         if against is not None:
-            report.problems += compare_with_disk(
-                self.storage.blocks, root, Path(against), not_content=frozenset(not_content)
+            found = compare_with_disk(
+                self.storage.blocks, root, Path(against), hidden=hidden, not_content=frozenset(not_content)
             )
+            report.problems += found.problems
+            report.hidden_left_out = found.hidden_left_out
         return report
 
     def pin(self, cid: CID | str, owner: str = USER) -> None:

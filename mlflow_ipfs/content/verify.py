@@ -55,12 +55,14 @@ class VerifyReport:
         blocks: how many blocks were read and hashed.
         size_bytes: how many bytes those blocks have.
         problems: what is wrong; empty when all is well.
+        hidden_left_out: how many hidden names that only the disk has were passed over, if it was compared.
     """
 
     cid: CID
     blocks: int = 0
     size_bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
+    hidden_left_out: int = 0
 
     @property
     def ok(self) -> bool:

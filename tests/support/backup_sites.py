@@ -57,7 +57,7 @@ class Site:
         """Restore to a folder. Returns the number that both tell, after a look at all bytes."""
         target = self.folder / name
         url = sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
-        _, report = restore_backup(self.folder / "backup", target / "store", url, disk=disk)
+        _, report, _ = restore_backup(self.folder / "backup", target / "store", url, disk=disk)
         assert report is None or report.problems == ()
         return told_by(target)
 

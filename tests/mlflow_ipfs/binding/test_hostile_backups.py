@@ -49,7 +49,7 @@ def attempt(folder: Path, *, verify: bool) -> MlflowIpfsError | None:
     url = sqlalchemy.make_url(f"sqlite:///{folder}/there/mlflow.db")
     refusal, told = None, set[CID]()
     try:
-        _, report = restore_backup(backup, folder / "there/store", url, verify=verify)
+        _, report, _ = restore_backup(backup, folder / "there/store", url, verify=verify)
         assert report is not None
         told = {cid for cid, _ in report.problems}
     except MlflowIpfsError as error:
@@ -209,7 +209,7 @@ def test_a_row_that_tells_the_wrong_place_is_found(backup: Path, tmp_path: Path)
         )
         connection.execute(f"{query} WHERE p.kind = 'object' AND b.offset = 1000 LIMIT 1)")
     url = sqlalchemy.make_url(f"sqlite:///{tmp_path}/there/mlflow.db")
-    _, report = restore_backup(copy, tmp_path / "there/store", url)
+    _, report, _ = restore_backup(copy, tmp_path / "there/store", url)
     assert report is not None
     assert len(report.problems) == 1
 

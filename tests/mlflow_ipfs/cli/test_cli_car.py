@@ -39,6 +39,14 @@ def test_a_car_carries_content_to_another_store(cli: CommandLine, root: str, tmp
     assert cli("--store", tmp_path / "other", "pin", "ls", "--json").records[0]["cid"] == root
 
 
+def test_a_car_needs_a_folder_that_is_there(cli: CommandLine, root: str) -> None:
+    outcome = cli("car", "export", root, "-o", "nowhere/x.car", code=3)
+    assert "the folder 'nowhere' does not exist; make it" in outcome.stderr
+    outcome = cli("car", "export", root, "-o", "x" * 250 + ".car", code=1)
+    assert "does not take such a name" in outcome.stderr
+    assert "partial" not in outcome.stderr
+
+
 def test_a_car_may_come_and_go_through_pipes(cli: CommandLine, root: str, tmp_path: Path) -> None:
     data = cli("car", "export", root).stdout
     assert data == cli("car", "export", root, "-o", "-").stdout

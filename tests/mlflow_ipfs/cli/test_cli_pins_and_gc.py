@@ -174,6 +174,17 @@ def test_unpinning_twice_is_3(cli: CommandLine, root: str) -> None:
     assert cli("pin", "rm", root, code=3).stderr == f"mlflow-ipfs: {root} is not pinned\n"
 
 
+def test_unpinning_a_part_names_the_pinned_content_that_it_belongs_to(cli: CommandLine, root: str) -> None:
+    outcome = cli("pin", "rm", f"{root}/sub", code=3)
+    assert f"{root}/sub is not pinned itself: it is part of {root}, which is pinned by 'user'" in outcome.stderr
+    assert "--owner" not in outcome.stderr
+    assert cli("pin", "ls", root).lines
+    pin_for_version(cli, part := cli("pin", "add", f"{root}/sub").cid)
+    cli("pin", "rm", f"{root}/sub")
+    assert "but by 'model-version:" in cli("pin", "rm", f"{root}/sub", code=5).stderr
+    assert cli("pin", "ls", part).lines
+
+
 def test_the_pin_of_another_owner_is_not_dropped_by_mistake(cli: CommandLine, root: str) -> None:
     pin_for_version(cli, root)
     cli("pin", "rm", root)

@@ -64,7 +64,19 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, folder: Path) -
 
 
 def test_get_cannot_write_where_there_is_no_folder(cli: CommandLine, root: str) -> None:
-    assert "nowhere" in cli("get", root, "-o", "nowhere/out", code=3).stderr
+    outcome = cli("get", root, "-o", "nowhere/out", code=3)
+    assert "the folder 'nowhere' does not exist; make it" in outcome.stderr
+    Path("file").write_bytes(b"")
+    assert "'file' is no folder" in cli("get", root, "-o", "file/out", code=1).stderr
+
+
+def test_get_names_what_the_user_named_and_no_draft(cli: CommandLine, root: str) -> None:
+    outcome = cli("get", root, "-o", "x" * 250 + ".very-long", code=1)
+    assert "does not take such a name" in outcome.stderr
+    Path("out").write_text("mine")
+    assert "out' cannot be made" in (in_the_way := cli("get", root, "-o", "out", "--force", code=1)).stderr
+    assert ".mlflow-ipfs-" not in outcome.stderr + in_the_way.stderr
+    assert Path("out").read_text() == "mine"
 
 
 def test_an_interrupted_draft_vanishes(tmp_path: Path) -> None:

@@ -67,6 +67,23 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, folder: P
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
+def test_what_add_leaves_out_is_no_difference(cli: CommandLine, folder: Path) -> None:
+    (folder / "sub" / ".DS_Store").write_bytes(b"x")
+    cid = cli("add", "-q", folder).cid
+    outcome = cli("verify", cid, "--against", folder)
+    assert outcome.lines[-1].endswith(f"and the same as {folder}")
+    assert f"2 hidden names in {folder}, not in the content, left out; compare with --hidden" in outcome.stderr
+    [record] = cli("verify", cid, "--against", folder, "--hidden", "--json", code=4).records
+    assert [problem["path"] for problem in record["problems"]] == [".hidden", "sub/.DS_Store"]
+    assert "--against" in cli("verify", cid, "--hidden", code=2).stderr
+
+
+def test_a_hidden_name_of_the_content_is_always_compared(cli: CommandLine, root: str, folder: Path) -> None:
+    (folder / ".hidden").write_text("other\n")
+    [record] = cli("verify", root, "--against", folder, "--json", code=4).records
+    assert [problem["path"] for problem in record["problems"]] == [".hidden"]
+
+
 def test_a_file_may_be_compared_whatever_its_chunker_was(cli: CommandLine, folder: Path) -> None:
     cid = cli("add", "-q", "--chunker", "size-1000", folder / "big.bin").lines[0]
     cli("verify", cid, "--against", folder / "big.bin")

@@ -44,6 +44,8 @@ BASES = {
     "Z": "base58flickr",
 }
 
+_WHOLE = "bafybeiftwwgsin4w6hrc7edwn4sdkjntqvi7v7qgldq5evoougmq3hiymq"
+
 
 def cids() -> st.SearchStrategy[CID]:
     digests = st.binary(min_size=32, max_size=32)
@@ -293,3 +295,14 @@ def test_identity_cids_carry_their_block() -> None:
 def test_base58_round_trip_keeps_leading_zeros(data: bytes) -> None:
     assert decode_base58(encode_base58(data)) == data
     assert decode_base58(encode_base58(b"\0\0" + data)) == b"\0\0" + data
+
+
+@pytest.mark.parametrize(
+    "text", [_WHOLE[:-1], _WHOLE[:-3], _WHOLE[:20], _WHOLE[:30] + "1" + _WHOLE[31:], "QmYwAPJzv5CZsnA625s3Xf2"]
+)
+def test_what_is_nearly_a_cid_may_be_cut_off_or_mistyped(text: str) -> None:
+    with pytest.raises(InvalidCIDError, match="is not a CID: .*; it may be cut off or mistyped$"):
+        CID.parse(text)
+    with pytest.raises(InvalidCIDError) as caught:
+        CID.parse("MLmodel")
+    assert "mistyped" not in str(caught.value)

@@ -244,7 +244,7 @@ def test_sound_content_verifies(tree: Path) -> None:
     assert report.ok
     assert report.blocks == len(blocks.by_multihash) == len(seen)
     assert report.size_bytes == sum(map(len, blocks.by_multihash.values())) == sum(seen)
-    assert compare_with_disk(blocks, root, tree) == []
+    assert compare_with_disk(blocks, root, tree).problems == []
 
 
 def test_each_damaged_block_is_named_with_its_path(tree: Path) -> None:
@@ -298,7 +298,7 @@ def test_each_difference_from_disk_is_named(path: str, tree: Path) -> None:
     blocks = CheckedBlocks()
     root = import_into(blocks, tree).link.cid
     CHANGES[path](tree)
-    assert [problem.path for problem in compare_with_disk(blocks, root, tree)] == [path]
+    assert [problem.path for problem in compare_with_disk(blocks, root, tree).problems] == [path]
 
 
 def make_fifo(path: Path) -> None:
@@ -324,7 +324,7 @@ def test_how_something_differs(path: str, change: Any, words: str, tree: Path) -
     blocks = CheckedBlocks()
     root = import_into(blocks, tree).link.cid
     change(tree / path)
-    reasons = {problem.path: problem.reason for problem in compare_with_disk(blocks, root, tree)}
+    reasons = {problem.path: problem.reason for problem in compare_with_disk(blocks, root, tree).problems}
     assert words in reasons[path]
 
 
@@ -335,7 +335,7 @@ def test_content_in_other_chunks_is_compared_too(tree: Path) -> None:
 
     blocks = CheckedBlocks()
     options = ImportOptions(profile=UNIXFS_V0_2015, chunker=FixedSizeChunker(99_999))
-    assert compare_with_disk(blocks, import_into(blocks, tree, options).link.cid, tree) == []
+    assert compare_with_disk(blocks, import_into(blocks, tree, options).link.cid, tree).problems == []
 
 
 def test_hostile_names_are_not_looked_for_on_disk(tmp_path: Path) -> None:
@@ -343,13 +343,13 @@ def test_hostile_names_are_not_looked_for_on_disk(tmp_path: Path) -> None:
     (tmp_path / "outside").write_bytes(b"data")
     (tmp_path / "in").mkdir()
     root = folder_of(blocks, (b"../outside", leaf(blocks)))
-    [problem] = compare_with_disk(blocks, root, tmp_path / "in")
+    [problem] = compare_with_disk(blocks, root, tmp_path / "in").problems
     assert "no name" in problem.reason
 
 
 def test_comparing_with_nothing(tmp_path: Path) -> None:
     blocks = Blocks()
-    [problem] = compare_with_disk(blocks, leaf(blocks), tmp_path / "missing")
+    [problem] = compare_with_disk(blocks, leaf(blocks), tmp_path / "missing").problems
     assert "missing" in problem.reason
 
 

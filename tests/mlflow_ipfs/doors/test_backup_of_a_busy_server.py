@@ -58,7 +58,7 @@ class Operator:
     def back_up_and_restore(self, name: str) -> Path:
         self.back_up()
         target = self.folder / name
-        _, report = restore_backup(
+        _, report, _ = restore_backup(
             self.folder / "backup", target / "store", sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
         )
         assert report is not None
