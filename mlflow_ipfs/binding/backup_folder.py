@@ -122,13 +122,18 @@ class BackupFolder:
         """
         path = self._next_manifest if self._next_manifest.exists() else self._manifest
         if not path.exists():
-            msg = f"{self.folder} is no backup: it has no {self._manifest.name}"
+            msg = f"{self.folder} is no backup: it has no {self._manifest.name}{self._hint()}"
             raise NotFoundError(msg)
         manifest = _read_manifest(path)
         if not manifest.complete:
             msg = f"the backup {self.folder} is not complete: run `mlflow-ipfs backup` once more, it goes on from there"
             raise StoreFormatError(msg)
         return manifest
+
+    def _hint(self) -> str:
+        above = BackupFolder(self.folder.parent, self.disk)
+        is_part = above.store == self.folder and above._manifest.exists()
+        return f"; it is part of the backup {above.folder}: name that" if is_part else ""
 
     def find(self, name: str) -> Path:
         """Where a file of the backup is: in its place, or still on the way to it.

@@ -73,7 +73,10 @@ class Workplace:
         """
         settings = settings or self.settings
         if not create and not has_store(settings):
-            msg = f"there is no store at {settings.store}; `mlflow-ipfs add` makes one, --store names another"
+            advice = "; `mlflow-ipfs add` makes one, --store names another"
+            if settings.store.is_file():
+                advice = ": that is a file, and a store is a folder; --store names another"
+            msg = f"there is no store at {settings.store}{advice}"
             raise NotFoundError(msg)
         return open_store(settings, create=create)
 

@@ -75,6 +75,22 @@ def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path
     assert cli("--store", tmp_path / "backup/store", "scrub").code == 0
 
 
+def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    cli("backup", backup, "--store-only")
+    assert f"name the store in it, {backup}/store" in cli("--store", backup, "verify", root, code=1).stderr
+    outcome = cli("--store", tmp_path / "new", "restore", backup / "store", "--store-only", code=3)
+    assert f"it is part of the backup {backup}: name that" in outcome.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_is_no_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    error = cli("--store", tmp_path / "file", "ls", root, code=3).stderr
+    assert f"there is no store at {tmp_path}/file: that is a file" in error
+    assert "add" not in error
+
+
 def test_a_database_has_to_be_named_or_left_out(cli: CommandLine, root: str, database: str, tmp_path: Path) -> None:
     del root
     error = cli("backup", tmp_path / "backup", code=2).stderr

@@ -36,13 +36,11 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
     if create:
         _make_empty(folder)
     if not folder.is_dir():
-        msg = f"there is no store at {folder}"
-        raise StoreFormatError(msg)
+        raise _no_store(folder)
     layout = Layout(folder.resolve())
     if not layouts.is_store(layout):
         if not create:
-            msg = f"there is no store at {folder}: the folder has no {layout.format_file.name}"
-            raise StoreFormatError(msg)
+            raise _no_store(folder)
         with disk_faults(layout.folder):
             _create(layout, disk, timeout_seconds)
     return layout, layouts.read_format(layout)
@@ -56,10 +54,21 @@ def find_to_read(folder: Path) -> tuple[Layout, str]:
     """
     layout = Layout(folder.resolve())
     if not layouts.is_store(layout):
-        msg = f"there is no store at {folder}"
-        raise StoreFormatError(msg)
+        raise _no_store(folder)
     _check_log(layout, "end the programs that use it, and run `mlflow-ipfs doctor` on it once")
     return layout, layouts.read_format(layout)
+
+
+def _no_store(folder: Path) -> StoreFormatError:
+    """The error, with what the folder is instead, as far as one can see."""
+    msg = f"there is no store at {folder}"
+    if folder.is_dir():
+        msg += f": the folder has no {Layout(folder).format_file.name}"
+        if layouts.is_store(Layout(folder / "store")):  # a backup has its copy of the store there
+            msg += f"; name the store in it, {folder / 'store'}"
+    elif os.path.lexists(folder):
+        msg += ": that is a file, and a store is a folder" if folder.is_file() else ": that is no folder"
+    return StoreFormatError(msg)
 
 
 def _check_log(layout: Layout, advice: str) -> None:
