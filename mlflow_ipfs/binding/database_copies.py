@@ -94,7 +94,7 @@ def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
     try:
         url = sqlalchemy.make_url(name_driver(uri.removeprefix(PREFIX)))
     except (ArgumentError, ValueError):  # its message may have a password in it
-        msg = f"the value of {place} is no URI of a database: {_WHAT_TO_DO}"
+        msg = f"the value of {place} is no URI of a database, as sqlite:///mlflow.db is of a file: {_WHAT_TO_DO}"
         raise SettingsError(msg) from None
     backend = url.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:

@@ -96,6 +96,10 @@ def test_a_database_has_to_be_named_or_left_out(cli: CommandLine, root: str, dat
     error = cli("backup", tmp_path / "backup", code=2).stderr
     assert "--backend-store-uri" in error
     assert "--store-only" in error
+    assert (
+        "as sqlite:///mlflow.db"
+        in cli("backup", tmp_path / "backup", "--backend-store-uri", "mlflow.db", code=2).stderr
+    )
     cli("backup", tmp_path / "backup", "--store-only", "--backend-store-uri", database, code=2)
     cli("backup", code=2)
     assert not (tmp_path / "backup").exists()
