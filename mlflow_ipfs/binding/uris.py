@@ -21,6 +21,7 @@ MLFLOW_SCHEMES: Final = ("models", "runs")
 
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
 _NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
+_MODEL_ID_PREFIX: Final = "m-"  # of the ids that MLflow gives to logged models
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,14 @@ def _ask_mlflow(name: MlflowUri, tracking_uri: str | None) -> list[str]:
         return [*places, _below(str(model.artifact_location), rest)] if model is not None else places
 
 
+def _advice(name: MlflowUri) -> str:
+    """What to write instead of ``models:/NAME``, which MLflow takes for the id of a logged model."""
+    model = name.text.partition(":")[2].strip("/")
+    if scheme_of(name.text) != "models" or "/" in model or "@" in model or model.startswith(_MODEL_ID_PREFIX):
+        return ""
+    return f"; name a version or an alias: models:/{model}/1, models:/{model}@…"
+
+
 def _below(place: str, path: str) -> str:
     path = check_path(path)
     return f"{place.rstrip('/')}/{path}" if path else place
@@ -191,6 +200,7 @@ def _mlflow_faults(name: MlflowUri) -> Iterator[None]:
         msg = f"{name.text}: {error.message}"
         # MLflow has no code of its own for an alias, or a model without versions.
         if error.error_code in _NOT_FOUND_CODES or any(text in msg for text in _NOT_FOUND_TEXTS):
+            msg += _advice(name)
             raise NotFoundError(msg) from error
         if error.error_code == "INVALID_PARAMETER_VALUE" or "Not a proper" in msg:
             raise InvalidPathError(msg) from error

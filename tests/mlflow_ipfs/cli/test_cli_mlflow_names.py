@@ -205,6 +205,7 @@ def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
         ("ls", "models:/unknown/1"),
         ("ls", "models:/nothing/latest"),
         ("ls", "models:/m-0123456789"),
+        ("ls", "models:/digits"),
         ("ls", "runs:/0123456789abcdef0123456789abcdef"),
         ("ls", f"runs:/{project.run_id}/nope"),
         ("ls", f"{project.artifact_uri}/nope"),
@@ -213,6 +214,9 @@ def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
     )
     assert [outcome.code for outcome in outcomes] == [3] * len(outcomes), outcomes
     assert all(outcome.stderr.startswith("mlflow-ipfs: ") and outcome.stderr.count("\n") == 1 for outcome in outcomes)
+    advised = [outcome.stderr for outcome in outcomes if "name a version or an alias" in outcome.stderr]
+    assert len(advised) == 1
+    assert "name a version or an alias: models:/digits/1, models:/digits@…" in advised[0]
 
 
 def test_what_mlflow_cannot_read_is_2(project: Project) -> None:
