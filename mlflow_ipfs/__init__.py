@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.verify import VerifyReport
     from mlflow_ipfs.errors import (
         ConflictError,
+        DiskError,
         ImmutableError,
         IntegrityError,
         InvalidCIDError,
@@ -44,6 +45,7 @@ __all__ = [
     "Added",
     "ConflictError",
     "ContentStore",
+    "DiskError",
     "Entry",
     "ImmutableError",
     "IntegrityError",

@@ -12,6 +12,7 @@ PUBLIC_NAMES = {
     "Added",
     "ConflictError",
     "ContentStore",
+    "DiskError",
     "Entry",
     "ImmutableError",
     "IntegrityError",

@@ -90,7 +90,7 @@ def _heal_from_former(storage: LocalStorage, backup: BackupFolder) -> None:
     Raises:
         IntegrityError: the former backup has something whole that could not be brought back.
     """
-    if not is_store(Layout(backup.store)):
+    if not storage.has_known_damage() or not is_store(Layout(backup.store)):
         return
     with open_local_storage(backup.store, create=False, read_only=True) as former:
         for cid, reason in storage.heal_known_damage(former.blocks).problems:

@@ -74,6 +74,8 @@ def spoil_value(folder: Path, chance: random.Random) -> str:
     table, value = chance.choice(TABLES), chance.choice(VALUES)
     with suppress(sqlite3.Error), closing(_open(folder)) as connection:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if not columns:
+            return "nothing"  # the table is gone already
         column = chance.choice(columns)
         _set_rules(connection, table, keep=False)
         with suppress(sqlite3.Error):  # not twice the same, and no primary key without a value

@@ -40,7 +40,8 @@ def test_a_missing_artifact_is_not_found() -> None:
         (errno.EPERM, errors.PolicyError, "PERMISSION_DENIED", "let this user read and write there"),
         (errno.EROFS, errors.PolicyError, "PERMISSION_DENIED", "mounted read-only"),
         (errno.ENOENT, errors.NotFoundError, "RESOURCE_DOES_NOT_EXIST", "put it back"),
-        (errno.ENAMETOOLONG, errors.MlflowIpfsError, "INTERNAL_ERROR", "mend that"),
+        (errno.ENAMETOOLONG, errors.PolicyError, "PERMISSION_DENIED", "choose another one"),
+        (errno.EMFILE, errors.MlflowIpfsError, "INTERNAL_ERROR", "mend that"),
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
 )

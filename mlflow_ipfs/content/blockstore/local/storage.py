@@ -144,16 +144,21 @@ class LocalStorage:
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
         return Scrubber(self._parts, self._blocks, files, progress).run()
 
+    def has_known_damage(self) -> bool:
+        """Whether anything was found damaged that is still there."""
+        return bool(self._damaged_places())
+
+    def _damaged_places(self) -> set[int]:
+        with self._parts.database.read() as connection:
+            return {row[0] for row in connection.execute("SELECT id FROM place WHERE damaged")}
+
     def heal_known_damage(self, source: BlockReader) -> ScrubReport:
         """Get back what was found damaged before from another blockstore. Nothing else is looked at, but small blocks.
 
         Returns:
             What is still wrong then.
         """
-        with self._parts.database.read() as connection:
-            damaged = {row[0] for row in connection.execute("SELECT id FROM place WHERE damaged")}
-        if not damaged:
-            return ScrubReport(0, 0, ())
+        damaged = self._damaged_places()
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
         former = self._parts.healing.source
         self.heal_from(source)

@@ -223,7 +223,9 @@ def _explain(folder: Path, error: OSError) -> MlflowIpfsError:
     where = folder if error.filename is None else os.fsdecode(error.filename)
     what = error.strerror or str(error)
     if error.errno in _NO_NAMES:
-        return PolicyError(f"{where} can't be the name of a file or folder ({what}): choose another one")
+        return PolicyError(
+            f"{where} can't be a file's or folder's name ({what}): choose another one. What was there before is untouched"
+        )
     kind, advice = _KINDS.get(error.errno or 0, (MlflowIpfsError, "mend that, and run this again"))
     return kind(f"{where} can't be read or written ({what}): {advice}. What was there before is untouched")
 
