@@ -18,10 +18,9 @@ from mlflow_ipfs.content.blockstore.local.gc.marks import Bits, Row, find_rows
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_names
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
-from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS
+from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS, links_of_node
 from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, NotFoundError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -179,7 +178,7 @@ class _Walk:
             row = rows.get(cid.multihash)
             if row is None:
                 number = parent if parent is not None else self._number_root(cid)
-                yield from self._keep_nodes(self._links(cid, self._read_with_care(cid)), number)
+                yield from self._keep_nodes(_links_of(cid, self._read_with_care(cid)), number)
                 continue
             found = self._targets.get(cid.multihash)
             if found is not None:
@@ -193,7 +192,7 @@ class _Walk:
                 nodes.append((row, cid))
         nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
         for row, cid in nodes:
-            yield from self._keep_nodes(self._links(cid, self._read(row, cid)), row.id)
+            yield from self._keep_nodes(_links_of(cid, self._read(row, cid)), row.id)
 
     def _number_root(self, cid: CID) -> int:
         """The number of a root without a row; that it is damaged itself is noted, too."""
@@ -212,12 +211,9 @@ class _Walk:
             self.is_complete = False
             return None
 
-    @staticmethod
-    def _links(cid: CID, block: bytes | None) -> Iterable[CID]:
-        try:
-            return () if block is None else links(cid, block)
-        except InvalidDataError:
-            return ()  # bytes that only claim to be a node
+
+def _links_of(cid: CID, block: bytes | None) -> Iterable[CID]:
+    return () if block is None else links_of_node(cid, block)
 
 
 def _by_child(children: array[int], parents: array[int]) -> Callable[[int], Iterator[int]]:
