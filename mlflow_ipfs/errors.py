@@ -21,15 +21,22 @@
     ├── StoreFormatError(RuntimeError)     not a store, or one that this version cannot open
     └── RemoteError(ConnectionError)       another node or server failed
 
-Every class has a built-in parent, so that code that knows nothing of us still catches it. A
-message says what happened, to which CID or path, and what to do.
+Every class has a built-in parent, so that code without knowledge of this package still catches it. A
+message says what happened, to which CID or path, and what to do. ``transient`` says whether trying again can help.
 """
 
 from __future__ import annotations
 
 
 class MlflowIpfsError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        transient: whether the same call may succeed later without anyone changing anything. Set by the class; a
+            ``RemoteError`` may state otherwise for one error.
+    """
+
+    transient: bool = False
 
 
 class InvalidCIDError(MlflowIpfsError, ValueError):
@@ -65,7 +72,7 @@ class IntegrityError(MlflowIpfsError, OSError):
 
 
 class SourceChangedError(MlflowIpfsError, OSError):
-    """A file changed while it was being read, so no CID would describe it."""
+    """A file changed while it was being read, so no CID would describe it. Its writer has to finish first."""
 
 
 class ImmutableError(MlflowIpfsError, PermissionError):
@@ -83,6 +90,8 @@ class ConflictError(MlflowIpfsError, FileExistsError):
 class StoreBusyError(MlflowIpfsError, TimeoutError):
     """A lock of the store was not free within the time limit."""
 
+    transient = True
+
 
 class StoreFullError(MlflowIpfsError, OSError):
     """The disk that holds the store has no room left."""
@@ -97,4 +106,13 @@ class StoreFormatError(MlflowIpfsError, RuntimeError):
 
 
 class RemoteError(MlflowIpfsError, ConnectionError):
-    """Another node or server failed or answered something unusable."""
+    """Another node or server could not be reached, or its answer was unusable.
+
+    Args:
+        message: what happened.
+        transient: False if trying again cannot help, for example after a refused login.
+    """
+
+    def __init__(self, message: str, *, transient: bool = True) -> None:
+        super().__init__(message)
+        self.transient = transient

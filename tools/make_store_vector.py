@@ -29,6 +29,7 @@ from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from support.storages import multihashes
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Publication
@@ -101,7 +102,7 @@ def describe(storage: LocalStorage, contents: Contents) -> dict[str, Any]:
         "refs": sorted([ref.name, str(ref.cid), ref.version] for ref in storage.refs.list()),
         "entries": entries,
         "frozen": sorted([frozen.root, frozen.path, str(frozen.cid)] for frozen in storage.entries.list_frozen()),
-        "blocks": len(set(storage.blocks.multihashes())),
+        "blocks": len(set(multihashes(storage))),
     }
 
 

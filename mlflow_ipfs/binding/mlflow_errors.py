@@ -35,8 +35,7 @@ _CODES: Final[tuple[tuple[type[errors.MlflowIpfsError], int], ...]] = (
     (errors.InvalidDataError, codes.DATA_LOSS),
     (errors.StoreFullError, codes.RESOURCE_EXHAUSTED),
     (errors.DiskError, codes.DATA_LOSS),
-    (errors.StoreBusyError, codes.TEMPORARILY_UNAVAILABLE),
-    (errors.RemoteError, codes.TEMPORARILY_UNAVAILABLE),
+    (errors.RemoteError, codes.INVALID_STATE),
     (errors.SettingsError, codes.INVALID_STATE),
     (errors.StoreFormatError, codes.INVALID_STATE),
 )
@@ -57,6 +56,8 @@ class ContentException(MlflowException):
 def to_mlflow_exception(error: errors.MlflowIpfsError) -> ContentException:
     """The MLflow exception that says the same."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), codes.INTERNAL_ERROR)
+    if error.transient:
+        code = codes.TEMPORARILY_UNAVAILABLE
     return ContentException(str(error), error_code=code)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.store import ContentStore
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Blockstore, Storage
+    from mlflow_ipfs.content.blockstore.interface import Storage
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.mfs import MfsPath
 
@@ -44,8 +45,8 @@ class _SnapshotStorage:
         return getattr(self._below, name)
 
 
-class _SnapshotBlocks:
-    def __init__(self, below: Blockstore, nodes: dict[bytes, bytes]) -> None:
+class _SnapshotBlocks(BlockReader):
+    def __init__(self, below: BlockReader, nodes: dict[bytes, bytes]) -> None:
         self._below = below
         self._nodes = nodes
 

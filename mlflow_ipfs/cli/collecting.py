@@ -15,7 +15,7 @@ from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_res
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlflow_ipfs.content.blockstore.interface import GCReport, Keeper
+    from mlflow_ipfs.content.blockstore.interface import GCReport, Root
 
 _SHOWN: Final = 20  # lines about what keeps content
 _NOUNS: Final = {"model": "version", "frozen": "frozen path", "outbox": "waiting name"}
@@ -42,33 +42,34 @@ def gc(workplace: Workplace, *, dry_run: bool, show_all: bool, grace_hours: floa
         msg = "--all is about what --dry-run prints; add --dry-run"
         raise click.UsageError(msg)
     with workplace.open_store() as store:
-        keepers = list(store.keepers()) if dry_run else []
+        roots = list(store.roots()) if dry_run else []
         report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
     if as_json:
-        for keeper in keepers:
-            print_result(asdict(keeper) | {"cid": str(keeper.cid) if keeper.cid else None}, "", as_json=True)
+        for root in roots:
+            fields = asdict(root) | {"kind": root.kind_label, "cid": str(root.cid) if root.cid else None}
+            print_result(fields, "", as_json=True)
     else:
-        for line in _lines(keepers) if show_all or len(keepers) <= _SHOWN else _sums(keepers):
+        for line in _lines(roots) if show_all or len(roots) <= _SHOWN else _sums(roots):
             click.echo(line)
     print_result(asdict(report), _summary(report, grace_hours), as_json=as_json)
 
 
-def _lines(keepers: Sequence[Keeper]) -> list[str]:
-    """Each keeper."""
-    return align(("kept by", keeper.kind, printable(keeper.name), _what(keeper)) for keeper in keepers)
+def _lines(roots: Sequence[Root]) -> list[str]:
+    """Each root."""
+    return align(("kept by", root.kind_label, printable(root.name), _what(root)) for root in roots)
 
 
-def _what(keeper: Keeper) -> str:
-    if keeper.cid is not None:
-        return str(keeper.cid)
-    return f"{format_count(keeper.file_count, 'file')}, {format_size(keeper.size_bytes)}"
+def _what(root: Root) -> str:
+    if root.cid is not None:
+        return str(root.cid)
+    return f"{format_count(root.file_count, 'file')}, {format_size(root.size_bytes)}"
 
 
-def _sums(keepers: Sequence[Keeper]) -> list[str]:
-    """The largest groups of keepers."""
-    groups: dict[Group, list[Keeper]] = defaultdict(list)
-    for keeper in keepers:
-        groups[group_of(keeper)].append(keeper)
+def _sums(roots: Sequence[Root]) -> list[str]:
+    """The largest groups of roots."""
+    groups: dict[Group, list[Root]] = defaultdict(list)
+    for root in roots:
+        groups[group_of(root)].append(root)
     largest = sorted(groups.items(), key=lambda item: (-_size_of(item[1]), -len(item[1]), item[0]))
     rows = [("kept by", group.kind, printable(group.name), _sum(group, found)) for group, found in largest[:_SHOWN]]
     lines = align(rows)
@@ -77,20 +78,20 @@ def _sums(keepers: Sequence[Keeper]) -> list[str]:
         lines.append(
             f"kept by  {format_count(rest, 'more name')} in {format_count(len(groups) - _SHOWN, 'more group')}"
         )
-    return [*lines, f"         (these are groups of {len(keepers):,} names; --all or --json names each)"]
+    return [*lines, f"         (these are groups of {len(roots):,} names; --all or --json names each)"]
 
 
-def _size_of(keepers: Sequence[Keeper]) -> int:
-    return sum(keeper.size_bytes for keeper in keepers)
+def _size_of(roots: Sequence[Root]) -> int:
+    return sum(root.size_bytes for root in roots)
 
 
-def _sum(group: Group, keepers: Sequence[Keeper]) -> str:
+def _sum(group: Group, roots: Sequence[Root]) -> str:
     if group.kind == "experiment":
-        files = format_count(sum(keeper.file_count for keeper in keepers), "file")
-        return f"{files} in {format_count(len(keepers), 'folder')}, {format_size(_size_of(keepers))}"
-    if len(keepers) == 1:
-        return str(keepers[0].cid)
-    return format_count(len(keepers), _NOUNS.get(group.kind, group.kind))
+        files = format_count(sum(root.file_count for root in roots), "file")
+        return f"{files} in {format_count(len(roots), 'folder')}, {format_size(_size_of(roots))}"
+    if len(roots) == 1:
+        return str(roots[0].cid)
+    return format_count(len(roots), _NOUNS.get(group.kind, group.kind))
 
 
 def _summary(report: GCReport, grace_hours: float) -> str:

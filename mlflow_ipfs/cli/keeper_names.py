@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Keeper
+    from mlflow_ipfs.content.blockstore.interface import Root
 
 OWNERS: Final = "model-version"  # what the model registry's owners start with
 _CONFIRMED: Final = f"{OWNERS}:"
@@ -27,16 +27,16 @@ def version_of(owner: str) -> str | None:
     return owner.removeprefix(_CONFIRMED).partition("/")[2] or None
 
 
-def group_of(keeper: Keeper) -> Group:
-    """The group of a keeper."""
-    version = version_of(keeper.name) if keeper.kind == "pin" else None
+def group_of(root: Root) -> Group:
+    """The group of a root."""
+    version = version_of(root.name) if root.kind == "pin" else None
     if version is not None:
         return Group("model", version.rpartition("/")[0])
-    if keeper.kind == "files":
-        return Group("experiment", experiment_of(keeper.name))
-    if keeper.kind == "frozen":
-        return Group("frozen", experiment_of(keeper.name))
-    return Group(keeper.kind, keeper.name)
+    if root.cid is None:
+        return Group("experiment", experiment_of(root.name))
+    if root.kind == "frozen":
+        return Group("frozen", experiment_of(root.name))
+    return Group(root.kind, root.name)
 
 
 def experiment_of(uri: str) -> str:

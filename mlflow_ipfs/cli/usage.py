@@ -12,7 +12,7 @@ from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
 from mlflow_ipfs.content.mfs import MfsPath
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Keeper
+    from mlflow_ipfs.content.blockstore.interface import Root
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
@@ -50,13 +50,13 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
     """The roots of each experiment, model and so on."""
     groups: dict[Group, list[CID]] = {}
     trees: set[str] = set()
-    keepers = list(store.keepers())
-    pinned = {keeper.cid for keeper in keepers if keeper.kind == "pin"}
-    for keeper in keepers:
-        if keeper.cid is None:
-            trees.add(experiment_of(keeper.name))
-        elif keeper.kind != "frozen" or keeper.cid not in pinned:  # else it is a model version's, whose pin counts
-            groups.setdefault(_group_of(keeper, keeper.cid), []).append(keeper.cid)
+    roots = list(store.roots())
+    pinned = {root.cid for root in roots if root.kind == "pin"}
+    for root in roots:
+        if root.cid is None:
+            trees.add(experiment_of(root.name))
+        elif root.kind != "frozen" or root.cid not in pinned:  # else it is a model version's, whose pin counts
+            groups.setdefault(_group_of(root, root.cid), []).append(root.cid)
     for tree in trees:
         location = MfsPath.parse(tree)
         entries = store.storage.entries.walk(location.root, location.path)
@@ -64,6 +64,6 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
     return groups
 
 
-def _group_of(keeper: Keeper, cid: CID) -> Group:
-    group = group_of(keeper)
-    return Group("pin", f"{keeper.name} {cid}") if group.kind == "pin" else group  # of an owner, each has its own size
+def _group_of(root: Root, cid: CID) -> Group:
+    group = group_of(root)
+    return Group("pin", f"{root.name} {cid}") if group.kind == "pin" else group  # of an owner, each has its own size

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.completeness import check_complete
 from mlflow_ipfs.content.dag import encode_name, is_safe_name, join_path, read_unixfs, split_path
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
@@ -141,6 +142,7 @@ class MutableFiles:
             if node.data.is_directory:
                 msg = f"{cid} is a folder; entries of {location} are files"
                 raise IsAFolderError(msg)
+            check_complete(self._storage.blocks, cid)
             entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
             publication.commit(Changes(entries=[entry]))
         return entry

@@ -32,24 +32,36 @@ class SeenBlocks:
         return self._count
 
     def add(self, cid: CID) -> bool:
-        """Note a block. Returns whether it is new."""
-        text = b"%x %b" % (cid.codec, cid.multihash)
-        if not self._put(hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest()):
+        """Add a block. Returns whether it is new."""
+        if not self._put(self._digest(cid)):
             return False
         self._count += 1
         if 3 * self._count > 2 * self._slots:
             self._grow()
         return True
 
-    def _put(self, name: bytes) -> bool:
+    def __contains__(self, cid: CID) -> bool:
+        return self._find(self._digest(cid))[1]
+
+    def _digest(self, cid: CID) -> bytes:
+        text = b"%x %b" % (cid.codec, cid.multihash)
+        return hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest()
+
+    def _find(self, name: bytes) -> tuple[int, bool]:
+        """The slot of a name, or the free slot where it would be; and whether it is there."""
         table, end = self._table, len(self._table)
         at = int.from_bytes(name[:8], "little") % self._slots * _SLOT_BYTES
         while (slot := table[at : at + _SLOT_BYTES]) != name:
             if slot == _EMPTY:
-                table[at : at + _SLOT_BYTES] = name
-                return True
+                return at, False
             at = (at + _SLOT_BYTES) % end
-        return False
+        return at, True
+
+    def _put(self, name: bytes) -> bool:
+        at, is_there = self._find(name)
+        if not is_there:
+            self._table[at : at + _SLOT_BYTES] = name
+        return not is_there
 
     def _grow(self) -> None:
         old, self._slots = self._table, 2 * self._slots

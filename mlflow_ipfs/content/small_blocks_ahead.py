@@ -5,13 +5,12 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import get_many
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
 
 SMALL_BYTES: Final = 64 << 10
@@ -19,7 +18,7 @@ MAX_BLOCKS: Final = 64
 _MAX_BYTES: Final = 4 << 20  # what is said of sizes may be a lie
 
 
-class SmallBlocksAhead:
+class SmallBlocksAhead(BlockReader):
     """A ``BlockReader`` that can be told which blocks are asked for next. For one thread.
 
     A block that was read ahead is kept until it is asked for.
@@ -52,7 +51,7 @@ class SmallBlocksAhead:
     def read_ahead(self, cids: Sequence[CID]) -> None:
         """Read some of these at once, the first ones first. An error is left to ``get``."""
         some = [cid for cid in dict.fromkeys(cids[:MAX_BLOCKS]) if cid not in self._blocks]
-        with closing(get_many(self._reader, some)) as blocks, suppress(MlflowIpfsError, OSError):
+        with closing(self._reader.get_many(some)) as blocks, suppress(MlflowIpfsError, OSError):
             for cid in some:
                 if self._kept_bytes > _MAX_BYTES:
                     return

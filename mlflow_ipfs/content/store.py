@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from mlflow_ipfs.content import car_export
 from mlflow_ipfs.content.added import Added
+from mlflow_ipfs.content.blocks.read_through import ReadThroughReader
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.car_drafts import export_car_file
 from mlflow_ipfs.content.car_import import CarImport
@@ -35,9 +37,10 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import (
         AffectedReport,
+        BlockReader,
         GCReport,
-        Keeper,
         Publication,
+        Root,
         ScrubReport,
         Storage,
         UsageReport,
@@ -58,12 +61,25 @@ class ContentStore:
 
     Args:
         storage: keeps the blocks, pins, refs and entries; closed with the store.
+        remote: where to read blocks that the storage does not have; None to read local blocks only. What was read is
+            stored in the cache of the storage. What is *kept* is decided by local content alone: ``pin``, freezing,
+            gc and backups never read from it.
         profile: how files become DAGs unless a call says otherwise.
         chunker: where files are cut; None for the profile's fixed size.
     """
 
-    def __init__(self, storage: Storage, *, profile: Profile = UNIXFS_V1_2025, chunker: Chunker | None = None) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        remote: BlockReader | None = None,
+        profile: Profile = UNIXFS_V1_2025,
+        chunker: Chunker | None = None,
+    ) -> None:
         self.storage = storage
+        self._remote = (
+            ReadThroughReader(storage.blocks, remote, partial(storage.publish, in_cache=True)) if remote else None
+        )
         self._options = ImportOptions(profile=profile, chunker=chunker)
         self.files = MutableFiles(storage, self._options)
         """The mutable trees, ``mfs://``."""
@@ -77,8 +93,19 @@ class ContentStore:
         self.close()
 
     def close(self) -> None:
-        """Release the storage. Calling it twice is no error."""
+        """Store what was fetched, and release the storage. A second call is a no-op."""
+        self._flush()
         self.storage.close()
+
+    @property
+    def blocks(self) -> BlockReader:
+        """The blocks that can be read: local ones, and those of the remote source."""
+        return self._remote or self.storage.blocks
+
+    def _flush(self) -> None:
+        """Store fetched blocks in the cache, where pinning finds them."""
+        if self._remote is not None:
+            self._remote.flush()
 
     @property
     def pins(self) -> Pins:
@@ -158,7 +185,7 @@ class ContentStore:
             InvalidPathError: the name could not be a file name.
         """
         with self.storage.publish(keep_found=True) as publication:
-            node = self._node(cid, "")
+            node = read_unixfs(self.storage.blocks, _cid(cid))
             nodes = NodeBuilder(publication.put, self._options.profile)
             link = nodes.build_folder([Link(node.cid, encode_file_name(name), node.dag_bytes)])
             publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
@@ -182,7 +209,7 @@ class ContentStore:
         Raises:
             NotFoundError, NotAFolderError: the path leads nowhere.
         """
-        return resolve(self.storage.blocks, _cid(cid), path)
+        return resolve(self.blocks, _cid(cid), path)
 
     def stat(self, cid: CID | str, path: str = "") -> Entry:
         """What is at a path."""
@@ -194,7 +221,7 @@ class ContentStore:
         Raises:
             NotAFolderError: it is a file.
         """
-        return list_entries(self.storage.blocks, self._node(cid, path))
+        return list_entries(self.blocks, self._node(cid, path))
 
     def open(self, cid: CID | str, path: str = "") -> BinaryIO:
         """Open a file for seekable reading; every block is verified before its bytes come out.
@@ -203,7 +230,7 @@ class ContentStore:
             IsAFolderError: it is a folder.
             NotFoundError, IntegrityError: here, or while reading.
         """
-        return cast(BinaryIO, open_unixfs(self.storage.blocks, self.resolve(cid, path)))
+        return cast(BinaryIO, open_unixfs(self.blocks, self.resolve(cid, path)))
 
     def local_path(self, cid: CID | str, path: str = "") -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
@@ -245,7 +272,7 @@ class ContentStore:
         name = path.rstrip("/").rpartition("/")[2] or str(found)
         target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
         exporter = Exporter(
-            self.storage.blocks,
+            self.blocks,
             linker=self.storage,
             share=dst is None,
             allow_outside_links=allow_outside_links,
@@ -275,10 +302,10 @@ class ContentStore:
             progress: called with the number of bytes just hashed.
         """
         root = _cid(cid)
-        report = verify_dag(self.storage.blocks, root, progress=progress)
+        report = verify_dag(self.blocks, root, progress=progress)
         if against is not None:
             found = compare_with_disk(
-                self.storage.blocks, root, Path(against), hidden=hidden, not_content=frozenset(not_content)
+                self.blocks, root, Path(against), hidden=hidden, not_content=frozenset(not_content)
             )
             report.problems += found.problems
             report.hidden_left_out = found.hidden_left_out
@@ -291,6 +318,7 @@ class ContentStore:
             NotFoundError: a block is missing.
         """
         root = _cid(cid)
+        self._flush()
         with self.storage.publish(keep_found=True) as publication:  # what was found complete stays so
             check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
@@ -313,7 +341,7 @@ class ContentStore:
 
         See ``car_export.export_car``.
         """
-        return car_export.export_car(self.storage.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
+        return car_export.export_car(self.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
 
     def export_car_file(
         self,
@@ -324,7 +352,7 @@ class ContentStore:
         progress: Callable[[int], None] | None = None,
     ) -> ExportedCar:
         """As ``export_car``, to a file: goes on where an export that was cut short ended. See ``car_drafts``."""
-        return export_car_file(self.storage.blocks, _cid(cid), Path(path), overwrite=overwrite, progress=progress)
+        return export_car_file(self.blocks, _cid(cid), Path(path), overwrite=overwrite, progress=progress)
 
     def import_car(
         self,
@@ -348,9 +376,9 @@ class ContentStore:
             transfer.take(file, part)
             return transfer.finish(pin)
 
-    def keepers(self) -> Iterator[Keeper]:
-        """Every name that keeps content: pins, refs, folders of ``mfs://``, frozen paths."""
-        return self.storage.keepers()
+    def roots(self) -> Iterator[Root]:
+        """Yield every name that retains content; files of ``mfs://`` by directory."""
+        return self.storage.roots()
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
         """Add up what lies below each group of roots, each block once."""
@@ -369,7 +397,7 @@ class ContentStore:
         return self.storage.collect_garbage(dry_run=dry_run, grace_seconds=grace_seconds)
 
     def _node(self, cid: CID | str, path: str) -> UnixFSNode:
-        return read_unixfs(self.storage.blocks, self.resolve(cid, path))
+        return read_unixfs(self.blocks, self.resolve(cid, path))
 
 
 def _cid(cid: CID | str) -> CID:

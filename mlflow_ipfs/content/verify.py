@@ -16,7 +16,7 @@ from mlflow_ipfs.content.file_reader import part_bounds
 from mlflow_ipfs.content.hamt import split_shard
 from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError
+from mlflow_ipfs.errors import InvalidDataError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -97,6 +97,8 @@ class _Visit(NamedTuple):
 def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
     """Read and hash every block below a root, once each, and go on after a bad one.
 
+    A source that cannot be reached is not damage: ``RemoteError`` is raised.
+
     What parents state about their parts is checked, too, so that content without a problem can be read.
     Nodes are read on the calling thread and in order, large leaves ahead on others; the report is as if
     all were read in order, and ``progress`` is called on the calling thread.
@@ -133,6 +135,8 @@ class _Walk:
                     stack.extend(reversed(below))
                     steps = 0 if below else steps
                 _check_size(visit, self.sizes[visit.key])
+            except RemoteError:
+                raise  # a source that cannot be reached says nothing about the content
             except (OSError, ValueError) as error:
                 self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
 

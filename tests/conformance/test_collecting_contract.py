@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import AffectedReport, Changes, GCReport, Keeper
+from mlflow_ipfs.content.blockstore.interface import AffectedReport, Changes, GCReport, NameKind, Root
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, IDENTITY, RAW
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
@@ -17,7 +17,7 @@ from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
 from mlflow_ipfs.errors import ConflictError, IntegrityError
-from support.storages import publish_blocks, publish_file, put_file, raw
+from support.storages import delete_block, publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,7 +148,7 @@ def test_one_block_pinned_as_bytes_and_as_a_node(storage: Storage) -> None:
 def test_with_a_missing_node_nothing_is_removed(storage: Storage) -> None:
     folder, [file] = publish_folder(storage, b"f" * 2500)
     [garbage] = publish_blocks(storage, b"garbage", owner=None)
-    storage.blocks.delete(file)
+    delete_block(storage, file)
     with pytest.raises(IntegrityError, match=str(file)) as caught:
         storage.collect_garbage()
     assert str(folder) in str(caught.value)
@@ -158,7 +158,7 @@ def test_with_a_missing_node_nothing_is_removed(storage: Storage) -> None:
 def test_a_missing_leaf_is_no_reason_to_keep_garbage(storage: Storage) -> None:
     publish_folder(storage, b"f" * 2500)
     [garbage] = publish_blocks(storage, b"garbage", owner=None)
-    storage.blocks.delete(CID.of(b"f" * 1000))
+    delete_block(storage, CID.of(b"f" * 1000))
     storage.collect_garbage()
     assert not storage.blocks.has(garbage)
 
@@ -224,20 +224,20 @@ def test_what_is_added_again_in_its_grace_stays(storage: Storage) -> None:
     assert [open_unixfs(storage.blocks, file).read() for file in files] == [b"f" * 2500, b"g" * 30]
 
 
-def test_keepers_are_named(storage: Storage) -> None:
+def test_roots_are_named(storage: Storage) -> None:
     folder, [file] = publish_folder(storage, b"f" * 2500)
     storage.refs.set("a/ref", file, expected_version=0)
     storage.entries.freeze(Frozen("tree", "run", folder))
     entries = [MfsEntry("tree", path, file, 2500, 2600, 0) for path in ("top", "run/b", "run/a", "run/a2/c")]
     with storage.publish() as publication:
         publication.commit(Changes(entries=entries))
-    assert list(storage.keepers()) == [
-        Keeper("pin", USER, folder),
-        Keeper("ref", "a/ref", file),
-        Keeper("files", "mfs://tree", None, 1, 2500),
-        Keeper("files", "mfs://tree/run", None, 2, 5000),
-        Keeper("files", "mfs://tree/run/a2", None, 1, 2500),
-        Keeper("frozen", "mfs://tree/run", folder),
+    assert list(storage.roots()) == [
+        Root(NameKind.PIN, USER, folder),
+        Root(NameKind.REF, "a/ref", file),
+        Root(NameKind.FILE, "mfs://tree", None, 1, 2500),
+        Root(NameKind.FILE, "mfs://tree/run", None, 2, 5000),
+        Root(NameKind.FILE, "mfs://tree/run/a2", None, 1, 2500),
+        Root(NameKind.FROZEN, "mfs://tree/run", folder),
     ]
 
 
@@ -302,7 +302,7 @@ def test_what_needs_a_damaged_block_is_named_and_what_nothing_needs_too(storage:
 def test_below_a_node_that_cannot_be_read_nobody_knows_what_is_needed(storage: Storage) -> None:
     folder, files = publish_folder(storage, b"a" * 2500)
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, files[0]) if cid != files[0])
-    storage.blocks.delete(files[0])
+    delete_block(storage, files[0])
     report = storage.find_affected([leaf, files[0]])
     assert [(name.cid, name.damaged) for name in report.names] == [(folder, (files[0],))]
     assert report.unneeded == ()
@@ -319,7 +319,7 @@ def test_whose_own_root_is_missing_is_affected(storage: Storage) -> None:
     storage.pins.add(Pin("beside", CID(1, RAW, folder.multihash)))
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, file) if cid != file)
     for root in (folder, file):
-        storage.blocks.delete(root)
+        delete_block(storage, root)
     report = storage.find_affected([folder, file, leaf])
     assert {(name.kind, name.name, name.damaged) for name in report.names} == {
         ("pin", USER, (folder,)),

@@ -10,9 +10,11 @@ from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, L
 from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.names.kinds import NameKind, Root
+from mlflow_ipfs.content.names.outbox import OutboxRow
+from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
-from support.storages import block_of, publish_blocks, publish_file, put_file, raw
+from support.storages import block_of, multihashes, publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Storage
@@ -43,7 +45,7 @@ def test_leaving_without_commit_discards_everything(storage: Storage) -> None:
         publication.put(*raw(b"content"))
         put_file(publication, b"x" * 2500)
         publication.begin_file().write(b"unfinished")
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
 
 
 def test_an_error_inside_discards_everything(storage: Storage) -> None:
@@ -56,7 +58,7 @@ def test_an_error_inside_discards_everything(storage: Storage) -> None:
 
     with pytest.raises(RuntimeError, match="stop"):
         fail()
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -90,7 +92,7 @@ def test_leaves_that_do_not_cover_the_file_are_refused(storage: Storage) -> None
                 writer.finish(cid, leaves)
             writer.discard()
             publication.commit()
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
 
 
 def test_a_discarded_file_leaves_nothing(storage: Storage) -> None:
@@ -100,7 +102,7 @@ def test_a_discarded_file_leaves_nothing(storage: Storage) -> None:
         writer.discard()
         writer.discard()
         assert publication.commit() == 0
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
 
 
 def test_discard_after_finish_does_nothing(storage: Storage) -> None:
@@ -160,7 +162,7 @@ def test_identity_cids_need_no_room(storage: Storage) -> None:
         assert publication.has(cid)
         publication.put(cid, b"hi")
         assert publication.commit(Changes(pins=[Pin(USER, cid)], entries=[entry("hi", cid)])) == 0
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
     assert storage.collect_garbage().removed_blocks == 0
 
 
@@ -175,14 +177,45 @@ def test_names_come_with_the_blocks(storage: Storage) -> None:
     assert list(storage.entries.list_frozen()) == [frozen]
 
 
+def test_pins_are_removed_and_outbox_rows_added_in_the_same_step(storage: Storage) -> None:
+    old, new = publish_blocks(storage, b"old", b"new")
+    row = OutboxRow("replica", "pin", new, "version/1")
+    with storage.publish() as publication:
+        changes = Changes(pins=[Pin("version/1", new)], unpins=[Pin(USER, old), Pin(USER, new), Pin("nobody", old)])
+        changes.outbox.append(row)
+        publication.commit(changes)
+    assert list(storage.pins.list()) == [Pin("version/1", new)]
+    assert [root for root in storage.roots() if root.kind is NameKind.OUTBOX] == [
+        Root(NameKind.OUTBOX, "replica version/1", new)
+    ]
+    storage.pins.remove(new, "version/1")
+    assert storage.collect_garbage().removed_blocks == 1, "what is to be sent is kept"
+    assert storage.blocks.get(new) == b"new"
+
+
+def test_removing_and_adding_the_same_pin_keeps_it(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"kept")
+    with storage.publish() as publication:
+        publication.commit(Changes(pins=[Pin(USER, cid)], unpins=[Pin(USER, cid, PinState.PENDING)]))
+    assert list(storage.pins.list()) == [Pin(USER, cid)]
+
+
+def test_a_failed_commit_removes_no_pin(storage: Storage) -> None:
+    [cid] = publish_blocks(storage, b"kept")
+    with storage.publish() as publication, pytest.raises(NotFoundError):
+        publication.commit(Changes(pins=[Pin(USER, MISSING)], unpins=[Pin(USER, cid)]))
+    assert list(storage.pins.list()) == [Pin(USER, cid)]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         Changes(pins=[Pin(USER, MISSING)]),
+        Changes(outbox=[OutboxRow("replica", "pin", MISSING)]),
         Changes(entries=[entry("a", MISSING)]),
         Changes(frozen=[Frozen("tree", "a", MISSING)]),
     ],
-    ids=["pin", "entry", "frozen"],
+    ids=["pin", "outbox", "entry", "frozen"],
 )
 def test_a_name_for_something_missing_keeps_nothing(storage: Storage, changes: Changes) -> None:
     cid, data = raw(b"would be new")

@@ -6,7 +6,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Self
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.interface import BlockReader, LeafForm
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.content.unixfs import encode_leaf
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Changes, Leaf
 
 
-class Blocks:
+class Blocks(BlockReader):
     """A publication and a blockstore in one: what is put can be read at once. Checks every CID that it is given."""
 
     def __init__(self) -> None:

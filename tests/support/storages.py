@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blockstore.interface import Changes, Leaf, LeafForm
+from mlflow_ipfs.content.blockstore.local import LocalStorage, index
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf
@@ -19,11 +21,10 @@ from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.unixfs import encode_leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import Publication, Storage
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
 
 LEAF_BYTES = 1000
 
@@ -72,6 +73,44 @@ def publish_blocks(storage: Storage, *blocks: bytes, owner: str | None = USER) -
             publication.put(cid, block)
         publication.commit(Changes(pins=[Pin(owner, cid) for cid in cids] if owner else []))
     return cids
+
+
+def put_block(storage: Storage, cid: CID, data: bytes) -> None:
+    """Publish one block, which must hash to its CID, without a name."""
+    put_blocks(storage, [(cid, data)])
+
+
+def put_blocks(storage: Storage, blocks: Iterable[tuple[CID, bytes]]) -> None:
+    """Publish blocks in one step, without names."""
+    with storage.publish() as publication:
+        for cid, data in blocks:
+            cid.verify(data)
+            publication.put(cid, data)
+        publication.commit()
+
+
+def delete_block(storage: Storage, cid: CID) -> bool:
+    """Lose a block, as damage to the index would. Returns whether it was there."""
+    if isinstance(storage, MemoryStorage):
+        with storage._state.changed:
+            storage._state.cached.discard(cid.multihash)
+            return storage._state.blocks.pop(cid.multihash, None) is not None
+    assert isinstance(storage, LocalStorage)
+    with storage._parts.database.write() as connection:
+        connection.execute("UPDATE place SET root = NULL WHERE root = ?", (cid.multihash,))
+        gone = connection.execute("DELETE FROM block WHERE multihash = ?", (cid.multihash,))
+    return bool(gone.rowcount)
+
+
+def multihashes(storage: Storage) -> Iterator[bytes]:
+    """The multihash of every block in a storage."""
+    if isinstance(storage, MemoryStorage):
+        with storage._state.changed:
+            return iter(list(storage._state.blocks))
+    assert isinstance(storage, LocalStorage)
+    with storage._parts.database.read() as connection:
+        query = f"SELECT b.multihash FROM {index._BLOCK} WHERE {index._THERE} ORDER BY b.id"
+        return iter([row[0] for row in connection.execute(query)])
 
 
 def block_of(piece: bytes, *, wrapped: bool) -> bytes:
@@ -158,7 +197,7 @@ def check_sound(storage: LocalStorage) -> None:
     assert rows_of(storage, "PRAGMA integrity_check") == [("ok",)]
     names = {row[0] for row in rows_of(storage, "SELECT name FROM place")}
     assert names <= files_of(storage), "a row without its file"
-    for multihash in storage.blocks.multihashes():
+    for multihash in multihashes(storage):
         storage.blocks.get(CID(1, 0x55, multihash))
     roots = [pin.cid for pin in storage.pins.list()] + [ref.cid for ref in storage.refs.list()]
     for root in roots:

@@ -13,7 +13,7 @@ from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin, PinState
-from support.storages import check_sound, files_of, leftovers, put_file, raw, rows_of
+from support.storages import check_sound, delete_block, files_of, leftovers, multihashes, put_file, raw, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ class Workload:
         storage.collect_garbage(grace_seconds=0)
 
     def delete_block(self, storage: LocalStorage) -> None:
-        storage.blocks.delete(CID.of(b"inline"))
+        delete_block(storage, CID.of(b"inline"))
 
     def publish_large(self, storage: LocalStorage) -> None:
         """A large file: ``object_dedupe.DEDUPE_BYTES`` is set low."""
@@ -184,7 +184,7 @@ def check_whole(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
             assert open_unixfs(storage.blocks, root).read() == contents[root]
             path = storage.file_path(root)
             assert path is None or path.read_bytes() == contents[root]
-    for multihash in storage.blocks.multihashes():
+    for multihash in multihashes(storage):
         storage.blocks.get(CID(1, 0x55, multihash))
 
 

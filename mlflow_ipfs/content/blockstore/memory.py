@@ -13,6 +13,7 @@ from mlflow_ipfs.content.blockstore.interface import (
     MAX_DAMAGED_NAMED,
     Affected,
     AffectedReport,
+    BlockReader,
     Changes,
     GCReport,
     ScrubReport,
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader, FileWriter, Keeper, Leaf
+    from mlflow_ipfs.content.blockstore.interface import FileWriter, Leaf, Root
 
 
-class MemoryBlocks:
-    """Blocks in a dict. See ``Blockstore``."""
+class MemoryBlocks(BlockReader):
+    """Blocks in a dict."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
@@ -56,29 +57,6 @@ class MemoryBlocks:
     def has(self, cid: CID) -> bool:
         """Tell whether the block is here."""
         return cid.identity_data is not None or cid.multihash in self._state.blocks
-
-    def put(self, cid: CID, data: bytes) -> None:
-        """Keep a block."""
-        self.put_many([(cid, data)])
-
-    def put_many(self, blocks: Iterable[tuple[CID, bytes]]) -> None:
-        """Keep many blocks, all or none."""
-        with MemoryPublication(self._state) as publication:
-            for cid, data in blocks:
-                cid.verify(data)
-                publication.put(cid, data)
-            publication.commit()
-
-    def delete(self, cid: CID) -> bool:
-        """Forget a block."""
-        with self._state.changed:
-            self._state.cached.discard(cid.multihash)
-            return self._state.blocks.pop(cid.multihash, None) is not None
-
-    def multihashes(self) -> Iterator[bytes]:
-        """The multihash of every block."""
-        with self._state.changed:
-            return iter(list(self._state.blocks))
 
 
 class _MemoryFile:
@@ -178,18 +156,19 @@ class MemoryPublication:
             new = {key: data for key, data in self._blocks.items() if not self._is_kept(key)}
             state.blocks.update(new)
             try:
-                for cid in [pin.cid for pin in changes.pins] + [entry.cid for entry in changes.entries]:
+                for cid in changes.named_cids():
                     state.require(cid)
-                for frozen in changes.frozen:
-                    state.require(frozen.cid)
                 state.put_entries(changes.entries)
             except BaseException:
                 for key in new.keys() - state.cached:
                     del state.blocks[key]
                 raise
             state.cached = state.cached | new.keys() if self._in_cache else state.cached - new.keys()
+            for pin in changes.unpins:
+                state.pins.pop((pin.owner, bytes(pin.cid)), None)
             for pin in changes.pins:
                 state.pins[pin.owner, bytes(pin.cid)] = pin
+            state.outbox += changes.outbox
             state.frozen.update(changes.frozen)
         return sum(len(data) for data in new.values())
 
@@ -267,11 +246,11 @@ class MemoryStorage:
         """A new empty private folder, removed when this process ends."""
         return make_view_folder_elsewhere()
 
-    def keepers(self) -> Iterator[Keeper]:
-        """Every name that keeps content, by kind and name."""
+    def roots(self) -> Iterator[Root]:
+        """Yield every name that retains content, by kind and name."""
         with self._state.changed:
-            keepers = list(self._state.keepers())
-        return iter(keepers)
+            roots = list(self._state.kept_names())
+        return iter(roots)
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
         """Add up what lies below each group of roots."""

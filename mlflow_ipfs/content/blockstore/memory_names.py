@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import Keeper, NameKind
 from mlflow_ipfs.content.blockstore.refusals import (
     check_ref_version,
     file_in_the_way,
@@ -16,6 +15,7 @@ from mlflow_ipfs.content.blockstore.refusals import (
     unknown_root,
 )
 from mlflow_ipfs.content.entries import MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.kinds import NameKind, Root
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.refs import Ref
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.entries import Frozen
+    from mlflow_ipfs.content.names.outbox import OutboxRow
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class MemoryState:
     refs: dict[str, Ref] = field(default_factory=dict)
     entries: dict[str, dict[str, MfsEntry]] = field(default_factory=dict)
     frozen: set[Frozen] = field(default_factory=set)
+    outbox: list[OutboxRow] = field(default_factory=list)
     publications: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -59,28 +61,30 @@ class MemoryState:
         yield from (ref.cid for ref in self.refs.values())
         yield from (entry.cid for tree in self.entries.values() for entry in tree.values())
         yield from (frozen.cid for frozen in self.frozen)
+        yield from (row.cid for row in self.outbox)
 
     def names(self) -> Iterator[tuple[NameKind, str, CID]]:
         """The same by name."""
-        for keeper in self.keepers():
-            if keeper.kind != "files" and keeper.cid is not None:
-                yield keeper.kind, keeper.name, keeper.cid
+        for kept in self.kept_names():
+            if kept.cid is not None:
+                yield kept.kind, kept.name, kept.cid
         for root, tree in self.entries.items():
-            yield from (("file", f"mfs://{root}/{path}", entry.cid) for path, entry in tree.items())
+            yield from ((NameKind.FILE, f"mfs://{root}/{path}", entry.cid) for path, entry in tree.items())
 
-    def keepers(self) -> Iterator[Keeper]:
+    def kept_names(self) -> Iterator[Root]:
         """The same as people know them; files are summed up by folder."""
-        yield from (Keeper("pin", pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
-        yield from (Keeper("ref", ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
+        yield from (Root(NameKind.PIN, pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
+        yield from (Root(NameKind.REF, ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
         folders: dict[tuple[bytes, bytes], list[MfsEntry]] = {}
         for root, tree in self.entries.items():
             for entry in tree.values():
                 folders.setdefault((_by_bytes(root), _by_bytes(entry.path.rpartition("/")[0])), []).append(entry)
         for _, entries in sorted(folders.items()):
             uri = f"mfs://{entries[0].root}/{entries[0].path.rpartition('/')[0]}".removesuffix("/")
-            yield Keeper("files", uri, None, len(entries), sum(entry.size_bytes for entry in entries))
+            yield Root(NameKind.FILE, uri, None, len(entries), sum(entry.size_bytes for entry in entries))
         for frozen in sorted(self.frozen, key=lambda frozen: (frozen.root, frozen.path, bytes(frozen.cid))):
-            yield Keeper("frozen", f"mfs://{frozen.root}/{frozen.path}".removesuffix("/"), frozen.cid)
+            yield Root(NameKind.FROZEN, f"mfs://{frozen.root}/{frozen.path}".removesuffix("/"), frozen.cid)
+        yield from (Root(NameKind.OUTBOX, row.label, row.cid) for row in self.outbox)
 
 
 def _check_conflicts(tree: dict[str, MfsEntry], root: str, path: str) -> None:

@@ -14,6 +14,7 @@ from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import PinState
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError
+from support.storages import multihashes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,14 +64,14 @@ def store() -> ContentStore:
 
 
 def test_a_snapshot_reads_as_content_and_leaves_no_block_behind(store: ContentStore, tmp_path: Path) -> None:
-    before = set(store.storage.blocks.multihashes())
+    before = set(multihashes(store.storage))
     snapshot, cid = snapshot_in_memory(store, MfsPath("mlflow", "run"))
     assert [entry.name for entry in snapshot.ls(cid)] == ["a.txt", "sub"]
     assert snapshot.open(cid, "sub/b.txt").read() == b"b"
     assert snapshot.verify(cid).blocks == 4
     snapshot.view(cid, dst=tmp_path / "out")
     assert (tmp_path / "out" / "sub" / "b.txt").read_bytes() == b"b"
-    assert set(store.storage.blocks.multihashes()) == before
+    assert set(multihashes(store.storage)) == before
     assert not store.storage.blocks.has(cid)
 
 

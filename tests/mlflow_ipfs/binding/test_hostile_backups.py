@@ -24,7 +24,7 @@ from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
 from support import hostile_backups
 from support.backup_sites import Site
-from support.storages import put_file
+from support.storages import multihashes, put_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def outside(folder: Path) -> dict[Path, tuple[int, int]]:
 
 def use(storage: LocalStorage, *, is_whole: bool) -> None:
     """Ask for all that there is: an answer, or one of our errors."""
-    for multihash in list(storage.blocks.multihashes()):
+    for multihash in list(multihashes(storage)):
         try:
             storage.blocks.get(CID(1, 0x55, multihash))
         except (IntegrityError, NotFoundError):

@@ -16,14 +16,22 @@ from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
 if TYPE_CHECKING:
     from pathlib import Path
 
-PASSES_ON_ITS_OWN = {errors.StoreBusyError, errors.RemoteError}
-
 
 @pytest.mark.parametrize("kind", errors.MlflowIpfsError.__subclasses__())
 def test_only_what_passes_on_its_own_is_retried_by_clients(kind: type[errors.MlflowIpfsError]) -> None:
     found = to_mlflow_exception(kind("what happened"))
     assert found.message == "what happened"
-    assert (found.get_http_status_code() in _TRANSIENT_FAILURE_RESPONSE_CODES) == (kind in PASSES_ON_ITS_OWN)
+    assert (found.get_http_status_code() in _TRANSIENT_FAILURE_RESPONSE_CODES) == kind("what happened").transient
+
+
+def test_what_passes_on_its_own_is_marked_as_transient() -> None:
+    kinds = errors.MlflowIpfsError.__subclasses__()
+    assert {kind for kind in kinds if kind("what happened").transient} == {errors.StoreBusyError, errors.RemoteError}
+
+
+def test_a_remote_that_refuses_for_good_is_not_retried_by_clients() -> None:
+    found = to_mlflow_exception(errors.RemoteError("login refused", transient=False))
+    assert found.get_http_status_code() not in _TRANSIENT_FAILURE_RESPONSE_CODES
 
 
 def test_a_missing_artifact_is_not_found() -> None:

@@ -8,6 +8,7 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,7 +166,7 @@ def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:
 def test_pinning_what_is_not_complete_is_3(cli: CommandLine, root: str) -> None:
     lost = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
     with open_local_storage(cli.store) as storage:
-        storage.blocks.delete(CID.parse(lost))
+        delete_block(storage, CID.parse(lost))
     assert lost in cli("pin", "add", root, code=3).stderr
 
 
@@ -203,5 +204,5 @@ def test_the_pin_of_a_model_version_goes_only_by_force(cli: CommandLine, root: s
 
 def test_the_pin_of_what_is_gone_can_still_be_dropped(cli: CommandLine, root: str) -> None:
     with open_local_storage(cli.store) as storage:
-        storage.blocks.delete(CID.parse(root))
+        delete_block(storage, CID.parse(root))
     cli("pin", "rm", root)

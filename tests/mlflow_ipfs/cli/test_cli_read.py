@@ -11,6 +11,7 @@ import pytest
 from mlflow_ipfs import Settings, open_store
 from mlflow_ipfs.cli.new_files import draft_beside
 from mlflow_ipfs.content.mfs import MfsPath
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine
@@ -232,7 +233,7 @@ def test_a_file_in_a_mutable_folder_shows_its_cid_even_if_its_block_is_lost(cli:
     run = "mfs://mlflow/0/run/artifacts"
     with open_store(Settings(store=cli.store)) as store:
         lost = store.files.put_stream(MfsPath.parse(f"{run}/small.txt"), io.BytesIO(b"small\n")).cid
-        store.storage.blocks.delete(lost)
+        delete_block(store.storage, lost)
     assert [record["cid"] for record in cli("ls", "--json", run).records] == [str(lost)]
     outcome = cli("ls", run)
     assert outcome.lines[0].split()[0] == str(lost)

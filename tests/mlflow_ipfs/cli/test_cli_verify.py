@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from support.clones import flip_bytes_of
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +97,7 @@ def test_nothing_to_compare_with_is_3(cli: CommandLine, root: str) -> None:
 def test_a_missing_block_below_a_known_root_does_not_verify(cli: CommandLine, root: str) -> None:
     lost = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
     with open_local_storage(cli.store) as storage:
-        assert storage.blocks.delete(CID.parse(lost))
+        assert delete_block(storage, CID.parse(lost))
     (record,) = cli("verify", root, "--json", code=4).records
     assert [(problem["cid"], problem["path"]) for problem in record["problems"]] == [(lost, "sub/small.txt")]
 
@@ -105,7 +106,7 @@ def test_a_name_whose_own_root_is_missing_is_affected(cli: CommandLine, root: st
     big = next(record["cid"] for record in cli("ls", "--json", root).records if record["name"] == "big.bin")
     with open_local_storage(cli.store) as storage:
         storage.refs.set("datasets/big", CID.parse(big), expected_version=0)
-        assert storage.blocks.delete(CID.parse(big))
+        assert delete_block(storage, CID.parse(big))
     lines = cli("verify", root, code=4).lines
     assert lines[-2:] == [f"affected  ref  datasets/big  {big}", f"affected  pin  user  {root}"]
 

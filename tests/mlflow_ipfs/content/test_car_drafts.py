@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.car import encode_car_header
@@ -47,7 +48,7 @@ def sample() -> tuple[CID, bytes, Blocks]:
     return root, stream.getvalue(), blocks
 
 
-class CountedBlocks:
+class CountedBlocks(BlockReader):
     """Says which blocks were read."""
 
     def __init__(self, blocks: Blocks) -> None:

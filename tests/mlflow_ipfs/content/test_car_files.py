@@ -21,6 +21,7 @@ from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.varint import encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 from support.cars import write_car
+from support.storages import delete_block, put_block
 from vector_trees import build
 
 if TYPE_CHECKING:
@@ -266,16 +267,16 @@ def test_the_same_bytes_under_two_codecs_are_both_followed() -> None:
     storage = MemoryStorage()
     leaf = b"only reached through the node"
     with ContentStore(storage) as store:
-        storage.blocks.put(CID.of(leaf), leaf)
+        put_block(storage, CID.of(leaf), leaf)
         inner = encode_dagcbor({"leaf": CID.of(leaf)})
-        storage.blocks.put(CID.of(inner), inner)
+        put_block(storage, CID.of(inner), inner)
         outer = encode_dagcbor([CID.of(inner, RAW), CID.of(inner, DAG_CBOR)])
         root = CID.of(outer, DAG_CBOR)
-        storage.blocks.put(root, outer)
+        put_block(storage, root, outer)
         stream = io.BytesIO()
         store.export_car(root, stream)
         assert CID.of(leaf) in [cid for cid, _ in CarReader(io.BytesIO(stream.getvalue()))]
-        storage.blocks.delete(CID.of(leaf))
+        delete_block(storage, CID.of(leaf))
         with pytest.raises(NotFoundError, match="not complete"):
             store.pin(root)
         assert not store.verify(root).ok

@@ -29,7 +29,7 @@ from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreFullError
 from support.cars import write_car
 from support.processes import fork_child
-from support.storages import FullDisk, check_sound, leftovers, rows_of
+from support.storages import FullDisk, check_sound, leftovers, multihashes, put_blocks, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def sample() -> tuple[CID, bytes, dict[CID, bytes]]:
     root = CID.of(top, DAG_CBOR)
     blocks[root] = top
     with ContentStore(MemoryStorage()) as store:
-        store.storage.blocks.put_many(blocks.items())
+        put_blocks(store.storage, blocks.items())
         stream = io.BytesIO()
         store.export_car(root, stream)
     return root, stream.getvalue(), blocks
@@ -94,7 +94,7 @@ def test_an_import_cut_at_any_byte_goes_on_from_where_it_says(make: Any) -> None
                 import_all(transfer, io.BytesIO(car[:end]))
             assert transfer.resume_from == max(start for start in starts if start <= end)
             kept = starts.index(transfer.resume_from)
-            assert (transfer.kept_blocks, len(list(storage.blocks.multihashes()))) == (kept, kept)
+            assert (transfer.kept_blocks, len(list(multihashes(storage)))) == (kept, kept)
             words = f"before byte {transfer.resume_from} of the CAR" if kept else "Nothing of it was kept"
             assert words in str(caught.value)
         assert list(storage.pins.list()) == []
@@ -102,7 +102,7 @@ def test_an_import_cut_at_any_byte_goes_on_from_where_it_says(make: Any) -> None
         with ContentStore(storage) as store:
             assert store.import_car(io.BytesIO(car[part.start :]), part=part) == [root]
             assert [pin.cid for pin in store.pins.list()] == [root]
-            assert set(storage.blocks.multihashes()) == {cid.multihash for cid in blocks}
+            assert set(multihashes(storage)) == {cid.multihash for cid in blocks}
 
 
 @pytest.mark.parametrize("make", CARS)
@@ -147,7 +147,7 @@ def test_a_stream_may_break_with_any_error() -> None:
         with pytest.raises(type(error)) as caught, CarImport(storage) as transfer:
             transfer.take(BrokenStream(car[: starts[5] + 10], error))  # type: ignore[arg-type]
         assert f"before byte {starts[5]} of the CAR" in caught.value.__notes__[0]
-        assert len(list(storage.blocks.multihashes())) == 5
+        assert len(list(multihashes(storage))) == 5
         with ContentStore(storage) as store:
             assert store.import_car(io.BytesIO(car[starts[5] :]), part=CarPart(starts[5], roots=(root,))) == [root]
 
@@ -160,7 +160,7 @@ def test_an_interrupt_keeps_every_block_before_it() -> None:
     with pytest.raises(KeyboardInterrupt), CarImport(storage) as transfer:
         transfer.take(BrokenStream(car[: starts[5]], KeyboardInterrupt()))  # type: ignore[arg-type]
     assert (transfer.kept_blocks, transfer.resume_from) == (5, starts[5])
-    assert len(list(storage.blocks.multihashes())) == 5
+    assert len(list(multihashes(storage))) == 5
 
 
 GOOD = [(CID.of(data), data) for data in (b"one", b"two", b"three")]
@@ -183,7 +183,7 @@ def test_what_comes_before_a_hostile_frame_is_kept_and_nothing_behind_it(frame: 
     with ContentStore(MemoryStorage()) as store:
         with pytest.raises(error, match=f"2 blocks .* before byte {len(start.getvalue())} of the CAR"):
             store.import_car(io.BytesIO(data))
-        assert set(store.storage.blocks.multihashes()) == {cid.multihash for cid, _ in GOOD[:2]}
+        assert set(multihashes(store.storage)) == {cid.multihash for cid, _ in GOOD[:2]}
         assert list(store.pins.list()) == []
 
 
@@ -194,7 +194,7 @@ def test_a_rest_that_begins_at_another_byte_is_refused_with_the_likely_reason() 
         for wrong in (start - 1, start + 1, start + 50):
             with pytest.raises((InvalidDataError, IntegrityError), match=f"does not begin at byte {start} of the CAR"):
                 store.import_car(io.BytesIO(car[wrong:]), part=CarPart(start, roots=(root,)))
-        assert list(store.storage.blocks.multihashes()) == []
+        assert list(multihashes(store.storage)) == []
 
 
 def test_parts_of_one_dag_come_in_any_order_and_pins_come_all_at_once() -> None:
@@ -228,7 +228,7 @@ def test_roots_may_be_identity_cids_and_one_block_may_have_two_versions() -> Non
     stream.seek(0)
     with ContentStore(MemoryStorage()) as store:
         assert store.import_car(stream) == [*both, IDENTITY_CID]
-        assert len(list(store.storage.blocks.multihashes())) == 1
+        assert len(list(multihashes(store.storage))) == 1
         assert {pin.cid for pin in store.pins.list()} == {*both, IDENTITY_CID}
 
 
@@ -263,7 +263,7 @@ def test_a_disk_that_is_full_at_any_step_costs_one_step_at_most(tmp_path: Path) 
                 found = re.search(r"Kept are (\d+) blocks", str(error))
                 kept = int(found[1]) if found else 0
                 counts.add(kept)
-                assert len(list(store.storage.blocks.multihashes())) == kept
+                assert len(list(multihashes(store.storage))) == kept
                 assert not leftovers(tmp_path / str(room_for))
             disk.room_for = 1_000_000
             assert store.import_car(io.BytesIO(car)) == [root]
@@ -289,9 +289,9 @@ def test_a_killed_import_is_run_again(tmp_path: Path) -> None:
     _, status = os.waitpid(fork_child(import_until_killed), 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     with ContentStore(open_local_storage(tmp_path / "store")) as store:
-        assert len(list(store.storage.blocks.multihashes())) == 6, "two steps of three blocks"
+        assert len(list(multihashes(store.storage))) == 6, "two steps of three blocks"
         assert store.import_car(io.BytesIO(car)) == [root]
-        assert len(list(store.storage.blocks.multihashes())) == len(blocks)
+        assert len(list(multihashes(store.storage))) == len(blocks)
         check_sound(store.storage)  # type: ignore[arg-type]
 
 
@@ -306,14 +306,14 @@ def test_an_import_that_is_run_again_writes_nothing_twice(tmp_path: Path) -> Non
         first = rows_of(storage, "SELECT name, size FROM place")
         store.import_car(io.BytesIO(stream.getvalue()))
         assert rows_of(storage, "SELECT name, size FROM place") == first, "the last block lies in the index"
-        assert len(list(storage.blocks.multihashes())) == 20
+        assert len(list(multihashes(storage))) == 20
 
 
 @given(start=st.integers(0, 1100))
 def test_an_export_goes_on_at_any_byte_with_the_same_bytes(start: int) -> None:
     root, car, blocks = sample()
     with ContentStore(MemoryStorage()) as store:
-        store.storage.blocks.put_many(blocks.items())
+        put_blocks(store.storage, blocks.items())
         stream, seen = io.BytesIO(), list[int]()
         if start > len(car):
             with pytest.raises(InvalidDataError, match=f"has {len(car)} bytes"):
@@ -364,7 +364,7 @@ class RawPipe(io.RawIOBase):
 def test_a_stream_may_take_less_than_it_is_given() -> None:
     root, car, blocks = sample()
     with ContentStore(MemoryStorage()) as store:
-        store.storage.blocks.put_many(blocks.items())
+        put_blocks(store.storage, blocks.items())
         pipe = RawPipe()
         assert store.export_car(root, pipe) == len(car)  # type: ignore[arg-type]
     assert pipe.data == car

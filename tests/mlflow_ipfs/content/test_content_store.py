@@ -29,6 +29,7 @@ from mlflow_ipfs.errors import (
     SettingsError,
     SourceChangedError,
 )
+from support.storages import delete_block, multihashes, put_block
 from vector_trees import build
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def block_count(store: ContentStore) -> int:
-    return sum(1 for _ in store.storage.blocks.multihashes())
+    return sum(1 for _ in multihashes(store.storage))
 
 
 def test_what_is_added_comes_back(store: ContentStore, tree: Path, tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_adding_without_a_pin(store: ContentStore, tree: Path) -> None:
 def test_what_is_incomplete_cannot_be_pinned(store: ContentStore, tree: Path) -> None:
     cid = store.add(tree, pin=None).cid
     missing = store.resolve(cid, "folder/é")
-    store.storage.blocks.delete(missing)
+    delete_block(store.storage, missing)
     with pytest.raises(NotFoundError, match=str(missing)):
         store.pin(cid)
     assert list(store.pins.list()) == []
@@ -340,7 +341,7 @@ def test_hostile_content_gives_errors_of_ours_everywhere(store: ContentStore, tm
     ]
     for number, block in enumerate(blocks):
         cid = CID.of(block, DAG_PB)
-        store.storage.blocks.put(cid, block)
+        put_block(store.storage, cid, block)
         calls: list[Any] = [
             lambda cid=cid: store.ls(cid),
             lambda cid=cid: store.stat(cid),

@@ -13,6 +13,7 @@ from mlflow_ipfs.content.small_blocks_ahead import SmallBlocksAhead
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError
 from support.blocks import Blocks, import_into
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -103,7 +104,7 @@ def test_what_comes_before_a_damaged_file_is_complete(tmp_path: Path) -> None:
         (tmp_path / "source" / f"{number:02}").write_bytes(b"%d" % number)
     with ContentStore(open_local_storage(tmp_path / "store")) as store:
         root = store.add(tmp_path / "source").cid
-        store.storage.blocks.delete(CID.of(b"13"))
+        delete_block(store.storage, CID.of(b"13"))
         with pytest.raises(NotFoundError, match=str(CID.of(b"13"))):
             store.view(root, dst=tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{number:02}" for number in range(13)]

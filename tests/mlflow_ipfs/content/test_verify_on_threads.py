@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content import verify
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
@@ -31,12 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.profiles import Profile
 
 
 @dataclass
-class SlowBlocks:
+class SlowBlocks(BlockReader):
     """Blocks, some of them damaged or missing, that come after waits of different lengths."""
 
     by_multihash: dict[bytes, bytes] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def test_a_leaf_that_is_linked_to_many_times_is_read_once(tmp_path: Path) -> Non
     with ContentStore(open_local_storage(tmp_path / "store")) as store:
         root = store.add(tmp_path / "zeros", chunker=FixedSizeChunker(100_000)).cid
 
-        class CountingReader:
+        class CountingReader(BlockReader):
             def get(self, cid: CID) -> bytes:
                 reads[cid] += 1
                 return store.storage.blocks.get(cid)

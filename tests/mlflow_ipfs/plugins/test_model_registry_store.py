@@ -21,6 +21,7 @@ from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.pins import Pin, PinState
 from support.doors import pin_owners, storage_location
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +145,7 @@ def test_a_version_of_content_by_cid(
 
 def test_content_that_is_not_all_here_is_refused(client: MlflowClient, store: ContentStore, tmp_path: Path) -> None:
     cid = store.add(model_folder(tmp_path / "model")).cid
-    store.storage.blocks.delete(store.resolve(cid, "weights.bin"))
+    delete_block(store.storage, store.resolve(cid, "weights.bin"))
     client.create_registered_model("m")
     with pytest.raises(MlflowException, match="not complete"):
         client.create_model_version("m", f"ipfs://{cid}")

@@ -14,6 +14,7 @@ from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.dagpb import Link, encode_node
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from support.doors import storage_location
+from support.storages import put_block
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,7 +88,7 @@ def nested(store: ContentStore, depth: int, links: int) -> CID:
         names = (f"{number}".encode() for number in range(links))
         block = encode_node([Link(cid, name, 4) for name in names], encode_data(UnixFSData(NodeType.DIRECTORY)))
         cid = CID.of(block, DAG_PB)
-        store.storage.blocks.put(cid, block)
+        put_block(store.storage, cid, block)
     store.pin(cid)
     return cid
 

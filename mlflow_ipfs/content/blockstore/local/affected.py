@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_DAMAGED_NAMED, Affected, AffectedReport, LeafForm
 from mlflow_ipfs.content.blockstore.local.drafts import root_in
-from mlflow_ipfs.content.blockstore.local.gc.collecting import iterate_roots
 from mlflow_ipfs.content.blockstore.local.gc.marks import Bits, Row, find_rows
-from mlflow_ipfs.content.blockstore.local.keepers import iterate_names
+from mlflow_ipfs.content.blockstore.local.name_tables import iterate_names, iterate_root_cids
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
 from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS, links_of_node
@@ -48,7 +47,7 @@ def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -
     targets = _find_targets(parts, reader, damaged)
     with OpenFiles(parts.layout, parts.disk) as files, parts.database.snapshot() as connection:
         walk = _Walk(files, reader, targets)
-        walk.follow(connection, iterate_roots(connection))
+        walk.follow(connection, iterate_root_cids(connection))
         below = walk.find_below(connection)
         names = [
             Affected(kind, name, cid, tuple(islice(found, MAX_DAMAGED_NAMED)))

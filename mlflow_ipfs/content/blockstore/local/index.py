@@ -136,14 +136,6 @@ def all_known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]
     return {multihash for (multihash,) in select_many(connection, query, multihashes)}
 
 
-def page_of_multihashes(connection: sqlite3.Connection, after_id: int, limit: int) -> list[tuple[int, bytes]]:
-    """Ids and multihashes of the next blocks, by id."""
-    return connection.execute(
-        f"SELECT b.id, b.multihash FROM {_BLOCK} WHERE b.id > ? AND {_THERE} ORDER BY b.id LIMIT ?",  # noqa: S608 - fixed texts
-        (after_id, limit),
-    ).fetchall()
-
-
 def places_among(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
     """Those of the files that have a row."""
     return {name for (name,) in select_many(connection, f"SELECT name FROM place WHERE name IN {VALUES}", names)}  # noqa: S608 - fixed texts

@@ -13,6 +13,7 @@ from mlflow_ipfs.content.blockstore.local.faults import explain
 from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, unreadable_index
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
+from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
 from mlflow_ipfs.content.blockstore.local.open_publications import PREFIX
 
 if sys.platform != "win32":
@@ -23,15 +24,8 @@ if TYPE_CHECKING:
 
 SAFE_SQLITE: Final = (3, 51, 3)  # the first release without the WAL-reset bug, https://sqlite.org/wal.html
 
-_TABLES: Final = {
-    "block": "blocks",
-    "place": "files",
-    "pin": "pins",
-    "ref": "refs",
-    "entry": "entries",
-    "frozen": "frozen",
-    "outbox": "outbox",
-}
+_LABELS: Final = {"block": "blocks", "place": "files", "pin": "pins", "ref": "refs", "entry": "entries"}
+_TABLES: Final = {table: _LABELS.get(table, table) for table in ("block", "place", *(t.table for t in NAME_TABLES))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,10 @@ from mlflow_ipfs.content.refs import Ref
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mlflow_ipfs.content.blockstore.local.parts import Parts
+    from mlflow_ipfs.content.names.outbox import OutboxRow
 
 
 @contextmanager
@@ -39,6 +41,21 @@ def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:
     connection.execute(
         "INSERT INTO pin (owner, cid, state) VALUES (?, ?, ?) ON CONFLICT (owner, cid) DO UPDATE SET state = excluded.state",
         (pin.owner, bytes(pin.cid), pin.state.value),
+    )
+
+
+def drop_pin(connection: sqlite3.Connection, cid: CID, owner: str) -> bool:
+    """Delete a pin's row. Returns whether there was one."""
+    gone = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
+    return bool(gone.rowcount)
+
+
+def put_outbox(connection: sqlite3.Connection, rows: Iterable[OutboxRow]) -> None:
+    """Write rows of the outbox, in order."""
+    now = int(time.time())
+    connection.executemany(
+        "INSERT INTO outbox (target, action, cid, name, created_at) VALUES (?, ?, ?, ?, ?)",
+        ((row.target, row.action, bytes(row.cid), row.name, now) for row in rows),
     )
 
 
@@ -67,8 +84,7 @@ class LocalPins:
     def remove(self, cid: CID, owner: str = USER) -> bool:
         """Drop one owner's pin."""
         with self._parts.database.write() as connection:
-            gone = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
-        return bool(gone.rowcount)
+            return drop_pin(connection, cid, owner)
 
     def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
         """Pins in order of owner."""

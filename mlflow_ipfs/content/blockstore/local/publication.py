@@ -28,7 +28,7 @@ from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.objects.object_dedupe import find_new_leaves, move_leaves
 from mlflow_ipfs.content.blockstore.local.objects.object_writer import ObjectWriter
 from mlflow_ipfs.content.blockstore.local.open_publications import OpenPublication
-from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
+from mlflow_ipfs.content.blockstore.local.pin_table import drop_pin, put_outbox, put_pin
 from mlflow_ipfs.content.blockstore.local.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.blockstore.local.small_blocks import SmallBlocks
 from mlflow_ipfs.content.blockstore.refusals import check_block_size
@@ -167,7 +167,7 @@ class LocalPublication:
 
     def _check_roots(self, connection: sqlite3.Connection, changes: Changes) -> None:
         """Whatever gets a name must be here."""
-        roots = _roots_of(changes)
+        roots = changes.named_cids()
         wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
         missing = wanted.keys() - index.all_known_among(connection, wanted)
         if missing:
@@ -234,7 +234,7 @@ class LocalPublication:
             must_promote = changes != Changes() and holds_blocks(connection)
             self._write_names(connection, changes, only_try=must_promote)
         if must_promote:  # what the names need is all there now, some of it perhaps in the cache
-            with promoted(self._parts, _roots_of(changes)) as connection:
+            with promoted(self._parts, list(changes.named_cids())) as connection:
                 self._write_names(connection, changes)
         return rows.superfluous
 
@@ -242,8 +242,11 @@ class LocalPublication:
         """Write the rows of the names; with ``only_try`` only see whether that would go well."""
         self._check_roots(connection, changes)  # again: what was cached may have been evicted
         connection.execute("SAVEPOINT names")
+        for pin in changes.unpins:
+            drop_pin(connection, pin.cid, pin.owner)
         for pin in changes.pins:
             put_pin(connection, pin)
+        put_outbox(connection, changes.outbox)
         for frozen in changes.frozen:
             put_frozen(connection, frozen)
         put_entries(connection, changes.entries)
@@ -279,8 +282,3 @@ class LocalPublication:
         self._is_open = False
         self._writers.clear()
         self._seen.clear()
-
-
-def _roots_of(changes: Changes) -> list[CID]:
-    """What is to be named."""
-    return [named.cid for names in (changes.pins, changes.entries, changes.frozen) for named in names]

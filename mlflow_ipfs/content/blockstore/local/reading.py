@@ -8,7 +8,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import LeafForm
+from mlflow_ipfs.content.blockstore.interface import BlockReader, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.unixfs import block_of_leaf, leaf_frame
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _TOUCH_SECONDS: Final = 600  # how old "last used" may become before it is written anew
 
 
-class LocalReader:
-    """The reading half of a local store's blocks. See ``BlockReader``."""
+class LocalReader(BlockReader):
+    """The blocks of a local store."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts

@@ -16,7 +16,7 @@ from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
-from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
+from mlflow_ipfs.content.blockstore.local.name_tables import iterate_roots
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         AffectedReport,
         BlockReader,
         GCReport,
-        Keeper,
+        Root,
         UsageReport,
     )
     from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
@@ -130,10 +130,10 @@ class LocalStorage:
         with disk_faults(self.folder):
             return self._parts.session.view_folder()
 
-    def keepers(self) -> Iterator[Keeper]:
-        """Every name that keeps content, by kind and name."""
+    def roots(self) -> Iterator[Root]:
+        """Yield every name that retains content, by kind and name."""
         with self._parts.database.snapshot() as connection:
-            yield from iterate_keepers(connection)
+            yield from iterate_roots(connection)
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
         """Add up what lies below each group of roots."""

@@ -25,6 +25,7 @@ from typing import Any
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from support.big_index import leaf_cid
 from support.storages import publish_blocks, publish_file
+from support.storages import multihashes
 
 def peak_bytes():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
@@ -37,7 +38,7 @@ with open_local_storage(folder, create=False) as storage:
     publish_blocks(storage, *[os.urandom(1000) for _ in range(200)])
     asked = peak_bytes()
     report = storage.collect_garbage(dry_run=True, grace_seconds=0)
-    listed = sum(1 for _ in storage.blocks.multihashes())
+    listed = sum(1 for _ in multihashes(storage))
     collected = peak_bytes()
 print(json.dumps({
     "found": found, "asked": asked - start, "collected": collected - start, "listed": listed,

@@ -25,7 +25,7 @@ from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
-from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
+from support.storages import check_sound, delete_block, files_of, publish_blocks, publish_file, put_file, raw, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -339,7 +339,7 @@ def test_what_is_not_complete_gets_a_name_whatever_is_in_the_cache(storage: Loca
     """As without a cache: of names, the store asks only for the root."""
     root = publish_file(storage, b"w" * 70_000, wrapped=True)
     for cid in {cid for cid, _ in walk_blocks(storage.blocks, root)} - {root}:
-        storage.blocks.delete(cid)
+        delete_block(storage, cid)
     [cached] = cache_blocks(storage, b"cached")
     storage.pins.add(Pin("another", root))
     assert {pin.owner for pin in storage.pins.list()} == {USER, "another"}
@@ -353,7 +353,7 @@ def test_what_is_below_a_missing_node_does_not_keep_the_rest_in_the_cache(storag
         root = CID.of(folder, DAG_PB)
         publication.put(root, folder)
         publication.commit()
-    storage.blocks.delete(gone)
+    delete_block(storage, gone)
     storage.pins.add(Pin(USER, root))
     evict(storage._parts, 0)
     assert open_unixfs(storage.blocks, here).read() == b"h" * 5000
@@ -363,7 +363,7 @@ def test_what_a_name_was_missing_is_kept_once_it_was_fetched(storage: LocalStora
     root = publish_file(storage, b"m" * 5000)
     lost = {cid for cid, _ in walk_blocks(storage.blocks, root)}
     for cid in lost:
-        storage.blocks.delete(cid)
+        delete_block(storage, cid)
     assert cache_file(storage, b"m" * 5000) == root
     other = cache_file(storage, b"other" * 1000)
     storage.collect_garbage(grace_seconds=0)

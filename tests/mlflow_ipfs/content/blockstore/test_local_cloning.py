@@ -19,7 +19,7 @@ from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreBusyError
 from support.clones import Hook, clone, publish_pack
-from support.storages import check_sound, files_of, leftovers, publish_blocks, publish_file, rows_of
+from support.storages import check_sound, files_of, leftovers, multihashes, publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ def test_a_copy_is_the_same_store(storage: LocalStorage, target: Path) -> None:
         publication.commit(Changes(entries=[MfsEntry("mlflow", "a/b.bin", root, 50_000, 50_000, 0)]))
     report = clone(storage, target)
     assert (report.files, report.copied_files, report.problems) == (2, 2, ())
-    assert report.hashed_blocks == len(list(storage.blocks.multihashes()))
+    assert report.hashed_blocks == len(list(multihashes(storage)))
     assert leftovers(storage.folder) == []
     with open_local_storage(target, create=False) as copy:
         assert copy.store_id == storage.store_id

@@ -19,7 +19,7 @@ from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError
-from support.storages import files_of, publish_blocks, publish_file, rows_of
+from support.storages import files_of, multihashes, publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,7 +222,7 @@ def test_gc_drops_a_damaged_file_that_nobody_needs(storage: LocalStorage) -> Non
         storage.file_path(root)
     storage.collect_garbage()
     assert list((storage.folder / "quarantine").iterdir()) == []
-    assert list(storage.blocks.multihashes()) == []
+    assert list(multihashes(storage)) == []
 
 
 @pytest.mark.parametrize("verify_always", [False, True])

@@ -12,7 +12,7 @@ from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreFormatError
-from support.storages import check_sound, files_of, leftovers, publish_file, put_file, raw
+from support.storages import check_sound, files_of, leftovers, multihashes, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     import os
@@ -132,7 +132,7 @@ def test_files_stay_while_their_rows_may_come_back(folder: Path) -> None:
             publish_file(storage, b"x" * 5000)
         disk.is_broken = False
         assert len(files_of(storage)) == 1
-        assert list(storage.blocks.multihashes()) == []
+        assert list(multihashes(storage)) == []
         storage.collect_garbage()
         assert files_of(storage) == set()
 

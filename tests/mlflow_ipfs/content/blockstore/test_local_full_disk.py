@@ -15,7 +15,17 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.errors import StoreFullError
 from support.mounted import mounted_tmpfs
-from support.storages import FullDisk, check_sound, files_of, leftovers, publish_blocks, publish_file, put_file, raw
+from support.storages import (
+    FullDisk,
+    check_sound,
+    files_of,
+    leftovers,
+    multihashes,
+    publish_blocks,
+    publish_file,
+    put_file,
+    raw,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +54,7 @@ def test_no_room_at_any_step_keeps_nothing(folder: Path) -> None:
     disk = FullDisk()
     with open_local_storage(folder, disk=disk) as storage:
         kept = publish_file(storage, b"kept" * 1000)
-        files, blocks = files_of(storage), set(storage.blocks.multihashes())
+        files, blocks = files_of(storage), set(multihashes(storage))
         for room_for in range(200):
             disk.room_for, disk.refused = room_for, False
             message = try_to_publish(storage)
@@ -54,7 +64,7 @@ def test_no_room_at_any_step_keeps_nothing(folder: Path) -> None:
             assert re.search(rf"{re.escape(str(folder))} is full \(\d+ bytes free\)", message)
             assert files_of(storage) == files
             assert not leftovers(folder)
-            assert set(storage.blocks.multihashes()) == blocks
+            assert set(multihashes(storage)) == blocks
             assert [pin.cid for pin in storage.pins.list()] == [kept]
             assert open_unixfs(storage.blocks, kept).read() == b"kept" * 1000
         assert room_for > 15

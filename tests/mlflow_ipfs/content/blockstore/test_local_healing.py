@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.blockstore.local import inspection, mounts, open_local_storage
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
@@ -124,7 +125,7 @@ def test_what_the_source_lacks_stays_a_problem(storage: LocalStorage) -> None:
     assert len(storage.scrub().problems) == 1
 
 
-class Liar:
+class Liar(BlockReader):
     """A source that gives other bytes."""
 
     def get(self, cid: CID) -> bytes:

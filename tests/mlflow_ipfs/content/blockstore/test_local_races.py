@@ -21,7 +21,16 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.errors import ConflictError, StoreBusyError
 from support.processes import fork_child as start
-from support.storages import check_sound, files_of, publish_blocks, publish_file, put_file, raw, rows_of
+from support.storages import (
+    check_sound,
+    files_of,
+    multihashes,
+    publish_blocks,
+    publish_file,
+    put_file,
+    raw,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local import LocalStorage
@@ -106,7 +115,7 @@ def test_gc_beside_publishers_and_readers(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         check_sound(storage)
         storage.collect_garbage()
-        assert list(storage.blocks.multihashes()) == [kept.multihash]
+        assert list(multihashes(storage)) == [kept.multihash]
 
 
 def test_one_of_two_processes_changes_a_ref(folder: Path) -> None:
@@ -167,14 +176,6 @@ def test_gc_names_who_is_collecting(folder: Path) -> None:
     finish(child)
     storage.collect_garbage()
     storage.close()
-
-
-def test_deleting_a_block_waits_for_who_publishes(folder: Path) -> None:
-    with open_local_storage(folder, timeout_seconds=0.2) as storage:
-        [cid] = publish_blocks(storage, b"relied on")
-        with storage.publish(), pytest.raises(StoreBusyError, match="is publishing"):
-            storage.blocks.delete(cid)
-        assert storage.blocks.delete(cid)
 
 
 def test_a_lock_dies_with_its_process(folder: Path) -> None:

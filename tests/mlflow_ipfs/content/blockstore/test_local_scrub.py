@@ -15,7 +15,7 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
-from support.storages import check_sound, files_of, publish_blocks, publish_file, raw
+from support.storages import check_sound, files_of, multihashes, publish_blocks, publish_file, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def test_a_sound_store_has_no_problems_and_everything_is_read(storage: LocalStor
     report = storage.scrub(read.append)
     assert report.problems == ()
     assert report.size_bytes == sum(read) == storage.measure_usage([]).all_bytes
-    assert report.blocks == len(list(storage.blocks.multihashes()))
+    assert report.blocks == len(list(multihashes(storage)))
 
 
 def test_an_object_of_a_single_leaf_has_no_nodes_to_walk(storage: LocalStorage) -> None:

@@ -34,7 +34,7 @@ from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.pins import Pin, PinState
 from mlflow_ipfs.errors import MlflowIpfsError
-from support.storages import check_sound, put_file, raw
+from support.storages import check_sound, delete_block, multihashes, put_block, put_file, raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,15 +192,15 @@ class SameAsMemory(RuleBasedStateMachine):
     @rule()
     def empty_the_cache(self) -> None:
         """What the local store drops is dropped in memory, too; it can be nothing that has a name."""
-        before = set(self.local.blocks.multihashes())
+        before = set(multihashes(self.local))
         evict(self.local._parts, 0)
-        self.forget_cached(before - set(self.local.blocks.multihashes()))
+        self.forget_cached(before - set(multihashes(self.local)))
 
     def forget_cached(self, gone: set[bytes]) -> None:
         """Let the memory have lost the same blocks; only cached ones may be."""
         assert gone <= self.memory._state.cached
         for multihash in gone:
-            self.memory.blocks.delete(CID(1, 0x55, multihash))
+            delete_block(self.memory, CID(1, 0x55, multihash))
 
     @rule(data=st.data())
     def ask_for_a_path(self, data: st.DataObject) -> None:
@@ -266,16 +266,16 @@ class SameAsMemory(RuleBasedStateMachine):
             return
         # The local store keeps a whole file while anything in it is needed; never less than needed. It also
         # drops what was promoted out of the cache for a name that then was not given.
-        gone = set(self.memory.blocks.multihashes()) - set(self.local.blocks.multihashes())
+        gone = set(multihashes(self.memory)) - set(multihashes(self.local))
         self.forget_cached(gone)
-        for multihash in set(self.local.blocks.multihashes()) - set(self.memory.blocks.multihashes()):
+        for multihash in set(multihashes(self.local)) - set(multihashes(self.memory)):
             cid = CID(1, 0x55, multihash)
-            self.memory.blocks.put(cid, self.local.blocks.get(cid))
+            put_block(self.memory, cid, self.local.blocks.get(cid))
 
     @rule(data=st.data())
     def delete_block(self, data: st.DataObject) -> None:
         cid = self.pick(data)
-        self.has_holes = self.both(lambda storage: storage.blocks.delete(cid)) is True or self.has_holes
+        self.has_holes = self.both(lambda storage: delete_block(storage, cid)) is True or self.has_holes
 
     @rule()
     def reopen(self) -> None:
@@ -295,7 +295,7 @@ class SameAsMemory(RuleBasedStateMachine):
         self.both(lambda storage: list(storage.pins.list(owner_prefix="run/")))
         self.both(lambda storage: list(storage.refs.list()))
         self.both(lambda storage: list(storage.entries.list_frozen()))
-        self.both(lambda storage: set(storage.blocks.multihashes()))
+        self.both(lambda storage: set(multihashes(storage)))
 
     @rule()
     def read_everything(self) -> None:

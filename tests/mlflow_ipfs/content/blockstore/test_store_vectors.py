@@ -24,7 +24,7 @@ from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.errors import IntegrityError
-from support.storages import check_sound, files_of, publish_file, put_file, rows_of
+from support.storages import check_sound, files_of, multihashes, publish_file, put_file, rows_of
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Storage
@@ -80,7 +80,7 @@ def test_there_is_a_store_of_each_format() -> None:
 def test_everything_is_read(vector: dict[str, Any], folder: Path) -> None:
     with open_local_storage(folder, create=False) as storage:
         assert storage.store_id == vector["store_id"]
-        assert len(set(storage.blocks.multihashes())) == vector["blocks"]
+        assert len(set(multihashes(storage))) == vector["blocks"]
         check_names(storage, vector)
         assert check_files(storage, vector) == 2, "the two files of more than one chunk"
         check_sound(storage)

@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, LeafForm
+from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
 from mlflow_ipfs.content.blockstore.local.schema import create_tables
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError, StoreFormatError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _LONGEST_VALUE: Final = 16 << 20  # bytes; a row that is longer is not read at all
 _LARGEST: Final = 1 << 50  # bytes, and seconds since 1970
 _LONGEST_NAME: Final = 240  # bytes; file systems take 255
-_CONTENT_NAMES: Final = ("pin", "ref", "entry", "frozen", "outbox")  # tables whose `cid` keeps content
 _OTHERS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # SQLite's own
 _Schema = dict[str, str]
 _SOMETIMES: Final[_Schema] = {  # a gc's that was running, and that of a cache
@@ -124,7 +124,10 @@ def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse names that mean nothing, and hashes that nothing can be verified with."""
     hashes = f"SELECT multihash FROM block WHERE NOT ({_MULTIHASH.format('multihash')})"  # noqa: S608 - fixed texts
     roots = f"SELECT root FROM place WHERE root IS NOT NULL AND NOT ({_MULTIHASH.format('root')})"  # noqa: S608 - fixed texts
-    queries = {"place": roots, "block": hashes} | {table: f"SELECT cid FROM {table}" for table in _CONTENT_NAMES}  # noqa: S608 - fixed texts
+    queries = {"place": roots, "block": hashes} | {
+        table.table: f"SELECT cid FROM {table.table}"
+        for table in NAME_TABLES  # noqa: S608 - names of ours
+    }
     for table, query in queries.items():
         prefix = b"\x01\x55" if table in {"place", "block"} else b""  # version and codec, which a multihash lacks
         for (value,) in connection.execute(query):

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.database import Database
+from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import StoreBusyError, StoreFullError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _TIDY_SECONDS: Final = 0.5
 
-NAMES: Final = ("pin", "ref", "entry", "frozen", "outbox")  # the tables whose `cid` keeps content
+_TABLES: Final = tuple(table.table for table in NAME_TABLES)
 _EVENTS: Final = {"insert": "INSERT", "update": "UPDATE OF cid"}
 
 
@@ -50,7 +51,7 @@ def raised(database: Database) -> Iterator[Barrier]:
     with database.write() as connection:
         _remove(connection)  # of a gc that was killed
         connection.execute("CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)")
-        for table in NAMES:
+        for table in _TABLES:
             for event, clause in _EVENTS.items():
                 note = "BEGIN INSERT INTO named (cid) VALUES (new.cid); END"
                 connection.execute(f"CREATE TRIGGER named_{table}_{event} AFTER {clause} ON {table} {note}")
@@ -94,7 +95,7 @@ def remove_leftovers(layout: Layout, disk: Disk, database: Database) -> None:
 
 
 def _remove(connection: sqlite3.Connection) -> None:
-    for table in NAMES:
+    for table in _TABLES:
         for event in _EVENTS:
             connection.execute(f"DROP TRIGGER IF EXISTS named_{table}_{event}")
     connection.execute("DROP TABLE IF EXISTS named")

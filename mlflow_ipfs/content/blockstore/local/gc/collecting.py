@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import GCReport
 from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
 from mlflow_ipfs.content.blockstore.local.cache.promoting import find_needed, own_needed
-from mlflow_ipfs.content.blockstore.local.gc.barrier import NAMES, Barrier, raised
+from mlflow_ipfs.content.blockstore.local.gc.barrier import Barrier, raised
 from mlflow_ipfs.content.blockstore.local.gc.garbage import Place, Plan, make_plan
 from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 from mlflow_ipfs.content.blockstore.local.gc.moving import Mover
 from mlflow_ipfs.content.blockstore.local.gc.sweeping import Sweeper, find_strays
+from mlflow_ipfs.content.blockstore.local.name_tables import iterate_root_cids
 from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open, wait_for_older
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
 from mlflow_ipfs.content.blockstore.local.sessions import remove_dead_sessions
-from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import StoreFullError
 
 if TYPE_CHECKING:
@@ -71,17 +71,10 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_s
     return replace(report, kept_blocks=kept_blocks, evicted_files=evicted.files, evicted_bytes=evicted.size_bytes)
 
 
-def iterate_roots(connection: sqlite3.Connection) -> Iterator[CID]:
-    """Every CID that has a name, some more than once."""
-    for table in NAMES:
-        for row in connection.execute(f"SELECT cid FROM {table}"):  # noqa: S608 - the names above
-            yield CID.from_bytes(row[0])
-
-
 def _look(parts: Parts, reader: BlockReader, grace_seconds: float) -> GCReport:
     strays = find_strays(parts, grace_seconds)
     with Marker(parts.layout, parts.disk, reader) as marks, parts.database.snapshot() as connection:
-        marks.mark(connection, iterate_roots(connection))
+        marks.mark(connection, iterate_root_cids(connection))
         plan = make_plan(connection, marks)
     tally = _Tally(plan)
     rule = _Rule(oldest_open(parts.layout), grace_seconds)
@@ -159,7 +152,7 @@ class _Collection:
             parts.disk.remove(parts.layout.folder / name)
         with raised(parts.database) as barrier, Marker(parts.layout, parts.disk, reader) as marks:
             with parts.database.snapshot() as connection:
-                marks.mark(connection, iterate_roots(connection))
+                marks.mark(connection, iterate_root_cids(connection))
                 plan = make_plan(connection, marks)
                 cached = find_needed(connection, marks)
             own_needed(parts, cached)

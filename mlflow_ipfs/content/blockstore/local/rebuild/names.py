@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.content.blockstore.local.entry_table import decode_path, has_conflict
+from mlflow_ipfs.content.blockstore.local.entry_table import has_conflict
+from mlflow_ipfs.content.blockstore.local.name_tables import decode_path
 from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftName
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import InvalidCIDError

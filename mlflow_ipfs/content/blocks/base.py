@@ -1,0 +1,72 @@
+"""The block reader, and what all implementations agree on: limits, and how leaves are encoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from mlflow_ipfs.content.cid import CID
+
+MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that IPFS nodes accept (Bitswap's limit)
+MAX_LEAF_BYTES: Final = 1 << 20  # the largest chunk that we cut; leaves room for wrapping
+
+
+class LeafForm(IntEnum):
+    """How the block of a leaf is encoded from the bytes of the file. Stored: never renumber."""
+
+    RAW = 0  # the block is the bytes
+    UNIXFS_FILE = 1  # the block is a dag-pb UnixFS File node around the bytes (CIDv0 profiles)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One leaf of a file: ``length`` bytes at ``offset``, and the CID of the block encoded from them."""
+
+    cid: CID
+    offset: int
+    length: int
+    form: LeafForm
+
+
+class BlockReader(ABC):
+    """Verified blocks by CID.
+
+    Blocks are keyed by multihash: CIDs that differ only in version or codec share a block. A reader distinguishes
+    *absent* (``NotFoundError``, ``has`` returns False) from *unreachable* (``RemoteError``, also from ``has``).
+    """
+
+    @abstractmethod
+    def get(self, cid: CID) -> bytes:
+        """Return a block, verified against its CID.
+
+        Raises:
+            NotFoundError: the reader does not have the block.
+            IntegrityError: the bytes that the reader has do not hash to the CID.
+            RemoteError: the block may exist, but its source could not be reached.
+        """
+
+    @abstractmethod
+    def has(self, cid: CID) -> bool:
+        """Return whether the reader has the block. Always true for identity CIDs.
+
+        Raises:
+            RemoteError: a source that may have the block could not be reached.
+        """
+
+    def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
+        """Yield blocks in the order of ``cids``. Each is returned, or raised for, as by ``get``.
+
+        An implementation may hold files open until the generator ends or is closed. A few MiB a call are enough to
+        gain all that reading in bulk can gain.
+        """
+        for cid in cids:
+            yield self.get(cid)
+
+    def get_size(self, cid: CID) -> int:
+        """Return the length of a block in bytes. Raises what ``get`` raises."""
+        return len(self.get(cid))

@@ -1,0 +1,1 @@
+"""Names: what decides which content a store keeps."""

@@ -1,0 +1,1 @@
+"""Storage: blocks, the names that retain them, and everything that keeps both sound."""

@@ -1,0 +1,35 @@
+"""Whole files on disk, for callers that need a path instead of bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.cid import CID
+
+
+class Files(Protocol):
+    """Contiguous files of a storage, and private copies of them."""
+
+    def file_path(self, cid: CID) -> Path | None:
+        """Return a read-only path to the whole, undamaged content of a file, or None if it is not stored contiguously.
+
+        The path is valid until the storage is closed or the content is deleted.
+
+        Raises:
+            IntegrityError: the file is damaged and could not be healed; it was moved to quarantine.
+        """
+
+    def ensure_file(self, cid: CID) -> Path | None:
+        """Return what ``file_path`` returns; a large file that is stored in pieces is first assembled in the cache."""
+
+    def link_file(self, source: Path, destination: Path) -> None:
+        """Place content from ``file_path`` at ``destination``, which the caller may write to.
+
+        Bytes are shared only where writing to one path cannot change the other; otherwise they are copied.
+        """
+
+    def make_view_folder(self) -> Path:
+        """Make a new empty private directory, removed when this process ends."""

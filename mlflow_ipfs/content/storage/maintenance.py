@@ -1,0 +1,155 @@
+"""Maintenance of a storage: garbage collection, scrubbing, usage, and what damage affects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.names.kinds import NameKind, Root
+
+MAX_DAMAGED_NAMED: Final = 100  # damaged blocks listed for one name
+
+
+@dataclass(frozen=True, slots=True)
+class GCReport:
+    """What a garbage collection deleted, or would delete.
+
+    Attributes:
+        kept_blocks: blocks that stay, because a name needs them or because they share a file with such blocks.
+        removed_blocks: blocks that were deleted.
+        freed_bytes: the disk space that the deletion freed.
+        dry_run: whether nothing was deleted.
+        condemned_blocks: blocks that no name needs and that a later gc deletes: their grace period is not over, or an
+            open publication may still rely on them.
+        condemned_bytes: the size of those blocks.
+        evicted_files: cached copies that were deleted, because the cache exceeded its limit or the disk was nearly full.
+        evicted_bytes: the disk space that this freed, besides ``freed_bytes``.
+    """
+
+    kept_blocks: int
+    removed_blocks: int
+    freed_bytes: int
+    dry_run: bool
+    condemned_blocks: int = 0
+    condemned_bytes: int = 0
+    evicted_files: int = 0
+    evicted_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The size of everything below a group of roots, each block counted once.
+
+    Attributes:
+        total_bytes: all blocks below the roots.
+        own_bytes: the blocks that no other group needs.
+    """
+
+    total_bytes: int
+    own_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """Disk usage by group.
+
+    Attributes:
+        groups: one for each group, in the order of the call.
+        all_bytes: every block in the store.
+        unneeded_bytes: blocks that none of the groups needs.
+    """
+
+    groups: tuple[Usage, ...]
+    all_bytes: int
+    unneeded_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport:
+    """What a scrub found.
+
+    Attributes:
+        blocks: number of blocks hashed.
+        size_bytes: number of bytes read.
+        problems: each damaged or missing block or file, with what is wrong.
+        healed: blocks and files that were damaged and have been restored.
+    """
+
+    blocks: int
+    size_bytes: int
+    problems: tuple[tuple[CID, str], ...]
+    healed: tuple[CID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A name whose content is damaged.
+
+    Attributes:
+        kind: the kind of the name.
+        name: the pin's owner, the ref's name, or an ``mfs://`` URI.
+        cid: the CID that it names.
+        damaged: damaged blocks below the CID, at most ``MAX_DAMAGED_NAMED``.
+    """
+
+    kind: NameKind
+    name: str
+    cid: CID
+    damaged: tuple[CID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AffectedReport:
+    """Which names need damaged blocks.
+
+    Attributes:
+        names: every name that needs any of them, by kind and name.
+        unneeded: damaged blocks that certainly no name needs. Empty if a node could not be read, because what is below
+            that node is unknown.
+    """
+
+    names: tuple[Affected, ...]
+    unneeded: tuple[CID, ...]
+
+
+class Maintenance(Protocol):
+    """What keeps a storage sound and small. Considers local content only, never a remote source."""
+
+    def roots(self) -> Iterator[Root]:
+        """Yield every name that retains content, by kind and name; files of ``mfs://`` by directory."""
+
+    def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
+        """Return the size of everything below each group of roots.
+
+        Raises:
+            IntegrityError: a node cannot be read.
+        """
+
+    def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
+        """Read and hash everything, needed or not. Damaged blocks count as absent for deduplication from then on.
+
+        Args:
+            progress: called with the number of bytes read since the last call.
+        """
+
+    def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
+        """Return the names that need blocks or files which ``scrub`` found damaged. Reads nodes, not leaves."""
+
+    def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
+        """Delete content that no pin, ref, file, frozen path or outbox row needs.
+
+        Publications may continue during the collection. Content that they rely on, and content that has been
+        unneeded for less than ``grace_seconds``, is left to a later call.
+
+        Raises:
+            StoreBusyError: another collection was still running when the time limit passed.
+            IntegrityError: a node that is needed cannot be read; nothing was deleted.
+        """
+
+    def heal_from(self, source: BlockReader | None) -> None:
+        """Replace blocks that turn out to be damaged by those of another reader, verified; None ends this."""
