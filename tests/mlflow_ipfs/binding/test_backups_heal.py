@@ -8,7 +8,7 @@ import pytest
 
 from mlflow_ipfs.binding.backups import make_backup
 from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
+from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, StoreFullError
@@ -76,7 +76,7 @@ def test_what_cannot_be_brought_back_stays_in_the_backup(
 
     for _ in range(2):
         with monkeypatch.context() as patch:
-            patch.setattr(LocalBlocks, "put", refuse)
+            patch.setattr(LocalPublication, "put", refuse)
             with pytest.raises(IntegrityError, match=r"scrub --heal-from .*backup"):
                 site.back_up()
         with open_local_storage(site.folder / "backup" / "store", read_only=True) as copy:

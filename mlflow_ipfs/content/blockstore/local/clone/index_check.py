@@ -125,8 +125,8 @@ def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
     hashes = f"SELECT multihash FROM block WHERE NOT ({_MULTIHASH.format('multihash')})"  # noqa: S608 - fixed texts
     roots = f"SELECT root FROM place WHERE root IS NOT NULL AND NOT ({_MULTIHASH.format('root')})"  # noqa: S608 - fixed texts
     queries = {"place": roots, "block": hashes} | {
-        table.table: f"SELECT cid FROM {table.table}"
-        for table in NAME_TABLES  # noqa: S608 - names of ours
+        table.table: f"SELECT cid FROM {table.table}"  # noqa: S608 - names of ours
+        for table in NAME_TABLES
     }
     for table, query in queries.items():
         prefix = b"\x01\x55" if table in {"place", "block"} else b""  # version and codec, which a multihash lacks
