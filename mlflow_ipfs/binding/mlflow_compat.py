@@ -36,6 +36,7 @@ READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # what MLflow takes when nobody named an artifact root
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
+PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # what MLflow writes as a prompt's source
 
 _CLASSES: Final = {
     "SqlModelVersion": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersion"),
@@ -130,13 +131,6 @@ def find_logged_model(run: Run, name: str) -> LoggedModel | None:
     mine = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
     found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=mine, max_results=1)
     return found[0] if found else None
-
-
-def is_external(model: LoggedModel) -> bool:
-    """Whether a logged model stands for one that is kept elsewhere (``mlflow.create_external_model``)."""
-    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
-
-    return (model.tags or {}).get(MLFLOW_MODEL_IS_EXTERNAL, "").lower() == "true"
 
 
 def download_foreign(uri: str, folder: str) -> str:

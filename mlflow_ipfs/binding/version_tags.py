@@ -23,7 +23,9 @@ CID_TAG: Final = "ipfs.cid"
 SIZE_TAG: Final = "ipfs.size_bytes"
 DATASETS_TAG: Final = "ipfs.dataset_cids"  # separated by commas, in the order of the run's inputs
 FROZEN_TAG: Final = "ipfs.frozen"
-RESERVED: Final = frozenset({CID_TAG, SIZE_TAG, DATASETS_TAG, FROZEN_TAG})
+REASON_TAG: Final = "ipfs.unfrozen_reason"
+RESERVED: Final = frozenset({CID_TAG, SIZE_TAG, DATASETS_TAG, FROZEN_TAG, REASON_TAG})
+MAX_REASON_LENGTH: Final = 1000
 
 
 def frozen_tags(
@@ -36,14 +38,18 @@ def frozen_tags(
     return _merge(given, ours)
 
 
-def unfrozen_tags(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
-    """The caller's tags, and the word that this version is not frozen."""
-    return _merge(given, {FROZEN_TAG: "false"})
+def unfrozen_tags(given: Iterable[ModelVersionTag] | None, reason: str) -> list[ModelVersionTag]:
+    """Return the caller's tags with the mark of a version that is not frozen, and the reason."""
+    return _merge(given, {FROZEN_TAG: "false", REASON_TAG: reason[:MAX_REASON_LENGTH]})
+
+
+def without_reserved(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
+    """Return the caller's tags without those that only the registration writes."""
+    return [tag for tag in given or () if tag.key not in RESERVED]
 
 
 def _merge(given: Iterable[ModelVersionTag] | None, ours: dict[str, str]) -> list[ModelVersionTag]:
-    kept = [tag for tag in given or () if tag.key not in RESERVED]
-    return kept + [ModelVersionTag(key, value) for key, value in ours.items()]
+    return without_reserved(given) + [ModelVersionTag(key, value) for key, value in ours.items()]
 
 
 def dataset_cids(run_id: str | None) -> list[str]:
