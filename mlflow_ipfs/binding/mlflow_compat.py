@@ -4,7 +4,7 @@ MLflow promises to keep ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions``
 ``mlflow.store.artifact.artifact_repo``. What is here may change with any release of it: a new
 MLflow means reading this file, and no other. Imports are inside functions, because MLflow loads
 our doors while it is itself being imported; the classes that ours derive from come by name:
-``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``.
+``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlDataset``, ``.SqlRun``.
 """
 
 # ruff: noqa: PLC0415
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
+    from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
+    from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
 
 # Copies of mlflow.server.constants: importing that module would load Flask into every client.
 # tests/mlflow_ipfs/binding/test_mlflow_compat.py holds them equal.
@@ -39,7 +41,9 @@ PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # what MLflow writes as a prompt's source
 
 _CLASSES: Final = {
+    "SqlDataset": ("mlflow.store.tracking.dbmodels.models", "SqlDataset"),
     "SqlModelVersion": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersion"),
+    "SqlRun": ("mlflow.store.tracking.dbmodels.models", "SqlRun"),
     "SqlRegistryStore": ("mlflow.store.model_registry.sqlalchemy_store", "SqlAlchemyStore"),
     "SqlTrackingStore": ("mlflow.store.tracking.sqlalchemy_store", "SqlAlchemyStore"),
 }

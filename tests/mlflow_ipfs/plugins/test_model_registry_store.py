@@ -316,11 +316,10 @@ def test_the_datasets_of_the_run_are_named(
     cid = store.add(tmp_path / "data.csv", wrap=True).cid
     other = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
     sources = [f"ipfs://{cid}/data.csv", f"ipfs://{other}", f"ipfs://{cid}", "s3://bucket/x"]
+    digests = [str(cid)[-36:], other[-36:], str(cid)[-36:], "x"]
     inputs = [
-        DatasetInput(
-            Dataset(f"d{n}", f"d{n}", "ipfs", json.dumps({"uri": uri})), [InputTag("mlflow.data.context", "t")]
-        )
-        for n, uri in enumerate(sources)
+        DatasetInput(Dataset(f"d{n}", digest, "ipfs", json.dumps({"uri": uri})), [InputTag("mlflow.data.context", "t")])
+        for n, (uri, digest) in enumerate(zip(sources, digests, strict=True))
     ]
     client.log_inputs(run_id, inputs)
     client.create_registered_model("m")
