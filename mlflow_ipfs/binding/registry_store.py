@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.binding import mlflow_compat, version_tags
 from mlflow_ipfs.binding.freeze import Freezer, FrozenModel
 from mlflow_ipfs.binding.frozen_versions import find_versions
+from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
@@ -103,17 +104,15 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
                 model = self._freeze(found, pins, settings)
             except (MlflowIpfsError, MlflowException, OSError) as error:
-                if settings.freeze is FreezeMode.REQUIRED:
+                if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
                     raise
                 _logger.warning("model version of %s is registered, but not frozen: %s", name, error)
                 return create(version_tags.unfrozen_tags(tags, str(error)))
             try:
                 with self._inserting_at(model.location):
-                    return create(
-                        version_tags.frozen_tags(tags, model, found.run_id)
-                        if settings.version_tags
-                        else version_tags.without_reserved(tags)
-                    )
+                    if not settings.version_tags:
+                        return create(version_tags.without_reserved(tags))
+                    return create(version_tags.frozen_tags(tags, model, found.run_id))
             finally:
                 pins.finish(model.pending)
 
@@ -202,6 +201,14 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 self._pins(store).reconcile()
         except Exception as error:  # noqa: BLE001 - whatever it is, versions can still be listed
             _logger.warning("the pins of this registry could not be checked: %s", error)
+
+
+def _is_forbidden_content(error: Exception, source: str) -> bool:
+    """Return whether a client names content of the store that the server may not read for it.
+
+    A version with such a location would let the client read the content: MLflow's server sends a version's files.
+    """
+    return isinstance(error, PolicyError) and scheme_of(source) in {MFS, IPFS}
 
 
 def _check_not_reserved(name: str, version: str | int, key: str) -> None:

@@ -268,6 +268,20 @@ def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
     assert pin_owners(store) == []
 
 
+@pytest.mark.parametrize("source", ["mfs://mlflow/secret", "ipfs://bafkqaaa/x"])
+def test_best_effort_is_no_way_around_what_a_server_may_read(
+    source: str, client: MlflowClient, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's server would hand out the files at the location of a version that is not frozen."""
+    client.create_registered_model("m")
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+    with pytest.raises(MlflowException) as caught:
+        client.create_model_version("m", source)
+    assert caught.value.error_code == "PERMISSION_DENIED"
+    assert client.create_model_version("m", "s3://bucket/not/listed").tags["ipfs.frozen"] == "false"
+
+
 def test_a_prompt_that_calls_itself_frozen_is_not_believed(client: MlflowClient) -> None:
     client.create_registered_model("p")
     tags = [ModelVersionTag(IS_PROMPT_TAG_KEY, "true"), ModelVersionTag("ipfs.frozen", "true")]
