@@ -256,8 +256,8 @@ def _model_versions(database_uri: str) -> Iterator[Finding]:
     yield Finding("versions", text, facts=facts)
     for version in found.unfrozen:
         text = f"{version.name}/{version.version} is not frozen: its files at {version.location} may change"
-        facts = {"name": version.name, "version": version.version, "location": version.location}
-        yield Finding("versions", text, State.NOTE, facts)
+        place = {"name": version.name, "version": version.version, "location": version.location}
+        yield Finding("versions", text, State.NOTE, place)
 
 
 def _own_entry_points() -> list[importlib.metadata.EntryPoint]:
