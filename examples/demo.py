@@ -80,7 +80,7 @@ def show_training() -> tuple[str, str, str]:
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("digits", "champion")
     trained = client.get_run(str(version.run_id))
-    # What a version is frozen to stands in its location; tags are labels that anybody may edit.
+    # The location of a version says what it is frozen to. Its tags repeat that.
     model_cid = client.get_model_version_download_uri("digits", version.version).rpartition("@")[2]
     [dataset] = trained.inputs.dataset_inputs if trained.inputs else []
     dataset_uri = json.loads(dataset.dataset.source)["uri"]

@@ -14,7 +14,7 @@
     ├── SourceChangedError(OSError)        a file changed while it was read
     ├── ImmutableError(PermissionError)    a write to immutable content
     ├── PolicyError(PermissionError)       refused by a setting
-    ├── ConflictError(FileExistsError)     compare-and-swap lost, or a file stands where a folder must
+    ├── ConflictError(FileExistsError)     compare-and-swap lost, or a name is taken by something else
     ├── StoreBusyError(TimeoutError)       a lock was not free within the limit
     ├── StoreFullError(OSError)            the disk under the store is full
     ├── DiskError(OSError)                 a disk does not read or write what it is told to
@@ -84,7 +84,7 @@ class PolicyError(MlflowIpfsError, PermissionError):
 
 
 class ConflictError(MlflowIpfsError, FileExistsError):
-    """Somebody else changed the name first, or a file stands where a folder is needed."""
+    """Another process changed the name first, or the name is taken: by a file, or by a dataset with another source."""
 
 
 class StoreBusyError(MlflowIpfsError, TimeoutError):

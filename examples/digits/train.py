@@ -73,9 +73,11 @@ def train(folder: Path) -> str:
         with mlflow_ipfs.open_store() as store:
             dataset_cid = store.add(parquet).cid  # by CID: the dataset
         source = f"ipfs://{dataset_cid}"  # by CID: where MLflow finds it again
-        mlflow.log_input(
-            mlflow.data.pandas_dataset.from_pandas(frame, source=source, name="digits", targets="label"), "training"
+        digest = str(dataset_cid)[-36:]  # by CID: MLflow's own digest is of a sample; 36 characters fit into its column
+        dataset = mlflow.data.pandas_dataset.from_pandas(
+            frame, source=source, name="digits", digest=digest, targets="label"
         )
+        mlflow.log_input(dataset, "training")
         mlflow.log_params(
             {"hidden": HIDDEN, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "epochs": EPOCHS}
         )

@@ -4,7 +4,7 @@ MLflow promises to keep ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions``
 ``mlflow.store.artifact.artifact_repo``. What is here may change with any release of it: a new
 MLflow means reading this file, and no other. Imports are inside functions, because MLflow loads
 our doors while it is itself being imported; the classes that ours derive from come by name:
-``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``.
+``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlDataset``, ``.SqlRun``.
 """
 
 # ruff: noqa: PLC0415
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
+    from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
+    from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
 
 # Copies of mlflow.server.constants: importing that module would load Flask into every client.
 # tests/mlflow_ipfs/binding/test_mlflow_compat.py holds them equal.
@@ -36,9 +38,12 @@ READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # what MLflow takes when nobody named an artifact root
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
+PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # what MLflow writes as a prompt's source
 
 _CLASSES: Final = {
+    "SqlDataset": ("mlflow.store.tracking.dbmodels.models", "SqlDataset"),
     "SqlModelVersion": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersion"),
+    "SqlRun": ("mlflow.store.tracking.dbmodels.models", "SqlRun"),
     "SqlRegistryStore": ("mlflow.store.model_registry.sqlalchemy_store", "SqlAlchemyStore"),
     "SqlTrackingStore": ("mlflow.store.tracking.sqlalchemy_store", "SqlAlchemyStore"),
 }
@@ -130,13 +135,6 @@ def find_logged_model(run: Run, name: str) -> LoggedModel | None:
     mine = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
     found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=mine, max_results=1)
     return found[0] if found else None
-
-
-def is_external(model: LoggedModel) -> bool:
-    """Whether a logged model stands for one that is kept elsewhere (``mlflow.create_external_model``)."""
-    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
-
-    return (model.tags or {}).get(MLFLOW_MODEL_IS_EXTERNAL, "").lower() == "true"
 
 
 def download_foreign(uri: str, folder: str) -> str:

@@ -6,7 +6,7 @@ import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
@@ -14,13 +14,14 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.binding import mlflow_compat, version_tags
 from mlflow_ipfs.binding.freeze import Freezer, FrozenModel
 from mlflow_ipfs.binding.frozen_versions import find_versions
+from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.binding.sources import ModelSource, resolve_source
 from mlflow_ipfs.binding.version_pins import FrozenVersion, VersionPins
 from mlflow_ipfs.config import FreezeMode, Settings
-from mlflow_ipfs.errors import MlflowIpfsError
+from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 from mlflow_ipfs.opening import open_store, shared_store
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 _logger = logging.getLogger(__name__)
+
+PROMPT_REASON: Final = "prompt: MLflow keeps its text in tags, so it has no files"
 
 
 @dataclass(slots=True)
@@ -91,26 +94,39 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             return version
 
         settings = Settings.from_environment()
-        if settings.freeze is FreezeMode.OFF or self._is_prompt(name, tags):
+        if settings.freeze is FreezeMode.OFF:
             return create(tags)
+        if self._is_prompt(name, source, tags):
+            return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
         with mlflow_errors():
             pins = self._pins(shared_store(settings))
             try:
                 found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
-                model = self._freeze(found, pins, settings) if found else None
+                model = self._freeze(found, pins, settings)
             except (MlflowIpfsError, MlflowException, OSError) as error:
-                if settings.freeze is FreezeMode.REQUIRED:
+                if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
                     raise
                 _logger.warning("model version of %s is registered, but not frozen: %s", name, error)
-                return create(version_tags.unfrozen_tags(tags))
-            if found is None or model is None:
-                return create(tags)
+                return create(version_tags.unfrozen_tags(tags, str(error)))
             try:
                 with self._inserting_at(model.location):
-                    ours = version_tags.frozen_tags(tags, model, found.run_id) if settings.version_tags else tags
-                    return create(ours)
+                    if not settings.version_tags:
+                        return create(version_tags.without_reserved(tags))
+                    return create(version_tags.frozen_tags(tags, model, found.run_id))
             finally:
                 pins.finish(model.pending)
+
+    def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
+        """Set a tag on a version, unless the tag is one of ours."""
+        with mlflow_errors():
+            _check_not_reserved(name, version, tag.key)
+        super().set_model_version_tag(name, version, tag)
+
+    def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
+        """Delete a tag of a version, unless the tag is one of ours."""
+        with mlflow_errors():
+            _check_not_reserved(name, version, key)
+        super().delete_model_version_tag(name, version, key)
 
     def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version, and drop its pin."""
@@ -145,8 +161,13 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             "MLflow inserted a model version without its ORM class; this version of it is not supported"
         )
 
-    def _is_prompt(self, name: str, tags: list[ModelVersionTag] | None) -> bool:
-        """Prompts are kept in tags; they have no bytes to freeze."""
+    def _is_prompt(self, name: str, source: str, tags: list[ModelVersionTag] | None) -> bool:
+        """Return whether a version is a prompt: its text is in tags, and its source is MLflow's placeholder.
+
+        The prompt tag alone proves nothing: any client may set it, on a model with files as well.
+        """
+        if source not in mlflow_compat.PROMPT_SOURCES:
+            return False
         given = {tag.key: tag.value for tag in tags or ()}
         if given.get(mlflow_compat.PROMPT_TAG, "").lower() == "true":
             return True
@@ -180,3 +201,21 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 self._pins(store).reconcile()
         except Exception as error:  # noqa: BLE001 - whatever it is, versions can still be listed
             _logger.warning("the pins of this registry could not be checked: %s", error)
+
+
+def _is_forbidden_content(error: Exception, source: str) -> bool:
+    """Return whether a client names content of the store that the server may not read for it.
+
+    A version with such a location would let the client read the content: MLflow's server sends a version's files.
+    """
+    return isinstance(error, PolicyError) and scheme_of(source) in {MFS, IPFS}
+
+
+def _check_not_reserved(name: str, version: str | int, key: str) -> None:
+    """Raise if a tag says what a version is frozen to. Only the registration writes it."""
+    if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
+        msg = (
+            f"the tag {key!r} of version {version} of {name!r} is not changed: it is written once, when the version is "
+            "registered. Use another key; the operator can change it with MLFLOW_IPFS_FREEZE=off"
+        )
+        raise PolicyError(msg)

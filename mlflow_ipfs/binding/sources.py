@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_STATE
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.locations import join_path, scheme_of
+from mlflow_ipfs.binding.locations import cid_of_location, join_path, scheme_of
 from mlflow_ipfs.errors import InvalidPathError
 
 if TYPE_CHECKING:
@@ -35,16 +35,13 @@ class ModelSource:
 
 def resolve_source(
     source: str, run_id: str | None, *, version_location: Callable[[str | None, str | None], str]
-) -> ModelSource | None:
+) -> ModelSource:
     """Follow ``models:/`` and ``runs:/`` to the URI of the artifacts.
 
     Args:
         source: as given to ``create_model_version``.
         run_id: likewise.
         version_location: the ``storage_location`` of another version, by its name and version.
-
-    Returns:
-        None for an external model, whose files are not MLflow's: there is nothing to freeze.
 
     Raises:
         MlflowException: MLflow does not know the run, model or version, or the model is not ready.
@@ -54,10 +51,10 @@ def resolve_source(
         name, version, model_id = mlflow_compat.model_name_and_version(source)
         if model_id is None:
             _check_numbered(source, version)
-            return ModelSource((version_location(name, version),), stated=False, run_id=run_id)
+            location = version_location(name, version)
+            # A version that is not frozen has the location that its client wrote.
+            return ModelSource((location,), stated=cid_of_location(location) is None, run_id=run_id)
         model = mlflow_compat.get_logged_model(model_id)
-        if mlflow_compat.is_external(model):
-            return None
         _check_ready(model)
         return ModelSource((model.artifact_location,), stated=False, run_id=run_id or model.source_run_id)
     if scheme == "runs":

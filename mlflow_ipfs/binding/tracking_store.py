@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlTrackingStore
+from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.errors import PolicyError
 
 if TYPE_CHECKING:
-    from mlflow.entities import ExperimentTag
+    from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput
 
     from mlflow_ipfs.content.mfs import MfsPath
 
@@ -65,3 +68,35 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
             with mlflow_errors():
                 raise PolicyError(msg)
         return str(super().create_experiment(name, artifact_location, tags))
+
+    def log_inputs(
+        self,
+        run_id: str,
+        datasets: list[DatasetInput] | None = None,
+        models: list[LoggedModelInput] | None = None,
+    ) -> None:
+        """Log inputs to a run.
+
+        Raises:
+            MlflowException: a dataset names a CID, and MLflow would keep another source that it has for that name
+                and digest.
+        """
+        given = [item.dataset for item in datasets or ()]
+        with mlflow_errors():
+            check_sources(given, self._recorded_sources(run_id, ipfs_datasets(given)))
+        super().log_inputs(run_id, datasets, models)
+
+    def _recorded_sources(self, run_id: str, datasets: list[Dataset]) -> dict[tuple[str, str], str]:
+        """Return the sources that a run's experiment has for the names and digests of datasets."""
+        if not datasets:
+            return {}
+        columns: tuple[Any, ...] = SqlDataset.name, SqlDataset.digest, SqlDataset.dataset_source
+        query = (
+            sqlalchemy.select(*columns)
+            .join(SqlRun, SqlRun.experiment_id == SqlDataset.experiment_id)
+            .where(SqlRun.run_uuid == run_id)
+            .where(SqlDataset.name.in_([dataset.name for dataset in datasets]))
+            .where(SqlDataset.digest.in_([dataset.digest for dataset in datasets]))
+        )
+        with self.ManagedSessionMaker() as session:
+            return {(row.name, row.digest): row.dataset_source for row in session.execute(query)}

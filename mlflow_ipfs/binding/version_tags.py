@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from typing import TYPE_CHECKING, Final
 
 from mlflow.entities.model_registry import ModelVersionTag
 
-from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.locations import IPFS, IpfsPath, scheme_of
-from mlflow_ipfs.errors import MlflowIpfsError
+from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlflow_ipfs.binding.freeze import FrozenModel
 
-_logger = logging.getLogger(__name__)
-
 CID_TAG: Final = "ipfs.cid"
 SIZE_TAG: Final = "ipfs.size_bytes"
 DATASETS_TAG: Final = "ipfs.dataset_cids"  # separated by commas, in the order of the run's inputs
+UNCERTAIN_TAG: Final = "ipfs.datasets_uncertain"  # names of datasets whose CID is not certain, separated by commas
 FROZEN_TAG: Final = "ipfs.frozen"
-RESERVED: Final = frozenset({CID_TAG, SIZE_TAG, DATASETS_TAG, FROZEN_TAG})
+REASON_TAG: Final = "ipfs.unfrozen_reason"
+RESERVED: Final = frozenset({CID_TAG, SIZE_TAG, DATASETS_TAG, UNCERTAIN_TAG, FROZEN_TAG, REASON_TAG})
+MAX_REASON_LENGTH: Final = 1000
 
 
 def frozen_tags(
@@ -31,38 +28,23 @@ def frozen_tags(
 ) -> list[ModelVersionTag]:
     """The caller's tags with ours; ours win, as a copied version brings those of its original."""
     ours = {CID_TAG: str(model.cid), SIZE_TAG: str(model.size_bytes)}
-    if datasets := dataset_cids(run_id):
-        ours[DATASETS_TAG] = ",".join(datasets)
+    datasets = read_dataset_inputs(run_id)
+    if datasets.cids:
+        ours[DATASETS_TAG] = ",".join(datasets.cids)
+    if datasets.uncertain:
+        ours[UNCERTAIN_TAG] = ", ".join(datasets.uncertain)
     return _merge(given, ours)
 
 
-def unfrozen_tags(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
-    """The caller's tags, and the word that this version is not frozen."""
-    return _merge(given, {FROZEN_TAG: "false"})
+def unfrozen_tags(given: Iterable[ModelVersionTag] | None, reason: str) -> list[ModelVersionTag]:
+    """Return the caller's tags with the mark of a version that is not frozen, and the reason."""
+    return _merge(given, {FROZEN_TAG: "false", REASON_TAG: reason[:MAX_REASON_LENGTH]})
+
+
+def without_reserved(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
+    """Return the caller's tags without those that only the registration writes."""
+    return [tag for tag in given or () if tag.key not in RESERVED]
 
 
 def _merge(given: Iterable[ModelVersionTag] | None, ours: dict[str, str]) -> list[ModelVersionTag]:
-    kept = [tag for tag in given or () if tag.key not in RESERVED]
-    return kept + [ModelVersionTag(key, value) for key, value in ours.items()]
-
-
-def dataset_cids(run_id: str | None) -> list[str]:
-    """The CIDs of a run's dataset inputs whose source is ``ipfs://``; none if the run can't be read."""
-    if not run_id:
-        return []
-    try:
-        run = mlflow_compat.get_run(run_id)
-    except Exception:  # noqa: BLE001 - lineage is a help, never a reason to fail a registration
-        _logger.warning("the datasets of run %s can't be read, so its model version does not name them", run_id)
-        return []
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    found = (_cid_of_source(given.dataset.source) for given in inputs)
-    return list(dict.fromkeys(cid for cid in found if cid))
-
-
-def _cid_of_source(source: str) -> str | None:
-    try:
-        uri = json.loads(source).get("uri", "")
-        return str(IpfsPath.parse(uri).cid) if scheme_of(uri) == IPFS else None
-    except (ValueError, AttributeError, TypeError, MlflowIpfsError):
-        return None  # the source of another plugin; its text is its own affair
+    return without_reserved(given) + [ModelVersionTag(key, value) for key, value in ours.items()]

@@ -64,8 +64,14 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(workplace: Workplace, own_commands: Collection[str]) -> Iterator[Finding]:
-    """Look at everything, and give what was found as it is found."""
+def examine(workplace: Workplace, own_commands: Collection[str], database_uri: str | None = None) -> Iterator[Finding]:
+    """Look at everything, and give what was found as it is found.
+
+    Args:
+        workplace: the settings and the store.
+        own_commands: names of the commands that other packages cannot take.
+        database_uri: MLflow's database, whose model versions are checked as well.
+    """
     yield _versions()
     yield _sqlite()
     try:
@@ -76,6 +82,8 @@ def examine(workplace: Workplace, own_commands: Collection[str]) -> Iterator[Fin
         yield from _store(workplace, settings)
         yield from _settings(settings, workplace.places)
     yield from _mlflow()
+    if database_uri:
+        yield from _model_versions(database_uri)
     yield from _commands(own_commands)
 
 
@@ -229,6 +237,27 @@ def _mlflow() -> Iterator[Finding]:
     for entry, reason in broken:
         text = f"{version}; {entry.group} {entry.name!r} can't be loaded: {reason}"
         yield Finding("MLflow", text, State.PROBLEM, facts)
+
+
+def _model_versions(database_uri: str) -> Iterator[Finding]:
+    """Yield how many versions are frozen, and each that is not."""
+    from mlflow_ipfs.binding.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy and MLflow load slowly
+    from mlflow_ipfs.binding.unfrozen_versions import count_versions  # noqa: PLC0415
+
+    try:
+        found = count_versions(find_database(database_uri, {}))
+    except (ImportError, MlflowIpfsError) as error:
+        yield Finding("versions", str(error), State.PROBLEM)
+        return
+    text = f"{format_count(found.frozen, 'model version')} frozen, {len(found.unfrozen):,} not frozen"
+    if found.prompts:
+        text += f"; {format_count(found.prompts, 'prompt version')}, without files"
+    facts = {"frozen": found.frozen, "unfrozen": len(found.unfrozen), "prompts": found.prompts}
+    yield Finding("versions", text, facts=facts)
+    for version in found.unfrozen:
+        text = f"{version.name}/{version.version} is not frozen: its files at {version.location} may change"
+        place = {"name": version.name, "version": version.version, "location": version.location}
+        yield Finding("versions", text, State.NOTE, place)
 
 
 def _own_entry_points() -> list[importlib.metadata.EntryPoint]:

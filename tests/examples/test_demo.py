@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -51,6 +52,14 @@ def test_it_ends_with_the_cids_and_the_command_for_the_ui(demo: tuple[str, Path]
     assert re.search(r"dataset\s+ipfs://baf", last_page)
     assert re.search(r"model\s+ipfs://baf", last_page)
     assert " ui --backend-store-uri " in last_page
+
+
+def test_the_version_names_the_dataset(demo: tuple[str, Path]) -> None:
+    found = re.search(r"dataset\s+ipfs://(baf\w+)", demo[0])
+    assert found is not None
+    with sqlite3.connect(demo[1] / "mlflow.db") as connection:
+        tags = dict(connection.execute("SELECT key, value FROM model_version_tags WHERE version = 1").fetchall())
+    assert tags["ipfs.dataset_cids"] == found[1]
 
 
 class _Links(HTMLParser):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlflow.server.constants as server
 import pytest
-from mlflow.prompt.constants import IS_PROMPT_TAG_KEY
+from mlflow.prompt import constants as prompts
 from mlflow.store.artifact import host_policy
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
@@ -21,7 +21,8 @@ def test_copied_names_are_mlflows() -> None:
     assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_compat.SERVER_SERVES_ARTIFACTS
     assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
     assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
-    assert IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
+    assert prompts.IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
+    assert prompts._PROMPT_SOURCE_PLACEHOLDERS == mlflow_compat.PROMPT_SOURCES
     assert SqlModelVersion.storage_location.type.length == mlflow_compat.MAX_LOCATION_LENGTH
 
 

@@ -148,3 +148,62 @@ def test_an_entry_point_that_does_not_load_is_named(cli: CommandLine, monkeypatc
     monkeypatch.delattr("mlflow_ipfs.plugins.artifact_repository.MfsArtifactRepository")
     text = findings(cli, code=1)["MLflow"]["text"]
     assert "mlflow.artifact_repository 'mfs' can't be loaded: AttributeError: " in text
+
+
+class TestModelVersions:
+    """``--backend-store-uri``: what MLflow's database says, whatever tags are there."""
+
+    @pytest.fixture
+    def database(self, tmp_path: Path) -> Path:
+        from sqlalchemy import create_engine, insert
+
+        from mlflow_ipfs.binding.mlflow_compat import SqlModelVersion
+
+        rows = [
+            ("digits", 1, "None", "mlflow-artifacts:/1/models/m-1/artifacts/@bafkqaaa", "models:/m-1"),
+            ("digits", 2, "None", "mlflow-artifacts:/1/models/m-2/artifacts", "models:/m-2"),
+            ("digits", 3, "Deleted_Internal", "mlflow-artifacts:/1/models/m-3/artifacts", "models:/m-3"),
+            ("greeting", 1, "None", "dummy-source", "dummy-source"),
+            ("old", 7, "None", None, "s3://bucket/old"),
+            ("by-cid", 1, "None", "ipfs://bafkqaaa", "ipfs://bafkqaaa"),
+            ("below", 1, "None", "ipfs://bafkqaaa/model", "prompt-template"),
+        ]
+        names = ("name", "version", "current_stage", "storage_location", "source")
+        file = tmp_path / "mlflow.db"
+        engine = create_engine(f"sqlite:///{file}")
+        table = SqlModelVersion.__table__
+        with engine.begin() as connection:
+            table.create(connection)
+            connection.execute(insert(table), [dict(zip(names, row, strict=True)) for row in rows])
+        engine.dispose()
+        return file
+
+    @pytest.mark.parametrize("prefix", ["sqlite:///", "ipfs+sqlite:///"])
+    def test_those_that_are_not_frozen_are_listed(self, cli: CommandLine, database: Path, prefix: str) -> None:
+        records = cli("doctor", "--json", "--backend-store-uri", f"{prefix}{database}").records
+        counts, *versions = [record for record in records if record["topic"] == "versions"]
+        assert (counts["frozen"], counts["unfrozen"], counts["prompts"]) == (2, 3, 1)
+        assert [(found["name"], found["version"], found["location"]) for found in versions] == [
+            ("below", 1, "ipfs://bafkqaaa/model"),
+            ("digits", 2, "mlflow-artifacts:/1/models/m-2/artifacts"),
+            ("old", 7, "s3://bucket/old"),
+        ]
+        assert {found["state"] for found in versions} == {"note"}
+        lines = cli("doctor", "--backend-store-uri", f"{prefix}{database}").lines
+        assert "  versions     2 model versions frozen, 3 not frozen; 1 prompt version, without files" in lines
+
+    def test_a_database_that_is_not_mlflows_is_a_problem(self, cli: CommandLine, tmp_path: Path) -> None:
+        (tmp_path / "empty.db").touch()
+        for uri, reason in (
+            (f"sqlite:///{tmp_path}/none.db", "is not a file"),
+            (f"sqlite:///{tmp_path}/empty.db", "cannot be read"),
+            ("https://mlflow.example", "a server's address"),
+        ):
+            records = cli("doctor", "--json", "--backend-store-uri", uri, code=1).records
+            (found,) = [record for record in records if record["topic"] == "versions"]
+            assert found["state"] == "problem"
+            assert reason in found["text"]
+        assert not (tmp_path / "none.db").exists()
+
+    def test_a_rebuild_does_not_read_it(self, cli: CommandLine, database: Path) -> None:
+        assert "--rebuild" in cli("doctor", "--rebuild", "--backend-store-uri", f"sqlite:///{database}", code=2).stderr

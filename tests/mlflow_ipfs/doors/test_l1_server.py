@@ -296,6 +296,61 @@ class TestWhatAServerReadsForAClient:
         assert client.search_model_versions(f"name = '{name}'") == []
 
 
+class TestFreezeRequired:
+    """No tag that a client sets lets a version past the freeze."""
+
+    UNFROZEN = "tags.`ipfs.frozen` = 'false'"
+
+    def overwrite(self, l1: L1, location: str) -> None:
+        url = l1.artifact(f"{location.removeprefix('mlflow-artifacts:/')}/weights.txt")
+        assert ask(url, method="PUT", body=b"two").status == 200
+
+    def test_a_registered_model_tagged_as_a_prompt(self, l1: L1, client: MlflowClient, run_id: str) -> None:
+        client.log_text(run_id, "one", "model/weights.txt")
+        client.create_registered_model("no-prompt")
+        client.set_registered_model_tag("no-prompt", "mlflow.prompt.is_prompt", "true")
+        rest = client._get_registry_client().store  # the fluent client would refuse some of this
+        location = f"{client.get_run(run_id).info.artifact_uri}/model"
+        rest.create_model_version("no-prompt", location, run_id)
+        rest.delete_registered_model_tag("no-prompt", "mlflow.prompt.is_prompt")
+        self.overwrite(l1, location)
+        assert mlflow.artifacts.load_text("models:/no-prompt/1/weights.txt") == "one"
+        assert "ipfs.cid" in client.get_model_version("no-prompt", "1").tags
+
+    def test_a_logged_model_tagged_as_external(self, l1: L1, client: MlflowClient, run_id: str, tmp_path: Path) -> None:
+        (tmp_path / "weights.txt").write_text("one")
+        experiment_id = client.get_run(run_id).info.experiment_id
+        model = client.create_logged_model(experiment_id, name="x", tags={"mlflow.model.isExternal": "true"})
+        client.log_model_artifacts(model.model_id, str(tmp_path))
+        client.finalize_logged_model(model.model_id, "READY")
+        client.create_registered_model("no-external")
+        client.create_model_version("no-external", f"models:/{model.model_id}", model_id=model.model_id)
+        self.overwrite(l1, model.artifact_location)
+        assert mlflow.artifacts.load_text("models:/no-external/1/weights.txt") == "one"
+        with pytest.raises(MlflowException, match="PERMISSION_DENIED"):
+            client.set_model_version_tag("no-external", "1", "ipfs.cid", "bafkqaaa")
+        with pytest.raises(MlflowException, match="PERMISSION_DENIED"):
+            client.delete_model_version_tag("no-external", "1", "ipfs.cid")
+
+    def test_a_path_that_has_no_files_yet(self, client: MlflowClient, run_id: str) -> None:
+        client.create_registered_model("early")
+        with pytest.raises(MlflowException, match="RESOURCE_DOES_NOT_EXIST"):
+            client.create_model_version("early", f"{client.get_run(run_id).info.artifact_uri}/later", run_id)
+        assert client.search_model_versions("name = 'early'") == []
+
+    def test_prompts_and_external_models_work(self, client: MlflowClient, run_id: str) -> None:
+        mlflow.genai.register_prompt("greeting", "Hello {{name}}")
+        mlflow.genai.register_prompt("greeting", "Hi {{name}}")
+        assert mlflow.genai.load_prompt("prompts:/greeting/2").template == "Hi {{name}}"
+        prompts = client.search_model_versions(f"{self.UNFROZEN} AND tags.`mlflow.prompt.is_prompt` = 'true'")
+        assert {(version.name, int(version.version)) for version in prompts} == {("greeting", 1), ("greeting", 2)}
+        model = mlflow.create_external_model(name="elsewhere", experiment_id=client.get_run(run_id).info.experiment_id)
+        version = mlflow.register_model(f"models:/{model.model_id}", "elsewhere")
+        assert "ipfs.cid" in version.tags
+        assert client.copy_model_version("models:/elsewhere/1", "elsewhere-copy").tags == version.tags
+        assert client.search_model_versions(self.UNFROZEN) == []
+
+
 @pytest.mark.timeout(400)
 def test_an_operator_can_list_what_may_be_imported(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:
     """And a server whose artifacts are not in IPFS says what to change."""

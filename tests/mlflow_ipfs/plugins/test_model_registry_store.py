@@ -277,7 +277,9 @@ def test_best_effort_registers_and_says_so(
     client.create_registered_model("m")
     with caplog.at_level(logging.WARNING):
         version = client.create_model_version("m", "mfs://mlflow/nothing/here")
-    assert version.tags == {"ipfs.frozen": "false"}
+    assert version.tags.keys() == {"ipfs.frozen", "ipfs.unfrozen_reason"}
+    assert version.tags["ipfs.frozen"] == "false"
+    assert "mlflow/nothing/here" in version.tags["ipfs.unfrozen_reason"]
     assert storage_location(database, "m", 1) == "mfs://mlflow/nothing/here"
     assert "not frozen" in caplog.text
 
@@ -304,18 +306,8 @@ def test_a_model_that_is_not_ready_is_refused(
         client.create_model_version("m", f"models:/{model.model_id}")
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
     version = client.create_model_version("m", f"models:/{model.model_id}")
-    assert version.tags == {"ipfs.frozen": "false"}
-
-
-def test_prompts_and_external_models_pass_through(client: MlflowClient, store: ContentStore, database: Path) -> None:
-    mlflow.genai.register_prompt("greeting", "Hello {{name}}")
-    assert mlflow.genai.load_prompt("prompts:/greeting/1").template == "Hello {{name}}"
-    model = mlflow.create_external_model(name="elsewhere")
-    client.create_registered_model("m")
-    version = client.create_model_version("m", f"models:/{model.model_id}")
-    assert "ipfs.cid" not in version.tags
-    assert storage_location(database, "m", 1) == model.artifact_location
-    assert pin_owners(store) == []
+    assert version.tags["ipfs.frozen"] == "false"
+    assert "finalize_logged_model" in version.tags["ipfs.unfrozen_reason"]
 
 
 def test_the_datasets_of_the_run_are_named(
@@ -325,11 +317,10 @@ def test_the_datasets_of_the_run_are_named(
     cid = store.add(tmp_path / "data.csv", wrap=True).cid
     other = "bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354"
     sources = [f"ipfs://{cid}/data.csv", f"ipfs://{other}", f"ipfs://{cid}", "s3://bucket/x"]
+    digests = [str(cid)[-36:], other[-36:], str(cid)[-36:], "x"]
     inputs = [
-        DatasetInput(
-            Dataset(f"d{n}", f"d{n}", "ipfs", json.dumps({"uri": uri})), [InputTag("mlflow.data.context", "t")]
-        )
-        for n, uri in enumerate(sources)
+        DatasetInput(Dataset(f"d{n}", digest, "ipfs", json.dumps({"uri": uri})), [InputTag("mlflow.data.context", "t")])
+        for n, (uri, digest) in enumerate(zip(sources, digests, strict=True))
     ]
     client.log_inputs(run_id, inputs)
     client.create_registered_model("m")

@@ -78,7 +78,9 @@ def test_a_source_that_mlflow_cannot_read(
         client.create_model_version("m", source)
     assert caught.value.get_http_status_code() == 404
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
-    assert client.create_model_version("m", source).tags == {"ipfs.frozen": "false"}
+    tags = client.create_model_version("m", source).tags
+    assert tags["ipfs.frozen"] == "false"
+    assert "can't be read" in tags["ipfs.unfrozen_reason"]
 
 
 def nested(store: ContentStore, depth: int, links: int) -> CID:

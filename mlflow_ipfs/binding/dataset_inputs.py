@@ -1,0 +1,117 @@
+"""Dataset inputs of a run, and the CIDs that their sources name.
+
+MLflow records one source for each (experiment, name, digest): the first one. Its own digests are made of a sample of
+the rows, so two files can share one. A record names the right CID for certain only if its digest follows from the CID.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import IPFS, IpfsPath, scheme_of
+from mlflow_ipfs.errors import ConflictError, MlflowIpfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mlflow.entities import Dataset
+
+    from mlflow_ipfs.content.cid import CID
+
+_logger = logging.getLogger(__name__)
+
+DIGEST_LENGTH: Final = 36  # width of MLflow's column; of a CIDv1 in base32 that leaves 178 bits of the hash
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInputs:
+    """Datasets of a run whose source is ``ipfs://``.
+
+    Attributes:
+        cids: the CIDs that are certain, in the order of the inputs.
+        uncertain: names of the datasets whose recorded source may be the one of another run.
+    """
+
+    cids: tuple[str, ...] = ()
+    uncertain: tuple[str, ...] = ()
+
+
+def dataset_digest(cid: CID) -> str:
+    """Return the digest of a dataset with that CID: the end of the CID, as much as MLflow's column takes."""
+    return str(cid)[-DIGEST_LENGTH:]
+
+
+def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
+    """Return the ``ipfs://`` datasets of a run. Empty, with a warning, if the run cannot be read."""
+    if not run_id:
+        return DatasetInputs()
+    try:
+        run = mlflow_compat.get_run(run_id)
+    except Exception:  # noqa: BLE001 - lineage is a help, never a reason to fail a registration
+        _logger.warning("the datasets of run %s can't be read, so its model version does not name them", run_id)
+        return DatasetInputs()
+    datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
+    named = [(dataset, cid) for dataset in datasets if (cid := _cid_of(dataset.source)) is not None]
+    certain = [cid for dataset, cid in named if dataset.digest == dataset_digest(cid)]
+    uncertain = [(dataset, cid) for dataset, cid in named if dataset.digest != dataset_digest(cid)]
+    for dataset, cid in uncertain:
+        _warn(dataset, cid)
+    return DatasetInputs(
+        cids=tuple(dict.fromkeys(map(str, certain))),
+        uncertain=tuple(dict.fromkeys(dataset.name for dataset, _ in uncertain)),
+    )
+
+
+def ipfs_datasets(datasets: Iterable[Dataset]) -> list[Dataset]:
+    """Return those of the datasets whose source is ``ipfs://``."""
+    return [dataset for dataset in datasets if _cid_of(dataset.source) is not None]
+
+
+def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str], str]) -> None:
+    """Check that MLflow will record the CIDs of datasets that are about to be logged to a run.
+
+    Args:
+        datasets: in the order in which MLflow gets them; it records the first of each name and digest.
+        recorded: the sources that the run's experiment has already, by name and digest.
+
+    Raises:
+        ConflictError: MLflow would keep another source.
+    """
+    known = dict(recorded)
+    for dataset in datasets:
+        source = known.setdefault((dataset.name, dataset.digest), dataset.source)
+        cid = _cid_of(dataset.source)
+        if cid is None:
+            continue
+        if _cid_of(source) != cid:
+            msg = (
+                f"dataset {dataset.name!r} with the digest {dataset.digest!r} has the source {source} in this "
+                f"experiment already, so MLflow would not record {dataset.source}. Pass digest={dataset_digest(cid)!r} "
+                "(the end of the CID) or another name to mlflow.data.from_…"
+            )
+            raise ConflictError(msg)
+        if dataset.digest != dataset_digest(cid):
+            _warn(dataset, cid)
+
+
+def _warn(dataset: Dataset, cid: CID) -> None:
+    _logger.warning(
+        "dataset %r: its digest %r is not that of its source ipfs://%s, so another file may have the same one, and "
+        "model versions do not name the CID. Pass digest=%r (the end of the CID) to mlflow.data.from_…",
+        dataset.name,
+        dataset.digest,
+        cid,
+        dataset_digest(cid),
+    )
+
+
+def _cid_of(source: str) -> CID | None:
+    try:
+        uri = json.loads(source).get("uri", "")
+        return IpfsPath.parse(uri).cid if scheme_of(uri) == IPFS else None
+    except (ValueError, AttributeError, TypeError, MlflowIpfsError):
+        return None  # the source of another plugin; its text is its own affair

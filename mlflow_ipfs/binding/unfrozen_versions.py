@@ -1,0 +1,93 @@
+"""Model versions in MLflow's database that are not frozen, found by their location: tags may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import cid_of_location
+from mlflow_ipfs.binding.mlflow_compat import SqlModelVersion
+from mlflow_ipfs.errors import NotFoundError, StoreFormatError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+
+@dataclass(frozen=True, slots=True)
+class UnfrozenVersion:
+    """A model version whose files may change.
+
+    Attributes:
+        name: the registered model's name.
+        version: the version's number.
+        location: where MLflow looks for its files.
+    """
+
+    name: str
+    version: int
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionCounts:
+    """The model versions of a database.
+
+    Attributes:
+        frozen: number of versions that are frozen.
+        prompts: number of prompts. They have no files.
+        unfrozen: all other versions.
+    """
+
+    frozen: int
+    prompts: int
+    unfrozen: tuple[UnfrozenVersion, ...]
+
+
+def count_versions(database: URL) -> VersionCounts:
+    """Read which model versions of a database are frozen.
+
+    Raises:
+        NotFoundError: the database is a SQLite file that does not exist.
+        StoreFormatError: the database cannot be read, or it is not MLflow's.
+    """
+    if database.get_backend_name() == "sqlite" and not Path(database.database or "").is_file():
+        msg = f"{database.database!r} is not a file; name MLflow's database with --backend-store-uri"
+        raise NotFoundError(msg)
+    engine = sqlalchemy.create_engine(database)
+    try:
+        with engine.connect() as connection:
+            return _count(connection)
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        place = database.render_as_string(hide_password=True)
+        msg = f"the model versions in {place} cannot be read: {getattr(error, 'orig', None) or error}"
+        raise StoreFormatError(msg) from error
+    finally:
+        engine.dispose()
+
+
+def _count(connection: sqlalchemy.Connection) -> VersionCounts:
+    columns: tuple[Any, ...] = (
+        SqlModelVersion.name,
+        SqlModelVersion.version,
+        SqlModelVersion.source,
+        SqlModelVersion.storage_location,
+    )
+    query = (
+        sqlalchemy.select(*columns)
+        .where(SqlModelVersion.current_stage != mlflow_compat.deleted_stage())
+        .order_by(SqlModelVersion.name, SqlModelVersion.version)
+    )
+    frozen, prompts, unfrozen = 0, 0, []
+    for row in connection.execute(query):
+        location = row.storage_location or row.source or ""
+        if cid_of_location(location) is not None:
+            frozen += 1
+        elif row.source in mlflow_compat.PROMPT_SOURCES and location == row.source:
+            prompts += 1
+        else:
+            unfrozen.append(UnfrozenVersion(row.name, int(row.version), location))
+    return VersionCounts(frozen, prompts, tuple(unfrozen))
