@@ -205,19 +205,26 @@ class ContentStore:
         """
         return cast(BinaryIO, open_unixfs(self.storage.blocks, self.resolve(cid, path)))
 
-    def local_path(self, cid: CID | str, path: str = "") -> Path | None:
+    def local_path(self, cid: CID | str, path: str = "", *, wait: bool = True) -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
 
         A large file that the store keeps in pieces is put together first. The path is good until this
         store is closed, or until the content is dropped.
 
+        Args:
+            cid: root of the content.
+            path: where below the root.
+            wait: False for an event loop: nothing is put together or hashed, and damage is not looked for.
+
         Returns:
-            None where there is no such file: folders, small files.
+            None where there is no such file: folders, small files; without ``wait`` also a file that has to be put
+            together or hashed first.
 
         Raises:
             IntegrityError: the file on disk has changed; it has been set aside.
         """
-        return self.storage.ensure_file(self.resolve(cid, path))
+        found = self.resolve(cid, path)
+        return self.storage.ensure_file(found) if wait else self.storage.ready_file(found)
 
     def view(
         self,

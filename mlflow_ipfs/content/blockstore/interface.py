@@ -343,6 +343,9 @@ class Storage(Protocol):
     def ensure_file(self, cid: CID) -> Path | None:
         """As ``file_path``; a large file that is kept in pieces is put together, as a file that may go later."""
 
+    def ready_file(self, cid: CID) -> Path | None:
+        """Return as ``file_path`` does, but at once: None where a file would have to be hashed or assembled first."""
+
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards.
 
