@@ -233,6 +233,7 @@ class ContentStore:
         *,
         dst: str | os.PathLike[str] | None = None,
         allow_outside_links: bool = False,
+        verify: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Path:
         """Lay content out as files that may be written to without touching the store.
@@ -243,6 +244,7 @@ class ContentStore:
             dst: where to write, and where the bytes are always copies; None for a private place
                 that shares bytes where that is safe and is removed when this process ends.
             allow_outside_links: restore symlinks that point out of the content, too.
+            verify: hash every block while it is written, whatever stamps say; no bytes are shared then.
             progress: called with the number of bytes just written.
 
         Returns:
@@ -253,7 +255,7 @@ class ContentStore:
         target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
         exporter = Exporter(
             self.storage.blocks,
-            linker=self.storage,
+            linker=None if verify else self.storage,
             share=dst is None,
             allow_outside_links=allow_outside_links,
             progress=progress,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 _logger = logging.getLogger(__name__)
+_TRUSTED: Final = "%s: %s is as the index has it (inode, size, mtime); trusted without hashing"
 
 
 class ObjectChecker:
@@ -68,7 +69,7 @@ class ObjectChecker:
         if reasons:
             _logger.debug("%s: %s has to be hashed first: %s", cid, path, reasons)
             return None
-        _logger.debug("%s: %s is as the index has it (inode, size, mtime); trusted without hashing", cid, path)
+        _logger.debug(_TRUSTED, cid, path)
         return path, place
 
     def _reasons_to_hash(self, place: PlaceRow, stamp: Stamp) -> str:
@@ -95,7 +96,7 @@ class ObjectChecker:
         is_as_known = stamp == place.stamp and not place.is_damaged
         reasons = self._reasons_to_hash(place, stamp)
         if not reasons:
-            _logger.debug("%s: %s is as the index has it (inode, size, mtime); trusted without hashing", cid, path)
+            _logger.debug(_TRUSTED, cid, path)
             return True
         if stamp.size_bytes != place.stamp.size_bytes:
             raise self._set_aside(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
