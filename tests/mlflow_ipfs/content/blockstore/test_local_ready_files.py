@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -89,6 +90,44 @@ def test_after_it_was_hashed_a_changed_file_is_ready_again(storage: LocalStorage
     assert storage.ready_file(root) is None
     assert storage.ensure_file(root) == path
     assert storage.ready_file(root) == path
+
+
+def test_threads_wait_for_the_one_that_assembles_longer_than_for_a_lock(
+    storage: LocalStorage, pieces: CID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembled: list[CID] = []
+    assemble = Assembler.assemble
+
+    def assemble_slowly(self: Assembler, root: CID, *, in_cache: bool) -> None:
+        time.sleep(3 * storage._parts.database.timeout_seconds)
+        assemble(self, root, in_cache=in_cache)
+        assembled.append(root)
+
+    monkeypatch.setattr(Assembler, "assemble", assemble_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(storage.ensure_file, [pieces] * 4))
+    assert assembled == [pieces]
+    assert len(paths) == 1
+    assert None not in paths
+
+
+def test_threads_hash_a_changed_file_once(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = publish_file(storage, b"f" * 5000)
+    path = storage.file_path(root)
+    assert path is not None
+    os.utime(path, ns=(0, 0))
+    hashed: list[object] = []
+    find_damage = ObjectChecker._find_damage
+
+    def hash_slowly(self: ObjectChecker, *arguments: Any) -> CID | None:
+        hashed.append(arguments)
+        time.sleep(2 * storage._parts.database.timeout_seconds)  # a limit for waits, not for work
+        return find_damage(self, *arguments)
+
+    monkeypatch.setattr(ObjectChecker, "_find_damage", hash_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(storage.ensure_file, [root] * 4)) == {path}
+    assert len(hashed) == 1
 
 
 @pytest.mark.usefixtures("no_work")

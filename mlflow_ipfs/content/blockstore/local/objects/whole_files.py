@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.objects.assembling import Assembler
 from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
-from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS
+from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS, KeyedLocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class WholeFiles:
         self._parts = parts
         self._checker = ObjectChecker(parts, reader, verify_always=verify_always)
         self._assembler = Assembler(parts, reader)
+        self._turns = KeyedLocks()
 
     def find(self, cid: CID) -> Path | None:
         """The object of a file, undamaged; a cached one is leased.
@@ -46,7 +47,7 @@ class WholeFiles:
             IntegrityError: it is damaged, and was set aside.
         """
         deadline = time.monotonic() + self._parts.database.timeout_seconds
-        while (found := self._checker.find(cid)) is not None and time.monotonic() < deadline:
+        while (found := self._checker.find(cid)) is not None:  # hashing a large file may take longer than the limit
             path, place = found
             if place.cache_used is None:
                 return path
@@ -54,6 +55,8 @@ class WholeFiles:
             if self._parts.leases.take(path) and self._checker.find(cid) == found:
                 self._touch(place)
                 return path
+            if time.monotonic() > deadline:
+                break
             _logger.debug("%s: %s is about to leave the cache, so it is looked up again", cid, path)
             time.sleep(LONGEST_PAUSE_SECONDS)
         return None
@@ -97,6 +100,11 @@ class WholeFiles:
 
     def ensure(self, cid: CID) -> Path | None:
         """See ``Storage.ensure_file``."""
+        # Of several threads one hashes or assembles the file, and the others then find it.
+        with self._turns.of(cid.multihash):
+            return self._ensure(cid)
+
+    def _ensure(self, cid: CID) -> Path | None:
         path = self.find_or_heal(cid)
         if path is not None or self._parts.database.read_only:
             return path
