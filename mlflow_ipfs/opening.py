@@ -50,6 +50,11 @@ def shared_store(settings: Settings | None = None) -> ContentStore:
         return store
 
 
+def shared_store_if_open(settings: Settings | None = None) -> ContentStore | None:
+    """Return the store of ``shared_store`` if this process has it open, without waiting for a thread that opens it."""
+    return _shared.get(settings or Settings.from_environment())
+
+
 def close_shared_stores() -> None:
     """Close every store that ``shared_store`` opened in this process."""
     with _lock:

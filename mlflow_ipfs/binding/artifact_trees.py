@@ -56,8 +56,12 @@ class ArtifactTree(Protocol):
             NotFoundError: nothing is there, in a tree that can't change.
         """
 
-    def local_path(self, path: str) -> Path | None:
+    def local_path(self, path: str, *, wait: bool = True) -> Path | None:
         """A read-only file that is the content, or None if there is none, as for small files.
+
+        Args:
+            path: where the file is.
+            wait: False: as ``ContentStore.local_path``.
 
         Raises:
             NotFoundError: nothing is there.
@@ -101,9 +105,9 @@ class FrozenTree:
             return []
         return [_item(join_path(path, entry.name), entry) for entry in entries]
 
-    def local_path(self, path: str) -> Path | None:
+    def local_path(self, path: str, *, wait: bool = True) -> Path | None:
         """See ``ArtifactTree``."""
-        return self.store.local_path(self._find_file(path))
+        return self.store.local_path(self._find_file(path), wait=wait)
 
     def copy_file(self, path: str, destination: Path, *, private: bool) -> None:
         """See ``ArtifactTree``."""
@@ -198,10 +202,10 @@ class MutableTree:
             return [Item(join_path(path, item.path.rpartition("/")[2]), item.is_dir, item.size_bytes) for item in found]
         return [_mutable_item(join_path(path, entry.name), entry) for entry in self.store.files.list(self.at(path))]
 
-    def local_path(self, path: str) -> Path | None:
+    def local_path(self, path: str, *, wait: bool = True) -> Path | None:
         """See ``ArtifactTree``."""
         tree, inside = self._file(path)
-        return tree.local_path(inside)
+        return tree.local_path(inside, wait=wait)
 
     def copy_file(self, path: str, destination: Path, *, private: bool) -> None:
         """See ``ArtifactTree``."""

@@ -119,7 +119,7 @@ def _broken(entry: importlib.metadata.EntryPoint, reason: str) -> click.Command:
 def _show_our_warnings() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
-    logging.getLogger("mlflow_ipfs").addHandler(handler)
+    logging.getLogger("mlflow_ipfs").addHandler(handler)  # --debug lets it show more
 
 
 def _leave(number: int, _frame: object) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,13 +97,14 @@ def has_store(settings: Settings) -> bool:
     return settings.store.is_dir() and any(settings.store.iterdir())
 
 
+PACKAGE: Final = "mlflow_ipfs"  # its logger
 _pass_workplace = click.make_pass_decorator(Workplace)
 _JSON: Final = f"{__name__}.json"  # in ``ctx.meta``, which a command shares with the groups above it
 
 
 def pass_workplace(command: Command) -> Command:
-    """Give the command its ``Workplace``, as ``--store`` before or after its name says."""
-    return store_option(_pass_workplace(command))  # type: ignore[return-value] # click changes the signature
+    """Give the command its ``Workplace``, as ``--store`` before or after its name says, and ``--debug``."""
+    return store_option(debug_option(_pass_workplace(command)))  # type: ignore[return-value] # click changes the signature
 
 
 def store_option(command: Command) -> Command:
@@ -118,6 +120,24 @@ def store_option(command: Command) -> Command:
         expose_value=False,
         callback=use,
         help="The store to work on, instead of MLFLOW_IPFS_STORE.",
+    )(command)
+
+
+def debug_option(command: Command) -> Command:
+    """Add ``--debug``, which shows for this run what the package logs at debug level."""
+
+    def show(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
+        logger = logging.getLogger(PACKAGE)
+        if value and logger.level != logging.DEBUG:
+            context.find_root().call_on_close(functools.partial(logger.setLevel, logger.level))
+            logger.setLevel(logging.DEBUG)
+
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=show,
+        help="Say on stderr why files are trusted, hashed, healed, linked or copied.",
     )(command)
 
 
@@ -175,8 +195,8 @@ def json_errors_option(command: Command) -> Command:
 
 
 def shared_options(group: Command) -> Command:
-    """``--store`` and ``--json`` of a group: they hold for the command that follows."""
-    return store_option(_json_option("Print JSON, one object a line.", expose_value=False)(group))
+    """``--store``, ``--debug`` and ``--json`` of a group: they hold for the command that follows."""
+    return store_option(debug_option(_json_option("Print JSON, one object a line.", expose_value=False)(group)))
 
 
 def _json_option(text: str, *, expose_value: bool) -> Callable[[Command], Command]:

@@ -43,6 +43,9 @@ _SUFFIXES: Final = {"directory": "/", "symlink": "@"}
     help="Where to write it  [default: its name, here]",
 )
 @click.option("-f", "--force", is_flag=True, help="Write over what is at PATH; in a folder, other files stay.")
+@click.option(
+    "--verify", is_flag=True, help="Hash every block, also in files that are trusted by inode, size and time."
+)
 @click.option("--allow-outside-links", is_flag=True, help="Restore symlinks that point out of the content, too.")
 @tracking_option
 @json_option
@@ -54,10 +57,16 @@ def get(
     tracking_uri: str | None,
     *,
     force: bool,
+    verify: bool,
     allow_outside_links: bool,
     as_json: bool,
 ) -> None:
-    """Write a file or folder to disk."""
+    """Write a file or folder to disk.
+
+    A large file that the store keeps whole is copied without hashing if its inode, size and time are
+    those of the index. With --verify every block of every file is hashed while it is written, and
+    nothing is written if one is damaged.
+    """
     with workplace.open_store() as store:
         found = find(store, content, tracking_uri)
         target = output if output is not None else Path(found.name)
@@ -69,13 +78,14 @@ def get(
                     found.root,
                     dst=path,
                     allow_outside_links=allow_outside_links,
+                    verify=verify,
                     progress=progress.advance,
                 )
 
         _write(target, export)
         print_result(
-            {"path": str(target), "cid": str(found.root)},
-            f"got  {printable(str(target))}  {found.root}",
+            {"path": str(target), "cid": str(found.root), "verified": verify},
+            f"got  {printable(str(target))}  {found.root}{'  every block hashed' if verify else ''}",
             as_json=as_json,
         )
 

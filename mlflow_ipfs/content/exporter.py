@@ -8,6 +8,7 @@ block, or, where the store keeps the file whole, as ``Storage.file_path`` verifi
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import shutil
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
 
+_logger = logging.getLogger(__name__)
 _WORTH_ASKING_BYTES: Final = 64 << 10  # of smaller files the bytes are here before the store has said where they lie
 _RESTORED_MODE: Final = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
 
@@ -131,6 +133,7 @@ class Exporter:
         if node.data.type is NodeType.SYMLINK:
             self._export_symlink(node, target, depth)
             return
+        _logger.debug("%s: to be written as %r", node.cid, target.name)
         with _replacing(target, node) as temporary:
             self._write_file(node, temporary)
 
@@ -149,6 +152,9 @@ class Exporter:
         try:
             if whole is None or not self._copy_whole(node, whole, descriptor):
                 self._write_blocks(node, descriptor)
+                _logger.debug("%s: written block by block, each hashed", node.cid)
+            else:
+                _logger.debug("%s: copied from the file %s", node.cid, whole)
         finally:
             os.close(descriptor)
 

@@ -232,19 +232,26 @@ class ContentStore:
         """
         return cast(BinaryIO, open_unixfs(self.blocks, self.resolve(cid, path)))
 
-    def local_path(self, cid: CID | str, path: str = "") -> Path | None:
+    def local_path(self, cid: CID | str, path: str = "", *, wait: bool = True) -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
 
         A large file that the store keeps in pieces is put together first. The path is good until this
         store is closed, or until the content is dropped.
 
+        Args:
+            cid: root of the content.
+            path: where below the root.
+            wait: False for an event loop: nothing is put together or hashed, and damage is not looked for.
+
         Returns:
-            None where there is no such file: folders, small files.
+            None where there is no such file: folders, small files; without ``wait`` also a file that has to be put
+            together or hashed first.
 
         Raises:
             IntegrityError: the file on disk has changed; it has been set aside.
         """
-        return self.storage.ensure_file(self.resolve(cid, path))
+        found = self.resolve(cid, path)
+        return self.storage.ensure_file(found) if wait else self.storage.ready_file(found)
 
     def view(
         self,
@@ -253,6 +260,7 @@ class ContentStore:
         *,
         dst: str | os.PathLike[str] | None = None,
         allow_outside_links: bool = False,
+        verify: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Path:
         """Lay content out as files that may be written to without touching the store.
@@ -263,6 +271,7 @@ class ContentStore:
             dst: where to write, and where the bytes are always copies; None for a private place
                 that shares bytes where that is safe and is removed when this process ends.
             allow_outside_links: restore symlinks that point out of the content, too.
+            verify: hash every block while it is written, whatever stamps say; no bytes are shared then.
             progress: called with the number of bytes just written.
 
         Returns:
@@ -273,7 +282,7 @@ class ContentStore:
         target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
         exporter = Exporter(
             self.blocks,
-            linker=self.storage,
+            linker=None if verify else self.storage,
             share=dst is None,
             allow_outside_links=allow_outside_links,
             progress=progress,

@@ -64,6 +64,9 @@ class ContentArtifactRepository(ArtifactRepository):
 
         with mlflow_errors():
             path = check_path(artifact_path)  # MLflow joins it to the folder: "/a" would lead out of there
+            served = self._link_for_server(path, dst_path) if path and dst_path else None
+            if served is not None:
+                return served
             folder = dst_path or self._make_private_folder()
             root = None if path else self._root_file()
             if root is not None:  # MLflow's own loop knows folders only
@@ -71,6 +74,20 @@ class ContentArtifactRepository(ArtifactRepository):
                 self._download_file("", str(target))
                 return str(target)
             return str(super().download_artifacts(path, folder))  # type: ignore[no-untyped-call]
+
+    def _link_for_server(self, path: str, folder: str) -> str | None:
+        """Link a file that MLflow's server is about to send into its temporary directory.
+
+        Returns:
+            None if the caller is not a server with a request to answer, or if the store has no single file.
+        """
+        from mlflow_ipfs.binding.served_files import link_into, take_download
+
+        if not take_download(self.artifact_uri, path):
+            return None
+        file = self._open_tree().local_path(path)
+        link = link_into(Path(folder), posixpath.basename(path), file) if file is not None else None
+        return str(link) if link is not None else None
 
     def _root_file(self) -> str | None:
         """The file name to use if the repository's URI names a file, else None."""
@@ -104,21 +121,32 @@ class ContentArtifactRepository(ArtifactRepository):
         yield
 
     def get_local_path(self, artifact_path: str) -> str | None:
-        """For the server: a file to answer from without a copy, or None.
+        """Return a file for MLflow's server to answer from at once, or None.
+
+        MLflow's server calls this on its event loop, so nothing is opened, hashed or assembled here. After None the
+        server calls ``download_artifacts`` on a thread, which does that; damage is found there, too.
 
         MLflow takes the content type from the file's name, and a file of the store has none. So
-        what a browser may want to show is copied under its own name instead, unless it is too
+        what a browser may want to show is sent under its own name instead, unless it is too
         large to be shown.
         """
+        from mlflow_ipfs.binding.served_files import expect_download, must_not_wait
+
         with mlflow_errors():
-            tree = self._open_tree()
-            item = tree.stat(artifact_path)
-            if item.is_dir:
-                msg = f"{artifact_path!r} is a folder, not a file"
-                raise IsAFolderError(msg)
-            if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
-                return None
-            path = tree.local_path(artifact_path)
+            path = None if must_not_wait() else self._ready_path(artifact_path)
+        if path is None:
+            expect_download(self.artifact_uri, artifact_path)
+        return path
+
+    def _ready_path(self, artifact_path: str) -> str | None:
+        tree = self._open_tree()
+        item = tree.stat(artifact_path)
+        if item.is_dir:
+            msg = f"{artifact_path!r} is a folder, not a file"
+            raise IsAFolderError(msg)
+        if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
+            return None
+        path = tree.local_path(artifact_path, wait=False)
         return str(path) if path is not None else None
 
 

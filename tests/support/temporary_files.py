@@ -40,7 +40,7 @@ def watch_temporary_files(folder: Path, group: int) -> Iterator[dict[str, int]]:
 
 
 def _temporary_files(folder: Path, group: int) -> dict[str, int]:
-    files = list(folder.rglob("*"))
+    files = [file for file in folder.rglob("*") if not file.is_symlink()]  # a link to a file elsewhere is no copy
     for process in _processes_of(group):
         with contextlib.suppress(OSError):
             files += [file for file in (process / "fd").iterdir() if _is_open_in(folder, file)]

@@ -234,6 +234,10 @@ class MemoryStorage:
         """None, too."""
         return self.file_path(cid)
 
+    def ready_file(self, cid: CID) -> Path | None:
+        """Return None: memory has no files."""
+        return self.file_path(cid)
+
     def link_file(self, source: Path, destination: Path) -> None:
         """Copy."""
         try:

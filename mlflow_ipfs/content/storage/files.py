@@ -25,6 +25,9 @@ class Files(Protocol):
     def ensure_file(self, cid: CID) -> Path | None:
         """Return what ``file_path`` returns; a large file that is stored in pieces is first assembled in the cache."""
 
+    def ready_file(self, cid: CID) -> Path | None:
+        """Return what ``file_path`` returns, at once: None where a file would have to be hashed or assembled first."""
+
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which the caller may write to.
 

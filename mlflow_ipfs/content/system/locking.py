@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from mlflow_ipfs.content.system.forking import forget_in_child, not_forking
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError
@@ -120,6 +121,30 @@ class LockFile:
     def after_fork_in_child(self) -> None:
         """Close the child's copy: with it open the lock would outlive the parent's release."""
         self.release()
+
+
+class KeyedLocks:
+    """Locks between the threads of this process, one per key. A lock exists as long as a thread holds or awaits it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: WeakValueDictionary[bytes, threading.Lock] = WeakValueDictionary()
+        forget_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Start with no locks: a thread of the parent may hold one for ever."""
+        self._guard = threading.Lock()
+        self._locks = WeakValueDictionary()
+
+    @contextmanager
+    def of(self, key: bytes) -> Iterator[None]:
+        """Hold the lock of a key for the length of a ``with``. The wait has no limit: the holder is in this process."""
+        with self._guard:
+            lock = self._locks.get(key)
+            if lock is None:
+                lock = self._locks[key] = threading.Lock()
+        with lock:
+            yield
 
 
 class FileLock:

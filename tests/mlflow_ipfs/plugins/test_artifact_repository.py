@@ -386,8 +386,9 @@ def test_damage_is_named_and_never_handed_on(store: ContentStore, folder: Path, 
         opened.write(b"\xff\x00\xff")
     target = tmp_path / "target"
     target.mkdir()
+    assert repository.get_local_path("big.bin") is None  # it hashes nothing: the download that follows does
     calls: list[Callable[[], object]] = [
-        lambda: repository.get_local_path("big.bin"),
+        lambda: repository.download_artifacts("big.bin", str(target)),
         lambda: repository.download_artifacts("", str(target)),
     ]
     for call in calls:

@@ -42,5 +42,5 @@ class Healing:
             _logger.warning("the block %s could not be healed: the source gave other bytes", cid)
             return None
         self.healed_blocks += 1
-        _logger.warning("the block %s was damaged, and is healed", cid)
+        _logger.warning("the block %s was damaged, and is healed from %s", cid, self.source)
         return data

@@ -31,6 +31,9 @@ class LocalReader(BlockReader):
         self._parts = parts
         self._prefix = f"{parts.layout.folder}{os.sep}"  # joined as text: Path is slow, and every read passes here
 
+    def __str__(self) -> str:
+        return f"the store {self._parts.layout.folder}"
+
     def get(self, cid: CID) -> bytes:
         """Return a block, verified against its CID."""
         data = cid.identity_data

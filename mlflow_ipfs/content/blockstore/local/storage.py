@@ -119,6 +119,10 @@ class LocalStorage:
         """As ``file_path``; a large file that lies in pieces is put together in the cache."""
         return self._files.ensure(cid)
 
+    def ready_file(self, cid: CID) -> Path | None:
+        """Return the path of a file that can be trusted without hashing it, else None. Never waits."""
+        return self._files.find_ready(cid)
+
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
         self._linker.link_file(source, destination)

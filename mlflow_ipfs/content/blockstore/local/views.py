@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.system.disk import Disk
+
+_logger = logging.getLogger(__name__)
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
 
@@ -51,24 +54,27 @@ class FileLinker:
             raise destination_exists(destination) from error
 
     def _link(self, source: Path, destination: Path) -> None:
-        for share in self._ways(self._disk.status(source)):
+        for name, share in self._ways(self._disk.status(source)):
             try:
                 share(source, destination)
             except OSError as error:
                 if error.errno not in _CANNOT_SHARE:
                     raise
+                _logger.debug("%s: no %s can be made: %s", source, name, error.strerror)
             else:
+                _logger.debug("%s: placed as a %s", source, name)
                 return
         self._disk.copy(source, destination)
+        _logger.debug("%s: placed as a copy", source)
 
-    def _ways(self, status: os.stat_result) -> list[Callable[[Path, Path], None]]:
+    def _ways(self, status: os.stat_result) -> list[tuple[str, Callable[[Path, Path], None]]]:
         if status.st_size < _SMALL_BYTES or self._mode == "copy":
             return []
-        ways: list[Callable[[Path, Path], None]] = []
+        ways: list[tuple[str, Callable[[Path, Path], None]]] = []
         if self._mode in ("auto", "reflink"):
-            ways.append(self._disk.clone)
+            ways.append(("reflink", self._disk.clone))
         # For root, or through another owner's eyes, a hard link's mode 0444 protects nothing.
         user = os.geteuid()
         if self._mode in ("auto", "hardlink") and user != 0 and status.st_uid == user:
-            ways.append(self._disk.link)
+            ways.append(("hardlink", self._disk.link))
         return ways

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from mlflow_ipfs.content.blockstore.local.parts import Parts
+
+_logger = logging.getLogger(__name__)
 
 
 class Evicted(NamedTuple):
@@ -69,11 +72,14 @@ def _doom(parts: Parts, place_id: int, name: str) -> bool:
                 return False
             descriptor = lock_against_leases(path)
             if descriptor is None and path.exists():
+                _logger.debug("%s stays in the cache: a process has a lease of it", path)
                 return False
             doomed = connection.execute(
                 f"UPDATE place SET condemned_at = -1 WHERE id = ? AND name = ? AND {CACHED}",  # noqa: S608 - a fixed text
                 (place_id, name),
             )
+        if doomed.rowcount:
+            _logger.debug("%s leaves the cache", path)
         return bool(doomed.rowcount)
     finally:
         if descriptor is not None:

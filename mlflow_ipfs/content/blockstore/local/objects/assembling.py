@@ -6,6 +6,7 @@ they came as blocks, in a CAR for example.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
 
+_logger = logging.getLogger(__name__)
 _SPARE_BYTES: Final = 64 << 20  # left free on the disk when a file is made that nobody has to have
 
 
@@ -43,7 +45,11 @@ class Assembler:
         if not node.data.is_file or not node.links or node.size_bytes < object_dedupe.DEDUPE_BYTES:
             return False
         free_bytes = self._parts.disk.free_bytes(self._parts.layout.folder)
-        return node.size_bytes <= min(self._parts.cache_bytes, free_bytes - _SPARE_BYTES)
+        limit_bytes = min(self._parts.cache_bytes, free_bytes - _SPARE_BYTES)
+        if node.size_bytes > limit_bytes:
+            what = "%s: not assembled in the cache: it has %d bytes, and there is room for %d"
+            _logger.debug(what, root, node.size_bytes, max(limit_bytes, 0))
+        return node.size_bytes <= limit_bytes
 
     def assemble(self, root: CID, *, in_cache: bool) -> None:
         """Make the object of a file from its blocks.
@@ -62,6 +68,8 @@ class Assembler:
                 leaves.append(leaf)
             writer.finish(root, leaves)
             publication.commit()
+        where = "in the cache" if in_cache else "in the place of its damaged file"
+        _logger.debug("%s: assembled %s from %d leaves, %d bytes, each hashed", root, where, len(leaves), size_bytes)
 
     def _piece_of(self, leaf: Leaf) -> bytes:
         if leaf.form is LeafForm.RAW:

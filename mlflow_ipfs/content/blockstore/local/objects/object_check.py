@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.index import PlaceRow, Stamp
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader, Leaf
     from mlflow_ipfs.content.blockstore.local.parts import Parts
     from mlflow_ipfs.content.cid import CID
+
+_logger = logging.getLogger(__name__)
+_TRUSTED: Final = "%s: %s is as the index has it (inode, size, mtime); trusted without hashing"
 
 
 class ObjectChecker:
@@ -39,6 +43,8 @@ class ObjectChecker:
     def find(self, cid: CID) -> tuple[Path, PlaceRow] | None:
         """The object of a file, undamaged, and its row. Raises as ``Storage.file_path``."""
         place = self._find(cid)
+        if place is None:
+            _logger.debug("%s: the store keeps no single file of it", cid)
         while place is not None:
             path = self._parts.layout.folder / place.name
             try:
@@ -50,6 +56,37 @@ class ObjectChecker:
                     raise self._set_aside(cid, place, "is missing") from None
         return None
 
+    def find_unchanged(self, cid: CID) -> tuple[Path, PlaceRow] | None:
+        """Return the object of a file and its row if its stamp alone says that it is undamaged. Reads no byte of it."""
+        place = self._find(cid)
+        if place is None:
+            return None
+        path = self._parts.layout.folder / place.name
+        try:
+            reasons = self._reasons_to_hash(place, Stamp.of(self._parts.disk.status(path)))
+        except FileNotFoundError:
+            return None
+        if reasons:
+            _logger.debug("%s: %s has to be hashed first: %s", cid, path, reasons)
+            return None
+        _logger.debug(_TRUSTED, cid, path)
+        return path, place
+
+    def _reasons_to_hash(self, place: PlaceRow, stamp: Stamp) -> str:
+        """Say why a stamp is not enough to trust an object; empty if it is."""
+        known = place.stamp
+        pairs = [
+            ("inode", stamp.inode, known.inode),
+            ("size", stamp.size_bytes, known.size_bytes),
+            ("mtime", stamp.mtime_ns, known.mtime_ns),
+        ]
+        reasons = [f"its {name} is {now} instead of {before}" for name, now, before in pairs if now != before]
+        if place.is_damaged:
+            reasons.append("damage was found in it before")
+        if self._verify_always:
+            reasons.append("every file is to be hashed, whatever its stamp")
+        return ", ".join(reasons)
+
     def _find(self, cid: CID) -> PlaceRow | None:
         with self._parts.database.read() as connection:
             return index.find_object_of(connection, cid)
@@ -57,16 +94,21 @@ class ObjectChecker:
     def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
         """Whether the object is whole; False if the store lacks the nodes to tell."""
         is_as_known = stamp == place.stamp and not place.is_damaged
-        if is_as_known and not self._verify_always:
+        reasons = self._reasons_to_hash(place, stamp)
+        if not reasons:
+            _logger.debug(_TRUSTED, cid, path)
             return True
         if stamp.size_bytes != place.stamp.size_bytes:
             raise self._set_aside(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
+        _logger.debug("%s: hashing %s, %d bytes: %s", cid, path, stamp.size_bytes, reasons)
         try:
             damaged = self._find_damage(cid, path, stamp.size_bytes)
-        except NotFoundError:
+        except NotFoundError as error:
+            _logger.debug("%s: %s cannot be checked: %s", cid, path, error)
             return False
         if damaged is not None:
             raise self._set_aside(cid, place, f"is damaged in its leaf {damaged}")
+        _logger.debug("%s: every leaf in %s has the hash in its CID", cid, path)
         if not is_as_known:
             with suppress(OSError):  # on a disk that takes no modes; the hash counts
                 self._parts.disk.make_read_only(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.objects.assembling import Assembler
 from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
-from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS
+from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS, KeyedLocks
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class WholeFiles:
         self._parts = parts
         self._checker = ObjectChecker(parts, reader, verify_always=verify_always)
         self._assembler = Assembler(parts, reader)
+        self._turns = KeyedLocks()
 
     def find(self, cid: CID) -> Path | None:
         """The object of a file, undamaged; a cached one is leased.
@@ -45,7 +47,7 @@ class WholeFiles:
             IntegrityError: it is damaged, and was set aside.
         """
         deadline = time.monotonic() + self._parts.database.timeout_seconds
-        while (found := self._checker.find(cid)) is not None and time.monotonic() < deadline:
+        while (found := self._checker.find(cid)) is not None:  # hashing a large file may take longer than the limit
             path, place = found
             if place.cache_used is None:
                 return path
@@ -53,8 +55,26 @@ class WholeFiles:
             if self._parts.leases.take(path) and self._checker.find(cid) == found:
                 self._touch(place)
                 return path
+            if time.monotonic() > deadline:
+                break
+            _logger.debug("%s: %s is about to leave the cache, so it is looked up again", cid, path)
             time.sleep(LONGEST_PAUSE_SECONDS)
         return None
+
+    def find_ready(self, cid: CID) -> Path | None:
+        """See ``Storage.ready_file``. For an event loop: reads no byte of the file, takes no lock of the store."""
+        found = self._checker.find_unchanged(cid)
+        if found is None:
+            return None
+        path, place = found
+        if place.cache_used is None:
+            return path
+        # As in ``find``: an eviction under way either sees the lease or has marked the row.
+        if not self._parts.leases.take(path) or self._checker.find_unchanged(cid) != found:
+            return None
+        if self._is_touch_due(place):
+            threading.Thread(target=self._touch, args=[place], name="mlflow-ipfs-touch").start()  # it waits for a lock
+        return path
 
     def find_or_heal(self, cid: CID) -> Path | None:
         """See ``Storage.file_path``."""
@@ -70,6 +90,7 @@ class WholeFiles:
         """Put a damaged object together again. Returns whether all its blocks could be had."""
         if self._parts.database.read_only:
             return False
+        _logger.debug("%s: the file is damaged, so it is assembled again from blocks", cid)
         try:
             self._assembler.assemble(cid, in_cache=False)
         except MlflowIpfsError as error:
@@ -79,13 +100,19 @@ class WholeFiles:
 
     def ensure(self, cid: CID) -> Path | None:
         """See ``Storage.ensure_file``."""
+        # Of several threads one hashes or assembles the file, and the others then find it.
+        with self._turns.of(cid.multihash):
+            return self._ensure(cid)
+
+    def _ensure(self, cid: CID) -> Path | None:
         path = self.find_or_heal(cid)
         if path is not None or self._parts.database.read_only:
             return path
-        with suppress(MlflowIpfsError):  # whoever cannot have a path has other ways to the bytes
-            if self._assembler.is_worthwhile(cid):
-                return self._make(cid)
-        return None
+        try:
+            return self._make(cid) if self._assembler.is_worthwhile(cid) else None
+        except MlflowIpfsError as error:  # a caller without a path reads the blocks instead
+            _logger.debug("%s: no file was assembled in the cache: %s", cid, error)
+            return None
 
     def _make(self, cid: CID) -> Path | None:
         with self._parts.cache_lock.exclusive():
@@ -96,7 +123,11 @@ class WholeFiles:
         return path
 
     def _touch(self, place: index.PlaceRow) -> None:
-        is_old = place.cache_used is not None and time.time() - place.cache_used > _TOUCH_SECONDS
-        if is_old and not self._parts.database.read_only:
-            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+        """Record that a cached file is in use. Failing to record it only lets the file be evicted sooner."""
+        if self._is_touch_due(place):
+            with suppress(MlflowIpfsError, ValueError), self._parts.database.write() as connection:  # or it is closed
                 index.touch_cached(connection, place.id)
+
+    def _is_touch_due(self, place: index.PlaceRow) -> bool:
+        is_old = place.cache_used is not None and time.time() - place.cache_used > _TOUCH_SECONDS
+        return is_old and not self._parts.database.read_only
