@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, repeat
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, LeafForm
 from mlflow_ipfs.content.chunker import FixedSizeChunker, cut_lengths
@@ -14,7 +15,7 @@ from mlflow_ipfs.content.dagpb import encode_node
 from mlflow_ipfs.content.leaf_pipeline import LeafPipeline, leaf_rows
 from mlflow_ipfs.content.node_builder import NodeBuilder, Subtree
 from mlflow_ipfs.content.source_reader import open_source, read_symlink
-from mlflow_ipfs.content.stream_reader import StreamReader
+from mlflow_ipfs.content.stream_reader import SpooledFile, StreamReader
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, block_of_leaf, encode_data, encode_symlink
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.profiles import Profile
     from mlflow_ipfs.content.source import Source
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,9 @@ class FileImporter:
         size_bytes = source.status.st_size
         with open_source(source, self._progress) as reader:
             if size_bytes < self._profile.chunk_bytes or _may_be_one_wrapped_leaf(size_bytes, metadata):
+                _logger.debug("%s: %d bytes, kept as small blocks", source, size_bytes)
                 return self._import_small(reader.read_all(), metadata)
+            _logger.debug("%s: %d bytes, kept as one contiguous file", source, size_bytes)
             with reader.for_chunker() as file:
                 return self._import_large(reader.fill, cut_lengths(self._chunker, file, size_bytes), metadata)
 
@@ -90,19 +95,29 @@ class FileImporter:
         Raises:
             SourceChangedError: it is not a symlink any more.
         """
+        _logger.debug("%s: a symlink, kept as itself", source)
         # A symlink's own permissions mean nothing, so Kubo records its mtime only.
         block = encode_symlink(read_symlink(source), mtime_ns=metadata.mtime_ns)
         return Subtree(self._nodes.put_node(block), 0, len(block))
 
     def import_stream(self, stream: BinaryIO) -> Subtree:
-        """Import what is left of a stream as one file. Cut by the chunker if its cuts are of one size, else by the profile."""
+        """Import what is left of a stream as one file, which gets the CID that a file with these bytes gets.
+
+        The stream is read once, and its bytes are hashed while they are written. Only for a chunker whose cuts
+        are not of one size are they written first, and read back for the chunker and the hash.
+
+        Raises:
+            SettingsError: the chunker's cuts do not cover it.
+        """
         reader = StreamReader(stream, self._progress)
         head = reader.peek(self._profile.chunk_bytes)
         if len(head) < self._profile.chunk_bytes:
+            _logger.debug("stream: %d bytes, kept as small blocks", len(head))
             return self._import_small(head, NO_METADATA)
-        chunker = self._chunker
-        size_bytes = chunker.chunk_bytes if isinstance(chunker, FixedSizeChunker) else self._profile.chunk_bytes
-        return self._import_large(reader.fill, repeat(size_bytes), NO_METADATA)
+        if isinstance(self._chunker, FixedSizeChunker):
+            _logger.debug("stream: kept as one contiguous file, cut while it is read")
+            return self._import_large(reader.fill, repeat(self._chunker.chunk_bytes), NO_METADATA)
+        return self._import_spooled(reader)
 
     def _import_small(self, data: bytes, metadata: Metadata) -> Subtree:
         """Import a file that fits into memory as single blocks."""
@@ -131,6 +146,16 @@ class FileImporter:
         with self._new_file() as writer:
             return self._finish(writer, self._pipeline.run(fill, lengths, writer.write), metadata)
 
+    def _import_spooled(self, reader: StreamReader) -> Subtree:
+        """Import a contiguous file that is written before it is cut, because its chunker reads it or needs its size."""
+        with self._new_file(read_back=True) as writer:
+            size_bytes = _copy(reader.fill, writer.write)
+            _logger.debug("stream: %d bytes, kept as one contiguous file, cut after it was written", size_bytes)
+            file = cast(BinaryIO, SpooledFile(writer, size_bytes))
+            lengths = cut_lengths(self._chunker, file, size_bytes)
+            leaves = self._pipeline.run(SpooledFile(writer, size_bytes).readinto, lengths, _is_written)
+            return self._finish(writer, leaves, NO_METADATA)
+
     def _finish(self, writer: FileWriter, leaves: Iterator[Subtree], metadata: Metadata) -> Subtree:
         kept = list(leaves)
         root = self._nodes.build_file(kept, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
@@ -138,9 +163,9 @@ class FileImporter:
         return root
 
     @contextmanager
-    def _new_file(self) -> Iterator[FileWriter]:
+    def _new_file(self, *, read_back: bool = False) -> Iterator[FileWriter]:
         """A file of the publication, which is discarded if the block raises."""
-        writer = self._publication.begin_file()
+        writer = self._publication.begin_file(read_back=read_back)
         try:
             yield writer
         except BaseException:
@@ -157,3 +182,17 @@ class FileImporter:
 def _may_be_one_wrapped_leaf(size_bytes: int, metadata: Metadata) -> bool:
     """Whether metadata may have to be recorded in the only leaf, which then is not a plain slice of the file."""
     return not metadata.is_empty and size_bytes <= MAX_LEAF_BYTES
+
+
+def _copy(fill: Callable[[memoryview], int], write: Callable[[memoryview], None]) -> int:
+    """Copy until the source ends; returns how many bytes that were."""
+    buffer = memoryview(bytearray(MAX_LEAF_BYTES))
+    size_bytes = 0
+    while filled := fill(buffer):
+        write(buffer[:filled])
+        size_bytes += filled
+    return size_bytes
+
+
+def _is_written(_: memoryview) -> None:
+    """Accept bytes that were read back from where they are kept."""

@@ -6,6 +6,7 @@ become directories.
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import Publication
     from mlflow_ipfs.content.source import Source, Visit
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,10 @@ class ImportOptions:
         """The chunker, or the one that the profile implies."""
         return self.chunker or FixedSizeChunker(self.profile.chunk_bytes)
 
+    def cut_by(self, chunker: Chunker | None) -> ImportOptions:
+        """Return the same options with another chunker, if one is given."""
+        return self if chunker is None else replace(self, chunker=chunker)
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -90,6 +97,7 @@ class Importer:
     ) -> None:
         self._options = options or ImportOptions()
         profile, chunker = self._options.effective_profile, self._options.effective_chunker
+        _logger.debug("import with profile %s, cut by %s", profile.name, chunker)
         self._nodes = NodeBuilder(publication.put, profile)
         self._files = FileImporter(publication, profile, chunker, progress or (lambda _: None))
         self.hidden_left_out = 0
@@ -146,7 +154,8 @@ class Importer:
     def import_stream(self, stream: BinaryIO) -> Imported:
         """Import what is left of a stream as one file, without knowing its size beforehand.
 
-        Cut by the chunker if its cuts are of one size, else by the profile.
+        Raises:
+            SettingsError: the chunker's cuts do not cover it.
         """
         return _imported(self._files.import_stream(stream))
 

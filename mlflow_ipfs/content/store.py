@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
     from mlflow_ipfs.content.verify import VerifyReport
+
+_logger = logging.getLogger(__name__)
 
 
 class ContentStore:
@@ -140,10 +143,22 @@ class ContentStore:
             added = self._commit(publication, imported, pin)
         return replace(added, hidden_left_out=hidden_left_out)
 
-    def add_stream(self, stream: BinaryIO, *, only_hash: bool = False, pin: str | None = USER) -> Added:
-        """Add what is left of a stream as one file, durably."""
+    def add_stream(
+        self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
+    ) -> Added:
+        """Add what is left of a stream as one file, durably. It gets the CID that ``add`` gives to a file of these bytes.
+
+        Args:
+            stream: read once, to its end.
+            chunker: where to cut; default the store's.
+            only_hash: compute the CID and keep nothing.
+            pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
+
+        Raises:
+            StoreFullError, StoreBusyError: nothing was added.
+        """
         with self._publication(only_hash=only_hash) as publication:
-            with Importer(publication, self._options) as importer:
+            with Importer(publication, self._options.cut_by(chunker)) as importer:
                 imported = importer.import_stream(stream)
             return self._commit(publication, imported, pin)
 
@@ -174,6 +189,7 @@ class ContentStore:
     def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
         link = imported.link
         new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        _logger.debug("%s: %d bytes in files, %d bytes were new", link.cid, imported.size_bytes, new_bytes)
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
     def resolve(self, cid: CID | str, path: str = "") -> CID:

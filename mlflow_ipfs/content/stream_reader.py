@@ -1,11 +1,15 @@
-"""Reading a stream of unknown size once."""
+"""Reading a stream of unknown size once, and reading back what was written of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+import io
+import os
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from _typeshed import WriteableBuffer
 
 
 class StreamReader:
@@ -48,3 +52,48 @@ class StreamReader:
         if filled:
             self._progress(filled)
         return filled
+
+
+class _Readable(Protocol):
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+
+class SpooledFile(io.RawIOBase):
+    """The bytes that a ``FileWriter`` has taken so far, as a seekable file. Several may read one writer.
+
+    Args:
+        writer: was begun with ``read_back``.
+        size_bytes: how many bytes it has taken.
+    """
+
+    def __init__(self, writer: _Readable, size_bytes: int) -> None:
+        super().__init__()
+        self._writer = writer
+        self._size_bytes = size_bytes
+        self._offset = 0
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell that it can be repositioned."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to another position and return it."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size_bytes}[whence]
+        if base + offset < 0:
+            msg = f"a position of {base + offset} is before the start of the file"
+            raise ValueError(msg)
+        self._offset = base + offset
+        return self._offset
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a buffer with the next bytes; returns how many, fewer than its length only at the end."""
+        view = memoryview(buffer).cast("B")
+        length = min(len(view), max(self._size_bytes - self._offset, 0))
+        data = self._writer.read_at(self._offset, length)
+        view[: len(data)] = data
+        self._offset += len(data)
+        return len(data)

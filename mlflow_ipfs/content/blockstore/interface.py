@@ -251,6 +251,9 @@ class FileWriter(Protocol):
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the file."""
 
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read back bytes that were written; fewer only at the end. For files begun with ``read_back``, unfinished."""
+
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the whole file by its root and say which leaves it consists of.
 
@@ -272,8 +275,12 @@ class Publication(Protocol):
     def put(self, cid: CID, data: bytes) -> None:
         """Add a block whose CID the caller has just computed from ``data``, or verified."""
 
-    def begin_file(self) -> FileWriter:
-        """Start a file that is kept contiguous, so that it can be read without copying."""
+    def begin_file(self, *, read_back: bool = False) -> FileWriter:
+        """Start a file that is kept contiguous, so that it can be read without copying.
+
+        Args:
+            read_back: the caller will read bytes back before it finishes the file.
+        """
 
     def has(self, cid: CID) -> bool:
         """Tell whether the block is in the store or in this publication."""
