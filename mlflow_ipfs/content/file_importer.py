@@ -95,7 +95,7 @@ class FileImporter:
         Raises:
             SourceChangedError: it is not a symlink any more.
         """
-        _logger.debug("%s: a symlink, kept as itself", source)
+        _logger.debug("%s: symlink, kept as itself", source)
         # A symlink's own permissions mean nothing, so Kubo records its mtime only.
         block = encode_symlink(read_symlink(source), mtime_ns=metadata.mtime_ns)
         return Subtree(self._nodes.put_node(block), 0, len(block))
@@ -148,9 +148,9 @@ class FileImporter:
 
     def _import_spooled(self, reader: StreamReader) -> Subtree:
         """Import a contiguous file that is written before it is cut, because its chunker reads it or needs its size."""
+        _logger.debug("stream: kept as one contiguous file, written before it is cut")
         with self._new_file(read_back=True) as writer:
             size_bytes = _copy(reader.fill, writer.write)
-            _logger.debug("stream: %d bytes, kept as one contiguous file, cut after it was written", size_bytes)
             file = cast(BinaryIO, SpooledFile(writer, size_bytes))
             lengths = cut_lengths(self._chunker, file, size_bytes)
             leaves = self._pipeline.run(SpooledFile(writer, size_bytes).readinto, lengths, _is_written)

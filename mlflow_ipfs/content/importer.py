@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from mlflow_ipfs.content.chunker import Chunker, FixedSizeChunker
+from mlflow_ipfs.content.dag import encode_file_name
 from mlflow_ipfs.content.dagpb import Link
 from mlflow_ipfs.content.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.node_builder import NodeBuilder, Subtree
@@ -111,8 +112,12 @@ class Importer:
     ) -> None:
         self._files.close()
 
-    def import_path(self, path: str | os.PathLike[str]) -> Imported:
+    def import_path(self, path: str | os.PathLike[str], *, wrap: bool = False) -> Imported:
         """Import a file, a symlink (as itself), or a folder with all below it.
+
+        Args:
+            path: what to import.
+            wrap: put the result into a directory of its own, under the last name of the path.
 
         Raises:
             NotFoundError: nothing is at the path.
@@ -131,7 +136,8 @@ class Importer:
                 link = _link(single, visit.name)
                 size_bytes += single.size_bytes
             links.append(link)
-        return Imported(links[0], size_bytes)
+        (link,) = links
+        return Imported(self._wrap(link, path) if wrap else link, size_bytes)
 
     def import_file(self, path: str | os.PathLike[str]) -> Imported:
         """Import a file; a symlink is followed.
@@ -171,6 +177,9 @@ class Importer:
         entries = links[len(links) - visit.child_count :]
         link = self._nodes.build_folder(entries, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
         return replace(link, name=visit.name)
+
+    def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
+        return self._nodes.build_folder([replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))])
 
     def _metadata(self, source: Source) -> Metadata:
         return Metadata(

@@ -97,7 +97,7 @@ def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _Op
     visible = names if include_hidden else [entry for entry in names if not entry.startswith(b".")]
     hidden_left_out = len(names) - len(visible)
     if hidden_left_out:
-        _logger.debug("%s: %d hidden names are left out", source, hidden_left_out)
+        _logger.debug("%s: hidden entries left out: %d", source, hidden_left_out)
     return _OpenDirectory(Visit(source, name, len(visible), hidden_left_out), visible[::-1])
 
 

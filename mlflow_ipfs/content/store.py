@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
@@ -31,6 +30,7 @@ from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
 from mlflow_ipfs.content.verify import verify_dag
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
@@ -110,7 +110,7 @@ class ContentStore:
         """Add a file, symlink or folder, durably.
 
         Args:
-            path: what to add.
+            path: what to add; a symlink is added as itself.
             profile: import profile or its name; default the store's.
             chunker: where to cut; default the store's, or the profile's if one is given.
             only_hash: compute the CID and keep nothing.
@@ -135,13 +135,9 @@ class ContentStore:
         )
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, options, progress=progress) as importer:
-                imported = importer.import_path(path)
-                hidden_left_out = importer.hidden_left_out
-            if wrap:
-                link = replace(imported.link, name=encode_file_name(os.path.basename(os.path.abspath(path))))
-                imported = replace(imported, link=NodeBuilder(publication.put, options.profile).build_folder([link]))
+                imported = importer.import_path(path, wrap=wrap)
             added = self._commit(publication, imported, pin)
-        return replace(added, hidden_left_out=hidden_left_out)
+        return replace(added, hidden_left_out=importer.hidden_left_out)
 
     def add_stream(
         self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
@@ -189,7 +185,7 @@ class ContentStore:
     def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
         link = imported.link
         new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
-        _logger.debug("%s: %d bytes in files, %d bytes were new", link.cid, imported.size_bytes, new_bytes)
+        _logger.debug("%s: %d bytes in files, %d bytes new in the store", link.cid, imported.size_bytes, new_bytes)
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
     def resolve(self, cid: CID | str, path: str = "") -> CID:

@@ -4,66 +4,34 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
-import random
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.chunker import Chunker, FixedSizeChunker, parse_chunker
+from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import SettingsError, StoreFullError
+from support.chunkers import CHUNKERS, DATA, MIB, SIZES, HalvingChunker, TrailerChunker
 from support.faulty_disk import FaultyDisk
 from support.storages import check_sound, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-MIB = 1 << 20
+    from mlflow_ipfs.content.chunker import Chunker
+
 TOP = MfsPath("mlflow")
-DATA = random.Random(7).randbytes(3 * MIB + 17)
-
-
-@dataclass(frozen=True)
-class HalvingChunker:
-    """Needs the size: cuts at the middle of the file, then every 100,000 bytes."""
-
-    def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-        del file
-        middle = size_bytes // 2
-        ends = {*range(100_000, middle, 100_000), middle, *range(middle + 100_000, size_bytes, 100_000), size_bytes}
-        yield from sorted(ends - {0})
-
-
-@dataclass(frozen=True)
-class TrailerChunker:
-    """Reads the file: the last byte decides the length of each cut, as a trailer with a table of offsets does."""
-
-    def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-        step = 70_000
-        for end in range(step, size_bytes, step):
-            file.seek(-1, os.SEEK_END)  # again and again: the position is the chunker's own
-            assert file.read(1)[0] == DATA[size_bytes - 1]
-            assert file.seek(end - 4) == file.tell() == end - 4
-            assert file.read(8) == DATA[end - 4 : min(end + 4, size_bytes)]
-            yield end
-        if size_bytes:
-            yield size_bytes
-
-
-CHUNKERS: dict[str, Chunker] = {
-    **{f"size-{size}": parse_chunker(f"size-{size}") for size in (1000, 262_143, 262_144, MIB - 1, MIB)},
-    "halving": HalvingChunker(),
-    "trailer": TrailerChunker(),
-}
-SIZES = [0, 1, 999, 1000, 262_143, 262_144, 262_145, MIB - 1, MIB, MIB + 1, 3 * MIB + 17]
 
 
 class Pipe(io.RawIOBase):
@@ -78,6 +46,12 @@ class Pipe(io.RawIOBase):
         data = self._data.read(min(size, 99_991))
         self.read_bytes += len(data)
         return data
+
+
+def open_drafts(folder: Path) -> list[str]:
+    """Files below a folder that this process holds open although they have no name any more."""
+    names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [name for name in names if name.startswith(str(folder)) and name.endswith("(deleted)")]
 
 
 def pipe(size: int) -> BinaryIO:
@@ -169,3 +143,59 @@ def test_a_chunker_that_does_not_cover_the_stream_is_an_error(tmp_path: Path) ->
                 store.add_stream(pipe(size))
         assert leftovers(tmp_path / "store") == []
         assert list(store.storage.blocks.multihashes()) == []
+
+
+class BrokenDisk(Disk):
+    """Can't read back what was written."""
+
+    def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
+        del descriptor, offset, length
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc on this system")
+def test_a_disk_that_fails_while_a_spooled_stream_is_read_back(tmp_path: Path) -> None:
+    with ContentStore(open_local_storage(tmp_path / "store", disk=BrokenDisk()), chunker=HalvingChunker()) as store:
+        with pytest.raises(OSError, match="Input/output error"):
+            store.add_stream(pipe(len(DATA)))
+        assert leftovers(tmp_path / "store") == []
+        assert open_drafts(tmp_path) == []
+
+
+def test_hash_only_of_a_spooled_stream_needs_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "write", refuse)
+    with ContentStore(MemoryStorage()) as store:
+        with pytest.raises(StoreFullError, match="point TMPDIR to a larger disk"):
+            store.add_stream(pipe(len(DATA)), chunker=HalvingChunker(), only_hash=True)
+        store.add_stream(pipe(len(DATA)), only_hash=True)
+
+
+@pytest.mark.parametrize("chunker", [HalvingChunker(), None], ids=["spooled", "fixed"])
+def test_what_is_decided_is_logged(chunker: Chunker | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "large").write_bytes(DATA)
+    (folder / "small").write_bytes(b"small")
+    (folder / ".hidden").write_bytes(b"hidden")
+    (folder / "link").symlink_to("small")
+    with caplog.at_level(logging.DEBUG, "mlflow_ipfs.content"), ContentStore(MemoryStorage(), chunker=chunker) as store:
+        added = store.add(folder, hidden=False)
+        by_path = caplog.text
+        caplog.clear()
+        store.add_stream(pipe(len(DATA)))
+    for line in (
+        f"import with profile unixfs-v1-2025, cut by {chunker or FixedSizeChunker(MIB)}",
+        f"'{folder}': hidden entries left out: 1",
+        f"'{folder}/link': symlink, kept as itself",
+        f"'{folder}/small': 5 bytes, kept as small blocks",
+        f"'{folder}/large': {len(DATA)} bytes, kept as one contiguous file",
+        f"{added.cid}: {len(DATA) + 5} bytes in files, {added.new_bytes} bytes new in the store",
+    ):
+        assert line in by_path
+    how = "written before it is cut" if chunker else "cut while it is read"
+    assert f"stream: kept as one contiguous file, {how}" in caplog.text
+    assert f"{len(DATA)} bytes in files, 0 bytes new in the store" in caplog.text

@@ -61,10 +61,9 @@ class ObjectWriter:
     def read_at(self, offset: int, length: int) -> bytes:
         """Read back bytes that were written."""
         draft = self._open_draft()
-        with disk_faults(self._folder):
-            if self._read_descriptor is None:
-                self._read_descriptor = self._disk.open_to_read(draft.path)
-            return self._disk.read_at(self._read_descriptor, offset, length)
+        if self._read_descriptor is None:
+            self._read_descriptor = self._disk.open_to_read(draft.path)
+        return self._disk.read_at(self._read_descriptor, offset, length)
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the file by its root.
