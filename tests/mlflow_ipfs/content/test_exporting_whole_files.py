@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content import exporter
+from mlflow_ipfs.content import file_exporter
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.file_copy import copy_bytes
@@ -48,7 +48,7 @@ def no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         pytest.fail("the file was read block by block")
 
-    monkeypatch.setattr(exporter, "UnixFSFile", refuse)
+    monkeypatch.setattr(file_exporter, "UnixFSFile", refuse)
 
 
 def damage(whole: Path, *, keep_stamp: bool) -> None:
@@ -152,7 +152,7 @@ def test_a_file_that_changes_during_the_copy_is_not_placed(
         damage(whole, keep_stamp=False)
         return copied
 
-    monkeypatch.setattr(exporter, "copy_bytes", copy_and_change)
+    monkeypatch.setattr(file_exporter, "copy_bytes", copy_and_change)
     with pytest.raises(IntegrityError, match="changed while it was copied"):
         store.view(cid, dst=tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
