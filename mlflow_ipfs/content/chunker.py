@@ -20,7 +20,8 @@ class Chunker(Protocol):
         """Yield the end offset of each cut, ascending; the last one is ``size_bytes``.
 
         Args:
-            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's.
+            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's. It may be
+                without a descriptor: a small file is in memory, and a stream has been written to a draft.
             size_bytes: size of the file; 0 yields nothing.
         """
 

@@ -6,6 +6,7 @@ CIDs that were frozen under that very path.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import Storage
     from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.entries import MfsFolder
+
+_logger = logging.getLogger(__name__)
 
 FROZEN_PREFIX: Final = "@"
 
@@ -147,7 +150,8 @@ class MutableFiles:
         with self._storage.publish() as publication:
             with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
-            publication.commit(Changes(entries=entries))
+            new_bytes = publication.commit(Changes(entries=entries))
+        _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
         return entries
 
     def put_stream(
@@ -173,7 +177,8 @@ class MutableFiles:
         with self._storage.publish() as publication:
             with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
                 entry = _entry(location, importer.import_stream(stream))
-            publication.commit(Changes(entries=[entry]))
+            new_bytes = publication.commit(Changes(entries=[entry]))
+        _logger.debug("%s: %s, %d bytes new in the store", location, entry.cid, new_bytes)
         return entry
 
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:

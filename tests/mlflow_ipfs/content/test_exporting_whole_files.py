@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -176,3 +177,19 @@ class _Free:
 
     def __init__(self, free: int) -> None:
         self.free = free
+
+
+def test_how_a_file_was_written_is_logged(
+    store: ContentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large, _ = add(store, tmp_path)
+    small = store.add_bytes(b"small")
+    with caplog.at_level(logging.DEBUG, "mlflow_ipfs.content"):
+        for cid, dst, how in (
+            (large, tmp_path / "out", "copied from a file of the store"),
+            (large, None, "shares a file of the store"),
+            (small, tmp_path / "small", "written block by block"),
+        ):
+            caplog.clear()
+            store.view(cid, dst=dst)
+            assert caplog.messages == [f"{cid}: {how}"]

@@ -186,7 +186,7 @@ def test_what_is_decided_is_logged(chunker: Chunker | None, tmp_path: Path, capl
         added = store.add(folder, hidden=False)
         by_path = caplog.text
         caplog.clear()
-        store.add_stream(pipe(len(DATA)))
+        store.files.put_stream(TOP.join("s"), pipe(len(DATA)))
     for line in (
         f"import with profile unixfs-v1-2025, cut by {chunker or FixedSizeChunker(MIB)}",
         f"'{folder}': hidden entries left out: 1",
@@ -198,4 +198,5 @@ def test_what_is_decided_is_logged(chunker: Chunker | None, tmp_path: Path, capl
         assert line in by_path
     how = "written before it is cut" if chunker else "cut while it is read"
     assert f"stream: kept as one contiguous file, {how}" in caplog.text
-    assert f"{len(DATA)} bytes in files, 0 bytes new in the store" in caplog.text
+    assert f"{TOP.join('s')}: " in caplog.text
+    assert "0 bytes new in the store" in caplog.text
