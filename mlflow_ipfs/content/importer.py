@@ -122,7 +122,7 @@ class Importer:
         Raises:
             NotFoundError: nothing is at the path.
             PermissionError: something cannot be read.
-            InvalidPathError: a socket, device or pipe is in the way.
+            InvalidPathError: a socket, device or pipe is in the way; or ``wrap``, and the path ends without a name.
             SourceChangedError: a file changed while it was read.
         """
         links: list[Link] = []  # of sources whose directory has not been built yet

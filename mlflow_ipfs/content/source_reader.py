@@ -26,7 +26,7 @@ _OPEN_FLAGS = (
 
 
 def read_symlink(source: Source) -> bytes:
-    """Where a symlink points to, as it is written there.
+    """Return where a symlink points to, as it is written there.
 
     Raises:
         SourceChangedError: it is no symlink any more.
@@ -77,7 +77,7 @@ class SourceReader:
         self._offset = 0
 
     def fill(self, view: memoryview) -> int:
-        """Fill a buffer with the next bytes; returns its length.
+        """Fill a buffer with the next bytes and return its length.
 
         Raises:
             SourceChangedError: the file has ended, though its size said otherwise.
@@ -104,7 +104,7 @@ class SourceReader:
 
     @contextmanager
     def for_chunker(self) -> Iterator[BinaryIO]:
-        """The very same file for a chunker, which may read it and move its position meanwhile."""
+        """Open the very same file for a chunker, which may read it and move its position meanwhile."""
         with os.fdopen(os.dup(self._descriptor), "rb", buffering=0) as file:
             yield file
 

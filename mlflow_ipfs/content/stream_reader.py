@@ -35,7 +35,7 @@ class StreamReader:
         return bytes(self._ahead)
 
     def fill(self, view: memoryview) -> int:
-        """Fill a buffer with the next bytes; returns how many, fewer than its length only if the stream ends."""
+        """Fill a buffer with the next bytes and return how many, fewer than its length only if the stream ends."""
         taken = min(len(view), len(self._ahead))
         view[:taken] = self._ahead[:taken]
         self._ahead = self._ahead[taken:]
@@ -90,7 +90,7 @@ class SpooledFile(io.RawIOBase):
         return self._offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer with the next bytes; returns how many, fewer than its length only at the end."""
+        """Fill a buffer with the next bytes and return how many, fewer than its length only at the end."""
         view = memoryview(buffer).cast("B")
         length = min(len(view), max(self._size_bytes - self._offset, 0))
         data = self._writer.read_at(self._offset, length)

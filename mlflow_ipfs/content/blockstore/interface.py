@@ -252,7 +252,7 @@ class FileWriter(Protocol):
         """Append bytes of the file."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read back bytes that were written; fewer only at the end. For files begun with ``read_back``, unfinished."""
+        """Return bytes that were written, fewer only at the end. For files begun with ``read_back``, before ``finish``."""
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the whole file by its root and say which leaves it consists of.
