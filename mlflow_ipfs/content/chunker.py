@@ -20,7 +20,8 @@ class Chunker(Protocol):
         """Yield the end offset of each cut, ascending; the last one is ``size_bytes``.
 
         Args:
-            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's.
+            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's. It may be
+                without a descriptor: a small file is in memory, and a stream has been written to a draft.
             size_bytes: size of the file; 0 yields nothing.
         """
 
@@ -55,3 +56,26 @@ def parse_chunker(text: str) -> Chunker:
         msg = f"there is no chunker {text!r}; use size-<bytes>, for example size-262144"
         raise SettingsError(msg)
     return FixedSizeChunker(int(match[1]))
+
+
+def cut_lengths(chunker: Chunker, file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Yield the length of each cut of a file.
+
+    Args:
+        chunker: decides where to cut.
+        file: for the chunker, as ``Chunker.cuts`` takes it.
+        size_bytes: size of the file.
+
+    Raises:
+        SettingsError: a cut is empty or too long, or the cuts do not cover the file.
+    """
+    start = 0
+    for end in chunker.cuts(file, size_bytes):
+        if not start < end <= start + MAX_LEAF_BYTES:
+            msg = f"the chunker cut from {start} to {end}: a cut has 1 to {MAX_LEAF_BYTES} bytes"
+            raise SettingsError(msg)
+        yield end - start
+        start = end
+    if start != size_bytes:
+        msg = f"the last cut of the chunker ends at byte {start} of {size_bytes}"
+        raise SettingsError(msg)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, join_path, read_unixfs
 from mlflow_ipfs.content.file_reader import UnixFSFile
-from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
+from mlflow_ipfs.content.source import SourceKind, list_folder, look_at
+from mlflow_ipfs.content.source_reader import read_symlink
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.content.verify import Problem
 from mlflow_ipfs.errors import MlflowIpfsError, RemoteError

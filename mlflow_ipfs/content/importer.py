@@ -1,38 +1,34 @@
-"""Importer: files, folders and streams become DAGs, with the CIDs that Kubo gives them."""
+"""Importer: files, directories and streams become DAGs, with the CIDs that Kubo gives them.
+
+The walk of the source tree is in ``source.py``, the import of one file in ``file_importer.py``; here the results
+become directories.
+"""
 
 from __future__ import annotations
 
-import io
+import logging
 import os
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import accumulate, pairwise, repeat
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, LeafForm
 from mlflow_ipfs.content.chunker import Chunker, FixedSizeChunker
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.leaf_pipeline import LeafPipeline, leaf_rows
+from mlflow_ipfs.content.dag import encode_file_name
+from mlflow_ipfs.content.dagpb import Link
+from mlflow_ipfs.content.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.node_builder import NodeBuilder, Subtree
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile
-from mlflow_ipfs.content.source import (
-    SourceKind,
-    SourceReader,
-    list_folder,
-    look_at,
-    look_at_child,
-    open_source,
-    read_symlink,
-)
-from mlflow_ipfs.content.unixfs import MODE_MASK, NodeType, UnixFSData, block_of_leaf, encode_data, encode_symlink
-from mlflow_ipfs.errors import InvalidPathError, IsAFolderError, SettingsError
+from mlflow_ipfs.content.source import SourceKind, look_at, walk
+from mlflow_ipfs.content.unixfs import MODE_MASK
+from mlflow_ipfs.errors import InvalidPathError, IsAFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import FileWriter, Publication
-    from mlflow_ipfs.content.source import Source
+    from mlflow_ipfs.content.blockstore.interface import Publication
+    from mlflow_ipfs.content.source import Source, Visit
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,15 @@ class ImportOptions:
             return replace(self.profile, raw_leaves=False)
         return self.profile
 
+    @property
+    def effective_chunker(self) -> Chunker:
+        """The chunker, or the one that the profile implies."""
+        return self.chunker or FixedSizeChunker(self.profile.chunk_bytes)
+
+    def cut_by(self, chunker: Chunker | None) -> ImportOptions:
+        """Return the same options with another chunker, if one is given."""
+        return self if chunker is None else replace(self, chunker=chunker)
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
@@ -73,29 +78,6 @@ class Imported:
 
     link: Link
     size_bytes: int
-
-
-@dataclass(slots=True)
-class _Level:
-    """A folder whose names are being worked through."""
-
-    source: Source
-    name: bytes
-    todo: list[bytes]
-    links: list[Link] = field(default_factory=list)
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Metadata:
-    """What is recorded of a file beside its bytes; nothing unless asked for."""
-
-    mode: int | None = None
-    mtime_ns: int | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.mode and self.mtime_ns is None
 
 
 class Importer:
@@ -114,14 +96,11 @@ class Importer:
         *,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._publication = publication
         self._options = options or ImportOptions()
-        self._progress = progress or (lambda _: None)
-        self._profile = self._options.effective_profile
-        self._chunker = self._options.chunker or FixedSizeChunker(self._profile.chunk_bytes)
-        self._nodes = NodeBuilder(publication.put, self._profile)
-        self._form = LeafForm.RAW if self._profile.raw_leaves else LeafForm.UNIXFS_FILE
-        self._pipeline: LeafPipeline | None = None
+        profile, chunker = self._options.effective_profile, self._options.effective_chunker
+        _logger.debug("import with profile %s, cut by %s", profile.name, chunker)
+        self._nodes = NodeBuilder(publication.put, profile)
+        self._files = FileImporter(publication, profile, chunker, progress or (lambda _: None))
         self.hidden_left_out = 0
         """How many hidden names were left out so far."""
 
@@ -131,22 +110,34 @@ class Importer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pipeline is not None:
-            self._pipeline.close()
+        self._files.close()
 
-    def import_path(self, path: str | os.PathLike[str]) -> Imported:
+    def import_path(self, path: str | os.PathLike[str], *, wrap: bool = False) -> Imported:
         """Import a file, a symlink (as itself), or a folder with all below it.
+
+        Args:
+            path: what to import.
+            wrap: put the result into a directory of its own, under the last name of the path.
 
         Raises:
             NotFoundError: nothing is at the path.
             PermissionError: something cannot be read.
-            InvalidPathError: a socket, device or pipe is in the way.
+            InvalidPathError: a socket, device or pipe is in the way; or ``wrap``, and the path ends without a name.
             SourceChangedError: a file changed while it was read.
         """
-        source = look_at(os.fsencode(path))
-        if source.kind is SourceKind.FOLDER:
-            return self._import_folder(source)
-        return self._import_single(source)
+        links: list[Link] = []  # of sources whose directory has not been built yet
+        size_bytes = 0
+        for visit in walk(os.fsencode(path), include_hidden=self._options.include_hidden):
+            if visit.source.kind is SourceKind.FOLDER:
+                link = self._build_directory(visit, links)
+                del links[len(links) - visit.child_count :]
+            else:
+                single = self._import_single(visit.source)
+                link = _link(single, visit.name)
+                size_bytes += single.size_bytes
+            links.append(link)
+        (link,) = links
+        return Imported(self._wrap(link, path) if wrap else link, size_bytes)
 
     def import_file(self, path: str | os.PathLike[str]) -> Imported:
         """Import a file; a symlink is followed.
@@ -164,180 +155,42 @@ class Importer:
         if source.kind is SourceKind.SYMLINK:
             msg = f"the symlink {os.fspath(path)!r} leads in a circle"
             raise InvalidPathError(msg)
-        return self._import_single(source)
+        return _imported(self._import_single(source))
 
     def import_stream(self, stream: BinaryIO) -> Imported:
         """Import what is left of a stream as one file, without knowing its size beforehand.
 
-        Cut by the chunker if its cuts are of one size, else by the profile.
+        Raises:
+            SettingsError: the chunker's cuts do not cover it.
         """
-        head = _read_up_to(stream, self._profile.chunk_bytes)
-        if len(head) < self._profile.chunk_bytes:
-            self._progress(len(head))
-            return self._import_small(head, _Metadata())
-        chunker = self._chunker
-        size = chunker.chunk_bytes if isinstance(chunker, FixedSizeChunker) else self._profile.chunk_bytes
-        rest = memoryview(head)
+        return _imported(self._files.import_stream(stream))
 
-        def fill(view: memoryview) -> int:
-            nonlocal rest
-            taken = min(len(view), len(rest))
-            view[:taken] = rest[:taken]
-            rest = rest[taken:]
-            return taken + _read_into(stream, view[taken:])
+    def _import_single(self, source: Source) -> Subtree:
+        if source.kind is SourceKind.SYMLINK:
+            return self._files.import_symlink(source, self._metadata(source))
+        return self._files.import_file(source, self._metadata(source))
 
-        return self._import_pieces(fill, repeat(size), _Metadata())
+    def _build_directory(self, visit: Visit, links: list[Link]) -> Link:
+        """Build a directory from the last links, which are those of its entries."""
+        self.hidden_left_out += visit.hidden_left_out
+        metadata = self._metadata(visit.source)
+        entries = links[len(links) - visit.child_count :]
+        link = self._nodes.build_folder(entries, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
+        return replace(link, name=visit.name)
 
-    def _import_single(self, source: Source) -> Imported:
-        metadata = self._metadata(source)
-        if source.kind is SourceKind.FILE:
-            return self._import_file(source, metadata)
-        # A symlink's own permissions mean nothing, so Kubo records its mtime only.
-        block = encode_symlink(read_symlink(source), mtime_ns=metadata.mtime_ns)
-        return Imported(Link(self._nodes.put_node(block), b"", len(block)), 0)
+    def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
+        return self._nodes.build_folder([replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))])
 
-    def _metadata(self, source: Source) -> _Metadata:
-        return _Metadata(
+    def _metadata(self, source: Source) -> Metadata:
+        return Metadata(
             mode=source.status.st_mode & MODE_MASK if self._options.preserve_mode else None,
             mtime_ns=source.status.st_mtime_ns if self._options.preserve_mtime else None,
         )
 
-    def _import_folder(self, source: Source) -> Imported:
-        """Walk without recursion: folders may be nested deeper than Python's stack."""
-        levels = [self._enter(source, b"")]
-        while True:
-            level = levels[-1]
-            if level.todo:
-                name = level.todo.pop()
-                child = look_at_child(level.source, name)
-                if child.kind is SourceKind.FOLDER:
-                    levels.append(self._enter(child, name))
-                else:
-                    _add_child(level, name, self._import_single(child))
-                continue
-            done = self._leave(levels.pop())
-            if not levels:
-                return done
-            _add_child(levels[-1], level.name, done)
 
-    def _enter(self, source: Source, name: bytes) -> _Level:
-        names = list_folder(source.path)
-        if not self._options.include_hidden:
-            visible = [name for name in names if not name.startswith(b".")]
-            self.hidden_left_out += len(names) - len(visible)
-            names = visible
-        return _Level(source, name, names[::-1])  # popped from the end: byte order
-
-    def _leave(self, level: _Level) -> Imported:
-        metadata = self._metadata(level.source)
-        link = self._nodes.build_folder(level.links, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
-        return Imported(link, level.size_bytes)
-
-    def _import_file(self, source: Source, metadata: _Metadata) -> Imported:
-        size_bytes = source.status.st_size
-        with open_source(source) as descriptor:
-            reader = SourceReader(source, descriptor)
-            if size_bytes < self._profile.chunk_bytes or self._may_be_one_wrapped_leaf(size_bytes, metadata):
-                data = bytearray(size_bytes)
-                reader.fill(memoryview(data))
-                reader.check_end()
-                self._progress(size_bytes)
-                return self._import_small(bytes(data), metadata)
-            # The chunker may read the very same file: its position is not ours, because we read by offset.
-            with os.fdopen(os.dup(descriptor), "rb", buffering=0) as file:
-                lengths = _lengths(self._chunker.cuts(file, size_bytes), size_bytes)
-                imported = self._import_pieces(reader.fill, lengths, metadata)
-            reader.check_end()
-            return imported
-
-    @staticmethod
-    def _may_be_one_wrapped_leaf(size_bytes: int, metadata: _Metadata) -> bool:
-        """Metadata of a file with one leaf stands in that leaf, which then is no plain slice of the file."""
-        return not metadata.is_empty and size_bytes <= MAX_LEAF_BYTES
-
-    def _import_small(self, data: bytes, metadata: _Metadata) -> Imported:
-        """A file of less than one chunk of the profile: its blocks go where small blocks go."""
-        cuts = self._chunker.cuts(io.BytesIO(data), len(data))
-        ends = accumulate(_lengths(cuts, len(data)), initial=0)
-        pieces = [data[start:end] for start, end in pairwise(ends)] or [b""]
-        if len(pieces) == 1:
-            return self._one_leaf(pieces[0], metadata)
-        leaves = []
-        for piece in pieces:
-            block = block_of_leaf(piece, self._form)
-            leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
-            leaves.append(Subtree(leaf.cid, len(piece), len(block)))
-        return _imported(self._nodes.build_file(leaves, mode=metadata.mode, mtime_ns=metadata.mtime_ns))
-
-    def _one_leaf(self, data: bytes, metadata: _Metadata) -> Imported:
-        if metadata.is_empty:
-            block = block_of_leaf(data, self._form)
-        else:
-            fields = UnixFSData(NodeType.FILE, data or None, len(data), mode=metadata.mode, mtime_ns=metadata.mtime_ns)
-            block = encode_node((), encode_data(fields))
-        leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
-        return Imported(Link(leaf.cid, b"", len(block)), len(data))
-
-    def _import_pieces(
-        self, fill: Callable[[memoryview], int], lengths: Iterator[int], metadata: _Metadata
-    ) -> Imported:
-        """A file of one chunk or more: kept contiguous, so that it can be read without copying."""
-        if self._pipeline is None:
-            self._pipeline = LeafPipeline(self._form, self._profile.cid_version)
-        writer = self._publication.begin_file()
-        try:
-            leaves = list(self._pipeline.run(fill, lengths, partial(self._write, writer)))
-            root = self._nodes.build_file(leaves, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
-            writer.finish(root.cid, leaf_rows(leaves, self._form))
-        except BaseException:
-            writer.discard()
-            raise
-        return _imported(root)
-
-    def _write(self, writer: FileWriter, view: memoryview) -> None:
-        writer.write(view)
-        self._progress(len(view))
+def _link(single: Subtree, name: bytes = b"") -> Link:
+    return Link(single.cid, name, single.dag_bytes)
 
 
-def _imported(file: Subtree) -> Imported:
-    return Imported(Link(file.cid, b"", file.dag_bytes), file.size_bytes)
-
-
-def _add_child(level: _Level, name: bytes, child: Imported) -> None:
-    level.links.append(replace(child.link, name=name))
-    level.size_bytes += child.size_bytes
-
-
-def _lengths(cuts: Iterator[int], size_bytes: int) -> Iterator[int]:
-    """Lengths of the cuts that end at the given offsets.
-
-    Raises:
-        SettingsError: a cut is empty or too long, or the cuts do not cover the file.
-    """
-    start = 0
-    for end in cuts:
-        if not start < end <= start + MAX_LEAF_BYTES:
-            msg = f"the chunker cut from {start} to {end}: a cut has 1 to {MAX_LEAF_BYTES} bytes"
-            raise SettingsError(msg)
-        yield end - start
-        start = end
-    if start != size_bytes:
-        msg = f"the last cut of the chunker ends at byte {start} of {size_bytes}"
-        raise SettingsError(msg)
-
-
-def _read_into(stream: BinaryIO, view: memoryview) -> int:
-    """Fill a buffer from a stream, which may give less than asked for at a time."""
-    filled = 0
-    while filled < len(view):
-        piece = stream.read(len(view) - filled)
-        if not piece:
-            break
-        view[filled : filled + len(piece)] = piece
-        filled += len(piece)
-    return filled
-
-
-def _read_up_to(stream: BinaryIO, size_bytes: int) -> bytes:
-    buffer = bytearray(size_bytes)
-    return bytes(memoryview(buffer)[: _read_into(stream, memoryview(buffer))])
+def _imported(single: Subtree) -> Imported:
+    return Imported(_link(single), single.size_bytes)

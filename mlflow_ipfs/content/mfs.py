@@ -6,6 +6,7 @@ CIDs that were frozen under that very path.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from dataclasses import dataclass, replace
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.entries import MfsFolder
+
+_logger = logging.getLogger(__name__)
 
 FROZEN_PREFIX: Final = "@"
 
@@ -88,50 +92,94 @@ class MutableFiles:
         self._storage = storage
         self._options = options
 
-    def put_file(self, location: MfsPath, source: Path, *, progress: Callable[[int], None] | None = None) -> MfsEntry:
+    def put_file(
+        self,
+        location: MfsPath,
+        source: Path,
+        *,
+        chunker: Chunker | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> MfsEntry:
         """Publish one file at a path.
+
+        Args:
+            location: the path.
+            source: the file; a symlink is followed.
+            chunker: where to cut; default the store's.
+            progress: called with the number of bytes just read.
 
         Raises:
             ImmutableError: the path is frozen.
             ConflictError: a folder is there, or a file where a folder is needed.
             NotFoundError, IsAFolderError, SourceChangedError: about the source.
         """
-        return self._put_sources([(location, source)], progress)[0]
+        return self._put_sources([(location, source)], chunker, progress)[0]
 
     def put_tree(
-        self, location: MfsPath, folder: Path, *, progress: Callable[[int], None] | None = None
+        self,
+        location: MfsPath,
+        folder: Path,
+        *,
+        chunker: Chunker | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Sequence[MfsEntry]:
         """Publish every file of a folder, hidden ones too, in one step. Symlinks are followed, as MLflow does.
 
         Empty folders vanish: entries are files.
+
+        Args:
+            location: the folder's path in the tree.
+            folder: the folder on disk.
+            chunker: where to cut; default the store's.
+            progress: called with the number of bytes just read.
 
         Raises:
             NotAFolderError: the source is a file.
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
         sources = [(location.join(path), source) for path, source in _files_below(folder)]
-        return self._put_sources(sources, progress) if sources else []
+        return self._put_sources(sources, chunker, progress) if sources else []
 
     def _put_sources(
-        self, sources: Sequence[tuple[MfsPath, Path]], progress: Callable[[int], None] | None
+        self,
+        sources: Sequence[tuple[MfsPath, Path]],
+        chunker: Chunker | None,
+        progress: Callable[[int], None] | None,
     ) -> Sequence[MfsEntry]:
         for location, _ in sources:
             _check_file_place(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options, progress=progress) as importer:
+            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
-            publication.commit(Changes(entries=entries))
+            new_bytes = publication.commit(Changes(entries=entries))
+        _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
         return entries
 
     def put_stream(
-        self, location: MfsPath, stream: BinaryIO, *, progress: Callable[[int], None] | None = None
+        self,
+        location: MfsPath,
+        stream: BinaryIO,
+        *,
+        chunker: Chunker | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> MfsEntry:
-        """Publish what is left of a stream as a file, without a temporary copy beside the store."""
+        """Publish what is left of a stream as a file, with the CID that ``put_file`` gives to a file of these bytes.
+
+        Args:
+            location: the path.
+            stream: read once, to its end, without a temporary copy outside the store.
+            chunker: where to cut; default the store's.
+            progress: called with the number of bytes just read.
+
+        Raises:
+            ImmutableError, ConflictError: as for ``put_file``.
+        """
         _check_file_place(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options, progress=progress) as importer:
+            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
                 entry = _entry(location, importer.import_stream(stream))
-            publication.commit(Changes(entries=[entry]))
+            new_bytes = publication.commit(Changes(entries=[entry]))
+        _logger.debug("%s: %s, %d bytes new in the store", location, entry.cid, new_bytes)
         return entry
 
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:

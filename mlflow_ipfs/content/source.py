@@ -1,11 +1,10 @@
-"""Sources: files, folders and symlinks on disk, read so that a change under our hands is noticed."""
+"""Source trees: what is at a path on disk, and the walk through a directory with everything below it."""
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
 import stat
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -15,15 +14,7 @@ from mlflow_ipfs.errors import InvalidPathError, NotFoundError, SourceChangedErr
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# No symlink and no pipe that took a file's place after we looked at it: the one would lead elsewhere, the
-# other would make us wait for ever.
-_OPEN_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-)
+_logger = logging.getLogger(__name__)
 
 
 class SourceKind(Enum):
@@ -41,6 +32,73 @@ class Source:
     path: bytes
     kind: SourceKind
     status: os.stat_result
+
+    def __str__(self) -> str:
+        return repr(os.fsdecode(self.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One step of a walk.
+
+    Attributes:
+        source: the file, symlink or directory.
+        name: its name in its directory; empty for the top.
+        child_count: how many entries of this directory the walk visited; 0 for files and symlinks.
+        hidden_left_out: how many hidden entries of this directory the walk left out.
+    """
+
+    source: Source
+    name: bytes
+    child_count: int = 0
+    hidden_left_out: int = 0
+
+
+@dataclass(slots=True)
+class _OpenDirectory:
+    """A directory whose entries are being visited; ``todo`` has the names that are left, the next one last."""
+
+    visit: Visit
+    todo: list[bytes]
+
+
+def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
+    """Yield what is at a path and everything below it. A directory follows its entries, which come in byte order.
+
+    Symlinks are yielded as themselves. Each source is examined right before it is yielded, and a directory
+    right before its entries. Works without recursion, because directories may be nested deeper than Python's stack.
+
+    Raises:
+        NotFoundError: nothing is at the path.
+        PermissionError: a directory cannot be listed.
+        InvalidPathError: a socket, device or pipe is in the way.
+        SourceChangedError: an entry vanished after its directory was listed.
+    """
+    top = look_at(path)
+    if top.kind is not SourceKind.FOLDER:
+        yield Visit(top, b"")
+        return
+    directories = [_open_directory(top, b"", include_hidden=include_hidden)]
+    while directories:
+        directory = directories[-1]
+        if not directory.todo:
+            yield directories.pop().visit
+            continue
+        name = directory.todo.pop()
+        child = _look_at_child(directory.visit.source, name)
+        if child.kind is SourceKind.FOLDER:
+            directories.append(_open_directory(child, name, include_hidden=include_hidden))
+        else:
+            yield Visit(child, name)
+
+
+def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _OpenDirectory:
+    names = list_folder(source.path)
+    visible = names if include_hidden else [entry for entry in names if not entry.startswith(b".")]
+    hidden_left_out = len(names) - len(visible)
+    if hidden_left_out:
+        _logger.debug("%s: hidden entries left out: %d", source, hidden_left_out)
+    return _OpenDirectory(Visit(source, name, len(visible), hidden_left_out), visible[::-1])
 
 
 def look_at(path: bytes) -> Source:
@@ -77,13 +135,8 @@ def list_folder(path: bytes) -> list[bytes]:
     return sorted(os.listdir(path))
 
 
-def look_at_child(folder: Source, name: bytes) -> Source:
-    """Find out what a name that was listed in a folder is.
-
-    Raises:
-        SourceChangedError: it is gone.
-        InvalidPathError: it is a socket, a device or a pipe.
-    """
+def _look_at_child(folder: Source, name: bytes) -> Source:
+    """Find out what a name that was listed in a folder is; raises ``SourceChangedError`` if it is gone."""
     path = os.path.join(folder.path, name)
     try:
         return look_at(path)
@@ -91,86 +144,7 @@ def look_at_child(folder: Source, name: bytes) -> Source:
         raise changed(path) from error
 
 
-def read_symlink(source: Source) -> bytes:
-    """Where a symlink points to, as it is written there.
-
-    Raises:
-        SourceChangedError: it is no symlink any more.
-    """
-    try:
-        return os.readlink(source.path)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):
-            raise
-        raise changed(source.path) from error
-
-
-@contextmanager
-def open_source(source: Source) -> Iterator[int]:
-    """Open a file for one read from start to end; gives its descriptor.
-
-    Raises:
-        SourceChangedError: size, times or identity of the file are not what they were when it
-            was looked at, now or when the block ends.
-    """
-    try:
-        descriptor = os.open(source.path, _OPEN_FLAGS)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENXIO):
-            raise
-        raise changed(source.path) from error
-    try:
-        _check_unchanged(source, descriptor)
-        yield descriptor
-        _check_unchanged(source, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check_unchanged(source: Source, descriptor: int) -> None:
-    if _stamp(source.status) != _stamp(os.fstat(descriptor)):
-        raise changed(source.path)
-
-
 def changed(path: bytes) -> SourceChangedError:
     """The error for a file that changed while it was read."""
     msg = f"{os.fsdecode(path)!r} changed while it was read; nothing was added: add it again when nobody writes to it"
     return SourceChangedError(msg)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-class SourceReader:
-    """Reads a file from its start by offset, whatever else moves the descriptor's position."""
-
-    def __init__(self, source: Source, descriptor: int) -> None:
-        self._source = source
-        self._descriptor = descriptor
-        self._offset = 0
-
-    def fill(self, view: memoryview) -> int:
-        """Fill a buffer with the next bytes; returns its length.
-
-        Raises:
-            SourceChangedError: the file has ended, though its size said otherwise.
-        """
-        filled = 0
-        while filled < len(view):
-            count = os.preadv(self._descriptor, [view[filled:]], self._offset)
-            if not count:
-                raise changed(self._source.path)
-            filled += count
-            self._offset += count
-        return filled
-
-    def check_end(self) -> None:
-        """Make sure that nothing is left.
-
-        Raises:
-            SourceChangedError: the file has more bytes than its size says. It grew, or it is one that
-                states no size, as files in ``/proc``: the content of such a file is never the same.
-        """
-        if os.pread(self._descriptor, 1, self._offset):
-            raise changed(self._source.path)

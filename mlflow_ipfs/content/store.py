@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
 from mlflow_ipfs.content.verify import verify_dag
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.pins import Pins
     from mlflow_ipfs.content.refs import Refs
     from mlflow_ipfs.content.verify import VerifyReport
+
+_logger = logging.getLogger(__name__)
 
 
 class ContentStore:
@@ -134,7 +137,7 @@ class ContentStore:
         """Add a file, symlink or folder, durably.
 
         Args:
-            path: what to add.
+            path: what to add; a symlink is added as itself.
             profile: import profile or its name; default the store's.
             chunker: where to cut; default the store's, or the profile's if one is given.
             only_hash: compute the CID and keep nothing.
@@ -159,18 +162,26 @@ class ContentStore:
         )
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, options, progress=progress) as importer:
-                imported = importer.import_path(path)
-                hidden_left_out = importer.hidden_left_out
-            if wrap:
-                link = replace(imported.link, name=encode_file_name(os.path.basename(os.path.abspath(path))))
-                imported = replace(imported, link=NodeBuilder(publication.put, options.profile).build_folder([link]))
+                imported = importer.import_path(path, wrap=wrap)
             added = self._commit(publication, imported, pin)
-        return replace(added, hidden_left_out=hidden_left_out)
+        return replace(added, hidden_left_out=importer.hidden_left_out)
 
-    def add_stream(self, stream: BinaryIO, *, only_hash: bool = False, pin: str | None = USER) -> Added:
-        """Add what is left of a stream as one file, durably."""
+    def add_stream(
+        self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
+    ) -> Added:
+        """Add what is left of a stream as one file, durably. It gets the CID that ``add`` gives to a file of these bytes.
+
+        Args:
+            stream: read once, to its end.
+            chunker: where to cut; default the store's.
+            only_hash: compute the CID and keep nothing.
+            pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
+
+        Raises:
+            StoreFullError, StoreBusyError: nothing was added.
+        """
         with self._publication(only_hash=only_hash) as publication:
-            with Importer(publication, self._options) as importer:
+            with Importer(publication, self._options.cut_by(chunker)) as importer:
                 imported = importer.import_stream(stream)
             return self._commit(publication, imported, pin)
 
@@ -201,6 +212,7 @@ class ContentStore:
     def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
         link = imported.link
         new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        _logger.debug("%s: %d bytes in files, %d bytes new in the store", link.cid, imported.size_bytes, new_bytes)
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
     def resolve(self, cid: CID | str, path: str = "") -> CID:

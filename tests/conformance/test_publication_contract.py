@@ -95,6 +95,23 @@ def test_leaves_that_do_not_cover_the_file_are_refused(storage: Storage) -> None
     assert list(multihashes(storage)) == []
 
 
+def test_what_was_written_can_be_read_back_until_the_file_is_finished(storage: Storage) -> None:
+    with storage.publish() as publication:
+        writer = publication.begin_file(read_back=True)
+        assert writer.read_at(0, 5) == b""
+        writer.write(b"abc")
+        assert writer.read_at(1, 1) == b"b"
+        writer.write(b"def")
+        assert writer.read_at(2, 10) == b"cdef", "fewer bytes only at the end"
+        assert writer.read_at(6, 1) == b""
+        writer.write(b"ghi")
+        writer.finish(CID.of(b"abcdefghi"), [Leaf(CID.of(b"abcdefghi"), 0, 9, LeafForm.RAW)])
+        with pytest.raises(ValueError, match="finished or discarded"):
+            writer.read_at(0, 1)
+        publication.commit()
+    assert storage.blocks.get(CID.of(b"abcdefghi")) == b"abcdefghi"
+
+
 def test_a_discarded_file_leaves_nothing(storage: Storage) -> None:
     with storage.publish() as publication:
         writer = publication.begin_file()

@@ -53,8 +53,9 @@ class Blocks(BlockReader):
         """Tell whether a block is here."""
         return cid.identity_data is not None or cid.multihash in self.by_multihash
 
-    def begin_file(self) -> _File:
+    def begin_file(self, *, read_back: bool = False) -> _File:
         """Start a file; its leaves become blocks like any other."""
+        del read_back
         return _File(self)
 
     def commit(self, changes: Changes | None = None) -> int:
@@ -78,6 +79,9 @@ class _File:
 
     def write(self, data: bytes | memoryview) -> None:
         self._data += data
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return bytes(self._data[offset : offset + length])
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Cut the bytes as the leaves say, and check that they cover the file."""

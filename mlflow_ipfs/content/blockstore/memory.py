@@ -70,6 +70,10 @@ class _MemoryFile:
         """Append bytes of the file."""
         self._open_data().extend(data)
 
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read back bytes that were written."""
+        return bytes(self._open_data()[offset : offset + length])
+
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Cut the leaves out of the file."""
         data = bytes(self._open_data())
@@ -131,8 +135,9 @@ class MemoryPublication:
         if cid.identity_data is None:
             self._blocks[cid.multihash] = bytes(data)
 
-    def begin_file(self) -> FileWriter:
+    def begin_file(self, *, read_back: bool = False) -> FileWriter:
         """Start a file."""
+        del read_back  # the bytes are in memory anyway
         self._check_open()
         return _MemoryFile(self._blocks)
 

@@ -57,6 +57,9 @@ class FileWriter(Protocol):
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the file."""
 
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return bytes that were written, fewer only at the end. For files begun with ``read_back``, before ``finish``."""
+
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the whole file by its root, and state its leaves.
 
@@ -81,8 +84,12 @@ class Publication(Protocol):
             InvalidDataError: it is larger than ``MAX_BLOCK_BYTES``.
         """
 
-    def begin_file(self) -> FileWriter:
-        """Start a file that is stored contiguously, so that it can be read without copying."""
+    def begin_file(self, *, read_back: bool = False) -> FileWriter:
+        """Start a file that is stored contiguously, so that it can be read without copying.
+
+        Args:
+            read_back: the caller will read bytes back before it finishes the file.
+        """
 
     def has(self, cid: CID) -> bool:
         """Return whether the block is in the store or in this publication."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content import exporter
+from mlflow_ipfs.content import file_exporter
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.file_copy import copy_bytes
@@ -48,7 +49,7 @@ def no_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> Any:
         pytest.fail("the file was read block by block")
 
-    monkeypatch.setattr(exporter, "UnixFSFile", refuse)
+    monkeypatch.setattr(file_exporter, "UnixFSFile", refuse)
 
 
 def damage(whole: Path, *, keep_stamp: bool) -> None:
@@ -152,7 +153,7 @@ def test_a_file_that_changes_during_the_copy_is_not_placed(
         damage(whole, keep_stamp=False)
         return copied
 
-    monkeypatch.setattr(exporter, "copy_bytes", copy_and_change)
+    monkeypatch.setattr(file_exporter, "copy_bytes", copy_and_change)
     with pytest.raises(IntegrityError, match="changed while it was copied"):
         store.view(cid, dst=tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
@@ -176,3 +177,19 @@ class _Free:
 
     def __init__(self, free: int) -> None:
         self.free = free
+
+
+def test_how_a_file_was_written_is_logged(
+    store: ContentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large, _ = add(store, tmp_path)
+    small = store.add_bytes(b"small")
+    with caplog.at_level(logging.DEBUG, "mlflow_ipfs.content"):
+        for cid, dst, how in (
+            (large, tmp_path / "out", "copied from a file of the store"),
+            (large, None, "shares a file of the store"),
+            (small, tmp_path / "small", "written block by block"),
+        ):
+            caplog.clear()
+            store.view(cid, dst=dst)
+            assert caplog.messages == [f"{cid}: {how}"]

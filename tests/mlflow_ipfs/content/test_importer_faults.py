@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
-from mlflow_ipfs.content import importer as importer_module
+from mlflow_ipfs.content import source as source_module
 from mlflow_ipfs.content.chunker import FixedSizeChunker, parse_chunker
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.exporter import Exporter
@@ -19,7 +19,8 @@ from mlflow_ipfs.content.file_reader import open_unixfs
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Importer, ImportOptions
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V0_2015, UNIXFS_V1_2025, profile_named
-from mlflow_ipfs.content.source import SourceKind, SourceReader, look_at
+from mlflow_ipfs.content.source import SourceKind, look_at
+from mlflow_ipfs.content.source_reader import SourceReader
 from mlflow_ipfs.errors import (
     InvalidPathError,
     IsAFolderError,
@@ -174,7 +175,7 @@ def test_a_file_that_changed_since_it_was_looked_at(
         change(path)
         return source
 
-    monkeypatch.setattr(importer_module, "look_at", look_then_change)
+    monkeypatch.setattr(source_module, "look_at", look_then_change)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -194,14 +195,14 @@ def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, mon
             path.symlink_to("/etc/hostname")
         return source
 
-    monkeypatch.setattr(importer_module, "look_at", look_then_swap)
+    monkeypatch.setattr(source_module, "look_at", look_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
 
 def test_a_name_that_vanishes_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("x")
-    monkeypatch.setattr(importer_module, "list_folder", lambda _: [b"a", b"gone"])
+    monkeypatch.setattr(source_module, "list_folder", lambda _: [b"a", b"gone"])
     with pytest.raises(SourceChangedError, match="gone"):
         import_path(tmp_path)
 
@@ -219,7 +220,7 @@ def test_a_symlink_that_is_none_any_more(becomes: str, tmp_path: Path, monkeypat
             path.write_text("x")
         return source
 
-    monkeypatch.setattr(importer_module, "look_at", look_then_swap)
+    monkeypatch.setattr(source_module, "look_at", look_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 

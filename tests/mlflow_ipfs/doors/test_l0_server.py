@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.config import Settings
+from mlflow_ipfs.content.chunker import parse_chunker
+from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.opening import open_store
-from support.clients import run_client
+from support.chunkers import DATA
+from support.clients import ask, run_client
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +55,24 @@ def test_stock_stores_and_clients_with_artifacts_in_ipfs(
         (entry,) = store.files.list(MfsPath("mlflow", f"{path}/notes"))
         assert (entry.name, entry.size_bytes) == ("hello.txt", 5)  # type: ignore[union-attr] # a file
         assert str(cid).startswith("bafy")
+
+
+def test_an_upload_is_cut_like_the_file_added_by_path(
+    mlflow_server: StartServer, database: Path, tmp_path: Path
+) -> None:
+    server = mlflow_server(
+        *("--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", "mfs://mlflow"),
+        env={"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store", "MLFLOW_IPFS_CHUNKER": "size-100000"},
+        workers=1,
+    )
+    (tmp_path / "large.bin").write_bytes(DATA)
+    url = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/run/large.bin"
+    assert ask(url, method="PUT", body=DATA).status == 200
+    with open_store(Settings(store=tmp_path / "store")) as store:
+        entry = store.files.stat(MfsPath("mlflow", "run/large.bin"))
+        assert isinstance(entry, MfsEntry)
+        expected = store.add(tmp_path / "large.bin", chunker=parse_chunker("size-100000"))
+        assert (entry.cid, expected.new_bytes) == (expected.cid, 0)
 
 
 def test_an_experiment_with_an_mfs_location_of_its_own(

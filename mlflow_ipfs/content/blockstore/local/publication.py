@@ -118,8 +118,9 @@ class LocalPublication:
             with disk_faults(self._parts.layout.folder):
                 self._small.put(cid, bytes(data))
 
-    def begin_file(self) -> FileWriter:
+    def begin_file(self, *, read_back: bool = False) -> FileWriter:
         """Start a file that is kept contiguous."""
+        del read_back  # a draft can always be read
         self._check_open()
         parts = self._parts
         with disk_faults(parts.layout.folder):

@@ -45,6 +45,7 @@ class ObjectWriter:
         self._size_bytes = 0
         self._handed_over = 0  # how many bytes the disk has been told to write already
         self._draft: Draft | None = Draft(draft, disk.create(draft))
+        self._read_descriptor: int | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the file."""
@@ -56,6 +57,13 @@ class ObjectWriter:
             if fresh >= _WRITEBACK_BYTES:
                 self._disk.start_writeback(draft.descriptor, self._handed_over, fresh)
                 self._handed_over = self._size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read back bytes that were written."""
+        draft = self._open_draft()
+        if self._read_descriptor is None:
+            self._read_descriptor = self._disk.open_to_read(draft.path)
+        return self._disk.read_at(self._read_descriptor, offset, length)
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
         """Name the file by its root.
@@ -78,15 +86,22 @@ class ObjectWriter:
         if end != self._size_bytes:
             msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
             raise InvalidDataError(msg)
+        self._stop_reading()
         self._on_finish(root.multihash, rows, end, draft)
         self._draft = None
 
     def discard(self) -> None:
         """Forget what was written. After ``finish`` it does nothing."""
+        self._stop_reading()
         draft, self._draft = self._draft, None
         if draft is not None:
             self._disk.close(draft.descriptor)
             self._disk.remove(draft.path)
+
+    def _stop_reading(self) -> None:
+        descriptor, self._read_descriptor = self._read_descriptor, None
+        if descriptor is not None:
+            self._disk.close(descriptor)
 
     def _open_draft(self) -> Draft:
         if self._draft is None:
