@@ -10,7 +10,7 @@ from mlflow_ipfs.content.file_reader import UnixFSFile
 from mlflow_ipfs.content.source import SourceKind, list_folder, look_at, read_symlink
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.content.verify import Problem
-from mlflow_ipfs.errors import MlflowIpfsError
+from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,8 @@ def compare_with_disk(
                 reason = _compare_single(reader, node, target)
                 if reason:
                     problems.append(Problem(cid, path, reason))
+        except PolicyError:  # what this user may not read is not different
+            raise
         except (MlflowIpfsError, OSError) as error:
             problems.append(Problem(cid, path, str(error)))
     wanted = [problem for problem in problems if not (_is_only_on_disk(problem) and problem.path in not_content)]

@@ -16,7 +16,7 @@ from mlflow_ipfs.content.file_reader import part_bounds
 from mlflow_ipfs.content.hamt import split_shard
 from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError
+from mlflow_ipfs.errors import InvalidDataError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -133,6 +133,8 @@ class _Walk:
                     stack.extend(reversed(below))
                     steps = 0 if below else steps
                 _check_size(visit, self.sizes[visit.key])
+            except PolicyError:  # what this user may not read is not damaged
+                raise
             except (OSError, ValueError) as error:
                 self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
 

@@ -84,7 +84,7 @@ class RecordingDisk(Disk):
         self._numbers: dict[int, int] = {}  # of a descriptor's file
         self._count = 0
 
-    def create(self, path: Path, mode: int = 0o600) -> int:
+    def create(self, path: Path, mode: int | None = None) -> int:
         with self._guard:
             descriptor = super().create(path, mode)
             if path.is_relative_to(self._store):

@@ -13,7 +13,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.system.access import refused
 from mlflow_ipfs.content.system.forking import forget_in_child, not_forking
+from mlflow_ipfs.content.system.ownership import create_file
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError
 
 if sys.platform != "win32":
@@ -85,9 +87,8 @@ class LockFile:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._descriptor: int | None = None
-        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
         with not_forking():  # a child that had the open file unknowingly would hold the lock for ever
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = create_file(path, os.O_RDWR) if create else os.open(path, os.O_RDWR)
             forget_in_child(self)
 
     def try_lock(self, *, shared: bool = False) -> bool:
@@ -153,6 +154,7 @@ class FileLock:
         Raises:
             StoreBusyError: it was not free in time.
             StoreFormatError: its file is gone.
+            PolicyError: this user may not use its file.
         """
         deadline = time.monotonic() + self._timeout_seconds
         turn = self._turn  # the attribute is another one after a fork
@@ -176,6 +178,7 @@ class FileLock:
         Raises:
             StoreBusyError: somebody held it alone for too long.
             StoreFormatError: its file is gone.
+            PolicyError: this user may not use its file.
         """
         return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
 
@@ -189,6 +192,8 @@ class FileLock:
                 "back; or end every program that uses it, and then make an empty file of that name"
             )
             raise StoreFormatError(msg) from error
+        except PermissionError as error:
+            raise refused(self._path.parent, error) from error
         try:
             self._wait(file, deadline, shared=shared)
         except BaseException:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
-from mlflow_ipfs.content.blockstore.local.creating import is_read_only
+from mlflow_ipfs.content.blockstore.local.creating import check_links, is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
@@ -92,6 +92,7 @@ def _find_store(folder: Path) -> Layout:
         raise StoreFormatError(msg)
     layout = Layout(folder.resolve())
     layouts.check_platform(layout.folder)
+    check_links(layout)
     is_one = layouts.is_store(layout) or layout.database.exists() or (layout.files.is_dir() and layout.backup.is_dir())
     if not is_one:
         msg = f"{folder} holds no store: neither {layout.format_file.name} nor {layout.database.name}, nor its folders"
