@@ -53,23 +53,46 @@ def locked_folder(folder: Path, purpose: str, *, timeout_seconds: float = 0) -> 
     Raises:
         StoreBusyError: it was not free in time.
     """
+    with _locked(folder, os.O_DIRECTORY, purpose, timeout_seconds):
+        yield
+
+
+@contextmanager
+def locked_foreign_file(path: Path, purpose: str, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold a file that another user has made, and that this user may only read, alone for the length of a ``with``.
+
+    Args:
+        path: the file.
+        purpose: what the holder of the lock does, for the message.
+        timeout_seconds: how long to wait.
+
+    Raises:
+        StoreBusyError: it was not free in time.
+        OSError: this user may not even read it.
+    """
+    with _locked(path, os.O_NONBLOCK | os.O_NOFOLLOW, purpose, timeout_seconds):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, flags: int, purpose: str, timeout_seconds: float) -> Iterator[None]:
     with not_forking():
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         deadline = time.monotonic() + timeout_seconds
         while not (is_held := try_flock(descriptor)) and time.monotonic() < deadline:
             time.sleep(LONGEST_PAUSE_SECONDS)
-        if not is_held or not _is_there(folder, descriptor):
-            msg = f"another process {purpose} {folder} at this moment: wait for it or end it, and try again"
+        if not is_held or not _is_there(path, descriptor):
+            msg = f"another process {purpose} {path} at this moment: wait for it or end it, and try again"
             raise StoreBusyError(msg)
         yield
     finally:
         os.close(descriptor)
 
 
-def _is_there(folder: Path, descriptor: int) -> bool:
+def _is_there(path: Path, descriptor: int) -> bool:
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False
 
 
