@@ -108,10 +108,11 @@ class Exporter:
                 self._reader.read_ahead([item.cid, *_small_ones_next(todo)])
             node = read_unixfs(self._reader, item.cid)
             if node.data.is_directory:
-                _make_folder(item.target, item.depth)
-                folders.append((item.target, node))
+                # Read first: of a folder that cannot be read, nothing is left at the destination.
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_folder(self._reader, node)]  # fmt: skip
+                _make_folder(item.target, item.depth)
+                folders.append((item.target, node))
                 todo.extend(reversed(links))
             else:
                 self._export_single(node, item.target, item.depth)
@@ -166,7 +167,9 @@ class Exporter:
         """
         try:
             source = whole.open("rb", buffering=0)
-        except FileNotFoundError:  # a gc or a repair came in between, and the blocks lie elsewhere now
+        except (FileNotFoundError, PermissionError):
+            # A gc or a repair came in between, and the blocks are elsewhere now. Or this user may not read the file: the
+            # store says so when a block of it is read.
             return False
         with source:
             before = os.fstat(source.fileno())

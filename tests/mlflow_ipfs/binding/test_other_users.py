@@ -17,7 +17,6 @@ from mlflow_ipfs.plugins.tracking_store import build_tracking_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from support.unprivileged import OrdinaryUser
 

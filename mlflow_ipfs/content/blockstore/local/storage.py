@@ -27,7 +27,7 @@ from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_s
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
-from mlflow_ipfs.content.system.access import access_faults
+from mlflow_ipfs.content.system.access import access_faults, refused
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
 
@@ -124,7 +124,12 @@ class LocalStorage:
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
-        self._linker.link_file(source, destination)
+        try:
+            self._linker.link_file(source, destination)
+        except PermissionError as error:
+            if error.filename != str(source):  # the destination's
+                raise
+            raise refused(self.folder, error) from error
 
     def make_view_folder(self) -> Path:
         """A new empty private folder, removed when this process ends."""

@@ -105,9 +105,19 @@ def verify(storage: LocalStorage) -> None:
     ContentStore(storage).verify(next(iter(storage.pins.list())).cid)
 
 
+def export(storage: LocalStorage) -> None:
+    ContentStore(storage).view(next(iter(storage.pins.list())).cid, dst=storage.folder.parent / "out")
+
+
+def view(storage: LocalStorage) -> None:
+    ContentStore(storage).view(next(iter(storage.pins.list())).cid)
+
+
 @pytest.mark.parametrize(
     ("name", "mode", "use"),
     [
+        ("files/*/*", 0, export),
+        ("files/*/*", 0, view),
         ("files/*", 0, read_all),
         ("files/*/*", 0, read_all),
         ("files/*/*", 0, read_many),
