@@ -148,7 +148,8 @@ def _access(folder: Path) -> Iterator[Finding]:
     advice = remedy(folder, (foreign or found)[0].path)
     names = ", ".join(_unusable(folder, item) for item in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    text = f"{whom} may not use {names}{more} in {folder}: {advice}"
+    rest = ", and so with the rest" if len(found) > 1 and not foreign else ""
+    text = f"{whom} may not use {names}{more} in {folder}: {advice}{rest}"
     facts = {"owner": owner, "unusable": [str(item.path) for item in found[:LISTED]], "unusable_count": len(found)}
     yield Finding("access", text, State.PROBLEM, facts)
 

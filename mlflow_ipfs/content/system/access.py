@@ -8,13 +8,15 @@ import stat
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 
 if sys.platform != "win32":
     import grp
     import pwd
+
+_SEALED_DEPTH: Final = 3  # files/f9/<name>, as the store has its objects and packs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,12 +64,19 @@ def remedy(folder: Path, path: Path) -> str:
     owner, status = _status(folder.resolve()), _status(path)
     if owner is None or status is None:
         return "let this user read and write there, or run this as its owner"
-    name = shlex.quote(str(folder))
     if status.st_uid != owner.st_uid:
         return f"give everything in the directory to its owner, `{chown_command(folder)}`"
     if status.st_uid == os.geteuid() or os.geteuid() == 0:
-        return f"let its owner use it, `chmod -R u+rwX {name}`"
+        return f"let its owner use it, `chmod {_missing_bits(folder, path, status)} {shlex.quote(str(path))}`"
     return f"run this as user {user_name(owner.st_uid)}, the owner"
+
+
+def _missing_bits(folder: Path, path: Path, status: os.stat_result) -> str:
+    """The bits that a store needs on a file or directory. What is sealed stays so: other files may share its bytes."""
+    if stat.S_ISDIR(status.st_mode):
+        return "u+rwx"
+    is_sealed = path.is_relative_to(folder) and len(path.relative_to(folder).parts) == _SEALED_DEPTH
+    return "u+r" if is_sealed else "u+rw"
 
 
 def chown_command(folder: Path) -> str:

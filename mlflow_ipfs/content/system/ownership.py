@@ -98,12 +98,11 @@ def rename(source: Path, destination: Path) -> None:
         PolicyError: this process is root, and the two directories belong to different users.
         OSError: the system refuses it.
     """
-    if os.geteuid() != 0:
+    if not _is_root():
         os.rename(source, destination)
         return
-    with _directory_of(source) as (old, old_name), _directory_of(destination) as (new, new_name):
-        _check_same_owner(destination, old, new)
-        os.rename(old_name, new_name, src_dir_fd=old, dst_dir_fd=new)
+    with _two_directories(source, destination) as (old, new):
+        os.rename(source.name, destination.name, src_dir_fd=old, dst_dir_fd=new)
 
 
 def link(source: Path, destination: Path) -> None:
@@ -113,22 +112,33 @@ def link(source: Path, destination: Path) -> None:
         PolicyError: this process is root, and the two directories belong to different users.
         OSError: the system refuses it.
     """
-    if os.geteuid() != 0:
+    if not _is_root():
         os.link(source, destination)
         return
-    with _directory_of(source) as (old, old_name), _directory_of(destination) as (new, new_name):
-        _check_same_owner(destination, old, new)
-        os.link(old_name, new_name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
+    with _two_directories(source, destination) as (old, new):
+        os.link(source.name, destination.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
 
-def _check_same_owner(destination: Path, old: int, new: int) -> None:
-    owner, other = os.fstat(old).st_uid, os.fstat(new).st_uid
-    if owner != other:
-        msg = (
-            f"{destination} was not created: root keeps the files of user {owner} in the directories of that user, and "
-            f"{destination.parent} belongs to user {other}: give it back (chown), or remove it if it is a link"
-        )
-        raise PolicyError(msg)
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@contextmanager
+def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int]]:
+    """Open the directories that contain two paths, if they belong to one user."""
+    with _directory_of(source) as (old, _), _directory_of(destination) as (new, _):
+        owner, other = os.fstat(old).st_uid, os.fstat(new).st_uid
+        if owner != other:
+            msg = (
+                f"{destination} was not created: root keeps the files of user {owner} in the directories of that user, and "
+                f"{destination.parent} belongs to user {other}: give it back (chown), or remove it if it is a link"
+            )
+            raise PolicyError(msg)
+        try:
+            yield old, new
+        except OSError as error:
+            error.filename, error.filename2 = str(source), str(destination)
+            raise
 
 
 @contextmanager
@@ -148,7 +158,7 @@ def _directory_of(path: Path) -> Iterator[tuple[int, str]]:
 def _hand_over(path: Path, descriptor: int, directory: int) -> None:
     """Give a new file or directory the owner, the group and the sharing of the directory that contains it."""
     around, new = os.fstat(directory), os.fstat(descriptor)
-    if os.geteuid() == 0 and (around.st_uid, around.st_gid) != (new.st_uid, new.st_gid):
+    if _is_root() and (around.st_uid, around.st_gid) != (new.st_uid, new.st_gid):
         try:
             os.fchown(descriptor, around.st_uid, around.st_gid)
         except PermissionError as error:

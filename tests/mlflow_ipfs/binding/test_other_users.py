@@ -72,7 +72,7 @@ def test_a_second_user_waits_for_the_first(ordinary_user: OrdinaryUser, monkeypa
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(StoreBusyError, match="makes MLflow's tables and holds /"):
             mlflow_compat.prepare_database(uri)
-        mlflow_compat._TABLES_SECONDS = 60
+        monkeypatch.setattr(mlflow_compat, "_TABLES_SECONDS", 60)
         threading.Timer(0.2, os.close, [descriptor]).start()
         mlflow_compat.prepare_database(uri)
         return True

@@ -74,6 +74,12 @@ def test_after_root_has_added_everything_goes_on(cli: CommandLine, ordinary_user
     assert access(ordinary_user, cli, as_root=True)["state"] == "ok"
 
 
+def _other_file(folder: Path, number: int) -> Path:
+    path = folder / f"other{number}"
+    path.write_bytes(bytes([number]) * 300_000)
+    return path
+
+
 def leave(name: str) -> Callable[[Path], None]:
     """Leave something of root's in a store, as versions before this one did."""
 
@@ -148,7 +154,7 @@ def test_a_directory_that_this_user_may_not_enter(cli: CommandLine, ordinary_use
     listed, examined = ordinary_user.run(call)
     for text in (listed.stderr, examined.stdout.decode()):
         assert f"may not read or write {cli.store} (of " in text
-        assert "chmod -R u+rwX" in text
+        assert f"chmod u+rwx {cli.store}`" in text
 
 
 @pytest.mark.usefixtures("root")
@@ -172,6 +178,36 @@ def test_a_restore_by_root_into_a_directory_of_the_service_user_is_that_users(
     assert {path.lstat().st_uid for path in (cli.store, *cli.store.rglob("*"))} == {NOBODY}
     assert f"owner      nobody:{group_name(NOBODY)}" in outcome.lines
     assert access(ordinary_user, cli)["state"] == "ok"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_backup_by_root_into_a_directory_of_the_service_user_goes_on_with_that_user(
+    cli: CommandLine, ordinary_user: OrdinaryUser, tmp_path: Path
+) -> None:
+    backup = ordinary_user.folder / "backup"
+    run(ordinary_user, cli, "backup", "--store-only", backup)
+    cli("add", "-q", _other_file(tmp_path, 1))
+    cli("backup", "--store-only", backup)
+    assert {path.lstat().st_uid for path in (backup, *backup.rglob("*"))} == {NOBODY}
+    cli("add", "-q", _other_file(tmp_path, 2))
+    run(ordinary_user, cli, "backup", "--store-only", backup)
+    run(ordinary_user, CommandLine(backup / "store"), "scrub")
+
+
+@pytest.mark.usefixtures("root")
+def test_a_backup_that_root_makes_is_roots_alone(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
+    backup = ordinary_user.folder / "backup"
+    cli("backup", "--store-only", backup)
+    assert {path.lstat().st_uid for path in (backup, *backup.rglob("*"))} == {0}
+    assert backup.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("root")
+def test_after_root_has_rebuilt_the_index_the_owner_goes_on(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
+    (cli.store / "store.db").unlink()
+    cli("doctor", "--rebuild")
+    assert {path.lstat().st_uid for path in (cli.store, *cli.store.rglob("*"))} == {NOBODY}
+    run(ordinary_user, cli, "scrub")
 
 
 @pytest.mark.usefixtures("root")

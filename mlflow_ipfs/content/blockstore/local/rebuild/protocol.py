@@ -32,6 +32,7 @@ from mlflow_ipfs.content.blockstore.local.rebuild.report import RebuildReport
 from mlflow_ipfs.content.blockstore.local.rebuild.roots import RootFinder
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
+from mlflow_ipfs.content.system.access import access_faults
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError
@@ -68,9 +69,11 @@ def rebuild_index(
         StoreFormatError: there is no store, or one of a newer version.
         StoreFullError: there is no room for a new index; the store is as it was.
         ImmutableError: the store is on a read-only mount.
+        PolicyError: this user may not use something in it.
     """
     disk = disk or Disk()
-    layout = _find_store(Path(path))
+    with access_faults(Path(path)):
+        layout = _find_store(Path(path))
     with database_faults(layout), disk_faults(layout.folder), _alone(layout, disk, timeout_seconds):
         finish_setting_aside(layout, disk)
         if is_nearly_full(layout, disk):
