@@ -19,6 +19,7 @@ from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
 from mlflow_ipfs.content.blockstore.local.clone.cloning import copy_durably
 from mlflow_ipfs.content.system.locking import locked_folder
+from mlflow_ipfs.content.system.ownership import create_parents
 from mlflow_ipfs.errors import (
     ConflictError,
     MlflowIpfsError,
@@ -308,7 +309,7 @@ class SqliteRestore:
             StoreBusyError: another restore was writing into the same folder for too long.
         """
         with copy_faults(self._target.parent):
-            self._target.parent.mkdir(parents=True, exist_ok=True)
+            create_parents(self._target)
             with locked_folder(self._target.parent, "restores a database into", timeout_seconds=_RESTORE_SECONDS):
                 self.check()
                 if self._is_done():

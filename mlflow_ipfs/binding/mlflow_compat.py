@@ -16,8 +16,12 @@ import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
+
+from mlflow_ipfs.content.system.locking import locked_foreign_file
+from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +41,7 @@ READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 
 DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # what MLflow takes when nobody named an artifact root
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
+_TABLES_SECONDS: Final = 120.0  # for another process that makes or upgrades MLflow's tables
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # what MLflow writes as a prompt's source
 
@@ -89,11 +94,42 @@ def workspaces_enabled() -> bool:
 
 
 def prepare_database(database_uri: str) -> None:
-    """Make MLflow's tables, once, however many processes start at the same time."""
-    from mlflow.store.db.utils import _safe_initialize_tables
+    """Make MLflow's tables, once, however many processes start at the same time, and of whichever users.
+
+    Raises:
+        PolicyError: this user may not use the lock file that MLflow keeps in the temporary directory.
+        StoreBusyError: another process held that lock for too long.
+    """
+    from mlflow.store.db.utils import _all_tables_exist, _initialize_tables, _safe_initialize_tables
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    _safe_initialize_tables(SqlAlchemyStore._get_or_create_engine(database_uri))  # noqa: SLF001
+    engine = SqlAlchemyStore._get_or_create_engine(database_uri)  # noqa: SLF001
+    try:
+        _safe_initialize_tables(engine)
+    except PermissionError as error:
+        with _lock_of_another_user(error):
+            if not _all_tables_exist(engine):
+                _initialize_tables(engine)
+
+
+@contextmanager
+def _lock_of_another_user(error: PermissionError) -> Iterator[None]:
+    """Hold the lock file that MLflow could not open: it opens it for writing, which only the user who made it may do.
+
+    A lock needs no right to write. The file stays MLflow's own, so that this excludes MLflow's processes too.
+    """
+    path = Path(str(error.filename))
+    try:
+        with locked_foreign_file(path, "makes MLflow's tables and holds", timeout_seconds=_TABLES_SECONDS):
+            yield
+    except PermissionError as refusal:
+        if isinstance(refusal, MlflowIpfsError) or refusal.filename != str(path):
+            raise
+        msg = (
+            f"MLflow's lock {path} belongs to another user, and this one may not read it: remove it while no MLflow of that "
+            "user is starting, or set TMPDIR to a directory of this user"
+        )
+        raise PolicyError(msg) from refusal
 
 
 def model_name_and_version(model_uri: str) -> tuple[str | None, str | None, str | None]:

@@ -15,6 +15,7 @@ from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, ins
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.system.disk import Disk, is_draft_of
 from mlflow_ipfs.content.system.locking import locked_folder
+from mlflow_ipfs.content.system.ownership import create_parents
 from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class _Restoring:
             StoreBusyError: another one is under way.
         """
         was_there = self.target.exists()
-        self.target.parent.mkdir(parents=True, exist_ok=True)
+        create_parents(self.target)
         make_real_folder(self._disk, self.target)
         with locked_folder(self.target, "restores a backup into"):
             self.check()  # once more: the one before may have come to its end

@@ -8,6 +8,7 @@ SQLAlchemy takes longer to import than most commands to run, so it waits until i
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -113,6 +115,8 @@ def restore(
     """Put a backup back: the store at MLFLOW_IPFS_STORE (or --store), and MLflow's database.
 
     Nothing is written over: there must be no store and no database yet. A restore that was broken off goes on.
+
+    When root restores, the store and the database belong to the owners of the directories that they are put into.
     """
     from mlflow_ipfs.binding.backups import restore_backup
 
@@ -128,7 +132,11 @@ def restore(
         lines += _lines(report, manifest.database if has_new_database else None)
     if uri and not has_new_database:
         lines.append(f"database   {uri} is there already, the same")
-    _print(manifest, report, lines, as_json=as_json)
+    owner = owner_of(target)
+    _print(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, owner=owner)
+    if os.geteuid() == 0 and target.stat().st_uid == 0:
+        path = shlex.quote(str(target))
+        note(f"{path} belongs to root: before a server of another user opens it, run `chown -R USER:GROUP {path}`")
     if report is not None and report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
         raise IntegrityError(msg)
@@ -143,10 +151,13 @@ def _lines(report: CloneReport, database: str | None) -> list[str]:
     return [*lines, f"hashed     {hashed}"]
 
 
-def _print(manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool) -> None:
+def _print(
+    manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
+) -> None:
     problems = report.problems if report is not None else ()
     for cid, reason in problems:
         print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)
     copied = {} if report is None else {"copied_files": report.copied_files, "copied_bytes": report.copied_bytes}
-    fields = asdict(manifest) | copied | {"hashed_blocks": report.hashed_blocks if report is not None else 0}
+    owned = {} if owner is None else {"owner": owner}
+    fields = asdict(manifest) | owned | copied | {"hashed_blocks": report.hashed_blocks if report is not None else 0}
     print_result(fields | {"problems": len(problems)}, "\n".join(lines), as_json=as_json)

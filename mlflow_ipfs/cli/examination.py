@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import platform
 import sqlite3
+import stat
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import partial
@@ -18,11 +20,13 @@ from mlflow_ipfs.cli.application import plugin_commands
 from mlflow_ipfs.cli.options import has_store
 from mlflow_ipfs.cli.terminal import format_count, format_size
 from mlflow_ipfs.content.blockstore.local import inspection
+from mlflow_ipfs.content.blockstore.local.access_check import check_access
 from mlflow_ipfs.content.blockstore.local.mounts import is_network_file_system
 from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.profiles import Profile
+from mlflow_ipfs.content.system.access import access_faults, group_name, remedy, user_name
 from mlflow_ipfs.content.system.disk import free_bytes
 from mlflow_ipfs.errors import MlflowIpfsError
 
@@ -32,8 +36,11 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.cli.options import Workplace
     from mlflow_ipfs.config import Settings
+    from mlflow_ipfs.content.blockstore.local.access_check import Unusable
 
 DISTRIBUTION: Final = "mlflow-ipfs"
+NAMED: Final = 5  # of the files that cannot be used, so many are named to people
+LISTED: Final = 1000  # and so many to programs
 LITTLE_ROOM_BYTES: Final = 1 << 30  # below this much free space a note is made of it
 _PROBE: Final = CID(1, 0x55, b"\x00\x00")  # the empty identity CID: pinning it keeps nothing
 _PROBE_OWNER: Final = "doctor"
@@ -109,21 +116,56 @@ def _sqlite() -> Finding:
 def _store(workplace: Workplace, settings: Settings) -> Iterator[Finding]:
     folder = settings.store
     yield from _disk(folder)
-    if not has_store(settings):
+    try:
+        is_there = has_store(settings)
+    except MlflowIpfsError as error:
+        yield Finding("store", str(error), State.PROBLEM, {"path": str(folder)})
+        return
+    if not is_there:
         yield Finding("store", f"none yet at {folder}; the first add makes it", State.NOTE, {"path": str(folder)})
         return
+    yield from _access(folder)
     try:
-        store_id = inspection.read_store_id(folder)
-        yield Finding("store", f"{folder}, format 1", facts={"path": str(folder), "format": 1, "store_id": store_id})
-        yield _contents(folder)
-        yield _log(folder)
-        yield _sessions(folder)
-        yield from _damage(folder)
-        yield _writes(workplace)
+        with access_faults(folder):
+            yield from _opened_store(workplace, folder)
     except FileNotFoundError:
         yield Finding("store", f"{folder} holds something, but no store", State.PROBLEM, {"path": str(folder)})
     except (MlflowIpfsError, OSError) as error:
         yield Finding("store", str(error), State.PROBLEM, {"path": str(folder)})
+
+
+def _opened_store(workplace: Workplace, folder: Path) -> Iterator[Finding]:
+    store_id = inspection.read_store_id(folder)
+    yield Finding("store", f"{folder}, format 1", facts={"path": str(folder), "format": 1, "store_id": store_id})
+    yield _contents(folder)
+    yield _log(folder)
+    yield _sessions(folder)
+    yield from _damage(folder)
+    yield _writes(workplace)
+
+
+def _access(folder: Path) -> Iterator[Finding]:
+    """Name what the store's owner, or else this user, may not use."""
+    report = check_access(folder)
+    owner, user = user_name(folder.stat().st_uid), user_name(os.geteuid())
+    if not report.by_owner and not report.by_user:
+        yield Finding("access", f"the owner {owner} can use every file", facts={"owner": owner, "unusable": []})
+        return
+    found, whom = (report.by_owner, f"the owner {owner}") if report.by_owner else (report.by_user, f"user {user}")
+    foreign = [item for item in found if item.status.st_uid != folder.stat().st_uid]
+    advice = remedy(folder, (foreign or found)[0].path)
+    names = ", ".join(_unusable(folder, item) for item in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    rest = ", and so with the rest" if len(found) > 1 and not foreign else ""
+    text = f"{whom} may not use {names}{more} in {folder}: {advice}{rest}"
+    facts = {"owner": owner, "unusable": [str(item.path) for item in found[:LISTED]], "unusable_count": len(found)}
+    yield Finding("access", text, State.PROBLEM, facts)
+
+
+def _unusable(folder: Path, item: Unusable) -> str:
+    name = "the directory itself" if item.path == folder else item.path.relative_to(folder)
+    owner = f"{user_name(item.status.st_uid)}:{group_name(item.status.st_gid)}"
+    return f"{name} (of {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
 from mlflow_ipfs.cli.faults import CommandError, ExitCode
 from mlflow_ipfs.config import PREFIX, Settings, load_settings, read_store
+from mlflow_ipfs.content.system.access import access_faults
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError, SettingsError
 from mlflow_ipfs.opening import open_store
 
@@ -93,8 +94,13 @@ def _read_folder(store: str) -> Path:
 
 
 def has_store(settings: Settings) -> bool:
-    """Whether anything lies where the store should be."""
-    return settings.store.is_dir() and any(settings.store.iterdir())
+    """Whether anything lies where the store should be.
+
+    Raises:
+        PolicyError: this user may not look there.
+    """
+    with access_faults(settings.store):
+        return settings.store.is_dir() and any(settings.store.iterdir())
 
 
 PACKAGE: Final = "mlflow_ipfs"  # its logger

@@ -11,7 +11,7 @@ from mlflow_ipfs.content.source import SourceKind, list_folder, look_at
 from mlflow_ipfs.content.source_reader import read_symlink
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.content.verify import Problem
-from mlflow_ipfs.errors import MlflowIpfsError, RemoteError
+from mlflow_ipfs.errors import MlflowIpfsError, PolicyError, RemoteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +60,8 @@ def compare_with_disk(
                 reason = _compare_single(reader, node, target)
                 if reason:
                     problems.append(Problem(cid, path, reason))
-        except RemoteError:
-            raise  # a source that cannot be reached says nothing about the content
+        except (PolicyError, RemoteError):
+            raise  # what cannot be read or reached now is not damaged
         except (MlflowIpfsError, OSError) as error:
             problems.append(Problem(cid, path, str(error)))
     wanted = [problem for problem in problems if not (_is_only_on_disk(problem) and problem.path in not_content)]

@@ -88,10 +88,11 @@ class Exporter:
             node = read_unixfs(self._reader, item.cid)
             if node.data.is_directory:
                 _check_depth(item.depth)
-                make_directory(item.target, parents=item.depth == 0)
-                folders.append((item.target, node))
+                # Read first: of a directory that cannot be read, nothing is left at the destination.
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_folder(self._reader, node)]  # fmt: skip
+                make_directory(item.target, parents=item.depth == 0)
+                folders.append((item.target, node))
                 todo.extend(reversed(links))
             else:
                 self._files.export(node, item.target, item.depth)

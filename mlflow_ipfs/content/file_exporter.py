@@ -122,7 +122,9 @@ class FileExporter:
         """
         try:
             source = whole.open("rb", buffering=0)
-        except FileNotFoundError:  # a gc or a repair came in between, and the blocks lie elsewhere now
+        except (FileNotFoundError, PermissionError):
+            # A gc or a repair came in between, and the blocks are elsewhere now. Or this user may not read the file: the
+            # store says so when a block of it is read.
             return False
         _logger.debug("%s: copied from the file %s", node.cid, whole)
         with source:

@@ -16,7 +16,7 @@ from mlflow_ipfs.content.file_reader import part_bounds
 from mlflow_ipfs.content.hamt import split_shard
 from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
 from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError, RemoteError
+from mlflow_ipfs.errors import InvalidDataError, PolicyError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -135,8 +135,8 @@ class _Walk:
                     stack.extend(reversed(below))
                     steps = 0 if below else steps
                 _check_size(visit, self.sizes[visit.key])
-            except RemoteError:
-                raise  # a source that cannot be reached says nothing about the content
+            except (PolicyError, RemoteError):
+                raise  # what cannot be read or reached now is not damaged
             except (OSError, ValueError) as error:
                 self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
 

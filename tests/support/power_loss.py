@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.content.system.disk import Disk
+from support.storages import steps_except
 
 if TYPE_CHECKING:
     import os
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
+NOT_RECORDED: Final = {
+    "make_read_only": "changes a mode, on which nothing depends",
+    "clone": "writes into views, which are not needed after the process has ended",
+    "copy": "writes into views, which are not needed after the process has ended",
+}
 STYLES: Final = ("least", "names", "bytes", "random")
 _PAGE_BYTES: Final = 4096
 
@@ -84,7 +90,7 @@ class RecordingDisk(Disk):
         self._numbers: dict[int, int] = {}  # of a descriptor's file
         self._count = 0
 
-    def create(self, path: Path, mode: int = 0o600) -> int:
+    def create(self, path: Path, mode: int | None = None) -> int:
         with self._guard:
             descriptor = super().create(path, mode)
             if path.is_relative_to(self._store):
@@ -181,6 +187,12 @@ class RecordingDisk(Disk):
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._store))
+
+
+_missing = steps_except(NOT_RECORDED) - vars(RecordingDisk).keys()
+if _missing:
+    msg = f"RecordingDisk has to record {', '.join(sorted(_missing))} of Disk, or NOT_RECORDED to say why it need not"
+    raise TypeError(msg)
 
 
 def _read(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -126,19 +127,43 @@ class SteppedDisk(Disk):
 
 
 def _stepped(name: str) -> Callable[..., Any]:
-    def method(self: SteppedDisk, *args: Any) -> Any:
+    def method(self: SteppedDisk, *args: Any, **kwargs: Any) -> Any:
         self._on_step(name)
-        return getattr(Disk, name)(self, *args)
+        return getattr(Disk, name)(self, *args, **kwargs)
 
     return method
 
 
-STEPS = (
-    "create", "write", "sync", "sync_folder", "seal", "rename", "remove", "make_folder", "remove_tree", "allocate",
-    "clone", "link", "copy", "commit", "checkpoint",
-)  # fmt: skip
+NO_STEPS = {
+    "start_writeback": "only lets the system begin with what `sync` waits for",
+    "close": "changes nothing on the disk",
+    "open_to_read": "only reads",
+    "read_at": "only reads",
+    "read_what_is_left": "only reads",
+    "read_piece": "only reads",
+    "status": "only reads",
+    "free_bytes": "only reads",
+    "write_file": "consists of other steps",
+}
+"""The methods of ``Disk`` that are not steps, and why. All others are, so that a new method is not forgotten."""
+
+METHODS = tuple(name for name, value in vars(Disk).items() if callable(value) and not name.startswith("_"))
+STEPS = tuple(name for name in METHODS if name not in NO_STEPS)
 for _name in STEPS:
     setattr(SteppedDisk, _name, _stepped(_name))
+
+
+def steps_except(reasons: dict[str, str]) -> frozenset[str]:
+    """All steps but some, each of which has a reason.
+
+    Raises:
+        ValueError: one of them is not a step, so that its reason is out of date.
+    """
+    unknown = reasons.keys() - set(STEPS)
+    if unknown:
+        msg = f"{', '.join(sorted(unknown))}: no step of Disk (any more)"
+        raise ValueError(msg)
+    return frozenset(STEPS) - reasons.keys()
 
 
 class FullDisk(SteppedDisk):
@@ -149,7 +174,20 @@ class FullDisk(SteppedDisk):
         refused: whether any was refused.
     """
 
-    NEEDS_ROOM = frozenset({"create", "write", "sync", "make_folder", "allocate", "copy", "commit"})
+    NEEDS_ROOM = steps_except(
+        {
+            "seal": "changes a mode",
+            "set_mtime": "changes a time",
+            "make_read_only": "changes a mode",
+            "rename": "takes the place of another name, as a rule",
+            "remove": "needs none",
+            "remove_tree": "needs none",
+            "sync_folder": "names got their room when they were made",
+            "clone": "shares its bytes with another file",
+            "link": "is a name",
+            "checkpoint": "may be put off",
+        }
+    )
 
     def __init__(self, room_for: int = 1_000_000) -> None:
         super().__init__(self._check)
@@ -163,7 +201,7 @@ class FullDisk(SteppedDisk):
         if self.room_for >= 0:
             return
         self.refused = True
-        if step == "commit":
+        if step in {"commit", "copy_database"}:
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
@@ -199,7 +237,20 @@ def check_sound(storage: LocalStorage) -> None:
     assert names <= files_of(storage), "a row without its file"
     for multihash in multihashes(storage):
         storage.blocks.get(CID(1, 0x55, multihash))
-    roots = [pin.cid for pin in storage.pins.list()] + [ref.cid for ref in storage.refs.list()]
-    for root in roots:
-        for _ in walk_blocks(storage.blocks, root):
-            pass
+    for table in tables_with_names(storage):
+        for (cid,) in rows_of(storage, f"SELECT DISTINCT cid FROM {table}"):
+            try:
+                for _ in walk_blocks(storage.blocks, CID.from_bytes(cid)):
+                    pass
+            except MlflowIpfsError as error:
+                msg = f"content with a name in the table {table} is not whole: {error}"
+                raise AssertionError(msg) from error
+
+
+def tables_with_names(storage: LocalStorage) -> list[str]:
+    """The tables whose CIDs keep content: pins, refs, ``mfs://`` files, frozen paths, outbox, and any later one."""
+    query = (
+        "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c"
+        " WHERE m.type = 'table' AND c.name = 'cid' ORDER BY m.name"
+    )
+    return [name for (name,) in rows_of(storage, query)]

@@ -39,9 +39,13 @@ class OrdinaryUser:
 
     Attributes:
         folder: empty at the start; the user owns it.
+        uid: the user's number, if the tests run as root; else the user is the one who runs them.
+        gid: the number of the only group.
     """
 
     folder: Path
+    uid: int = NOBODY
+    gid: int = NOBODY
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call the function as this user, in a child process.
@@ -59,7 +63,7 @@ class OrdinaryUser:
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _run_child(writer, lambda: function(*args, **kwargs))
+            _run_child(writer, lambda: function(*args, **kwargs), self.uid, self.gid)
         os.close(writer)
         try:
             answer = _read_all(reader, child)
@@ -87,12 +91,12 @@ def make_ordinary_user() -> Iterator[OrdinaryUser]:
         shutil.rmtree(folder)
 
 
-def _run_child(writer: int, call: Callable[[], object]) -> None:
+def _run_child(writer: int, call: Callable[[], object], uid: int, gid: int) -> None:
     try:
         if os.geteuid() == 0:
             os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.setgid(gid)
+            os.setuid(uid)
         answer = _pickle_outcome(call)
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answer)

@@ -15,6 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.system import ownership
 from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
 
 if sys.platform != "win32":
@@ -50,8 +51,16 @@ def is_draft_of(name: str, other: str) -> bool:
 class Disk:
     """The disk as it is. Tests derive from it."""
 
-    def create(self, path: Path, mode: int = 0o600) -> int:
-        """Create a file that isn't there yet and return a descriptor to write to it."""
+    def create(self, path: Path, mode: int | None = None) -> int:
+        """Create a file that isn't there yet and return a descriptor to write to it.
+
+        Args:
+            path: the file.
+            mode: of a file for a caller, which belongs to the user of this process. None: a file of a store or of a
+                backup, which belongs to the owner of its directory: see ``ownership.py``.
+        """
+        if mode is None:
+            return ownership.create_file(path, os.O_WRONLY)
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> None:
@@ -98,7 +107,7 @@ class Disk:
 
     def rename(self, source: Path, destination: Path) -> None:
         """Move a file within its file system."""
-        os.rename(source, destination)
+        ownership.rename(source, destination)
 
     def remove(self, path: Path) -> None:
         """Remove a file; that it is gone already is no error."""
@@ -106,9 +115,9 @@ class Disk:
             os.unlink(path)
 
     def make_folder(self, path: Path) -> None:
-        """Make a private folder; that it is there already is no error."""
+        """Make a directory for the users of the one around it; that it is there already is no error."""
         with suppress(FileExistsError):
-            os.mkdir(path, 0o700)
+            ownership.create_directory(path)
 
     def remove_tree(self, path: Path) -> None:
         """Remove a folder with all below it, as far as that is possible."""
@@ -193,7 +202,7 @@ class Disk:
 
     def link(self, source: Path, destination: Path) -> None:
         """Give a file a second name."""
-        os.link(source, destination)
+        ownership.link(source, destination)
 
     def copy(self, source: Path, destination: Path) -> None:
         """Make a new file with the bytes of ``source``, or none at all."""

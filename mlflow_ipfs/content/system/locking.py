@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from mlflow_ipfs.content.system.access import refused
 from mlflow_ipfs.content.system.forking import forget_in_child, not_forking
+from mlflow_ipfs.content.system.ownership import create_file
 from mlflow_ipfs.errors import StoreBusyError, StoreFormatError
 
 if sys.platform != "win32":
@@ -52,23 +54,46 @@ def locked_folder(folder: Path, purpose: str, *, timeout_seconds: float = 0) -> 
     Raises:
         StoreBusyError: it was not free in time.
     """
+    with _locked(folder, os.O_DIRECTORY, purpose, timeout_seconds):
+        yield
+
+
+@contextmanager
+def locked_foreign_file(path: Path, purpose: str, *, timeout_seconds: float) -> Iterator[None]:
+    """Hold a file that another user has made, and that this user may only read, alone for the length of a ``with``.
+
+    Args:
+        path: the file.
+        purpose: what the holder of the lock does, for the message.
+        timeout_seconds: how long to wait.
+
+    Raises:
+        StoreBusyError: it was not free in time.
+        OSError: this user may not even read it.
+    """
+    with _locked(path, os.O_NONBLOCK | os.O_NOFOLLOW, purpose, timeout_seconds):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, flags: int, purpose: str, timeout_seconds: float) -> Iterator[None]:
     with not_forking():
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path, os.O_RDONLY | flags)
     try:
         deadline = time.monotonic() + timeout_seconds
         while not (is_held := try_flock(descriptor)) and time.monotonic() < deadline:
             time.sleep(LONGEST_PAUSE_SECONDS)
-        if not is_held or not _is_there(folder, descriptor):
-            msg = f"another process {purpose} {folder} at this moment: wait for it or end it, and try again"
+        if not is_held or not _is_there(path, descriptor):
+            msg = f"another process {purpose} {path} at this moment: wait for it or end it, and try again"
             raise StoreBusyError(msg)
         yield
     finally:
         os.close(descriptor)
 
 
-def _is_there(folder: Path, descriptor: int) -> bool:
+def _is_there(path: Path, descriptor: int) -> bool:
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False
 
 
@@ -86,9 +111,8 @@ class LockFile:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._descriptor: int | None = None
-        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
         with not_forking():  # a child that had the open file unknowingly would hold the lock for ever
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = create_file(path, os.O_RDWR) if create else os.open(path, os.O_RDWR)
             forget_in_child(self)
 
     def try_lock(self, *, shared: bool = False) -> bool:
@@ -178,6 +202,7 @@ class FileLock:
         Raises:
             StoreBusyError: it was not free in time.
             StoreFormatError: its file is gone.
+            PolicyError: this user may not use its file.
         """
         deadline = time.monotonic() + self._timeout_seconds
         turn = self._turn  # the attribute is another one after a fork
@@ -201,6 +226,7 @@ class FileLock:
         Raises:
             StoreBusyError: somebody held it alone for too long.
             StoreFormatError: its file is gone.
+            PolicyError: this user may not use its file.
         """
         return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
 
@@ -214,6 +240,8 @@ class FileLock:
                 "back; or end every program that uses it, and then make an empty file of that name"
             )
             raise StoreFormatError(msg) from error
+        except PermissionError as error:
+            raise refused(self._path.parent, error) from error
         try:
             self._wait(file, deadline, shared=shared)
         except BaseException:

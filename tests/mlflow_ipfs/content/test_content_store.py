@@ -20,9 +20,9 @@ from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
     IntegrityError,
     InvalidCIDError,
+    InvalidDataError,
     InvalidPathError,
     IsAFolderError,
-    MlflowIpfsError,
     NotAFolderError,
     NotFoundError,
     PolicyError,
@@ -33,7 +33,7 @@ from support.storages import delete_block, multihashes, put_block
 from vector_trees import build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from support.kubo import KuboRepository
@@ -329,33 +329,68 @@ def test_threads_share_a_store(store: ContentStore, tmp_path: Path) -> None:
         assert len(set(pool.map(work, range(8)))) == 8
 
 
-def test_hostile_content_gives_errors_of_ours_everywhere(store: ContentStore, tmp_path: Path) -> None:
-    blocks = [
-        b"",
-        b"\x0a\x00",
-        b"\xff" * 10,
-        b"\x0a\x02\x08\x05",
+HOSTILE: dict[str, tuple[bytes, dict[str, type[Exception] | None]]] = {
+    # The block; then of each call the error that it must raise, None where it must succeed: pinning takes any block whose
+    # links can be read, and stat says what the block itself says. Whatever is not named must raise InvalidDataError.
+    "no Data field": (b"", {"pin": None, "verify": None}),
+    "UnixFS without a type": (b"\x0a\x00", {"pin": None}),
+    "no protobuf": (b"\xff" * 10, {}),
+    "a HAMT without a hash function": (b"\x0a\x02\x08\x05", {"stat": None, "open": IsAFolderError, "pin": None}),
+    "a file without the bytes that it states": (
         b"\x0a\x04\x08\x02\x18\x05",
-        b"\x12\x00",
+        {"ls": NotAFolderError, "stat": None, "resolve": NotAFolderError, "pin": None},
+    ),
+    "a link without a CID": (b"\x12\x00", {}),
+    "an empty file, which is sound": (
         b"\x0a\x02\x08\x00",
-    ]
-    for number, block in enumerate(blocks):
-        cid = CID.of(block, DAG_PB)
-        put_block(store.storage, cid, block)
-        calls: list[Any] = [
-            lambda cid=cid: store.ls(cid),
-            lambda cid=cid: store.stat(cid),
-            lambda cid=cid: store.open(cid).read(),
-            lambda cid=cid: store.resolve(cid, "a"),
-            lambda cid=cid, number=number: store.view(cid, dst=tmp_path / str(number)),
-            lambda cid=cid: store.verify(cid, against=tmp_path),
-            lambda cid=cid: store.pin(cid),
-        ]
-        for call in calls:
-            try:
-                call()
-            except MlflowIpfsError:
-                continue
+        {
+            "ls": NotAFolderError,
+            "stat": None,
+            "open": None,
+            "resolve": NotAFolderError,
+            "view": None,
+            "verify": None,
+            "pin": None,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("call", ["ls", "stat", "open", "resolve", "view", "verify", "pin"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_content_gives_the_error_that_fits_everywhere(
+    store: ContentStore, tmp_path: Path, case: str, call: str
+) -> None:
+    block, outcomes = HOSTILE[case]
+    cid, target = CID.of(block, DAG_PB), tmp_path / "view"
+    put_block(store.storage, cid, block)
+
+    def verify() -> None:
+        report = store.verify(cid)
+        if not report.ok:
+            assert [problem.cid for problem in report.problems] == [cid]
+            raise InvalidDataError(report.problems[0].reason)
+
+    calls: dict[str, Callable[[], object]] = {
+        "ls": lambda: list(store.ls(cid)),
+        "stat": lambda: store.stat(cid),
+        "open": lambda: store.open(cid).read(),
+        "resolve": lambda: store.resolve(cid, "a"),
+        "view": lambda: store.view(cid, dst=target),
+        "verify": verify,
+        "pin": lambda: store.pin(cid),
+    }
+    expected = outcomes.get(call, InvalidDataError)
+    if expected is None:
+        calls[call]()
+    else:
+        with pytest.raises(expected) as caught:
+            calls[call]()
+        assert type(caught.value) is expected
+    assert target.exists() == (call == "view" and expected is None)
+    assert [pin.cid for pin in store.pins.list()] == ([cid] if call == "pin" and expected is None else [])
+    against = store.verify(cid, against=tmp_path)
+    assert {problem.cid for problem in against.problems} == {cid}, "none of it is a folder, as the folder is"
 
 
 def test_closing_twice_is_no_error() -> None:

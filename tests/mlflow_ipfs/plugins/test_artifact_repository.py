@@ -279,6 +279,26 @@ def test_an_unreadable_file_is_refused_and_nothing_is_published(ordinary_user: O
     assert ordinary_user.run(log_unreadable, ordinary_user.folder) == []
 
 
+def test_a_store_that_this_user_may_not_use_is_named_with_the_remedy(ordinary_user: OrdinaryUser) -> None:
+    def log(folder: Path) -> tuple[str, str]:
+        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "XDG_CONFIG_HOME": str(folder)}
+        (folder / "a.bin").write_bytes(BIG)
+        repository = get_artifact_repository(RUN)
+        repository.log_artifact(str(folder / "a.bin"))
+        (stored,) = (folder / "store" / "files").iterdir()
+        stored.chmod(0)
+        with pytest.raises(MlflowException, match=f"{stored} .*chmod u") as read:
+            repository.download_artifacts("a.bin", str(folder))
+        stored.chmod(0o700)
+        (folder / "store" / "files").chmod(0o500)
+        (folder / "a.bin").write_bytes(BIG + b"more")
+        with pytest.raises(MlflowException, match="files .*chmod u") as written:
+            repository.log_artifact(str(folder / "a.bin"))
+        return str(read.value.error_code), str(written.value.error_code)
+
+    assert ordinary_user.run(log, ordinary_user.folder) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+
+
 def test_the_server_gets_a_path_only_where_no_browser_needs_a_type(logged: Any, tmp_path: Path) -> None:
     assert Path(logged.get_local_path("model/big.bin")).read_bytes() == BIG
     (tmp_path / "page.html").write_bytes(b"<p>" * 700_000)

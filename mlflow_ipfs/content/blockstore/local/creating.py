@@ -12,8 +12,10 @@ from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults, how_to_restore
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.mounts import is_read_only_mount
+from mlflow_ipfs.content.system import ownership
+from mlflow_ipfs.content.system.access import no_access
 from mlflow_ipfs.content.system.locking import FileLock
-from mlflow_ipfs.errors import StoreFormatError
+from mlflow_ipfs.errors import PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +33,7 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
     Raises:
         StoreFormatError: there is none and none may be made, or the folder holds something else,
             a newer format, or is on a file system that cannot hold a store.
+        PolicyError: this process is root, and another user has put a link in the place of a directory.
     """
     layouts.check_platform(_nearest_existing(folder).resolve())
     if create:
@@ -38,6 +41,7 @@ def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: 
     if not folder.is_dir():
         raise _no_store(folder)
     layout = Layout(folder.resolve())
+    check_links(layout)
     if not layouts.is_store(layout):
         if not create:
             raise _no_store(folder)
@@ -83,12 +87,12 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _make_empty(folder: Path) -> None:
-    """Make a private folder, and those above it as usual."""
+    """Make a private directory, and those above it as usual."""
     if folder.exists():
         return
     with disk_faults(_nearest_existing(folder)), suppress(FileExistsError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
+        ownership.create_parents(folder)
+        ownership.create_directory(folder)
 
 
 def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
@@ -112,6 +116,8 @@ def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
 def _create_database(layout: Layout, disk: Disk) -> str:
     """Make the tables, unless an interrupted attempt has made them. Returns the store's id."""
     with database_faults(layout):
+        with suppress(FileExistsError):  # SQLite itself would create it with the owner and the umask of this process
+            disk.close(disk.create(layout.database))
         connection = sqlite3.connect(layout.database, isolation_level=None)
         try:
             if schema.schema_version(connection) == 0:
@@ -148,17 +154,30 @@ def lost_index(layout: Layout) -> StoreFormatError:
     return StoreFormatError(f"the store {layout.folder} has lost its index: {how_to_restore(layout)}")
 
 
+def check_links(layout: Layout) -> None:
+    """Refuse, for root, a store of another user in which a link leads elsewhere: root would write and delete there.
+
+    Raises:
+        PolicyError: one does.
+    """
+    if os.geteuid() != 0 or layout.folder.stat().st_uid == 0:
+        return
+    for folder in layout.folders:
+        if folder.is_symlink():
+            msg = f"{folder} is a link, and root follows no link in a store of another user: remove it, or run this as that user"
+            raise PolicyError(msg)
+
+
 def is_read_only(layout: Layout) -> bool:
     """Tell whether the store is on a read-only mount.
 
     Raises:
         StoreFormatError: it is, and the log holds changes that only a writer can take in.
-        PermissionError: the mount is writable and the folder is not: it is another user's.
+        PolicyError: the mount is writable and the directory is not: it is another user's.
     """
     if not is_read_only_mount(layout.folder):
         if not os.access(layout.folder, os.W_OK | os.X_OK):
-            msg = f"the store {layout.folder} belongs to another user and cannot be written to"
-            raise PermissionError(msg)
+            raise no_access(layout.folder, layout.folder)
         return False
     _check_log(layout, "it is on a read-only mount; mount it writable once and run `mlflow-ipfs doctor`")
     return True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.system.access import access_faults, is_usable, no_access, refused
 from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS, free_bytes
-from mlflow_ipfs.errors import StoreBusyError, StoreFormatError, StoreFullError
+from mlflow_ipfs.errors import MlflowIpfsError, StoreBusyError, StoreFormatError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,11 +17,26 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local.layout import Layout
 
+_ACCESS_CODES: Final = (
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR
+)  # fmt: skip
 _NO_ROOM_BYTES: Final = 1 << 20  # SQLite says only "I/O error" when its shared memory file can't grow
 
 
 @contextmanager
 def disk_faults(folder: Path) -> Iterator[None]:
+    """Translate what the system says while a store is read or written; other errors pass.
+
+    Raises:
+        StoreFullError: the disk has no room left.
+        PolicyError: this user may not read or write something in the store.
+    """
+    with access_faults(folder), full_disk_faults(folder):
+        yield
+
+
+@contextmanager
+def full_disk_faults(folder: Path) -> Iterator[None]:
     """Turn "no space left" into ``StoreFullError``; other errors pass."""
     try:
         yield
@@ -45,6 +61,8 @@ def database_faults(layout: Layout) -> Iterator[None]:
 def explain(layout: Layout, error: BaseException | None) -> Exception | None:
     """Our error for one of SQLite or of the system, or None if there is none better."""
     if isinstance(error, OSError):
+        if isinstance(error, PermissionError) and not isinstance(error, MlflowIpfsError):
+            return refused(layout.folder, error)
         return full_disk(layout.folder) if error.errno in FULL_DISK_ERRORS else None
     if isinstance(error, sqlite3.OperationalError):
         return _operational(layout, error)
@@ -63,12 +81,24 @@ def _operational(layout: Layout, error: sqlite3.OperationalError) -> Exception:
         return full_disk(layout.folder)
     if not layout.database.exists():
         return store_is_gone(layout)
+    forbidden = _forbidden_index_file(layout) if code in _ACCESS_CODES else None
+    if forbidden is not None:
+        return no_access(layout.folder, forbidden)
     if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and free_bytes(layout.folder) < _NO_ROOM_BYTES:
         return full_disk(layout.folder)
     msg = (
         f"the index {layout.database} cannot be used: {error}. If that is no passing trouble, {how_to_restore(layout)}"
     )
     return StoreFormatError(msg)
+
+
+def _forbidden_index_file(layout: Layout) -> Path | None:
+    """A file of the index, or the directory around it, that this user may not use; SQLite does not say which."""
+    for path in (layout.folder, layout.database, *layout.logs):
+        with suppress(FileNotFoundError):
+            if not is_usable(path, path.stat()):
+                return path
+    return None
 
 
 def how_to_restore(layout: Layout) -> str:

@@ -94,7 +94,10 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
 
 
 def count_sessions(folder: Path) -> Sessions:
-    """Tell the sessions whose process lives from those whose lock died with it."""
+    """Tell the sessions whose process lives from those whose lock died with it.
+
+    A session that this user may not read counts as live, since its process cannot be ruled out.
+    """
     live = dead = 0
     for path in Layout(folder).sessions.iterdir():
         if path.name.startswith(PREFIX):
@@ -103,6 +106,8 @@ def count_sessions(folder: Path) -> Sessions:
             is_held = _is_locked(path)
         except FileNotFoundError:  # it has just ended
             continue
+        except PermissionError:
+            is_held = True
         live += is_held
         dead += not is_held
     return Sessions(live, dead)

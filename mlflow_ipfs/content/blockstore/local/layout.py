@@ -6,11 +6,13 @@ import json
 import os
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.content.blockstore.local import mounts
 from mlflow_ipfs.content.system.disk import is_draft_of
+from mlflow_ipfs.content.system.ownership import create_file
 from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 FORMAT: Final = 1
-_SQLITE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
+_SQLITE_SUFFIXES: Final = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ class Layout:
     def log(self) -> Path:
         """SQLite's write-ahead log."""
         return self.folder / "store.db-wal"
+
+    @property
+    def logs(self) -> tuple[Path, ...]:
+        """The files that SQLite keeps beside the index."""
+        return tuple(self.database.with_name(f"{self.database.name}{suffix}") for suffix in _SQLITE_SUFFIXES)
 
     @property
     def reserve(self) -> Path:
@@ -123,7 +130,7 @@ class Layout:
 
     def is_own(self, name: str) -> bool:
         """Tell whether a store makes something of this name in its folder; anything else is a stranger's."""
-        index = [self.database.with_name(f"{self.database.name}{suffix}") for suffix in _SQLITE_SUFFIXES]
+        index = (self.database, *self.logs)
         own = {path.name for path in (self.format_file, self.reserve, *self.folders, *self.locks, *index)}
         return name in own or is_draft_of(self.format_file.name, name)
 
@@ -144,7 +151,8 @@ class Layout:
 
 def make_lock_file(path: Path) -> None:
     """Make an empty file unless it is there."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with suppress(FileExistsError):
+        os.close(create_file(path, os.O_RDWR))
 
 
 def check_platform(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.blockstore.interface import BlockReader, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
+from mlflow_ipfs.content.system.access import refused
 from mlflow_ipfs.content.unixfs import block_of_leaf, leaf_frame
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -99,6 +100,8 @@ class LocalReader(BlockReader):
             piece = self._parts.disk.read_piece(self._prefix + row.place_name, row.offset, row.length)
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise refused(self._parts.layout.folder, error) from error
         return block_of_leaf(piece, row.form)
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:

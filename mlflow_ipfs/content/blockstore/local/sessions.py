@@ -114,6 +114,8 @@ def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
             # A session locks its file before it makes its folders: without the file nobody is there.
             _remove(layout, disk, name)
             continue
+        except PermissionError:  # another user's, who will remove it; `doctor` names it if that user cannot
+            continue
         try:
             if file.try_lock():
                 _remove(layout, disk, name)

@@ -27,6 +27,7 @@ from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_s
 from mlflow_ipfs.content.blockstore.local.usage import measure_usage
 from mlflow_ipfs.content.blockstore.local.views import FileLinker, ViewMode
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
+from mlflow_ipfs.content.system.access import access_faults, refused
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
 
@@ -113,11 +114,13 @@ class LocalStorage:
 
     def file_path(self, cid: CID) -> Path | None:
         """A read-only path to the whole, undamaged content of a file, or None."""
-        return self._files.find_or_heal(cid)
+        with disk_faults(self.folder):
+            return self._files.find_or_heal(cid)
 
     def ensure_file(self, cid: CID) -> Path | None:
         """As ``file_path``; a large file that lies in pieces is put together in the cache."""
-        return self._files.ensure(cid)
+        with disk_faults(self.folder):
+            return self._files.ensure(cid)
 
     def ready_file(self, cid: CID) -> Path | None:
         """Return the path of a file that can be trusted without hashing it, else None. Never waits."""
@@ -125,7 +128,12 @@ class LocalStorage:
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
-        self._linker.link_file(source, destination)
+        try:
+            self._linker.link_file(source, destination)
+        except PermissionError as error:
+            if error.filename != str(source):  # the destination's
+                raise
+            raise refused(self.folder, error) from error
 
     def make_view_folder(self) -> Path:
         """A new empty private folder, removed when this process ends."""
@@ -146,7 +154,8 @@ class LocalStorage:
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
         """Read and hash everything."""
         files = WholeFiles(self._parts, self._blocks, verify_always=True)
-        return Scrubber(self._parts, self._blocks, files, progress).run()
+        with disk_faults(self.folder):
+            return Scrubber(self._parts, self._blocks, files, progress).run()
 
     def has_known_damage(self) -> bool:
         """Whether anything was found damaged that is still there."""
@@ -183,7 +192,8 @@ class LocalStorage:
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
-        report = collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
+        with disk_faults(self.folder):
+            report = collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
         if not dry_run:
             make_backup(self._parts)
         return report
@@ -224,12 +234,36 @@ def open_local_storage(
         StoreFormatError: not a store that this version can open, or not on this file system.
         StoreBusyError: another process was making or writing the store for too long.
         StoreFullError: there is no room to make it.
+        PolicyError: this user may not use the directory, or something in it.
     """
-    disk = disk or Disk()
+    with access_faults(Path(path)):
+        return _open(
+            Path(path),
+            disk or Disk(),
+            timeout_seconds=timeout_seconds,
+            verify_always=verify_always,
+            view_mode=view_mode,
+            cache_bytes=cache_bytes,
+            create=create,
+            read_only=read_only,
+        )
+
+
+def _open(
+    path: Path,
+    disk: Disk,
+    *,
+    timeout_seconds: float,
+    verify_always: bool,
+    view_mode: ViewMode,
+    cache_bytes: int,
+    create: bool,
+    read_only: bool,
+) -> LocalStorage:
     if read_only:
-        layout, store_id = find_to_read(Path(path))
+        layout, store_id = find_to_read(path)
     else:
-        layout, store_id = find_or_create(Path(path), disk, timeout_seconds=timeout_seconds, create=create)
+        layout, store_id = find_or_create(path, disk, timeout_seconds=timeout_seconds, create=create)
         read_only = is_read_only(layout)
     write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
     publish_lock = FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting")

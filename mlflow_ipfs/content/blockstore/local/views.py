@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Literal
 
-from mlflow_ipfs.content.blockstore.local.faults import disk_faults
+from mlflow_ipfs.content.blockstore.local.faults import full_disk_faults
 from mlflow_ipfs.content.blockstore.refusals import destination_exists
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FileLinker:
             StoreFullError: the disk there is full.
         """
         try:
-            with disk_faults(destination.parent):
+            with full_disk_faults(destination.parent):
                 self._link(source, destination)
         except FileExistsError as error:
             raise destination_exists(destination) from error

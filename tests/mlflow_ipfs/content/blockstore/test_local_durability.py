@@ -34,7 +34,7 @@ class WatchfulDisk(Disk):
         self._unsynced_names: dict[Path, set[str]] = {}
         self.commits = self.renames = 0
 
-    def create(self, path: Path, mode: int = 0o600) -> int:
+    def create(self, path: Path, mode: int | None = None) -> int:
         descriptor = super().create(path, mode)
         self._paths[descriptor] = path
         self._unsynced_bytes.add(path)

@@ -106,6 +106,7 @@ def clone_folder(source: Path, index: Path, writer: CloneWriter, *, verify: bool
     """
     draft = writer.work / INDEX
     with copy_faults(writer.folder):
+        writer.disk.close(writer.disk.create(draft))  # SQLite itself would create it with the owner of this process
         store_id = copy_index(index, draft)
         with ClonedIndex(draft) as cloned:
             files = cloned.list_files()

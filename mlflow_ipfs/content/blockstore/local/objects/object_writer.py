@@ -87,7 +87,8 @@ class ObjectWriter:
             msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
             raise InvalidDataError(msg)
         self._stop_reading()
-        self._on_finish(root.multihash, rows, end, draft)
+        with disk_faults(self._folder):
+            self._on_finish(root.multihash, rows, end, draft)
         self._draft = None
 
     def discard(self) -> None:

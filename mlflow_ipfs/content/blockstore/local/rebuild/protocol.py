@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
-from mlflow_ipfs.content.blockstore.local.creating import is_read_only
+from mlflow_ipfs.content.blockstore.local.creating import check_links, is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
@@ -32,6 +32,7 @@ from mlflow_ipfs.content.blockstore.local.rebuild.report import RebuildReport
 from mlflow_ipfs.content.blockstore.local.rebuild.roots import RootFinder
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
+from mlflow_ipfs.content.system.access import access_faults
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError
@@ -68,9 +69,11 @@ def rebuild_index(
         StoreFormatError: there is no store, or one of a newer version.
         StoreFullError: there is no room for a new index; the store is as it was.
         ImmutableError: the store is on a read-only mount.
+        PolicyError: this user may not use something in it.
     """
     disk = disk or Disk()
-    layout = _find_store(Path(path))
+    with access_faults(Path(path)):
+        layout = _find_store(Path(path))
     with database_faults(layout), disk_faults(layout.folder), _alone(layout, disk, timeout_seconds):
         finish_setting_aside(layout, disk)
         if is_nearly_full(layout, disk):
@@ -92,6 +95,7 @@ def _find_store(folder: Path) -> Layout:
         raise StoreFormatError(msg)
     layout = Layout(folder.resolve())
     layouts.check_platform(layout.folder)
+    check_links(layout)
     is_one = layouts.is_store(layout) or layout.database.exists() or (layout.files.is_dir() and layout.backup.is_dir())
     if not is_one:
         msg = f"{folder} holds no store: neither {layout.format_file.name} nor {layout.database.name}, nor its folders"
