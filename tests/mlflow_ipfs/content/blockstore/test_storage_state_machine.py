@@ -209,6 +209,7 @@ class SameAsMemory(RuleBasedStateMachine):
         if isinstance(path, Path):
             # Not read from memory: a file whose path was handed out stays, although the nodes above it were evicted.
             assert path.read_bytes() == self.contents[cid]
+            assert self.local.ready_file(cid) == path
         elif path is not None:
             assert self.has_holes or not self.is_complete(cid)
 
