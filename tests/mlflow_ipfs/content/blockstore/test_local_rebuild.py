@@ -43,7 +43,7 @@ def test_without_a_backup_everything_is_recovered(folder: Path, tmp_path: Path, 
         for row in rows_of(storage, "SELECT multihash, data FROM block WHERE data IS NOT NULL"):
             publish_in_pack(storage, *row)  # what is inline is lost with the index
     lose_index(folder, backups=False)
-    report = rebuild_index(folder, cut_sizes=CUTS)
+    report = rebuild_index(folder, chunkers=CUTS)
     assert (report.store_id, report.sources, report.lost, report.old_index) == (store_id, (), (), None)
     assert report.is_whole
     assert report.recovered
@@ -102,7 +102,7 @@ def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         root = publish_file(storage, b"content" * 1000)
     lose_index(folder, backups=False)
-    owner = rebuild_index(folder, cut_sizes=CUTS).recovered_owner
+    owner = rebuild_index(folder, chunkers=CUTS).recovered_owner
     assert owner is not None
     for path in folder.glob("store.db*"):
         path.unlink()
@@ -228,7 +228,7 @@ def test_a_block_that_the_index_lost_comes_from_a_backup(folder: Path) -> None:
     with sqlite3.connect(folder / "store.db") as connection:
         assert connection.execute("DELETE FROM block WHERE data IS NOT NULL").rowcount > 0
     connection.close()
-    assert rebuild_index(folder, cut_sizes=[]).is_whole
+    assert rebuild_index(folder).is_whole
     with open_local_storage(folder) as storage:
         assert open_unixfs(storage.blocks, root).read() == b"content" * 1000
 
@@ -265,7 +265,7 @@ def test_stores_of_each_format(vector: Path, folder: Path, backup: bool) -> None
         if backup:
             make_backup(storage._parts)
     lose_index(folder, backups=backup)
-    report: RebuildReport = rebuild_index(folder, cut_sizes=[4096])
+    report: RebuildReport = rebuild_index(folder, chunkers=CUTS)
     if backup:
         assert report.is_whole
     with open_local_storage(folder) as storage:
