@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.content.blockstore.local.keepers import decode_path, encode_path
 from mlflow_ipfs.content.blockstore.local.pin_table import naming
 from mlflow_ipfs.content.blockstore.refusals import file_in_the_way, folder_in_the_way
 from mlflow_ipfs.content.cid import CID
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = "parent, name, cid, size, dag_bytes, mtime_ns"
 _ABOVE_ALL: Final = b"\xff" * 4097  # greater than any path: Linux' PATH_MAX is 4096
-
-
-def encode_path(text: str) -> bytes:
-    """Names that are not UTF-8 come from the system in Python's ``surrogateescape`` form."""
-    return text.encode("utf-8", "surrogateescape")
-
-
-def decode_path(path: bytes) -> str:
-    """The inverse of ``encode_path``."""
-    return path.decode("utf-8", "surrogateescape")
 
 
 def _join(parent: bytes, name: bytes) -> bytes:

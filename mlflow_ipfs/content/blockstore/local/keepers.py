@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import Keeper, NameKind
-from mlflow_ipfs.content.blockstore.local.entry_table import decode_path
 from mlflow_ipfs.content.cid import CID
 
 if TYPE_CHECKING:
@@ -13,6 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDERS: Final = "SELECT root, parent, count(*), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"  # by the primary key
+
+
+def encode_path(text: str) -> bytes:
+    """Return a path as the tables have it. Names that are not UTF-8 are in Python's ``surrogateescape`` form."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def decode_path(path: bytes) -> str:
+    """Return a path of the tables as text, the inverse of ``encode_path``."""
+    return path.decode("utf-8", "surrogateescape")
 
 
 def iterate_keepers(connection: sqlite3.Connection) -> Iterator[Keeper]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.content.blockstore.local.entry_table import decode_path, has_conflict
+from mlflow_ipfs.content.blockstore.local.entry_table import has_conflict
+from mlflow_ipfs.content.blockstore.local.keepers import decode_path
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
 from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import KEYS, read_rows
 from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NODE_CODECS
