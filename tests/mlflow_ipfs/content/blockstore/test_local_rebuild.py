@@ -233,6 +233,24 @@ def test_a_block_that_the_index_lost_comes_from_a_backup(folder: Path) -> None:
         assert open_unixfs(storage.blocks, root).read() == b"content" * 1000
 
 
+def test_a_rotten_block_of_the_index_comes_from_a_backup(folder: Path) -> None:
+    """SQLite does not notice a changed byte in a value; the block's hash does."""
+    with open_local_storage(folder) as storage:
+        [rotten, removed] = publish_blocks(storage, b"rotten", b"removed", owner="me")
+        make_backup(storage._parts)
+        storage.pins.remove(removed, "me")
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE block SET data = CAST('rottem' AS BLOB) WHERE multihash = ?", (rotten.multihash,))
+    connection.close()
+    report = rebuild_index(folder)
+    assert report.is_whole
+    assert report.are_names_current
+    assert [(use.state, use.blocks) for use in report.sources] == [("damaged", 1), ("whole", 1)]
+    with open_local_storage(folder) as storage:
+        assert storage.blocks.get(rotten) == b"rotten"
+        assert [pin.cid for pin in storage.pins.list(owner_prefix="me")] == [rotten]
+
+
 def test_states_and_the_number_of_the_last_condemnation_go_on(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         publish_blocks(storage, b"unneeded" * 10_000, owner=None)

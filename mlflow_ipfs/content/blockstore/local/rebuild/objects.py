@@ -38,6 +38,8 @@ _BATCH: Final = 2000
 _LEAVES_A_THREAD: Final = 1  # at once: most files have few leaves, and those are large
 _LENGTHS_TRIED: Final = 3  # of leaves below the readable nodes, the most frequent first
 
+_UNKNOWN_CUTS: Final = "the nodes above its leaves are lost, and no known chunker cuts it into the leaves of its root"
+
 
 class _NodesMissingError(Exception):
     """A node above the leaves is missing."""
@@ -55,6 +57,11 @@ class _Walk:
     size_bytes: int | None = None
     lengths: Counter[int] = field(default_factory=Counter)
 
+    def chunkers(self) -> list[Chunker]:
+        """Return chunkers that cut the file into leaves as long as those that are known."""
+        usual = [length for length, _ in self.lengths.most_common(_LENGTHS_TRIED)]
+        return [FixedSizeChunker(length) for length in usual if 0 < length <= MAX_LEAF_BYTES]
+
 
 class ObjectReader:
     """Finds the leaves in objects.
@@ -68,14 +75,16 @@ class ObjectReader:
         self._index = new_index
         self._chunkers = list(chunkers)
 
-    def add_object(self, place_id: int, file: FileView, root: bytes, recorded: Sequence[NewBlock]) -> tuple[bool, str]:
+    def add_object(
+        self, place_id: int, file: FileView, root: bytes, recorded: Callable[[], Sequence[NewBlock]]
+    ) -> tuple[bool, str]:
         """Add the good leaves of an object.
 
         Args:
             place_id: the file's row.
             file: the file.
             root: the multihash in its name.
-            recorded: its leaves as an old index has them, in order.
+            recorded: returns its leaves as an old index has them, in order.
 
         Returns:
             Whether the leaves were found, and what is wrong, if something is.
@@ -83,19 +92,13 @@ class ObjectReader:
         if self._add_single_leaf(place_id, file, root):
             return True, ""
         walk = self._walk(root)
-        chunkers = _likely_chunkers(recorded, walk.lengths)
+        likely = [_RecordedCuts(recorded), *walk.chunkers()]
         if walk.size_bytes is None:
-            if self._add_by_cutting(place_id, file, root, chunkers):
-                return True, ""
-            return (
-                False,
-                "the nodes above its leaves are lost, and no known chunker cuts it into the leaves of its root",
-            )
+            is_found = self._add_by_cutting(place_id, file, root, likely)
+            return is_found, "" if is_found else _UNKNOWN_CUTS
         total, bad = self._add_leaves(place_id, file, root)
-        # A lost node looks like a damaged wrapped leaf.
-        if any(leaf.form == LeafForm.UNIXFS_FILE for leaf in bad) and self._add_by_cutting(
-            place_id, file, root, chunkers
-        ):
+        may_lack_node = any(leaf.form == LeafForm.UNIXFS_FILE for leaf in bad)  # it looks like a damaged wrapped leaf
+        if may_lack_node and self._add_by_cutting(place_id, file, root, likely):
             return True, ""
         self._index.add_bad(place_id, bad)
         if bad:
@@ -195,21 +198,16 @@ def _nodes_above(leaves: Sequence[Subtree], root: bytes, profile: Profile) -> di
 class _RecordedCuts:
     """The cuts of one file as an old index has them, by whichever chunker they were made."""
 
-    def __init__(self, leaves: Sequence[NewBlock]) -> None:
-        self._leaves = leaves
+    def __init__(self, recorded: Callable[[], Sequence[NewBlock]]) -> None:
+        self._recorded = recorded
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
         """See ``Chunker``. Yields nothing if the leaves do not cover the file."""
         del file
-        ends = [leaf.offset + leaf.length for leaf in self._leaves]
-        if [leaf.offset for leaf in self._leaves] == [0, *ends[:-1]] and ends[-1:] == [size_bytes]:
+        leaves = self._recorded()
+        ends = [leaf.offset + leaf.length for leaf in leaves]
+        if [leaf.offset for leaf in leaves] == [0, *ends[:-1]] and ends[-1:] == [size_bytes]:
             yield from ends
-
-
-def _likely_chunkers(recorded: Sequence[NewBlock], lengths: Counter[int]) -> list[Chunker]:
-    """Return chunkers that cut a file as an old index has it, or into leaves as long as those that are known."""
-    usual = [length for length, _ in lengths.most_common(_LENGTHS_TRIED) if 0 < length <= MAX_LEAF_BYTES]
-    return [_RecordedCuts(recorded), *map(FixedSizeChunker, usual)]
 
 
 def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:

@@ -112,7 +112,7 @@ class StoreScan:
             place_id = self._index.add_place(index.OBJECT, name, file.stamp)
             if self._index.has_sound_object(root):
                 return  # one copy too many: the next gc removes it
-            is_used, problem = self._objects.add_object(place_id, file, root, self._copies.blocks_of(name))
+            is_used, problem = self._objects.add_object(place_id, file, root, lambda: self._copies.blocks_of(name))
             file.make_durable()
         if is_used:
             self._index.name_object(place_id, root, is_damaged=bool(problem))
@@ -126,7 +126,7 @@ class StoreScan:
         with self._open(name) as file:
             place_id = self._index.add_place(index.OBJECT, name, file.stamp)
             self._index.mark_damaged(place_id)
-            if not self._objects.add_object(place_id, file, root, self._copies.blocks_of(name))[0]:
+            if not self._objects.add_object(place_id, file, root, lambda: self._copies.blocks_of(name))[0]:
                 self._index.drop_place(place_id)
             file.make_durable()
 
