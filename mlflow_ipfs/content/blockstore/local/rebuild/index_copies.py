@@ -12,7 +12,7 @@ import sqlite3
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.local import schema
 from mlflow_ipfs.content.blockstore.local.backups import list_backups
@@ -27,17 +27,43 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local.layout import Layout
 
-KEYS: Final = {  # the tables of names, each with its primary key
-    "pin": ("owner", "cid"),
-    "ref": ("name",),
-    "entry": ("root", "parent", "name"),
-    "frozen": ("root", "path", "cid"),
-    "outbox": ("id",),
-}
 QUARANTINED: Final = "index-*"  # directories below ``quarantine``, each with the files of one index
 _DAMAGED_VERSION: Final = 1000  # a version number from here on is damage, not a newer program
 _STAMP: Final = re.compile(r"\d{8}T\d{6}Z")
 _STAMP_FORM: Final = "%Y%m%dT%H%M%SZ"
+
+
+class NameTable(NamedTuple):
+    """A table of names.
+
+    Attributes:
+        key: the columns of the primary key.
+        label: the columns that make up the name as users know it.
+        texts: the columns of text.
+        blobs: the columns of bytes.
+        numbers: the columns of numbers.
+    """
+
+    key: tuple[str, ...]
+    label: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ("cid",)
+    numbers: tuple[str, ...] = ()
+
+
+_PATH: Final = ("root", "parent", "name")
+NAME_TABLES: Final = {
+    "pin": NameTable(("owner", "cid"), ("owner",), texts=("owner", "state")),
+    "ref": NameTable(("name",), ("name",), texts=("name",), numbers=("version",)),
+    "entry": NameTable(_PATH, _PATH, blobs=(*_PATH, "cid"), numbers=("size", "dag_bytes", "mtime_ns")),
+    "frozen": NameTable(("root", "path", "cid"), ("root", "path"), blobs=("root", "path", "cid")),
+    "outbox": NameTable(
+        ("id",),
+        ("target", "name"),
+        texts=("target", "action", "name"),
+        numbers=("id", "created_at", "attempts", "next_attempt_at"),
+    ),
+}
 
 
 class IndexCopy:
@@ -165,7 +191,7 @@ class IndexCopies:
 
     def has_all_names(self) -> bool:
         """Tell whether ``store.db`` itself is there, with undamaged tables of names."""
-        return any(copy.made_at is None and all(map(copy.is_whole, KEYS)) for copy in self.used[:1])
+        return any(copy.made_at is None and all(map(copy.is_whole, NAME_TABLES)) for copy in self.used[:1])
 
     def close(self) -> None:
         """Close every copy."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow_ipfs.content.blockstore.local.entry_table import has_conflict
 from mlflow_ipfs.content.blockstore.local.keepers import decode_path
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
-from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import KEYS, read_rows
+from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import NAME_TABLES, read_rows
 from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NODE_CODECS
 from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftName
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
@@ -23,13 +23,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import IndexCopy
     from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NewIndex
 
-_LABELS: Final = {  # the columns that make up a name as users know it
-    "pin": ("owner",),
-    "ref": ("name",),
-    "entry": ("root", "parent", "name"),
-    "frozen": ("root", "path"),
-    "outbox": ("target", "name"),
-}
 _NODE_CODECS: Final = f"({', '.join(map(str, NODE_CODECS))})"
 _IS_THERE: Final = "EXISTS (SELECT 1 FROM block b WHERE b.multihash = l.child)"
 _REACH: Final = """
@@ -48,14 +41,6 @@ _NO_UNREACHED_PARENT: Final = """
         SELECT 1 FROM scratch.link l JOIN scratch.codec p ON p.multihash = l.parent AND p.codec = l.codec
         WHERE l.child = b.multihash AND NOT EXISTS (SELECT 1 FROM scratch.reached r WHERE r.multihash = l.parent))"""
 
-_TYPES: Final = {  # of each table the columns of text, of bytes besides the CID, and of numbers
-    "pin": (("owner", "state"), (), ()),
-    "ref": (("name",), (), ("version",)),
-    "entry": ((), ("root", "parent", "name"), ("size", "dag_bytes", "mtime_ns")),
-    "frozen": ((), ("root", "path"), ()),
-    "outbox": (("target", "action", "name"), (), ("id", "created_at", "attempts", "next_attempt_at")),
-}
-
 
 def take_names(new_index: NewIndex, copies: Sequence[IndexCopy]) -> list[LeftName]:
     """Copy the names whose content is in the store from old indexes into a new one.
@@ -68,7 +53,7 @@ def take_names(new_index: NewIndex, copies: Sequence[IndexCopy]) -> list[LeftNam
         The names whose content is not in the store.
     """
     lost: dict[tuple[Any, ...], LeftName] = {}
-    for table, key in KEYS.items():
+    for table, (key, *_) in NAME_TABLES.items():
         for copy in copies:
             for row in copy.rows(table, key):
                 name = _name_of(table, row)
@@ -95,7 +80,7 @@ def _has_conflict(new_index: NewIndex, row: dict[str, Any]) -> bool:
 
 
 def _name_of(table: str, row: dict[str, Any]) -> LeftName:
-    parts = [_text(row[column]) for column in _LABELS[table]]
+    parts = [_text(row[column]) for column in NAME_TABLES[table].label]
     is_path = table in ("entry", "frozen")
     label = ("mfs://" if is_path else "") + ("/" if is_path else " ").join(part for part in parts if part)
     return LeftName(table, label, _cid_of(table, row))
@@ -103,11 +88,11 @@ def _name_of(table: str, row: dict[str, Any]) -> LeftName:
 
 def _cid_of(table: str, row: dict[str, Any]) -> CID | None:
     """Return what a row names; None if a value has a type that the column cannot have."""
-    texts, blobs, numbers = _TYPES[table]
+    columns = NAME_TABLES[table]
     is_possible = (
-        all(isinstance(row[column], str) for column in texts)
-        and all(isinstance(row[column], bytes) for column in (*blobs, "cid"))
-        and all(isinstance(row[column], int) for column in numbers)
+        all(isinstance(row[column], str) for column in columns.texts)
+        and all(isinstance(row[column], bytes) for column in columns.blobs)
+        and all(isinstance(row[column], int) for column in columns.numbers)
     )
     try:
         return CID.from_bytes(row["cid"]) if is_possible else None
@@ -146,7 +131,7 @@ class Reachability:
     def find_incomplete(self) -> list[LeftName]:
         """Return the names below which a block is missing or damaged."""
         self._find_broken()
-        names = (_name_of(table, row) for table in KEYS for row in read_rows(self._index.connection, table))
+        names = (_name_of(table, row) for table in NAME_TABLES for row in read_rows(self._index.connection, table))
         return [name for name in names if name.cid is not None and self._is_broken(name.cid)]
 
     def incomplete_among(self, cids: Iterable[CID]) -> list[CID]:
@@ -183,7 +168,7 @@ class Reachability:
             owner: the pins' owner.
             is_garbage: tells whether a block was without a name before.
         """
-        self._reach(cid for table in KEYS for cid in self._cids(table))
+        self._reach(cid for table in NAME_TABLES for cid in self._cids(table))
         self._execute("INSERT OR IGNORE INTO scratch.reached SELECT multihash FROM scratch.bad")  # not worth a pin
         self._forget_codecs_above_gaps()
         pinned: list[CID] = []

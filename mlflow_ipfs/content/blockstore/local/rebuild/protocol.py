@@ -25,7 +25,7 @@ from mlflow_ipfs.content.blockstore.local.creating import is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
-from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import KEYS, IndexCopies, open_index_copies
+from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import NAME_TABLES, IndexCopies, open_index_copies
 from mlflow_ipfs.content.blockstore.local.rebuild.names import Reachability, take_names
 from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NewIndex
 from mlflow_ipfs.content.blockstore.local.rebuild.quarantine import finish_interrupted_move, quarantine_index
@@ -193,7 +193,7 @@ class _Rebuild:
         reachability = Reachability(new_index)
         reachability.forget_healed()
         lost = take_names(new_index, self._copies.used)
-        names = {table: _count(new_index, f"SELECT count(*) FROM {table}") for table in KEYS}  # noqa: S608 - fixed names
+        names = {table: _count(new_index, f"SELECT count(*) FROM {table}") for table in NAME_TABLES}  # noqa: S608 - fixed names
         incomplete = reachability.find_incomplete()
         owner = f"{OWNER}{self._stamp}"
         recovered = reachability.pin_unreached(owner, self._find_garbage())
