@@ -114,6 +114,20 @@ def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:
         assert list_backups(storage._parts.layout)
 
 
+def test_the_backup_of_a_rebuild_is_the_newest_even_if_the_clock_was_set_back(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        first = make_backup(storage._parts)
+        assert first is not None
+        root = publish_file(storage, b"content" * 1000)
+    first.rename(first.with_name("store-20990101T000000Z.db"))
+    lose_index(folder)
+    owner = rebuild_index(folder, chunkers=CUTS).recovered_owner
+    lose_index(folder)
+    assert rebuild_index(folder).recovered == ()
+    with open_local_storage(folder) as storage:
+        assert [(pin.owner, pin.cid) for pin in storage.pins.list()] == [(owner, root)]
+
+
 def test_pins_that_were_removed_after_a_backup_stay_removed(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         kept, dropped = publish_blocks(storage, b"kept", b"dropped", owner="me")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
+from mlflow_ipfs.content.blockstore.local.backups import next_backup_name
 from mlflow_ipfs.content.blockstore.local.creating import is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
@@ -236,7 +237,7 @@ class _Rebuild:
         copy = self._session.draft()
         with suppress(OSError, sqlite3.Error):  # without room for two, one is enough
             new_index.write_copy(copy)
-            self._disk.rename(copy, self._layout.backup / f"store-{self._stamp}.db")  # named as in backups.py
+            self._disk.rename(copy, self._layout.backup / next_backup_name(self._layout))
             self._disk.sync_folder(self._layout.backup)
 
     def _put_in_place(self, path: Path) -> Path | None:
