@@ -46,6 +46,14 @@ class FixedSizeChunker:
             yield size_bytes
 
 
+def known_chunkers() -> list[Chunker]:
+    """Return a chunker for every name that files are usually cut by, for a caller that has lost the name.
+
+    A chunker without parameters is here under its name; of ``size-<bytes>``, the sizes that IPFS programs use.
+    """
+    return [parse_chunker(f"size-{size}") for size in _USUAL_SIZES]
+
+
 def parse_chunker(text: str) -> Chunker:
     """Read a chunker's name as Kubo writes it, ``size-<bytes>``.
 
@@ -57,11 +65,3 @@ def parse_chunker(text: str) -> Chunker:
         msg = f"there is no chunker {text!r}; use size-<bytes>, for example size-262144"
         raise SettingsError(msg)
     return FixedSizeChunker(int(match[1]))
-
-
-def known_chunkers() -> list[Chunker]:
-    """Return a chunker for every name that files are usually cut by, for a caller that has lost the name.
-
-    A chunker without parameters is here under its name; of ``size-<bytes>``, the sizes that IPFS programs use.
-    """
-    return [parse_chunker(f"size-{size}") for size in _USUAL_SIZES]
