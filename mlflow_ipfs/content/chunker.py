@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES
 from mlflow_ipfs.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_USUAL_SIZES: Final = tuple(1 << power for power in range(20, 15, -1))  # bytes: 1 MiB to 64 KiB
 
 
 class Chunker(Protocol):
@@ -43,6 +45,14 @@ class FixedSizeChunker:
         yield from range(self.chunk_bytes, size_bytes, self.chunk_bytes)
         if size_bytes:
             yield size_bytes
+
+
+def known_chunkers() -> list[Chunker]:
+    """Return a chunker for every name that files are usually cut by, for a caller that has lost the name.
+
+    A chunker without parameters is here under its name; of ``size-<bytes>``, the sizes that IPFS programs use.
+    """
+    return [parse_chunker(f"size-{size}") for size in _USUAL_SIZES]
 
 
 def parse_chunker(text: str) -> Chunker:

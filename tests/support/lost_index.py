@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.blockstore.local.rebuild import RebuildReport
 
-CUTS = (1000, 4096)
+CUTS = (FixedSizeChunker(1000), FixedSizeChunker(4096))
 SMALL_V1 = replace(UNIXFS_V1_2025, name="small-v1", chunk_bytes=1000, hamt_threshold_bytes=2000)
 SMALL_V0 = replace(UNIXFS_V0_2015, name="small-v0", chunk_bytes=1000, hamt_threshold_bytes=2000)
 
@@ -67,7 +67,7 @@ def fill(storage: LocalStorage, seed: int, work: Path) -> Model:
     for step in steps[: chance.randint(5, len(steps))]:
         step(storage)
     for number, profile in enumerate([SMALL_V1, SMALL_V0] * 2):
-        store = ContentStore(storage, profile=profile, chunker=FixedSizeChunker(chance.choice(CUTS)))
+        store = ContentStore(storage, profile=profile, chunker=chance.choice(CUTS))
         folder = work / f"{seed}-{number}"
         folder.mkdir(parents=True)
         for file in range(chance.choice([3, 40])):

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import re
+import sqlite3
 import subprocess
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 
@@ -52,6 +56,46 @@ def test_it_reads_well(cli: CommandLine, root: str) -> None:
     assert cli("pin", "ls", "--json").records[0]["cid"] == root
 
 
+@pytest.mark.usefixtures("root")
+def test_it_says_which_names_came_from_which_copy_and_which_are_lost(cli: CommandLine, tmp_path: Path) -> None:
+    backup = next((cli.store / "backup").iterdir())
+    made = re.sub(r"store-(\d{4})(\d\d)(\d\dT\d\d)(\d\d)(\d\dZ).db", r"\1-\2-\3:\4:\5", backup.name)
+    later = tmp_path / "later.bin"
+    later.write_bytes(b"later" * 500_000)
+    newer = cli("add", "-q", later).cid
+    lose_index(cli)
+    lines = cli("doctor", "--rebuild").lines
+    assert any(line.startswith(f"  looked in    backup/{backup.name}, made {made}: whole; 1 name, ") for line in lines)
+    assert f"               names made after {made} are lost" in lines
+    assert any("  recovered    1 root for which no name was found, pinned for recovered/" in line for line in lines)
+    record = rebuild(cli)
+    assert (record["names_current"], record["recovered"]) == (True, [])
+    assert record["sources"][0]["made_at"] is None, "this time store.db is there"
+    assert newer in {item["cid"] for item in cli("pin", "ls", "--json").records}
+
+
+def test_a_damaged_index_gives_the_names_that_can_be_read_and_says_so(cli: CommandLine, root: str) -> None:
+    with sqlite3.connect(cli.store / "store.db") as connection:
+        connection.execute("UPDATE pin SET cid = x'00'")
+    connection.close()
+    done = cli("doctor", "--rebuild", code=1)
+    assert any(line.startswith("  looked in    store.db: damaged; 0 names") for line in done.lines)
+    assert any("are lost if they were on damaged pages of store.db" in line for line in done.lines)
+    assert "! lost         pin user (unreadable): its row in the old index is damaged" in done.lines
+    assert [item["cid"] for item in cli("pin", "ls", "--json").records] == [root], "it came from the backup"
+
+
+@pytest.mark.usefixtures("root")
+def test_without_any_copy_all_names_are_lost(cli: CommandLine) -> None:
+    lose_index(cli)
+    for path in (cli.store / "backup").iterdir():
+        path.unlink()
+    lines = cli("doctor", "--rebuild", code=0).lines
+    assert "  looked in    no old index and no backup was left" in lines
+    assert "  names        none" in lines
+    assert "               without a copy of the index every name is lost" in lines
+
+
 def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root: str) -> None:
     big = next(path for path in (cli.store / "files").rglob("*") if path.is_file() and path.stat().st_size > 2_000_000)
     big.chmod(0o644)
@@ -63,7 +107,7 @@ def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root:
     lines = done.lines
     assert f"! incomplete   pin user {root}: something below it is missing or damaged" in lines
     assert any(line.startswith("! damaged      files/") and "1 of its 3 leaves" in line for line in lines)
-    assert any(line.startswith("! set aside    quarantine/") and "\\x1bodd\\n" in line for line in lines)
+    assert any(line.startswith("! quarantined  quarantine/") and "\\x1bodd\\n" in line for line in lines)
     assert "not everything is whole" in done.stderr
     record = rebuild(cli, code=1)
     assert record["incomplete"] == [{"kind": "pin", "name": "user", "cid": root}]
@@ -78,7 +122,7 @@ def test_a_chunker_in_the_settings_helps_to_find_how_a_file_was_cut(cli: Command
     lose_index(cli)
     for path in (cli.store / "backup").iterdir():
         path.unlink()
-    assert len(rebuild(cli, code=1)["set_aside"]) == 1
+    assert len(rebuild(cli, code=1)["quarantined"]) == 1
     command = [*cli.command, "doctor", "--rebuild", "--json"]
     environment = cli.environment | {"MLFLOW_IPFS_CHUNKER": "size-77777"}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)

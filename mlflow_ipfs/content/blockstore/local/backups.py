@@ -49,7 +49,7 @@ def make_backup(parts: Parts) -> Path | None:
         if disk.free_bytes(layout.folder) < _SPARE * layout.database.stat().st_size:
             _logger.warning("no backup of %s was made: the disk is nearly full", layout.database)
             return None
-        backup = layout.backup / _next_name(layout)
+        backup = layout.backup / next_backup_name(layout)
         draft = parts.session.draft()
         try:
             _copy(parts, draft)
@@ -66,8 +66,8 @@ def make_backup(parts: Parts) -> Path | None:
         return backup
 
 
-def _next_name(layout: Layout) -> str:
-    """The time, but later than that of every copy there is: a clock may have been set back, and the newest one counts."""
+def next_backup_name(layout: Layout) -> str:
+    """Return a name with the time, but later than that of every copy: a clock may have been set back."""
     now = time.strftime(_FORM, time.gmtime())
     for copy in list_backups(layout)[:1]:
         with suppress(ValueError):

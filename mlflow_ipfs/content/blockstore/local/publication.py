@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.blockstore.local.cache.cache_index import holds_blocks
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
 from mlflow_ipfs.content.blockstore.local.cache.promoting import promoted
 from mlflow_ipfs.content.blockstore.local.drafts import (
     Draft,
@@ -64,14 +63,14 @@ class LocalPublication:
 
     Args:
         parts: the store.
-        in_cache: keep the blocks only as long as the cache has room for them; nothing can be named.
         keep_found: let no gc delete anything meanwhile, whenever it was condemned.
     """
 
-    def __init__(self, parts: Parts, *, in_cache: bool = False, keep_found: bool = False) -> None:
+    _class = index.OWNED
+
+    def __init__(self, parts: Parts, *, keep_found: bool = False) -> None:
         parts.database.check_writable()
         self._parts = parts
-        self._class = index.CACHE if in_cache else index.OWNED
         self._pid = os.getpid()
         self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
         try:
@@ -140,9 +139,6 @@ class LocalPublication:
         """Make everything durable and visible, then add the names. Returns how many bytes were new."""
         self._check_open()
         changes = changes or Changes()
-        if self._class == index.CACHE and changes != Changes():
-            msg = "what is put into the cache can have no name"
-            raise ValueError(msg)
         with self._parts.database.read() as connection:
             self._check_roots(connection, changes)
         try:
@@ -157,8 +153,6 @@ class LocalPublication:
         for file in superfluous:
             self._parts.disk.remove(self._parts.layout.folder / file.name)
             self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
-        if self._class == index.CACHE:
-            evict(self._parts, self._parts.cache_bytes, spare={file.place_id for file in self._files})
         return self._new_bytes + sum(block.length for block in inline)
 
     def _check_open(self) -> None:

@@ -9,6 +9,7 @@ from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES, ScrubR
 from mlflow_ipfs.content.blockstore.local.affected import find_affected
 from mlflow_ipfs.content.blockstore.local.backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.blockstore.local.blocks import LocalBlocks
+from mlflow_ipfs.content.blockstore.local.cache.cache_publication import CachePublication
 from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, clone_store
 from mlflow_ipfs.content.blockstore.local.creating import check_database, find_or_create, find_to_read, is_read_only
 from mlflow_ipfs.content.blockstore.local.database import Database
@@ -106,7 +107,8 @@ class LocalStorage:
 
     def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> LocalPublication:
         """Start a publication."""
-        return LocalPublication(self._parts, in_cache=in_cache, keep_found=keep_found)
+        kind = CachePublication if in_cache else LocalPublication
+        return kind(self._parts, keep_found=keep_found)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has."""

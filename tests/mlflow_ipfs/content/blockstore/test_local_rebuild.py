@@ -14,6 +14,7 @@ from mlflow_ipfs.content.blockstore.local.backups import list_backups, make_back
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, RebuildReport, rebuild_index
 from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.pins import Pin, PinState
 from mlflow_ipfs.errors import StoreFormatError
 from support.lost_index import (
@@ -43,7 +44,7 @@ def test_without_a_backup_everything_is_recovered(folder: Path, tmp_path: Path, 
         for row in rows_of(storage, "SELECT multihash, data FROM block WHERE data IS NOT NULL"):
             publish_in_pack(storage, *row)  # what is inline is lost with the index
     lose_index(folder, backups=False)
-    report = rebuild_index(folder, cut_sizes=CUTS)
+    report = rebuild_index(folder, chunkers=CUTS)
     assert (report.store_id, report.sources, report.lost, report.old_index) == (store_id, (), (), None)
     assert report.is_whole
     assert report.recovered
@@ -102,7 +103,7 @@ def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         root = publish_file(storage, b"content" * 1000)
     lose_index(folder, backups=False)
-    owner = rebuild_index(folder, cut_sizes=CUTS).recovered_owner
+    owner = rebuild_index(folder, chunkers=CUTS).recovered_owner
     assert owner is not None
     for path in folder.glob("store.db*"):
         path.unlink()
@@ -112,6 +113,20 @@ def test_what_was_recovered_is_in_a_backup_at_once(folder: Path) -> None:
     with open_local_storage(folder) as storage:
         assert [(pin.owner, pin.cid) for pin in storage.pins.list()] == [(owner, root)]
         assert list_backups(storage._parts.layout)
+
+
+def test_the_backup_of_a_rebuild_is_the_newest_even_if_the_clock_was_set_back(folder: Path) -> None:
+    with open_local_storage(folder) as storage:
+        first = make_backup(storage._parts)
+        assert first is not None
+        root = publish_file(storage, b"content" * 1000)
+    first.rename(first.with_name("store-20990101T000000Z.db"))
+    lose_index(folder)
+    owner = rebuild_index(folder, chunkers=CUTS).recovered_owner
+    lose_index(folder)
+    assert rebuild_index(folder).recovered == ()
+    with open_local_storage(folder) as storage:
+        assert [(pin.owner, pin.cid) for pin in storage.pins.list()] == [(owner, root)]
 
 
 def test_pins_that_were_removed_after_a_backup_stay_removed(folder: Path) -> None:
@@ -146,7 +161,7 @@ def test_an_index_that_cannot_be_used_at_all(folder: Path, what: str) -> None:
     with pytest.raises(StoreFormatError, match="doctor --rebuild"):
         open_local_storage(folder)
     report = rebuild_index(folder)
-    assert report.names["pin"] == 1
+    assert report.names[NameKind.PIN] == 1
     assert report.recovered == ()
     with open_local_storage(folder) as storage:
         assert [pin.cid for pin in storage.pins.list()] == [root]
@@ -196,7 +211,7 @@ def test_mutable_names_of_a_damaged_index_are_newer_than_those_of_a_backup(folde
         assert {pin.cid for pin in storage.pins.list()} == {old, new, newer}
     assert {(name.kind, name.name, name.cid) for name in report.lost} == {
         ("pin", "user", None),
-        ("entry", "mfs://t/a", None),
+        ("file", "mfs://t/a", None),
     }
 
 
@@ -214,7 +229,7 @@ def test_names_without_content_are_left_out_and_reported(folder: Path) -> None:
     report = rebuild_index(folder)
     assert not report.is_whole
     assert set(report.lost) == {
-        LeftName("pin", "me", gone), LeftName("ref", "main", gone), LeftName("frozen", "mfs://t/a/b", gone),
+        LeftName(NameKind.PIN, "me", gone), LeftName(NameKind.REF, "main", gone), LeftName(NameKind.FROZEN, "mfs://t/a/b", gone),
     }  # fmt: skip
     with open_local_storage(folder) as storage:
         assert [pin.cid for pin in storage.pins.list()] == [here]
@@ -228,9 +243,27 @@ def test_a_block_that_the_index_lost_comes_from_a_backup(folder: Path) -> None:
     with sqlite3.connect(folder / "store.db") as connection:
         assert connection.execute("DELETE FROM block WHERE data IS NOT NULL").rowcount > 0
     connection.close()
-    assert rebuild_index(folder, cut_sizes=[]).is_whole
+    assert rebuild_index(folder).is_whole
     with open_local_storage(folder) as storage:
         assert open_unixfs(storage.blocks, root).read() == b"content" * 1000
+
+
+def test_a_rotten_block_of_the_index_comes_from_a_backup(folder: Path) -> None:
+    """SQLite does not notice a changed byte in a value; the block's hash does."""
+    with open_local_storage(folder) as storage:
+        [rotten, removed] = publish_blocks(storage, b"rotten", b"removed", owner="me")
+        make_backup(storage._parts)
+        storage.pins.remove(removed, "me")
+    with sqlite3.connect(folder / "store.db") as connection:
+        connection.execute("UPDATE block SET data = CAST('rottem' AS BLOB) WHERE multihash = ?", (rotten.multihash,))
+    connection.close()
+    report = rebuild_index(folder)
+    assert report.is_whole
+    assert report.are_names_current
+    assert [(use.state, use.blocks) for use in report.sources] == [("damaged", 1), ("whole", 1)]
+    with open_local_storage(folder) as storage:
+        assert storage.blocks.get(rotten) == b"rotten"
+        assert [pin.cid for pin in storage.pins.list(owner_prefix="me")] == [rotten]
 
 
 def test_states_and_the_number_of_the_last_condemnation_go_on(folder: Path) -> None:
@@ -265,7 +298,7 @@ def test_stores_of_each_format(vector: Path, folder: Path, backup: bool) -> None
         if backup:
             make_backup(storage._parts)
     lose_index(folder, backups=backup)
-    report: RebuildReport = rebuild_index(folder, cut_sizes=[4096])
+    report: RebuildReport = rebuild_index(folder, chunkers=CUTS)
     if backup:
         assert report.is_whole
     with open_local_storage(folder) as storage:

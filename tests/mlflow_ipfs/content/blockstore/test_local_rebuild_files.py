@@ -14,10 +14,12 @@ from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.local.backups import make_backup
 from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, rebuild_index
+from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_CBOR
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.dagcbor import encode_dagcbor
 from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError
@@ -84,7 +86,7 @@ def test_a_damaged_leaf_of_an_object_is_known_as_damaged(folder: Path, wrapped: 
     damage(one_file(folder, "object"), 2500)
     report = rebuild_index(folder)
     assert [file.reason for file in report.damaged] == ["1 of its 5 leaves do not hash to their CIDs"]
-    assert report.incomplete == (LeftName("pin", "user", root),)
+    assert report.incomplete == (LeftName(NameKind.PIN, "user", root),)
     with open_local_storage(folder) as storage:
         with pytest.raises(IntegrityError):
             open_unixfs(storage.blocks, root).read()
@@ -135,15 +137,15 @@ def test_an_object_that_cannot_be_placed_is_set_aside_and_placed_later(folder: P
     junk.parent.mkdir(exist_ok=True)
     junk.write_bytes(b"junk")
     report = rebuild_index(folder)
-    assert len(report.set_aside) == 2
-    assert all(file.name.startswith("quarantine/") for file in report.set_aside)
+    assert len(report.quarantined) == 2
+    assert all(file.name.startswith("quarantine/") for file in report.quarantined)
     with open_local_storage(folder) as storage:
         storage.collect_garbage(grace_seconds=0)
-        assert all((folder / file.name).exists() for file in report.set_aside), "no gc removes it"
+        assert all((folder / file.name).exists() for file in report.quarantined), "no gc removes it"
         assert files_of(storage) == set()
     lose_index(folder)
-    report = rebuild_index(folder, cut_sizes=[777])
-    assert report.set_aside == ()
+    report = rebuild_index(folder, chunkers=[FixedSizeChunker(777)])
+    assert report.quarantined == ()
     with open_local_storage(folder) as storage:
         assert open_unixfs(storage.blocks, root).read() == data
         storage.collect_garbage(grace_seconds=0)
@@ -192,7 +194,7 @@ def test_a_bad_sector_is_damage(folder: Path) -> None:
 
     report = rebuild_index(folder, disk=BadSector())
     assert [file.reason for file in report.damaged] == ["1 of its 5 leaves do not hash to their CIDs"]
-    assert report.incomplete == (LeftName("pin", "user", root),)
+    assert report.incomplete == (LeftName(NameKind.PIN, "user", root),)
 
 
 def test_progress_tells_of_all_bytes(folder: Path) -> None:

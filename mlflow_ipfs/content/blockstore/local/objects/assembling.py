@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
+from mlflow_ipfs.content.blockstore.local.cache.cache_publication import CachePublication
 from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.blockstore.local.objects.object_leaves import iterate_leaves
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
@@ -60,7 +61,8 @@ class Assembler:
             StoreFullError, StoreBusyError: nothing was made.
         """
         size_bytes = read_unixfs(self._reader, root).size_bytes
-        with LocalPublication(self._parts, in_cache=in_cache) as publication:
+        kind = CachePublication if in_cache else LocalPublication
+        with kind(self._parts) as publication:
             writer = publication.begin_file()
             leaves: list[Leaf] = []
             for leaf in iterate_leaves(self._parts.database, self._reader, root, size_bytes):

@@ -1,15 +1,14 @@
 """``doctor --rebuild``: a new index for a store whose ``store.db`` is lost or damaged.
 
-Files are looked through: ``packs.py`` and ``objects.py`` hash every block and give it a row in a new
-index (``draft.py``). What stood in the index alone, names and inline blocks, comes from what is left of
-it and from its copies (``old_index.py``, ``names.py``). What no name reaches is pinned (``roots.py``).
-``protocol.py`` shuts everybody out, puts the new index in place and keeps the old one.
+``protocol.py`` is the whole of it, step by step: open the copies of the old index (``index_copies.py``), scan the files
+(``scan.py``, with ``packs.py`` and ``objects.py``) into a new index (``new_index.py``), take the names and pin what no
+name reaches (``names.py``), and swap the indexes (``quarantine.py``).
 """
 
 from __future__ import annotations
 
-from mlflow_ipfs.content.blockstore.local.rebuild.looking import measure_files
 from mlflow_ipfs.content.blockstore.local.rebuild.protocol import rebuild_index
-from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftFile, LeftName, OldIndexUse, RebuildReport
+from mlflow_ipfs.content.blockstore.local.rebuild.report import IndexCopyUse, LeftFile, LeftName, RebuildReport
+from mlflow_ipfs.content.blockstore.local.rebuild.scan import measure_files
 
-__all__ = ["LeftFile", "LeftName", "OldIndexUse", "RebuildReport", "measure_files", "rebuild_index"]
+__all__ = ["IndexCopyUse", "LeftFile", "LeftName", "RebuildReport", "measure_files", "rebuild_index"]

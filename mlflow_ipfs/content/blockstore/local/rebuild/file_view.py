@@ -1,4 +1,4 @@
-"""A file of the store, opened to be looked through from end to end."""
+"""A file of the store, opened to be scanned from end to end."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.unixfs import block_of_leaf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
     from mlflow_ipfs.content.blockstore.local.index import NewBlock
+    from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.system.disk import Disk
 
 _WINDOW_BYTES: Final = 1 << 20
 
 
 class FileView:
-    """Reads pieces of one file. Leaves it read-only and durable: whoever wrote it may not have come so far.
+    """Reads pieces of one file.
 
     Args:
         disk: where it is.
         path: the file.
-        progress: told how many bytes were read.
+        progress: called with how many bytes were read.
 
     Attributes:
         stamp: its stamp when it was opened.
@@ -54,19 +55,19 @@ class FileView:
         self._disk.close(self._descriptor)
 
     def make_durable(self) -> None:
-        """Seal and sync it, as a publication does with a file before it gets a row."""
+        """Make the file read-only and sync it, as its publisher may have been killed before doing so."""
         if not self._is_sealed:
             with suppress(OSError):  # on a disk that takes no modes; the hash counts
                 self._disk.make_read_only(self._path)
         self._disk.sync(self._descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        """A piece of the file; shorter where the file ends, empty on a bad sector. May be called by several threads."""
+        """Return a piece of the file; shorter where the file ends, empty on a bad sector. Safe in several threads."""
         self._progress(length)
         return self._disk.read_what_is_left(self._descriptor, offset, length)
 
     def peek(self, offset: int, length: int) -> bytes:
-        """The same through a window that moves along: for many small pieces, by one thread."""
+        """Return a piece through a window that moves along: for many small pieces, in one thread."""
         start = offset - self._start
         if start < 0 or start + length > len(self._window):
             self._start, start = offset, 0
@@ -74,7 +75,12 @@ class FileView:
         return self._window[start : start + length]
 
     def holds(self, row: NewBlock) -> bool:
-        """Whether a block is where its row says."""
+        """Tell whether a block is where its row says."""
         piece = self.read(row.offset, row.length)
         block = block_of_leaf(piece, row.form)
         return CID(1, RAW, row.multihash).matches(block)
+
+    def cuts(self, chunker: Chunker) -> Iterator[int]:
+        """Yield the end offset of each cut that a chunker makes; none after a bad sector."""
+        with suppress(OSError), self._path.open("rb") as file:
+            yield from chunker.cuts(file, self.size_bytes)

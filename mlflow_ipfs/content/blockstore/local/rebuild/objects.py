@@ -1,17 +1,21 @@
-"""Blocks of an object: the bytes of one file, whose root's multihash is its name.
+"""Blocks of an object: a file with the bytes of one content file, named by the multihash of its root.
 
-The leaves are found from the root's nodes; if these are lost, by cutting the file again in the ways in which
-it may have been cut, until its root has that multihash; at last as an old index has them.
+The nodes of the root say where its leaves are, which needs no chunker. If nodes are lost, the file is cut again: as an old
+index has it, into leaves of the lengths below the readable nodes, then by every known chunker. The cuts are right if the nodes built from
+them have the root's multihash; these nodes are then added.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, LeafForm
 from mlflow_ipfs.content.blockstore.local.index import NewBlock
+from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.dagpb import decode_node
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf, leaf_rows
@@ -24,178 +28,200 @@ from mlflow_ipfs.errors import InvalidDataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
     from mlflow_ipfs.content.blockstore.local.rebuild.file_view import FileView
+    from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NewIndex
+    from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.node_builder import Subtree
     from mlflow_ipfs.content.profiles import Profile
 
 _BATCH: Final = 2000
 _LEAVES_A_THREAD: Final = 1  # at once: most files have few leaves, and those are large
+_LENGTHS_TRIED: Final = 3  # of leaves below the readable nodes, the most frequent first
+
+_UNKNOWN_CUTS: Final = "the nodes above its leaves are lost, and no known chunker cuts it into the leaves of its root"
 
 
 class _NodesMissingError(Exception):
-    """The nodes above the leaves are not all there."""
+    """A node above the leaves is missing."""
 
 
 @dataclass(slots=True)
-class _Tally:
-    """Leaves that were looked at."""
+class _Walk:
+    """What the readable nodes of a root tell of its file.
 
-    good: int = 0
-    bad: int = 0
-    bad_wrapped: int = 0
+    Attributes:
+        size_bytes: the file's size; None if a node is missing.
+        lengths: how many leaves have each length.
+    """
 
-    @property
-    def total(self) -> int:
-        return self.good + self.bad
+    size_bytes: int | None = None
+    lengths: Counter[int] = field(default_factory=Counter)
+
+    def chunkers(self) -> list[Chunker]:
+        """Return chunkers that cut the file into leaves as long as those that are known."""
+        usual = [length for length, _ in self.lengths.most_common(_LENGTHS_TRIED)]
+        return [FixedSizeChunker(length) for length in usual if 0 < length <= MAX_LEAF_BYTES]
 
 
 class ObjectReader:
-    """Finds out what is in objects.
+    """Finds the leaves in objects.
 
     Args:
-        draft: the new index, which has the blocks of all packs already.
-        cut_sizes: sizes that files may have been cut into, beside those of the profiles.
+        new_index: the new index, which has the blocks of all packs already.
+        chunkers: how files may have been cut.
     """
 
-    def __init__(self, draft: IndexDraft, cut_sizes: Iterable[int]) -> None:
-        self._draft = draft
-        usual = {profile.chunk_bytes for profile in PROFILES.values()}
-        self._cut_sizes = [size for size in dict.fromkeys((*cut_sizes, *sorted(usual))) if 0 < size <= MAX_LEAF_BYTES]
+    def __init__(self, new_index: NewIndex, chunkers: Iterable[Chunker]) -> None:
+        self._index = new_index
+        self._chunkers = list(chunkers)
 
     def add_object(
-        self, place_id: int, file: FileView, root: bytes, old_rows: Callable[[], Iterable[NewBlock]], *, is_in_use: bool
+        self, place_id: int, file: FileView, root: bytes, recorded: Callable[[], Sequence[NewBlock]]
     ) -> tuple[bool, str]:
-        """Add what is good in an object.
+        """Add the good leaves of an object.
 
         Args:
             place_id: the file's row.
             file: the file.
             root: the multihash in its name.
-            old_rows: what an old index says of it; asked only if nothing else helps.
-            is_in_use: whether it may stand for the whole file; what was set aside may not, and is marked damaged.
+            recorded: returns its leaves as an old index has them, in order.
 
         Returns:
-            Whether anything can be used, and what is wrong, if something is.
+            Whether the leaves were found, and what is wrong, if something is.
         """
         if self._add_single_leaf(place_id, file, root):
-            return self._name(place_id, root, "", is_in_use=is_in_use)
-        size_bytes = self._walked_size(root)
-        if size_bytes is None:
-            if self._add_by_cutting(place_id, file, root):
-                return self._name(place_id, root, "", is_in_use=is_in_use)
-            tally = self._add(place_id, file, old_rows())
-            self._draft.mark_damaged(place_id)
-            return tally.good > 0, "the nodes above its leaves are lost, and cutting it again gives another root"
-        tally = self._add(place_id, file, iterate_leaves(self._draft.find, root))
-        problem = ""
-        if tally.bad:
-            problem = f"{tally.bad} of its {tally.total} leaves do not hash to their CIDs"
-        elif size_bytes != file.size_bytes:
-            problem = f"it has {file.size_bytes} bytes instead of {size_bytes}"
-        # A lost node may look like a bad wrapped leaf.
-        if tally.bad_wrapped and self._add_by_cutting(place_id, file, root):
-            problem = ""
-        return self._name(place_id, root, problem, is_in_use=is_in_use)
-
-    def _name(self, place_id: int, root: bytes, problem: str, *, is_in_use: bool) -> tuple[bool, str]:
-        if is_in_use:
-            self._draft.name_object(place_id, root, is_damaged=bool(problem))
-        return True, problem
+            return True, ""
+        walk = self._walk(root)
+        likely = [_RecordedCuts(recorded), *walk.chunkers()]
+        if walk.size_bytes is None:
+            is_found = self._add_by_cutting(place_id, file, root, likely)
+            return is_found, "" if is_found else _UNKNOWN_CUTS
+        total, bad = self._add_leaves(place_id, file, root)
+        may_lack_node = any(leaf.form == LeafForm.UNIXFS_FILE for leaf in bad)  # it looks like a damaged wrapped leaf
+        if may_lack_node and self._add_by_cutting(place_id, file, root, likely):
+            return True, ""
+        self._index.add_bad(place_id, bad)
+        if bad:
+            return True, f"{len(bad)} of its {total} leaves do not hash to their CIDs"
+        if walk.size_bytes != file.size_bytes:
+            return True, f"it has {file.size_bytes} bytes instead of {walk.size_bytes}"
+        return True, ""
 
     def _add_single_leaf(self, place_id: int, file: FileView, root: bytes) -> bool:
-        """A file of one leaf, which is its root."""
+        """Add the only leaf of a file, which is its root."""
         if file.size_bytes > MAX_LEAF_BYTES:
             return False
         data = file.read(0, file.size_bytes)
         for form in LeafForm:
             if hash_leaf(data, form, 1).cid.multihash == root:
-                self._draft.add_leaves(place_id, [NewBlock(root, None, 0, len(data), int(form))])
+                self._index.add_leaves(place_id, [NewBlock(root, None, 0, len(data), int(form))])
                 return True
         return False
 
-    def _walked_size(self, root: bytes) -> int | None:
-        """Size of the file in bytes, if all nodes above its leaves are there."""
+    def _walk(self, root: bytes) -> _Walk:
+        walk = _Walk()
         end = 0
         try:
-            for leaf in iterate_leaves(self._draft.find, root):
+            for leaf in iterate_leaves(self._index.find, root):
                 end = leaf.offset + leaf.length
+                walk.lengths[leaf.length] += 1
         except _NodesMissingError:
-            return None
-        return end
+            return walk
+        walk.size_bytes = end
+        return walk
 
-    def _add(self, place_id: int, file: FileView, leaves: Iterable[NewBlock]) -> _Tally:
-        """Hash leaves and add them."""
-        tally = _Tally()
-        good: list[NewBlock] = []
+    def _add_leaves(self, place_id: int, file: FileView, root: bytes) -> tuple[int, list[NewBlock]]:
+        """Add the good leaves that the nodes of a root name. Return how many leaves there are, and the bad ones."""
+        total, good, bad = 0, list[NewBlock](), list[NewBlock]()
 
         def check(leaf: NewBlock) -> tuple[NewBlock, bool]:
             return leaf, file.holds(leaf)
 
+        leaves = iterate_leaves(self._index.find, root)
         with closing(map_ahead(check, leaves, batch=_LEAVES_A_THREAD)) as checked:  # its threads end before the file
             for leaf, is_good in checked:
-                if is_good:
+                total += 1
+                if not is_good:
+                    bad.append(leaf)
+                elif CID(1, RAW, leaf.multihash).identity_data is None:
                     good.append(leaf)
-                    if len(good) == _BATCH:
-                        tally.good += self._flush(place_id, good)
-                    continue
-                tally.bad += 1
-                tally.bad_wrapped += leaf.form == LeafForm.UNIXFS_FILE
-                self._draft.add_bad(place_id, [leaf])
-        tally.good += self._flush(place_id, good)
-        return tally
+                if len(good) == _BATCH:
+                    self._index.add_leaves(place_id, good)
+                    good.clear()
+        self._index.add_leaves(place_id, good)
+        return total, bad
 
-    def _flush(self, place_id: int, leaves: list[NewBlock]) -> int:
-        count = len(leaves)
-        self._draft.add_leaves(place_id, [leaf for leaf in leaves if CID(1, RAW, leaf.multihash).identity_data is None])
-        leaves.clear()
-        return count
-
-    def _add_by_cutting(self, place_id: int, file: FileView, root: bytes) -> bool:
-        """Cut the file in every way in which it may have been cut. Returns whether one gave its root."""
-        for size in self._cut_sizes:
+    def _add_by_cutting(self, place_id: int, file: FileView, root: bytes, likely: list[Chunker]) -> bool:
+        """Cut the file in every way in which it may have been cut. Return whether the root came out."""
+        for chunker in dict.fromkeys([*likely, *self._chunkers]):
+            if isinstance(chunker, FixedSizeChunker) and chunker.chunk_bytes >= file.size_bytes:
+                continue  # a single leaf
             for profile in PROFILES.values():
-                if self._add_cut(place_id, file, root, profile, size):
+                if self._add_cut(place_id, file, root, profile, chunker):
                     return True
         return False
 
-    def _add_cut(self, place_id: int, file: FileView, root: bytes, profile: Profile, size: int) -> bool:
+    def _add_cut(self, place_id: int, file: FileView, root: bytes, profile: Profile, chunker: Chunker) -> bool:
+        """Add the leaves that a chunker makes, and the nodes above them, if those have the root."""
         form = LeafForm.RAW if profile.raw_leaves else LeafForm.UNIXFS_FILE
 
-        def hash_cut(start: int) -> Subtree:
-            return hash_leaf(file.read(start, size), form, profile.cid_version)
+        def hash_cut(piece: tuple[int, int]) -> Subtree:
+            start, end = piece
+            return hash_leaf(file.read(start, end - start), form, profile.cid_version)
 
-        starts = range(0, file.size_bytes, size)
-        with closing(map_ahead(hash_cut, starts, batch=_LEAVES_A_THREAD)) as hashed:  # as above
+        pieces = pairwise(chain((0,), file.cuts(chunker)))
+        with closing(map_ahead(hash_cut, pieces, batch=_LEAVES_A_THREAD)) as hashed:  # as above
             leaves = list(hashed)
-        nodes: list[tuple[CID, bytes]] = []
-        if not leaves:
-            return False
-        built = NodeBuilder(lambda cid, block: nodes.append((cid, block)), profile).build_file(leaves)
-        if built.cid.multihash != root:
+        nodes = _nodes_above(leaves, root, profile)
+        if not nodes:
             return False
         rows = [
             NewBlock(leaf.cid.multihash, None, leaf.offset, leaf.length, int(leaf.form))
             for leaf in leaf_rows(leaves, form)
         ]
-        self._draft.add_leaves(place_id, rows)
-        for cid, block in nodes:
-            self._draft.add_inline(cid.multihash, block, cid)
+        self._index.add_leaves(place_id, rows)
+        for cid, block in nodes.items():
+            self._index.add_inline(cid.multihash, block, cid)
         return True
 
 
-def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:
-    """The leaves of a file in order, from its nodes.
+def _nodes_above(leaves: Sequence[Subtree], root: bytes, profile: Profile) -> dict[CID, bytes]:
+    """Lay out leaves in the widths of every profile. Return the nodes of the tree that has the root, else none."""
+    for width in sorted({profile.max_links for profile in PROFILES.values()}):
+        nodes: dict[CID, bytes] = {}
+        builder = NodeBuilder(nodes.__setitem__, replace(profile, max_links=width))
+        if leaves and builder.build_file(leaves).cid.multihash == root:
+            return nodes
+    return {}
 
-    No index says here what is a leaf (``object_leaves.py`` asks one): what is not to be found is taken for one, because
-    the blocks of leaves lie nowhere as they are. Whether it was one shows when the file's bytes are hashed.
+
+class _RecordedCuts:
+    """The cuts of one file as an old index has them, by whichever chunker they were made."""
+
+    def __init__(self, recorded: Callable[[], Sequence[NewBlock]]) -> None:
+        self._recorded = recorded
+
+    def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
+        """See ``Chunker``. Yields nothing if the leaves do not cover the file."""
+        del file
+        leaves = self._recorded()
+        ends = [leaf.offset + leaf.length for leaf in leaves]
+        if [leaf.offset for leaf in leaves] == [0, *ends[:-1]] and ends[-1:] == [size_bytes]:
+            yield from ends
+
+
+def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:
+    """Yield the leaves of a file in order, from its nodes.
+
+    No index says here which blocks are leaves (``object_leaves.py`` asks one). A block that is not found is taken for a
+    leaf, because the bytes of leaves are known only as pieces of the file. Hashing that piece shows whether it was one.
 
     Args:
-        find: gives a block.
+        find: returns a block.
         root: multihash of the root, which is a node with links.
 
     Raises:
-        _NodesMissingError: a node is missing, or is no node of a file.
+        _NodesMissingError: a node is missing, or is not a node of a file.
     """
     stack = [(CID(1, DAG_PB, root), -1)]
     offset = 0
@@ -215,7 +241,7 @@ def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterat
 
 
 def _children(find: Callable[[bytes], bytes | None], cid: CID) -> Sequence[tuple[CID, int]]:
-    """The links of a file's node, each with how many bytes of the file are below it; none for a leaf."""
+    """Return the links of a file's node, each with how many bytes of the file are below it; none for a leaf."""
     block = find(cid.multihash)
     if block is None:
         return ()

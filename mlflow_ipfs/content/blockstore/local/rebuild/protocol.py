@@ -1,13 +1,14 @@
-"""The order of things, so that a kill or a loss of power at any moment leaves a store that can be rebuilt.
+"""``doctor --rebuild``, step by step. A kill or a power loss at any step leaves a store that can be rebuilt.
 
-1. Shut everybody out: the three locks, and nobody with an open session.
-2. Build the new index in ``tmp``, whole and durable, while the old one stays where it is.
-3. Move files of which nothing could be placed to ``quarantine``.
-4. Move the old index to ``quarantine``: ``store.db`` first. Without it nothing opens the store, so its log is never
-   read alone. A mark lies in the folder until the log and the rest have followed.
+1. Take the three locks, and make sure that no other session is open.
+2. Build the new index in ``tmp``, whole and durable, while the old one stays in its place.
+3. Move files without a usable block to ``quarantine``.
+4. Move the old index to ``quarantine``, ``store.db`` first: without it no program opens the store and reads the log
+   alone. A mark stays in the directory until the log has followed.
 5. Rename the new index into its place.
 
-Killed before 4, the store has its old index; between 4 and 5 it has none, and is rebuilt from what was set aside.
+Killed before step 4, the store has its old index. Killed between 4 and 5, it has none: the next rebuild finds the old one
+in ``quarantine``.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local import layout as layouts
+from mlflow_ipfs.content.blockstore.local.backups import next_backup_name
 from mlflow_ipfs.content.blockstore.local.creating import check_links, is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
-from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
-from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
-from mlflow_ipfs.content.blockstore.local.rebuild.looking import Look, OldIndexes, open_old_indexes
-from mlflow_ipfs.content.blockstore.local.rebuild.names import KINDS, take_names
+from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import IndexCopies, open_index_copies
+from mlflow_ipfs.content.blockstore.local.rebuild.names import Reachability, take_names
+from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NewIndex
+from mlflow_ipfs.content.blockstore.local.rebuild.quarantine import finish_interrupted_move, quarantine_index
 from mlflow_ipfs.content.blockstore.local.rebuild.report import RebuildReport
-from mlflow_ipfs.content.blockstore.local.rebuild.roots import RootFinder
+from mlflow_ipfs.content.blockstore.local.rebuild.scan import StoreScan
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.blockstore.local.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.system.access import access_faults
@@ -41,8 +44,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
+    from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftFile
+    from mlflow_ipfs.content.chunker import Chunker
+
 OWNER: Final = "recovered/"
-_TIME: Final = "%Y%m%dT%H%M%SZ"
+_STAMP: Final = "%Y%m%dT%H%M%SZ"
 _KEPT_META: Final = ("created_at",)
 _SIZE: Final = "SELECT (SELECT coalesce(sum(size), 0) FROM place) + (SELECT coalesce(sum(length(data)), 0) FROM block WHERE data NOT NULL)"
 
@@ -51,23 +57,26 @@ def rebuild_index(
     path: str | os.PathLike[str],
     *,
     timeout_seconds: float = 60.0,
-    cut_sizes: Iterable[int] = (),
+    chunkers: Iterable[Chunker] = (),
     progress: Callable[[int], None] | None = None,
     disk: Disk | None = None,
 ) -> RebuildReport:
-    """Make a new index for a store, from its files and from what is left of the old one.
+    """Make a new index for a store, from its files and from copies of the old index.
+
+    Names come from what can be read of ``store.db``, and where it is damaged, from the newest backup. What no name reaches
+    is pinned for ``recovered/<time>``.
 
     Args:
-        path: the store's folder.
+        path: the store's directory.
         timeout_seconds: how long to wait for each lock.
-        cut_sizes: sizes in bytes that files may have been cut into, beside the profiles' and those in old indexes.
-        progress: told how many bytes were read since it was told last.
-        disk: takes every step on the disk; for tests.
+        chunkers: how files may have been cut, besides the known chunkers and the sizes in the old index.
+        progress: called with the number of bytes read since its last call.
+        disk: does every step on the disk; for tests.
 
     Raises:
-        StoreBusyError: somebody uses the store.
-        StoreFormatError: there is no store, or one of a newer version.
-        StoreFullError: there is no room for a new index; the store is as it was.
+        StoreBusyError: another program uses the store.
+        StoreFormatError: the path holds no store, or a store of a newer version.
+        StoreFullError: the disk has no room for a new index; the store is unchanged.
         ImmutableError: the store is on a read-only mount.
         PolicyError: this user may not use something in it.
     """
@@ -75,21 +84,21 @@ def rebuild_index(
     with access_faults(Path(path)):
         layout = _find_store(Path(path))
     with database_faults(layout), disk_faults(layout.folder), _alone(layout, disk, timeout_seconds):
-        finish_setting_aside(layout, disk)
+        finish_interrupted_move(layout, disk)
         if is_nearly_full(layout, disk):
             free_reserve(layout, disk)
         with ExitStack() as stack:
-            sources = open_old_indexes(layout, _read_store_id(layout))
-            stack.callback(sources.close)
+            copies = open_index_copies(layout, _read_store_id(layout))
+            stack.callback(copies.close)
             session = Session(layout, disk)
             stack.callback(session.end)
-            report = _Rebuild(layout, disk, sources, session).run(cut_sizes, progress)
+            report = _Rebuild(layout, disk, copies, session).run(chunkers, progress)
         make_reserve(layout, disk)
     return report
 
 
 def _find_store(folder: Path) -> Layout:
-    """Check that a store is there that may be written to, whatever is missing in it."""
+    """Return the layout of a store that may be written to, whatever files it has lost."""
     if not folder.is_dir():
         msg = f"there is no store at {folder}"
         raise StoreFormatError(msg)
@@ -107,7 +116,7 @@ def _find_store(folder: Path) -> Layout:
 
 
 def _read_store_id(layout: Layout) -> str | None:
-    """The id in ``format.json``; None if that is gone or unreadable.
+    """Return the id in ``format.json``; None if that file is missing or damaged.
 
     Raises:
         StoreFormatError: the store is of a newer version.
@@ -124,7 +133,7 @@ def _read_store_id(layout: Layout) -> str | None:
 
 @contextmanager
 def _alone(layout: Layout, disk: Disk, timeout_seconds: float) -> Iterator[None]:
-    """Keep everybody else out of a store."""
+    """Keep other programs out of a store."""
     layouts.make_lock_file(layout.write_lock)
     layout.make_all(disk)
     with ExitStack() as stack:
@@ -136,7 +145,7 @@ def _alone(layout: Layout, disk: Disk, timeout_seconds: float) -> Iterator[None]
 
 
 def _locks(layout: Layout, timeout_seconds: float) -> list[FileLock]:
-    """All locks of a store, in the order in which a gc and publications take them."""
+    """Return the locks of a store, in the order in which gc and publications take them."""
     return [
         FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage"),
         FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or deleting"),
@@ -162,68 +171,84 @@ def _check_no_sessions(layout: Layout) -> None:
 
 
 class _Rebuild:
-    """One rebuild. Nobody else is in the store."""
+    """One rebuild. No other program is in the store."""
 
-    def __init__(self, layout: Layout, disk: Disk, sources: OldIndexes, session: Session) -> None:
+    def __init__(self, layout: Layout, disk: Disk, copies: IndexCopies, session: Session) -> None:
         self._layout = layout
         self._disk = disk
-        self._sources = sources
+        self._copies = copies
         self._session = session
-        self._now = time.strftime(_TIME, time.gmtime())
-        self._store_id = (
-            _read_store_id(layout)
-            or next((source.store_id for source in sources.usable if source.store_id), None)
-            or layouts.new_store_id()
+        self._stamp = time.strftime(_STAMP, time.gmtime())
+        self._store_id = copies.store_id or layouts.new_store_id()
+
+    def run(self, chunkers: Iterable[Chunker], progress: Callable[[int], None] | None) -> RebuildReport:
+        path = self._session.draft()
+        new_index = NewIndex(self._layout, self._disk, self._session.draft(), self._session.draft(), self._store_id)
+        try:
+            scan = StoreScan(self._layout, self._disk, new_index, self._copies, chunkers=chunkers, progress=progress)
+            scan.run()
+            report = self._fill(new_index, tuple(scan.damaged))
+            self._write(new_index, path)
+        finally:
+            new_index.close()
+        quarantined = scan.quarantine_unusable()
+        return replace(report, quarantined=tuple(quarantined), old_index=self._put_in_place(path))
+
+    def _fill(self, new_index: NewIndex, damaged: tuple[LeftFile, ...]) -> RebuildReport:
+        """Add names, and pins on what no name reaches, to an index that has all blocks."""
+        reachability = Reachability(new_index)
+        reachability.forget_healed()
+        lost = take_names(new_index, self._copies.used)
+        names = {table.kind: _count(new_index, f"SELECT count(*) FROM {table.table}") for table in NAME_TABLES}  # noqa: S608 - fixed names
+        incomplete = reachability.find_incomplete()
+        owner = f"{OWNER}{self._stamp}"
+        recovered = reachability.pin_unreached(owner, self._find_garbage())
+        self._write_meta(new_index)
+        return RebuildReport(
+            store_id=self._store_id,
+            files=_count(new_index, "SELECT count(*) FROM place"),
+            blocks=_count(new_index, "SELECT count(*) FROM block"),
+            size_bytes=_count(new_index, _SIZE),
+            names=names,
+            sources=self._copies.uses(),
+            are_names_current=self._copies.has_all_names(),
+            recovered_owner=owner if recovered else None,
+            recovered=tuple(recovered),
+            recovered_incomplete=tuple(reachability.incomplete_among(recovered)),
+            lost=tuple(lost),
+            incomplete=tuple(incomplete),
+            damaged=damaged,
         )
 
-    def run(self, cut_sizes: Iterable[int], progress: Callable[[int], None] | None) -> RebuildReport:
-        new_index = self._session.draft()
-        draft = IndexDraft(self._layout, self._disk, self._session.draft(), self._session.draft(), self._store_id)
-        try:
-            look = Look(self._layout, self._disk, draft, self._sources, cut_sizes=cut_sizes, progress=progress)
-            look.run()
-            finder = RootFinder(draft)
-            finder.forget_healed()
-            finder.take_spare_blocks()
-            lost = take_names(draft, self._sources.usable)
-            finder.take_spare_blocks()
-            names = {kind.table: _count(draft, f"SELECT count(*) FROM {kind.table}") for kind in KINDS}  # noqa: S608 - names from a table
-            incomplete = finder.find_incomplete()
-            recovered = finder.pin_unreached(f"{OWNER}{self._now}", look.find_garbage())
-            self._write_meta(draft)
-            report = RebuildReport(
-                store_id=self._store_id,
-                files=_count(draft, "SELECT count(*) FROM place"),
-                blocks=_count(draft, "SELECT count(*) FROM block"),
-                size_bytes=_count(draft, _SIZE),
-                names=names,
-                sources=self._sources.uses(),
-                recovered_owner=f"{OWNER}{self._now}" if recovered else None,
-                recovered=tuple(recovered),
-                recovered_incomplete=tuple(finder.incomplete_among(recovered)),
-                lost=tuple(lost),
-                incomplete=tuple(incomplete),
-                damaged=tuple(look.damaged),
-            )
-            self._write(draft, new_index)
-        finally:
-            draft.close()
-        set_aside = look.set_aside_unplaced()
-        return replace(report, set_aside=tuple(set_aside), old_index=self._put_in_place(new_index))
+    def _find_garbage(self) -> Callable[[bytes], bool]:
+        """Return what tells whether a block had no name. Only ``store.db`` can tell: a backup lacks later names."""
+        if self._copies.has_all_names() and self._copies.used[0].is_whole("block"):
+            return self._copies.used[0].knows
+        return lambda _: False
 
-    def _write_meta(self, draft: IndexDraft) -> None:
-        """Values that go on: a number of a condemnation must be larger than all before it."""
-        found = [source.meta for source in self._sources.usable]
-        values = {key: meta[key] for meta in reversed(found) for key in _KEPT_META if key in meta}
-        numbers = [int(meta[LAST]) for meta in found if meta.get(LAST, "").isdecimal()]
+    def _write_meta(self, new_index: NewIndex) -> None:
+        """Copy what stays the same. Numbers of condemnations must go on rising."""
+        copies = self._copies.used
+        values = {key: copy.meta[key] for copy in reversed(copies) for key in _KEPT_META if key in copy.meta}
+        numbers = [int(copy.meta[LAST]) for copy in copies if copy.meta.get(LAST, "").isdecimal()]
         if numbers:
             values[LAST] = str(max(numbers))
-        draft.connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
+        new_index.connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
 
-    def _put_in_place(self, new_index: Path) -> Path | None:
+    def _write(self, new_index: NewIndex, path: Path) -> None:
+        """Write the index, and a backup of it: older backups do not have the new pins."""
+        new_index.finish()
+        new_index.write_copy(path)
+        copy = self._session.draft()
+        with suppress(OSError, sqlite3.Error):  # without room for two, one is enough
+            new_index.write_copy(copy)
+            self._disk.rename(copy, self._layout.backup / next_backup_name(self._layout))
+            self._disk.sync_folder(self._layout.backup)
+
+    def _put_in_place(self, path: Path) -> Path | None:
         layout, disk = self._layout, self._disk
-        old_index = set_index_aside(layout, disk, self._now)
-        disk.rename(new_index, layout.database)
+        old_index = quarantine_index(layout, disk, self._stamp)
+        disk.rename(path, layout.database)
         disk.sync_folder(layout.folder)
         try:
             layouts.read_format(layout)
@@ -231,17 +256,7 @@ class _Rebuild:
             layouts.write_format(layout, disk, self._store_id)
         return old_index
 
-    def _write(self, draft: IndexDraft, new_index: Path) -> None:
-        """Write the index, and a backup of it: those that are there do not have what was recovered."""
-        draft.finish()
-        draft.write_copy(new_index)
-        copy = self._session.draft()
-        with suppress(OSError, sqlite3.Error):  # without room for two, one will do
-            draft.write_copy(copy)
-            self._disk.rename(copy, self._layout.backup / f"store-{self._now}.db")  # named as in backups.py
-            self._disk.sync_folder(self._layout.backup)
 
-
-def _count(draft: IndexDraft, query: str) -> int:
-    number: int = draft.connection.execute(query).fetchone()[0]
+def _count(new_index: NewIndex, query: str) -> int:
+    number: int = new_index.connection.execute(query).fetchone()[0]
     return number

@@ -1,4 +1,4 @@
-"""What a rebuild found and did."""
+"""Report of a rebuild: what was found, and what was done."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.names.kinds import NameKind
 
 
 @dataclass(frozen=True, slots=True)
-class OldIndexUse:
-    """An index that was looked at: the store's own, one that an earlier rebuild set aside, or a backup.
+class IndexCopyUse:
+    """What a rebuild took from one copy of the index.
 
     Attributes:
-        path: the file.
-        state: ``whole``, ``damaged``, or why nothing of it could be used.
+        path: the file: ``store.db``, one that an earlier rebuild moved to ``quarantine``, or a backup.
+        state: ``whole``, ``damaged`` (some names may be lost) or ``unusable: …``.
+        made_at: when its state was current, in seconds since 1970; None for ``store.db`` itself.
         names: how many names came from it.
-        blocks: how many inline blocks came from it.
+        blocks: how many small blocks came from it.
     """
 
     path: Path
     state: str
+    made_at: int | None
     names: int = 0
     blocks: int = 0
 
@@ -33,22 +36,22 @@ class LeftName:
     """A name that does not find all of its content.
 
     Attributes:
-        kind: ``pin``, ``ref``, ``entry``, ``frozen`` or ``outbox``.
+        kind: the kind of the name.
         name: the pin's owner, the ref's name, or an ``mfs://`` URI.
-        cid: what it names; None if the row was unreadable.
+        cid: what it names; None if the row in the old index is damaged.
     """
 
-    kind: str
+    kind: NameKind
     name: str
     cid: CID | None
 
 
 @dataclass(frozen=True, slots=True)
 class LeftFile:
-    """A file of the store in which something is wrong.
+    """A damaged file of the store.
 
     Attributes:
-        name: its path below the store's folder, where it lies now.
+        name: its current path below the store's directory.
         reason: what is wrong.
     """
 
@@ -63,37 +66,40 @@ class RebuildReport:
     Attributes:
         store_id: the store's id, which stays.
         files: how many files have a row.
-        blocks: how many blocks the new index knows.
+        blocks: how many blocks the new index has.
         size_bytes: size of these files, and of the blocks inside the index.
         names: how many names were taken over, by kind.
-        sources: every index that was looked at, newest first.
-        recovered_owner: owner of the pins on content without a name; None if there was none.
+        sources: every copy of the index, newest first.
+        are_names_current: whether the names came from an undamaged ``store.db``. If not, names that were made since the
+            last copy may be lost; their content is among ``recovered``.
+        recovered_owner: owner of the pins on content without a name; None if no content was without a name.
         recovered: what those pins keep.
-        recovered_incomplete: those of them below which something is missing or damaged: remains of what a gc dropped, or
-            of what is lost. Nobody can say which.
+        recovered_incomplete: those of them below which a block is missing or damaged: remains of what a gc dropped, or of
+            what is lost. A rebuild cannot tell which.
         lost: names whose content is not in the store. They are not in the new index.
-        incomplete: names that were taken over, although something below them is missing or damaged.
-        damaged: files of which some blocks are bad; the others are used.
-        set_aside: files of which nothing could be placed, moved to ``quarantine``, where no gc touches them.
-        old_index: where the old index lies now; None if there was none.
+        incomplete: names that were taken over, although a block below them is missing or damaged.
+        damaged: files with bad blocks; their other blocks are used.
+        quarantined: files without a usable block, moved to ``quarantine``, where gc leaves them alone.
+        old_index: where the old index was moved; None if there was none.
     """
 
     store_id: str
     files: int
     blocks: int
     size_bytes: int
-    names: dict[str, int]
-    sources: tuple[OldIndexUse, ...]
+    names: dict[NameKind, int]
+    sources: tuple[IndexCopyUse, ...]
+    are_names_current: bool
     recovered_owner: str | None
     recovered: tuple[CID, ...]
     recovered_incomplete: tuple[CID, ...]
     lost: tuple[LeftName, ...]
     incomplete: tuple[LeftName, ...]
     damaged: tuple[LeftFile, ...]
-    set_aside: tuple[LeftFile, ...] = ()
+    quarantined: tuple[LeftFile, ...] = ()
     old_index: Path | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether every name found all of its content, and every file its place."""
-        return not (self.lost or self.incomplete or self.damaged or self.set_aside)
+        return not (self.lost or self.incomplete or self.damaged or self.quarantined)
