@@ -52,5 +52,5 @@ def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = 
     """
     missing = find_missing(reader, root, seen=seen)
     if missing is not None:
-        msg = f"{root} is not complete here: the block {missing} is missing"
+        msg = f"{root} is not complete here: the block {missing} is missing{missing.hash_note}"
         raise NotFoundError(msg)

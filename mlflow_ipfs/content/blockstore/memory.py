@@ -48,7 +48,7 @@ class MemoryBlocks:
         if data is None:
             data = self._state.blocks.get(cid.multihash)
         if data is None:
-            msg = f"the block {cid} is not in memory"
+            msg = f"the block {cid} is not in memory{cid.hash_note}"
             raise NotFoundError(msg)
         cid.verify(data)
         return data

@@ -84,7 +84,7 @@ class LocalReader:
         with self._parts.database.read() as connection:
             row = index.find_block(connection, cid.multihash)
         if row is None:
-            msg = f"the block {cid} is not in the store {self._parts.layout.folder}"
+            msg = f"the block {cid} is not in the store {self._parts.layout.folder}{cid.hash_note}"
             raise NotFoundError(msg)
         return row
 
