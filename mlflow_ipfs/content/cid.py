@@ -10,15 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from mlflow_ipfs.content.hash_functions import (
-    DIGEST_BYTES,
-    HASHES,
-    IDENTITY,
-    SHA2_256,
-    hash_name,
-    is_known,
-    unsupported,
-)
+from mlflow_ipfs.content.hash_functions import DIGEST_BYTES, HASHES, hash_name, is_known, unsupported
 from mlflow_ipfs.content.multibase import decode_base58, decode_multibase, encode_base32, encode_base58
 from mlflow_ipfs.content.varint import decode_varint, encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
@@ -30,6 +22,9 @@ LIBP2P_KEY: Final = 0x72
 CBOR: Final = 0x51
 DAG_JSON: Final = 0x0129
 JSON: Final = 0x0200
+
+IDENTITY: Final = 0x00
+SHA2_256: Final = 0x12
 
 MIN_DIGEST_BYTES: Final = 20  # shorter digests are too weak to verify with (Kubo's verifcid)
 MAX_DIGEST_BYTES: Final = 128
@@ -85,6 +80,20 @@ class CID:
         Raises:
             InvalidCIDError: not a CID, or one whose hash function is not supported; the message quotes the text.
         """
+        cid = cls.from_text(text)
+        if not cid.is_hash_supported:
+            hint = "; the CID may be mistyped" if not is_known(cid.hash_code) else ""
+            msg = f"{text!r} cannot be used: {unsupported(cid.hash_code)}{hint}"
+            raise InvalidCIDError(msg)
+        return cid
+
+    @classmethod
+    def from_text(cls, text: str) -> CID:
+        """Read the text form of a link, whose hash function need not be supported; otherwise as ``parse``.
+
+        Raises:
+            InvalidCIDError: not a CID; the message quotes the text.
+        """
         if not text or len(text) > MAX_CID_TEXT:
             msg = f"{text[:80]!r} is not a CID: it has {len(text)} characters"
             raise InvalidCIDError(msg)
@@ -98,10 +107,6 @@ class CID:
             raise InvalidCIDError(msg) from error
         if cid.version == 0:
             msg = f"{text!r} is not a CID: version 0 is written in plain base58, without a multibase prefix"
-            raise InvalidCIDError(msg)
-        if not cid.is_hash_supported:
-            hint = "; the CID may be mistyped" if not is_known(cid.hash_code) else ""
-            msg = f"{text!r} cannot be used: {unsupported(cid.hash_code)}{hint}"
             raise InvalidCIDError(msg)
         return cid
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.cid import RAW
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.codecs import LEAF_CODECS, links
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.errors import NotFoundError
 
@@ -18,7 +17,7 @@ def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = No
     """The first block below a root that the reader does not have, or None if the DAG is whole.
 
     Interior blocks are read; leaves are only asked for. Only what may link to others is remembered, at most 48 bytes
-    each: raw leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
+    each: leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
 
     Args:
         reader: where the blocks are.
@@ -32,12 +31,13 @@ def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = No
     stack = [root]
     while stack:
         cid = stack.pop()
-        if cid.codec != RAW and not seen.add(cid):
+        is_leaf = cid.codec in LEAF_CODECS
+        if not is_leaf and not seen.add(cid):
             continue
         if not reader.has(cid):
             return cid
         try:
-            stack.extend(links(cid, reader.get(cid) if cid.codec != RAW else b""))
+            stack.extend(() if is_leaf else links(cid, reader.get(cid)))
         except NotFoundError:
             return cid
     return None

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IDENTITY: Final = 0x00
-SHA2_256: Final = 0x12
-
 
 def _blake2b(size: int) -> Callable[[bytes], bytes]:
     return lambda data: hashlib.blake2b(data, digest_size=size).digest()
@@ -21,7 +18,7 @@ def _blake2b(size: int) -> Callable[[bytes], bytes]:
 
 # Multihash code -> digest of the data. Only hash functions that are collision resistant.
 HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
-    SHA2_256: lambda data: hashlib.sha256(data).digest(),
+    0x12: lambda data: hashlib.sha256(data).digest(),
     0x13: lambda data: hashlib.sha512(data).digest(),
     0x14: lambda data: hashlib.sha3_512(data).digest(),
     0x15: lambda data: hashlib.sha3_384(data).digest(),
@@ -35,9 +32,9 @@ HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
 DIGEST_BYTES: Final = {code: len(function(b"")) for code, function in HASHES.items()}
 
 _NAMES: Final = {
-    IDENTITY: "identity",
+    0x00: "identity",
     0x11: "sha1",
-    SHA2_256: "sha2-256",
+    0x12: "sha2-256",
     0x13: "sha2-512",
     0x14: "sha3-512",
     0x15: "sha3-384",

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
-from mlflow_ipfs.content.blockstore.local.rebuild.draft import NODE_CODECS
 from mlflow_ipfs.content.blockstore.local.rebuild.names import KINDS, name_of
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS
 from mlflow_ipfs.content.pins import Pin
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
     from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftName
 
-_NODE_CODECS: Final = f"({', '.join(map(str, NODE_CODECS))})"
+_NODE_CODECS: Final = f"({', '.join(map(str, sorted(CODECS_WITH_LINKS)))})"
 _IS_THERE: Final = "EXISTS (SELECT 1 FROM block b WHERE b.multihash = l.child)"
 _REACH: Final = """
     WITH RECURSIVE reach (multihash, codec) AS (
