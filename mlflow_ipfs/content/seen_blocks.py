@@ -31,15 +31,26 @@ class SeenBlocks:
     def __len__(self) -> int:
         return self._count
 
+    def __contains__(self, cid: CID) -> bool:
+        name, table, end = self._name(cid), self._table, len(self._table)
+        at = int.from_bytes(name[:8], "little") % self._slots * _SLOT_BYTES
+        while (slot := table[at : at + _SLOT_BYTES]) != name:
+            if slot == _EMPTY:
+                return False
+            at = (at + _SLOT_BYTES) % end
+        return True
+
     def add(self, cid: CID) -> bool:
         """Note a block. Returns whether it is new."""
-        text = b"%x %b" % (cid.codec, cid.multihash)
-        if not self._put(hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest()):
+        if not self._put(self._name(cid)):
             return False
         self._count += 1
         if 3 * self._count > 2 * self._slots:
             self._grow()
         return True
+
+    def _name(self, cid: CID) -> bytes:
+        return hashlib.blake2b(b"%x %b" % (cid.codec, cid.multihash), digest_size=_SLOT_BYTES, key=self._key).digest()
 
     def _put(self, name: bytes) -> bool:
         table, end = self._table, len(self._table)

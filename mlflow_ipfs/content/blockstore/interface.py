@@ -295,6 +295,30 @@ class Publication(Protocol):
     ) -> None: ...
 
 
+class Hold(Protocol):
+    """Blocks that no gc deletes, although nothing names them. A context manager; it ends with its process.
+
+    For work that takes long, perhaps because it waits for a stream: other content can be collected meanwhile.
+    A block is protected from ``flush`` on. Until then a publication has to be open that found the block, or put it.
+    """
+
+    def add(self, cid: CID) -> None:
+        """Add a block, whether or not it is in the store yet. What it links to is not protected by that."""
+
+    def flush(self) -> None:
+        """Protect the blocks that were added.
+
+        Raises:
+            StoreFullError: there is no room for the list.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Storage(Protocol):
     """A blockstore together with the names that decide what is kept."""
 
@@ -327,6 +351,9 @@ class Storage(Protocol):
             keep_found: until it ends, nothing that can be read is deleted, not even what a gc had condemned
                 before: for who is to name content that he only finds.
         """
+
+    def hold(self) -> Hold:
+        """Start a hold."""
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has, verified; None: no longer."""

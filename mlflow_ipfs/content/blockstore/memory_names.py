@@ -37,6 +37,7 @@ class MemoryState:
     entries: dict[str, dict[str, MfsEntry]] = field(default_factory=dict)
     frozen: set[Frozen] = field(default_factory=set)
     publications: int = 0
+    holds: list[set[bytes]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def require(self, cid: CID) -> None:

@@ -16,6 +16,7 @@ from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
+from mlflow_ipfs.content.blockstore.local.holds import LocalHold
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -106,6 +107,11 @@ class LocalStorage:
     def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> LocalPublication:
         """Start a publication."""
         return LocalPublication(self._parts, in_cache=in_cache, keep_found=keep_found)
+
+    def hold(self) -> LocalHold:
+        """Start a hold."""
+        self._parts.database.check_writable()
+        return LocalHold(self._parts)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has."""
