@@ -165,8 +165,11 @@ class CarReader:
         return data
 
     def _read_exactly(self, size: int) -> bytes:
-        pieces: list[bytes] = []
-        missing = size
+        piece = self._read(size)
+        if len(piece) == size:  # from a file, always
+            return piece
+        pieces = [piece] if piece else []
+        missing = size - len(piece)
         while missing:
             piece = self._read(missing)
             if not piece:

@@ -136,7 +136,10 @@ class CID:
         Raises:
             InvalidCIDError: the bytes are not a CID.
         """
-        if data[offset : offset + 2] == _SHA2_256_PREFIX:
+        usual = data[offset : offset + 36]
+        if len(usual) == 36 and usual[0] == 1 and usual[1] < 0x80 and usual[2:4] == _SHA2_256_PREFIX:
+            return cls(1, usual[1], bytes(usual[2:])), offset + 36  # as in ``from_bytes``: CARs have millions
+        if usual[:2] == _SHA2_256_PREFIX:
             end = offset + 34
             if len(data) < end:
                 msg = "a CIDv0 ends early"

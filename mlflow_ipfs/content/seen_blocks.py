@@ -32,35 +32,31 @@ class SeenBlocks:
         return self._count
 
     def __contains__(self, cid: CID) -> bool:
-        name, table, end = self._name(cid), self._table, len(self._table)
-        at = int.from_bytes(name[:8], "little") % self._slots * _SLOT_BYTES
-        while (slot := table[at : at + _SLOT_BYTES]) != name:
-            if slot == _EMPTY:
-                return False
-            at = (at + _SLOT_BYTES) % end
-        return True
+        text = b"%x %b" % (cid.codec, cid.multihash)
+        return self._find(hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest())[1]
 
     def add(self, cid: CID) -> bool:
         """Note a block. Returns whether it is new."""
-        if not self._put(self._name(cid)):
+        text = b"%x %b" % (cid.codec, cid.multihash)
+        name = hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest()
+        at, is_there = self._find(name)
+        if is_there:
             return False
+        self._table[at : at + _SLOT_BYTES] = name
         self._count += 1
         if 3 * self._count > 2 * self._slots:
             self._grow()
         return True
 
-    def _name(self, cid: CID) -> bytes:
-        return hashlib.blake2b(b"%x %b" % (cid.codec, cid.multihash), digest_size=_SLOT_BYTES, key=self._key).digest()
-
-    def _put(self, name: bytes) -> bool:
-        table, end = self._table, len(self._table)
+    def _find(self, name: bytes) -> tuple[int, bool]:
+        """The slot of a name, or the empty one where it would go; and whether the name is there."""
+        table = self._table
         at = int.from_bytes(name[:8], "little") % self._slots * _SLOT_BYTES
         while (slot := table[at : at + _SLOT_BYTES]) != name:
             if slot == _EMPTY:
-                table[at : at + _SLOT_BYTES] = name
-                return True
-            at = (at + _SLOT_BYTES) % end
-        return False
+                return at, False
+            at = (at + _SLOT_BYTES) % len(table)
+        return at, True
 
     def _grow(self) -> None:
         old, self._slots = self._table, 2 * self._slots
@@ -68,4 +64,5 @@ class SeenBlocks:
         for at in range(0, len(old), _SLOT_BYTES):
             name = bytes(old[at : at + _SLOT_BYTES])
             if name != _EMPTY:
-                self._put(name)
+                to, _ = self._find(name)
+                self._table[to : to + _SLOT_BYTES] = name

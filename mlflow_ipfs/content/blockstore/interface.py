@@ -224,6 +224,21 @@ def get_many(reader: BlockReader, cids: Sequence[CID]) -> Generator[bytes, None,
     return (reader.get(cid) for cid in cids)
 
 
+@runtime_checkable
+class BulkPresenceReader(BlockReader, Protocol):
+    """A reader that can be asked for the presence of many blocks at once."""
+
+    def find_absent(self, cids: Sequence[CID]) -> CID | None:
+        """Return the first of the blocks for which ``has`` is false."""
+
+
+def find_absent(reader: BlockReader, cids: Sequence[CID]) -> CID | None:
+    """Find a block that is not here, as ``BulkPresenceReader.find_absent`` does, with any reader."""
+    if isinstance(reader, BulkPresenceReader):
+        return reader.find_absent(cids)
+    return next((cid for cid in cids if not reader.has(cid)), None)
+
+
 class Blockstore(BlockReader, Protocol):
     """Single blocks, keyed by multihash: CIDs that differ only in version or codec share a block."""
 

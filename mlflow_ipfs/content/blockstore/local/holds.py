@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.sessions import lock_new
-from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
 from mlflow_ipfs.content.system.locking import try_flock
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class LocalHold:
 
     def add(self, cid: CID) -> None:
         """Add a block; ``flush`` makes that known."""
-        if cid.identity_data is None:
-            self._unwritten.append(len(cid.multihash))
-            self._unwritten += cid.multihash
+        multihash = cid.multihash
+        if multihash[0] != IDENTITY:
+            self._unwritten.append(len(multihash))
+            self._unwritten += multihash
             if len(self._unwritten) >= _FLUSH_BYTES:
                 self.flush()
 
