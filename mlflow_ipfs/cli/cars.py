@@ -22,7 +22,7 @@ from mlflow_ipfs.cli.options import (
     tracking_option,
 )
 from mlflow_ipfs.cli.reading import total_bytes
-from mlflow_ipfs.cli.terminal import Progress, format_size, note, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
 from mlflow_ipfs.content.car import CarPart
 from mlflow_ipfs.content.car_drafts import draft_of
 from mlflow_ipfs.content.car_import import CarImport
@@ -163,6 +163,7 @@ class CIDType(click.ParamType):  # type: ignore[type-arg] # generic only since c
     "--to-byte", type=click.IntRange(min=1), metavar="N", help="And its blocks end before byte N, if it is a CARv2."
 )
 @click.option("--root", "roots", type=CIDType(), multiple=True, metavar="CID", help="And this is its root.")
+@click.option("--all-blocks", is_flag=True, help="Keep blocks that no root needs, too, until a gc drops them.")
 @json_option
 @pass_workplace
 def import_(
@@ -173,9 +174,12 @@ def import_(
     roots: tuple[CID, ...],
     *,
     join: bool,
+    all_blocks: bool,
     as_json: bool,
 ) -> None:
     """Take in CARs (files, or - for standard input), pin their roots and print them.
+
+    Blocks that no root needs are left out. A CAR that names no root is taken in whole.
 
     Files may be CARs that are complete only together, in any order. When a stream breaks off, everything before the
     break is kept, and the error says how to go on from there: with the rest of the CAR, --from-byte and --root.
@@ -186,13 +190,19 @@ def import_(
     with (
         workplace.open_store(create=True) as store,
         Progress(label, total) as progress,
-        CarImport(store.storage, progress=progress.advance) as transfer,
+        CarImport(store.storage, all_blocks=all_blocks, progress=progress.advance) as transfer,
     ):
         for source in sources:
             _take(workplace, transfer, source, part, progress)
         found = _finish(workplace, transfer, sources)
+    left_out = {"left_out_blocks": transfer.left_out_blocks, "left_out_bytes": transfer.left_out_bytes}
     for root in found:
-        print_result({"cid": str(root)}, f"imported  {root}", as_json=as_json)
+        print_result({"cid": str(root)} | left_out, f"imported  {root}", as_json=as_json)
+    if transfer.left_out_blocks:
+        size = format_size(transfer.left_out_bytes)
+        note(
+            f"left out {format_count(transfer.left_out_blocks, 'block')} ({size}) that no root needs; see --all-blocks"
+        )
     if not found:
         why = "no --root was named" if part else "no root is named in the CAR"
         note(f"{why}, so nothing is pinned; `mlflow-ipfs pin add CID` keeps content")
@@ -248,6 +258,8 @@ def _how_to_continue(workplace: Workplace, transfer: CarImport, source: Source) 
     if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MOST_ROOTS:
         return ""
     words = ["mlflow-ipfs", *workplace.store_option, "car", "import", "--from-byte", str(start)]
+    if transfer.all_blocks:
+        words.append("--all-blocks")
     if transfer.payload_end is not None:
         words += ["--to-byte", str(transfer.payload_end)]
     for root in transfer.roots:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.listing import Entry
 
 _PIECE_BYTES: Final = 1 << 20
-_SUFFIXES: Final = {"directory": "/", "symlink": "@"}
+_SUFFIXES: Final = {"directory": "/", "symlink": "@", "unknown": "?"}
 
 
 @click.command()
@@ -138,7 +138,7 @@ def cat(workplace: Workplace, content: ContentName, offset: int, length: int | N
 @json_option
 @pass_workplace
 def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
-    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @.
+    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @, data that is not UnixFS in ?.
 
     A folder of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
     """

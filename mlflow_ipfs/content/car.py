@@ -118,6 +118,10 @@ class CarReader:
         if not isinstance(roots, list) or not all(isinstance(root, CID) for root in roots):
             msg = "the header of the CAR has no list of roots"
             raise InvalidDataError(msg)
+        for root in roots:
+            if not root.is_hash_supported:
+                msg = f"this CAR cannot be imported: the block of its root {root} cannot be verified{root.hash_note}"
+                raise InvalidDataError(msg)
         return roots
 
     def __iter__(self) -> Iterator[tuple[CID, bytes]]:
@@ -142,6 +146,7 @@ class CarReader:
     def _decode_section(self, section: bytes, start: int) -> tuple[CID, bytes]:
         try:
             cid, end = CID.decode(section)
+            cid.check_hash()
         except InvalidCIDError as error:
             msg = f"the block at byte {start} of the CAR has no usable CID: {error}"
             raise InvalidDataError(msg) from error
@@ -160,8 +165,11 @@ class CarReader:
         return data
 
     def _read_exactly(self, size: int) -> bytes:
-        pieces: list[bytes] = []
-        missing = size
+        piece = self._read(size)
+        if len(piece) == size:  # from a file, always
+            return piece
+        pieces = [piece] if piece else []
+        missing = size - len(piece)
         while missing:
             piece = self._read(missing)
             if not piece:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from mlflow_ipfs.content.hash_functions import DIGEST_BYTES, HASHES, hash_name, is_known, unsupported
 from mlflow_ipfs.content.multibase import decode_base58, decode_multibase, encode_base32, encode_base58
 from mlflow_ipfs.content.varint import decode_varint, encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 RAW: Final = 0x55
 DAG_PB: Final = 0x70
 DAG_CBOR: Final = 0x71
 LIBP2P_KEY: Final = 0x72
+CBOR: Final = 0x51
+DAG_JSON: Final = 0x0129
+JSON: Final = 0x0200
 
 IDENTITY: Final = 0x00
 SHA2_256: Final = 0x12
@@ -31,48 +32,64 @@ MAX_IDENTITY_BYTES: Final = 128
 MAX_CID_TEXT: Final = 1024
 _USUAL_STARTS: Final = ("baf", "bag", "Qm", "zdj", "zb2", "f01", "k51")  # of what somebody meant as a CID
 
-CODEC_NAMES: Final = {RAW: "raw", DAG_PB: "dag-pb", DAG_CBOR: "dag-cbor", LIBP2P_KEY: "libp2p-key"}
-
-_SHA2_256_PREFIX: Final = bytes((SHA2_256, 32))
-
-
-def _blake2b(size: int) -> Callable[[bytes], bytes]:
-    return lambda data: hashlib.blake2b(data, digest_size=size).digest()
-
-
-# Multihash code -> digest of the data. Only hash functions that are collision resistant.
-_HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
-    SHA2_256: lambda data: hashlib.sha256(data).digest(),
-    0x13: lambda data: hashlib.sha512(data).digest(),
-    0x14: lambda data: hashlib.sha3_512(data).digest(),
-    0x15: lambda data: hashlib.sha3_384(data).digest(),
-    0x16: lambda data: hashlib.sha3_256(data).digest(),
-    0x20: lambda data: hashlib.sha384(data).digest(),
-    0xB220: _blake2b(32),
-    0xB240: _blake2b(64),
-    0xB260: lambda data: hashlib.blake2s(data).digest(),
+CODEC_NAMES: Final = {
+    RAW: "raw",
+    DAG_PB: "dag-pb",
+    DAG_CBOR: "dag-cbor",
+    LIBP2P_KEY: "libp2p-key",
+    CBOR: "cbor",
+    DAG_JSON: "dag-json",
+    JSON: "json",
 }
 
-_DIGEST_BYTES: Final = {code: len(function(b"")) for code, function in _HASHES.items()}
+_SHA2_256_PREFIX: Final = bytes((SHA2_256, 32))
 
 
 @dataclass(frozen=True, slots=True)
 class CID:
     """A content identifier. Two CIDs are equal when version, codec and multihash are.
 
+    A link may have a hash function that is not supported: the node around it can be read all the same.
+    ``check_hash`` refuses such a CID where its block is needed.
+
     Attributes:
         version: 0 or 1.
         codec: multicodec number of the block's format (``RAW``, ``DAG_PB``, ``DAG_CBOR``).
         multihash: hash function code, digest length and digest, as bytes.
+
+    Raises:
+        InvalidCIDError: version 0 with another codec than dag-pb, or another hash than sha2-256.
     """
 
     version: int
     codec: int
     multihash: bytes
 
+    def __post_init__(self) -> None:
+        if self.version != 1 and (self.version != 0 or self.codec != DAG_PB or self.multihash[:2] != _SHA2_256_PREFIX):
+            msg = (
+                f"no CID has version {self.version}, codec {codec_name(self.codec)} and hash function "
+                f"{hash_name(self.hash_code)}: version 0 is for dag-pb with sha2-256 only; use version 1"
+            )
+            raise InvalidCIDError(msg)
+
     @classmethod
     def parse(cls, text: str) -> CID:
         """Read the text form in any base that IPFS tools print.
+
+        Raises:
+            InvalidCIDError: not a CID, or one whose hash function is not supported; the message quotes the text.
+        """
+        cid = cls.from_text(text)
+        if not cid.is_hash_supported:
+            hint = "; the CID may be mistyped" if not is_known(cid.hash_code) else ""
+            msg = f"{text!r} cannot be used: {unsupported(cid.hash_code)}{hint}"
+            raise InvalidCIDError(msg)
+        return cid
+
+    @classmethod
+    def from_text(cls, text: str) -> CID:
+        """Read the text form of a link, whose hash function need not be supported; otherwise as ``parse``.
 
         Raises:
             InvalidCIDError: not a CID; the message quotes the text.
@@ -119,7 +136,10 @@ class CID:
         Raises:
             InvalidCIDError: the bytes are not a CID.
         """
-        if data[offset : offset + 2] == _SHA2_256_PREFIX:
+        usual = data[offset : offset + 36]
+        if len(usual) == 36 and usual[0] == 1 and usual[1] < 0x80 and usual[2:4] == _SHA2_256_PREFIX:
+            return cls(1, usual[1], bytes(usual[2:])), offset + 36  # as in ``from_bytes``: CARs have millions
+        if usual[:2] == _SHA2_256_PREFIX:
             end = offset + 34
             if len(data) < end:
                 msg = "a CIDv0 ends early"
@@ -138,13 +158,39 @@ class CID:
 
     @classmethod
     def of(cls, data: bytes | memoryview, codec: int = RAW, *, version: int = 1) -> CID:
-        """Compute the sha2-256 CID of a block's bytes."""
+        """Compute the sha2-256 CID of a block's bytes.
+
+        Raises:
+            InvalidCIDError: version 0 with another codec than dag-pb.
+        """
         return cls(version, codec, _SHA2_256_PREFIX + hashlib.sha256(data).digest())
 
     @property
     def hash_code(self) -> int:
         """Multicodec number of the hash function."""
         return decode_varint(self.multihash)[0]
+
+    @property
+    def is_hash_supported(self) -> bool:
+        """Whether a block can be verified against this CID."""
+        if self.multihash[:2] == _SHA2_256_PREFIX:
+            return True
+        return self.hash_code in HASHES or self.hash_code == IDENTITY
+
+    @property
+    def hash_note(self) -> str:
+        """What a message about a missing block adds if no block can be verified against this CID, else ``""``."""
+        return "" if self.is_hash_supported else f": {unsupported(self.hash_code)}"
+
+    def check_hash(self) -> None:
+        """Refuse a CID that no block can be verified against.
+
+        Raises:
+            InvalidCIDError: the hash function is not supported; the message names the CID and the function.
+        """
+        if not self.is_hash_supported:
+            msg = f"{self} cannot be used: {unsupported(self.hash_code)}"
+            raise InvalidCIDError(msg)
 
     @property
     def digest(self) -> bytes:
@@ -166,20 +212,25 @@ class CID:
 
         Raises:
             IntegrityError: it is not.
-            InvalidCIDError: the hash function is unknown here.
+            InvalidCIDError: the hash function is not supported.
         """
         if not self.matches(data):
             msg = f"{len(data)} bytes do not hash to {self}: the data is damaged or not what was asked for"
             raise IntegrityError(msg)
 
     def matches(self, data: bytes | memoryview) -> bool:
-        """Tell whether ``data`` hashes to this CID."""
+        """Tell whether ``data`` hashes to this CID.
+
+        Raises:
+            InvalidCIDError: the hash function is not supported.
+        """
         if self.multihash[:2] == _SHA2_256_PREFIX:
             return hashlib.sha256(data).digest() == self.multihash[2:]
         digest, code = self.digest, self.hash_code
         if code == IDENTITY:
             return digest == bytes(data)
-        return _HASHES[code](bytes(data))[: len(digest)] == digest
+        self.check_hash()
+        return HASHES[code](bytes(data))[: len(digest)] == digest
 
     def __bytes__(self) -> bytes:
         """The binary form."""
@@ -208,14 +259,17 @@ def _multihash_end(data: bytes, offset: int) -> int:
             msg = f"an identity CID holds {length} bytes, more than {MAX_IDENTITY_BYTES}"
             raise InvalidCIDError(msg)
         return end
-    if code not in _HASHES:
-        msg = f"hash function 0x{code:x} is unknown or not safe here"
-        raise InvalidCIDError(msg)
-    full_length = _DIGEST_BYTES[code]
-    if not MIN_DIGEST_BYTES <= length <= full_length:
-        msg = f"a digest of {length} bytes for hash function 0x{code:x} (allowed: {MIN_DIGEST_BYTES} to {full_length})"
+    shortest, longest = (MIN_DIGEST_BYTES, DIGEST_BYTES[code]) if code in HASHES else (0, MAX_DIGEST_BYTES)
+    if not shortest <= length <= longest:
+        msg = f"a digest of {length} bytes for hash function {hash_name(code)} (allowed: {shortest} to {longest})"
         raise InvalidCIDError(msg)
     return end
+
+
+def codec_name(codec: int) -> str:
+    """Return the name of a codec with its code, ``dag-json (0x129)``, or the code alone."""
+    name = CODEC_NAMES.get(codec)
+    return f"0x{codec:x}" if name is None else f"{name} (0x{codec:x})"
 
 
 def sha2_256_multihash(digest: bytes) -> bytes:

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content import dagcbor, dagpb
-from mlflow_ipfs.content.cid import CODEC_NAMES, DAG_CBOR, DAG_PB, LIBP2P_KEY, RAW
+from mlflow_ipfs.content.cid import CBOR, CODEC_NAMES, DAG_CBOR, DAG_JSON, DAG_PB, JSON, LIBP2P_KEY, RAW, codec_name
+from mlflow_ipfs.content.dagjson import decode_dagjson
 from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.dagcbor import Value
+
+LEAF_CODECS: Final = frozenset({RAW, LIBP2P_KEY, CBOR, JSON})
+"""Codecs that have no links. Blocks of every other codec may have some."""
+
+DATA_CODECS: Final = frozenset({DAG_CBOR, DAG_JSON})
+"""Codecs of maps, lists and values with links among them."""
+
+CODECS_WITH_LINKS: Final = DATA_CODECS | {DAG_PB}
+"""Codecs whose links are followed."""
 
 
 def links(cid: CID, block: bytes) -> Sequence[CID]:
-    """The CIDs that a block links to, in order.
+    """Return the CIDs that a block links to, in order.
 
     Raises:
-        InvalidDataError: the block breaks its codec's rules, or its codec is unknown here, so
-            that nobody could say what lies below it.
+        InvalidDataError: the block breaks its codec's rules, or links of its codec cannot be followed here.
     """
-    if cid.codec in (RAW, LIBP2P_KEY):
+    if cid.codec in LEAF_CODECS:
         return ()
-    try:
-        if cid.codec == DAG_PB:
+    if cid.codec == DAG_PB:
+        try:
             return [link.cid for link in dagpb.decode_node(block).links]
+        except InvalidDataError as error:
+            raise _malformed(cid, error) from error
+    return dagcbor.links(decode_data(cid, block))
+
+
+def decode_data(cid: CID, block: bytes) -> Value:
+    """Decode a block of a codec in ``DATA_CODECS``.
+
+    Raises:
+        InvalidDataError: the block breaks its codec's rules, or its codec is another one.
+    """
+    try:
         if cid.codec == DAG_CBOR:
-            return dagcbor.links(dagcbor.decode_dagcbor(block))
+            return dagcbor.decode_dagcbor(block)
+        if cid.codec == DAG_JSON:
+            return decode_dagjson(block)
     except InvalidDataError as error:
-        msg = f"the block {cid} is malformed: {error}"
-        raise InvalidDataError(msg) from error
-    msg = f"{cid} has codec 0x{cid.codec:x}; known are {', '.join(CODEC_NAMES.values())}"
+        raise _malformed(cid, error) from error
+    msg = (
+        f"{cid} has codec {codec_name(cid.codec)}, whose links are not followed here, so nothing can be said of what is "
+        f"below it; known codecs are {', '.join(CODEC_NAMES.values())}"
+    )
     raise InvalidDataError(msg)
+
+
+def _malformed(cid: CID, error: InvalidDataError) -> InvalidDataError:
+    return InvalidDataError(f"the block {cid} is malformed: {error}")

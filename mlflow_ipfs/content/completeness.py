@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.cid import RAW
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.blockstore.interface import find_absent, get_many
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.codecs import LEAF_CODECS, links
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.cid import CID
+
+_NODES: Final = 32  # read at a time; each may link to thousands of others
+_LEAVES: Final = 500  # asked for at a time
 
 
 def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> CID | None:
     """The first block below a root that the reader does not have, or None if the DAG is whole.
 
     Interior blocks are read; leaves are only asked for. Only what may link to others is remembered, at most 48 bytes
-    each: raw leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
+    each: leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
 
     Args:
         reader: where the blocks are.
@@ -29,17 +35,37 @@ def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = No
         InvalidDataError: a block whose links cannot be known.
     """
     seen = SeenBlocks() if seen is None else seen
-    stack = [root]
-    while stack:
-        cid = stack.pop()
-        if cid.codec != RAW and not seen.add(cid):
+    stack, leaves = [root], list[CID]()
+    while stack or leaves:
+        if len(leaves) >= _LEAVES or not stack:
+            missing = find_absent(reader, leaves)
+            if missing is not None:
+                return missing
+            leaves.clear()
             continue
-        if not reader.has(cid):
-            return cid
+        nodes: list[CID] = []
+        while stack and len(nodes) < _NODES:
+            cid = stack.pop()
+            if cid.codec in LEAF_CODECS:
+                leaves.append(cid)
+            elif seen.add(cid):
+                nodes.append(cid)
+        missing = _read_links(reader, nodes, stack)
+        if missing is not None:
+            return missing
+    return None
+
+
+def _read_links(reader: BlockReader, nodes: Sequence[CID], stack: list[CID]) -> CID | None:
+    """Put what nodes link to on the stack. Returns the first node that is missing."""
+    position = 0
+    with closing(get_many(reader, nodes)) as blocks:
         try:
-            stack.extend(links(cid, reader.get(cid) if cid.codec != RAW else b""))
+            for block in blocks:
+                stack.extend(links(nodes[position], block))
+                position += 1
         except NotFoundError:
-            return cid
+            return nodes[position]
     return None
 
 
@@ -52,5 +78,9 @@ def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = 
     """
     missing = find_missing(reader, root, seen=seen)
     if missing is not None:
-        msg = f"{root} is not complete here: the block {missing} is missing"
-        raise NotFoundError(msg)
+        raise missing_block(root, missing)
+
+
+def missing_block(root: CID, missing: CID) -> NotFoundError:
+    """Return the error of a DAG that lacks a block."""
+    return NotFoundError(f"{root} is not complete here: the block {missing} is missing{missing.hash_note}")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content import dagpb
-from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.cid import CID, DAG_PB, RAW, codec_name
+from mlflow_ipfs.content.codecs import DATA_CODECS, links
+from mlflow_ipfs.content.data_paths import follow_data
 from mlflow_ipfs.content.hamt import find_in_shard, layout_of, split_shard
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
@@ -59,12 +60,13 @@ def read_unixfs(reader: BlockReader, cid: CID) -> UnixFSNode:
         IntegrityError: it is damaged.
         InvalidDataError: it is not UnixFS.
     """
+    if cid.codec not in (RAW, DAG_PB):
+        hint = "; name a path in it that leads to one" if cid.codec in DATA_CODECS else ""
+        msg = f"{cid} has codec {codec_name(cid.codec)}, so it is neither a file nor a directory{hint}"
+        raise InvalidDataError(msg)
     block = reader.get(cid)
     if cid.codec == RAW:
         return UnixFSNode(cid, block, UnixFSData(NodeType.FILE, block, len(block)), ())
-    if cid.codec != DAG_PB:
-        msg = f"{cid} has codec 0x{cid.codec:x}, so it is neither a file nor a folder"
-        raise InvalidDataError(msg)
     try:
         node = dagpb.decode_node(block)
         return UnixFSNode(cid, block, decode_unixfs(node), node.links)
@@ -165,15 +167,23 @@ def _read_shard(reader: BlockReader, cid: CID, parent: UnixFSNode) -> UnixFSNode
 
 
 def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
-    """Follow a path down from a root. Symlinks are not followed, as in every IPFS resolver.
+    """Follow a path down from a root, through directories and through dag-cbor and dag-json data.
+
+    Symlinks are not followed, as in every IPFS resolver.
 
     Raises:
         NotFoundError: a name or a block is missing; the message holds the whole path.
-        NotAFolderError: the path goes on below a file.
+        NotAFolderError: the path goes on below a file, or below a value that is neither map nor list.
+        InvalidDataError: a block is malformed, or of a codec that has no paths.
     """
-    for part in split_path(path):
+    names = split_path(path)
+    while names:
         try:
-            cid = find_link(reader, read_unixfs(reader, cid), part).cid
+            if cid.codec in DATA_CODECS:
+                cid, count = follow_data(cid, reader.get(cid), names)
+            else:
+                cid, count = find_link(reader, read_unixfs(reader, cid), names[0]).cid, 1
+            names = names[count:]
         except (NotFoundError, NotAFolderError) as error:
             msg = f"{error} (while following the path {path!r})"
             raise type(error)(msg) from error

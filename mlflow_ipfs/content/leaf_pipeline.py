@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, Leaf, LeafForm
-from mlflow_ipfs.content.cid import CID, DAG_PB, RAW, sha2_256_multihash
+from mlflow_ipfs.content.cid import CID, DAG_PB, sha2_256_multihash
 from mlflow_ipfs.content.node_builder import Subtree
 from mlflow_ipfs.content.unixfs import leaf_frame
 
@@ -24,9 +24,9 @@ _BUFFERS: Final = _HASH_THREADS + 2  # one is being filled, one waits
 
 
 def hash_leaf(payload: memoryview | bytes, form: LeafForm, cid_version: int) -> Subtree:
-    """Compute the CID of one leaf from its bytes of the file."""
+    """Compute the CID of one leaf from its bytes of the file. A raw leaf has a CIDv1 in every profile, as in Kubo."""
     if form is LeafForm.RAW:
-        return Subtree(CID.of(payload, RAW, version=cid_version), len(payload), len(payload))
+        return Subtree(CID.of(payload), len(payload), len(payload))
     prefix, suffix = leaf_frame(len(payload))
     digest = hashlib.sha256(prefix)
     digest.update(payload)
@@ -40,7 +40,7 @@ class LeafPipeline:
 
     Args:
         form: how leaves are made from the file's bytes.
-        cid_version: version of the leaves' CIDs.
+        cid_version: version of the CIDs of wrapped leaves.
     """
 
     def __init__(self, form: LeafForm, cid_version: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, read_unixfs
 from mlflow_ipfs.content.unixfs import NodeType
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.dagpb import Link
 
-EntryKind = Literal["file", "directory", "symlink"]
+EntryKind = Literal["file", "directory", "symlink", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Entry:
     Attributes:
         name: its name in its folder; ``""`` for a root.
         cid: its own CID.
-        kind: what it is.
-        size_bytes: size of a file, 0 for a folder.
+        kind: what it is; ``unknown`` for data that is not UnixFS, or that has a hash function which is not supported.
+        size_bytes: size of a file, 0 for a folder; for ``unknown`` what the link states of all blocks below.
     """
 
     name: str
@@ -60,6 +60,8 @@ def list_entries(reader: BlockReader, folder: UnixFSNode) -> list[Entry]:
 
 def _describe_link(reader: BlockReader, link: Link) -> Entry:
     name = decode_name(link.name or b"")
+    if link.cid.codec not in (RAW, DAG_PB) or not link.cid.is_hash_supported:
+        return Entry(name, link.cid, "unknown", link.size_bytes or 0)
     if link.cid.codec == RAW and link.size_bytes is not None:  # a leaf: its size is known without reading it
         return Entry(name, link.cid, "file", link.size_bytes)
     return describe_node(name, read_unixfs(reader, link.cid))

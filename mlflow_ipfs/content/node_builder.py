@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.dagpb import Link, encode_node
 from mlflow_ipfs.content.hamt import HamtBuilder
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
@@ -51,7 +51,7 @@ class NodeBuilder:
 
     def put_leaf(self, block: bytes, *, raw: bool) -> Subtree:
         """Keep the only block of a small file: ``raw``, or a UnixFS File node."""
-        cid = CID.of(block, RAW if raw else DAG_PB, version=self._profile.cid_version)
+        cid = CID.of(block) if raw else CID.of(block, DAG_PB, version=self._profile.cid_version)
         self._put(cid, block)
         return Subtree(cid, len(block), len(block))
 

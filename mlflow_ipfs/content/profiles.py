@@ -17,7 +17,7 @@ class Profile:
 
     Attributes:
         name: the name in the specification.
-        cid_version: 0 or 1.
+        cid_version: 0 or 1; raw leaves have a CIDv1 in either case, because a CIDv0 can only name dag-pb.
         raw_leaves: whether leaves are bare bytes (else wrapped in UnixFS File nodes).
         chunk_bytes: size of the fixed cuts.
         max_links: the most links of a file's node.

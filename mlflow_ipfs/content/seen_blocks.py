@@ -33,8 +33,11 @@ class SeenBlocks:
 
     def add(self, cid: CID) -> bool:
         """Add a block. Returns whether it is new."""
-        if not self._put(self._digest(cid)):
+        name = self._digest(cid)
+        at, is_there = self._find(name)
+        if is_there:
             return False
+        self._table[at : at + _SLOT_BYTES] = name
         self._count += 1
         if 3 * self._count > 2 * self._slots:
             self._grow()
@@ -57,16 +60,11 @@ class SeenBlocks:
             at = (at + _SLOT_BYTES) % end
         return at, True
 
-    def _put(self, name: bytes) -> bool:
-        at, is_there = self._find(name)
-        if not is_there:
-            self._table[at : at + _SLOT_BYTES] = name
-        return not is_there
-
     def _grow(self) -> None:
         old, self._slots = self._table, 2 * self._slots
         self._table = bytearray(self._slots * _SLOT_BYTES)
         for at in range(0, len(old), _SLOT_BYTES):
             name = bytes(old[at : at + _SLOT_BYTES])
             if name != _EMPTY:
-                self._put(name)
+                to, _ = self._find(name)
+                self._table[to : to + _SLOT_BYTES] = name

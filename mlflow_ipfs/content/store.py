@@ -381,10 +381,12 @@ class ContentStore:
         *,
         part: CarPart | None = None,
         pin: str | None = USER,
+        all_blocks: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[CID]:
         """Take in a CAR of any size, or the rest of one, and pin its roots once they are complete. Returns the roots.
 
+        Blocks that no root needs are left out, unless ``all_blocks`` is true or the CAR names no root.
         Whatever goes wrong, the whole and right blocks before the fault are kept, and the message says how to go on;
         nothing is pinned then. See ``CarImport``, which also takes several CARs at once.
 
@@ -393,7 +395,7 @@ class ContentStore:
             NotFoundError: a block below a root is neither in the CAR nor in the store.
             StoreFullError, StoreBusyError: the last step, at most 240 MiB, was not kept.
         """
-        with CarImport(self.storage, progress=progress) as transfer:
+        with CarImport(self.storage, all_blocks=all_blocks, progress=progress) as transfer:
             transfer.take(file, part)
             return transfer.finish(pin)
 

@@ -81,5 +81,7 @@ def read_varint(read: Callable[[int], bytes]) -> int | None:
             msg = "the stream ends inside a varint"
             raise InvalidDataError(msg)
         buffer += byte
+        if byte[0] < 0x80 and len(buffer) == 2 and byte[0]:  # the length of most frames of a CAR
+            return buffer[0] & 0x7F | byte[0] << 7
         if byte[0] < 0x80 or len(buffer) > MAX_VARINT_BYTES:
             return decode_varint(bytes(buffer))[0]

@@ -17,7 +17,7 @@ from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
 from mlflow_ipfs.errors import ConflictError, IntegrityError
-from support.storages import delete_block, publish_blocks, publish_file, put_file, raw
+from support.storages import delete_block, multihashes, publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +187,46 @@ def test_what_a_publication_relies_on_stays(storage: Storage) -> None:
     assert storage.collect_garbage().kept_blocks == 2
     assert storage.blocks.get(cid) == b"found again"
     assert storage.blocks.has(CID.of(b"on its way"))
+
+
+def test_what_is_held_stays_and_other_garbage_goes(storage: Storage) -> None:
+    """Inline and in packs, put by itself and found; without the blocks that they link to."""
+    [found] = publish_blocks(storage, b"found" * 30_000, owner=None)
+    [other] = publish_blocks(storage, b"other" * 30_000, owner=None)
+    node = encode_dagcbor([other])
+    held = [*map(CID.of, (b"small", b"large" * 30_000)), CID.of(node, DAG_CBOR)]
+    with storage.hold() as hold:
+        with storage.publish() as publication:
+            for cid, block in zip(held, (b"small", b"large" * 30_000, node), strict=True):
+                publication.put(cid, block)
+            for cid in (found, *held, CID(1, RAW, bytes([IDENTITY, 1]) + b"x"), CID.of(b"never here")):
+                hold.add(cid)
+            hold.flush()
+            publication.commit()
+        [late] = publish_blocks(storage, b"late" * 30_000, owner=None)
+        for _ in range(2):
+            storage.collect_garbage()
+            assert [storage.blocks.has(cid) for cid in (found, *held)] == [True] * 4
+            assert not storage.blocks.has(other)
+            assert not storage.blocks.has(late)
+        report = storage.collect_garbage(dry_run=True)
+        assert (report.kept_blocks, report.removed_blocks, report.condemned_blocks) == (4, 0, 0)
+        hold.add(late)
+    storage.collect_garbage()
+    assert list(multihashes(storage)) == []
+
+
+def test_what_a_gc_has_condemned_and_is_held_then_stays(storage: Storage) -> None:
+    [found] = publish_blocks(storage, b"found" * 30_000, owner=None)
+    storage.collect_garbage(grace_seconds=3600)
+    with storage.hold() as hold:
+        with storage.publish(keep_found=True):
+            hold.add(found)
+            hold.flush()
+        storage.collect_garbage()
+        assert storage.blocks.get(found) == b"found" * 30_000
+    storage.collect_garbage()
+    assert not storage.blocks.has(found)
 
 
 def test_it_goes_when_the_publication_has_ended(storage: Storage) -> None:

@@ -67,6 +67,10 @@ class BlockReader(ABC):
         for cid in cids:
             yield self.get(cid)
 
+    def find_absent(self, cids: Sequence[CID]) -> CID | None:
+        """Return the first of the blocks for which ``has`` is false; None if the reader has all of them."""
+        return next((cid for cid in cids if not self.has(cid)), None)
+
     def get_size(self, cid: CID) -> int:
         """Return the length of a block in bytes. Raises what ``get`` raises."""
         return len(self.get(cid))

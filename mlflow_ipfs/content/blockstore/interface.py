@@ -5,7 +5,7 @@ from collections.abc import Generator, Sequence
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES, MAX_LEAF_BYTES, BlockReader, Leaf, LeafForm
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.kinds import NameKind, Root
-from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES, Changes, FileWriter, Publication, Storage
+from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES, Changes, FileWriter, Hold, Publication, Storage
 from mlflow_ipfs.content.storage.maintenance import (
     MAX_DAMAGED_NAMED,
     Affected,
@@ -24,6 +24,11 @@ def get_many(reader: BlockReader, cids: Sequence[CID]) -> Generator[bytes, None,
     return reader.get_many(cids)
 
 
+def find_absent(reader: BlockReader, cids: Sequence[CID]) -> CID | None:
+    """Former function."""
+    return reader.find_absent(cids)
+
+
 __all__ = [
     "DEFAULT_CACHE_BYTES",
     "MAX_BLOCK_BYTES",
@@ -35,6 +40,7 @@ __all__ = [
     "Changes",
     "FileWriter",
     "GCReport",
+    "Hold",
     "Leaf",
     "LeafForm",
     "NameKind",
@@ -45,5 +51,6 @@ __all__ = [
     "Storage",
     "Usage",
     "UsageReport",
+    "find_absent",
     "get_many",
 ]  # fmt: skip

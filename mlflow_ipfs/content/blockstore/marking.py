@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.cid import DAG_CBOR, DAG_PB
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS, links
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
 
 if TYPE_CHECKING:
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
-
-CODECS_WITH_LINKS: Final = frozenset({DAG_PB, DAG_CBOR})
 
 
 def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool]) -> None:

@@ -49,7 +49,7 @@ class MemoryBlocks(BlockReader):
         if data is None:
             data = self._state.blocks.get(cid.multihash)
         if data is None:
-            msg = f"the block {cid} is not in memory"
+            msg = f"the block {cid} is not in memory{cid.hash_note}"
             raise NotFoundError(msg)
         cid.verify(data)
         return data
@@ -187,6 +187,36 @@ class MemoryPublication:
             raise ValueError(msg)
 
 
+class MemoryHold:
+    """A hold on blocks in memory. See ``Hold``."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+        self._added: set[bytes] = set()
+        self._held: set[bytes] = set()
+        with state.changed:
+            state.holds.append(self._held)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._state.changed:
+            self._state.holds = [held for held in self._state.holds if held is not self._held]
+
+    def add(self, cid: CID) -> None:
+        """Add a block."""
+        self._added.add(cid.multihash)
+
+    def flush(self) -> None:
+        """Protect the blocks that were added."""
+        with self._state.changed:
+            self._held |= self._added
+        self._added.clear()
+
+
 class MemoryStorage:
     """Storage in the memory of one process, shared by its threads. See ``Storage``.
 
@@ -226,6 +256,10 @@ class MemoryStorage:
         """Start a publication. While one is open, nothing at all is deleted here."""
         del keep_found
         return MemoryPublication(self._state, in_cache=in_cache)
+
+    def hold(self) -> MemoryHold:
+        """Start a hold."""
+        return MemoryHold(self._state)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Nothing gets damaged here."""
@@ -321,7 +355,7 @@ class MemoryStorage:
         """Drop what nothing refers to."""
         state = self._state
         with state.changed:
-            needed = self._mark(state.roots())
+            needed = self._mark(state.roots()).union(*state.holds)
             state.cached -= needed
             garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed | state.cached}
             kept = len(state.blocks) - len(garbage)

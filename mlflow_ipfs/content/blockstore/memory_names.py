@@ -39,6 +39,7 @@ class MemoryState:
     frozen: set[Frozen] = field(default_factory=set)
     outbox: list[OutboxRow] = field(default_factory=list)
     publications: int = 0
+    holds: list[set[bytes]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def require(self, cid: CID) -> None:

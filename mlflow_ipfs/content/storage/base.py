@@ -111,6 +111,30 @@ class Publication(Protocol):
     ) -> None: ...
 
 
+class Hold(Protocol):
+    """Blocks that no gc deletes although no name needs them. A context manager; it ends with its process.
+
+    For work that takes long, perhaps because it waits for a stream: gc can delete other content meanwhile. A block is
+    protected from ``flush`` on. Until then a publication must be open that found the block, or put it.
+    """
+
+    def add(self, cid: CID) -> None:
+        """Add a block, whether or not it is in the store yet. The blocks that it links to are not protected by that."""
+
+    def flush(self) -> None:
+        """Protect the blocks that were added.
+
+        Raises:
+            StoreFullError: the disk has no room for the list.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
 class Storage(Files, Maintenance, Protocol):
     """The blocks of one place, and the names that decide which of them it keeps."""
 
@@ -143,6 +167,9 @@ class Storage(Files, Maintenance, Protocol):
             keep_found: until the publication ends, nothing that can be read is deleted, not even what a gc had
                 condemned before: for callers that name content which already exists in the store.
         """
+
+    def hold(self) -> Hold:
+        """Start a hold."""
 
     def close(self) -> None:
         """Release files and locks. A second call is a no-op."""

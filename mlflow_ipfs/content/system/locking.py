@@ -130,6 +130,14 @@ class LockFile:
         assert self._descriptor is not None
         os.pwrite(self._descriptor, text.encode(), 0)
 
+    def write_at(self, data: bytes, offset: int) -> None:
+        """Write all of some bytes into the locked file, for others to read."""
+        assert self._descriptor is not None
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._descriptor, view, offset)
+            view, offset = view[written:], offset + written
+
     def release(self) -> None:
         """Let go. Calling it twice is no error."""
         with not_forking():

@@ -50,7 +50,9 @@ def test_a_car_needs_a_folder_that_is_there(cli: CommandLine, root: str) -> None
 def test_a_car_may_come_and_go_through_pipes(cli: CommandLine, root: str, tmp_path: Path) -> None:
     data = cli("car", "export", root).stdout
     assert data == cli("car", "export", root, "-o", "-").stdout
-    assert cli("--store", tmp_path / "other", "car", "import", "-", "--json", stdin=data).records == [{"cid": root}]
+    assert cli("--store", tmp_path / "other", "car", "import", "-", "--json", stdin=data).records == [
+        {"cid": root, "left_out_blocks": 0, "left_out_bytes": 0}
+    ]
 
 
 @pytest.mark.kubo
@@ -140,8 +142,8 @@ def interrupt_import(
 def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car, other = cli("car", "export", root).stdout, tmp_path / "other"
     script = (
-        "import sys; from mlflow_ipfs.content import car_import; from mlflow_ipfs.cli import main;"
-        "car_import.STEP_BLOCKS = 2; main()"
+        "import sys; from mlflow_ipfs.content import import_steps; from mlflow_ipfs.cli import main;"
+        "import_steps.STEP_BLOCKS = 2; main()"
     )
     errors = interrupt_import(cli, ["-c", script], other, car[:2_400_000], lambda: list(other.glob("files/*/*.car")))
     command = shlex.split(errors.splitlines()[0].rpartition("pipe it to: ")[2])
@@ -277,6 +279,21 @@ def test_a_car_without_its_root_is_3_and_pins_nothing(cli: CommandLine, root: st
         write_car(file, [CID.parse(root)], [])
     assert root in cli("--store", tmp_path / "other", "car", "import", "empty.car", code=3).stderr
     assert cli("--store", tmp_path / "other", "pin", "ls").stdout == b""
+
+
+@pytest.mark.parametrize("source", ["x.car", "-"])
+def test_what_no_root_needs_is_left_out_and_counted(cli: CommandLine, root: str, source: str) -> None:
+    blocks = list(CarReader(io.BytesIO(cli("car", "export", root).stdout)))
+    junk = [(CID.of(data), data) for data in (bytes(1_000_000), b"junk")]
+    with Path("x.car").open("wb") as file:
+        write_car(file, [CID.parse(root)], [junk[0], *reversed(blocks), junk[1]])
+    stdin = Path("x.car").read_bytes() if source == "-" else None
+    outcome = cli("--store", "other", "car", "import", source, "--json", stdin=stdin)
+    assert outcome.records == [{"cid": root, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
+    assert "left out 2 blocks (1.0 MB) that no root needs; see --all-blocks" in outcome.stderr
+    cli("--store", "other", "verify", root)
+    whole = cli("--store", "third", "car", "import", "--all-blocks", source, stdin=stdin)
+    assert (whole.lines, "left out" in whole.stderr) == ([f"imported  {root}"], False)
 
 
 def test_a_missing_car_is_3(cli: CommandLine) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content import car_import
+from mlflow_ipfs.content import import_steps
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.car import CarPart, CarReader, encode_car_block
@@ -73,7 +73,7 @@ def frame_starts(car: bytes) -> list[int]:
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(car_import, "STEP_BLOCKS", 3)
+    monkeypatch.setattr(import_steps, "STEP_BLOCKS", 3)
 
 
 def import_all(transfer: CarImport, stream: io.BytesIO) -> None:
@@ -427,7 +427,7 @@ def test_memory_does_not_grow_with_the_blocks_of_a_car(tmp_path: Path, monkeypat
         write_car(file, [], ((CID.of(data), data) for data in (b"%d" % number for number in range(blocks))))
     peaks = []
     for step, name in ((500, "small steps"), (blocks, "one step")):
-        monkeypatch.setattr(car_import, "STEP_BLOCKS", step)
+        monkeypatch.setattr(import_steps, "STEP_BLOCKS", step)
         with ContentStore(open_local_storage(tmp_path / name)) as store, path.open("rb") as file:
             tracemalloc.start()
             store.import_car(file)

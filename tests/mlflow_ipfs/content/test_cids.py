@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -227,16 +228,57 @@ def multihash_cid(code: int, digest: bytes, length: int | None = None) -> bytes:
         (multihash_cid(SHA2_256, b""), "0 bytes"),
         (multihash_cid(SHA2_256, bytes(33)), "33 bytes"),
         (multihash_cid(SHA2_256, b"", length=1 << 60), "ends early"),
-        (multihash_cid(0x11, bytes(20)), "0x11"),  # sha1
-        (multihash_cid(0xD5, bytes(16)), "0xd5"),  # md5
-        (multihash_cid(0x22, bytes(8)), "0x22"),  # murmur3
-        (multihash_cid(0x1E, bytes(32)), "0x1e"),  # blake3: nothing in the standard library computes it
+        (multihash_cid(0x1E, bytes(129)), "129 bytes for hash function blake3"),
         (multihash_cid(IDENTITY, bytes(129)), "129 bytes"),
     ],
 )
 def test_bytes_that_are_no_usable_cid(data: bytes, words: str) -> None:
     with pytest.raises(InvalidCIDError, match=words):
         CID.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("code", "size", "name"),
+    [
+        (0x11, 20, "sha1 (0x11)"),
+        (0xD5, 16, "md5 (0xd5)"),
+        (0x22, 8, "murmur3-x64-64 (0x22)"),
+        (0x1E, 32, "blake3 (0x1e)"),  # nothing in the standard library computes it
+        (0xB21C, 28, "blake2b-224 (0xb21c)"),
+        (0xB260 + 0xC0, 32, "skein256-256 (0xb320)"),
+        (0x7777, 32, "0x7777"),
+    ],
+)
+def test_a_hash_function_that_is_not_supported_is_named(code: int, size: int, name: str) -> None:
+    cid = CID.from_bytes(multihash_cid(code, bytes(size)))  # as a link: the node around it can be read
+    assert not cid.is_hash_supported
+    words = re.escape(f"its hash function {name} is not supported; supported are sha2-256, sha2-512,")
+    with pytest.raises(InvalidCIDError, match=words) as caught:
+        CID.parse(str(cid))
+    assert "cut off" not in str(caught.value)
+    assert ("mistyped" in str(caught.value)) == (code == 0x7777)
+    for refused in (lambda: cid.matches(b""), lambda: cid.verify(b""), cid.check_hash):
+        with pytest.raises(InvalidCIDError, match=words):
+            refused()
+    HELLO.check_hash()
+    CID.from_bytes(multihash_cid(IDENTITY, b"tiny")).check_hash()
+
+
+@pytest.mark.parametrize(
+    ("version", "codec", "multihash"),
+    [
+        (0, RAW, HELLO.multihash),
+        (0, DAG_CBOR, HELLO.multihash),
+        (0, DAG_PB, b"\x13\x20" + bytes(32)),
+        (2, RAW, b"\0\0"),
+    ],
+)
+def test_version_0_is_for_dag_pb_and_sha2_256_only(version: int, codec: int, multihash: bytes) -> None:
+    with pytest.raises(InvalidCIDError, match="version 0 is for dag-pb with sha2-256 only"):
+        CID(version, codec, multihash)
+    if codec != DAG_PB and version == 0:
+        with pytest.raises(InvalidCIDError):
+            CID.of(b"hello world", codec, version=version)
 
 
 @pytest.mark.parametrize(

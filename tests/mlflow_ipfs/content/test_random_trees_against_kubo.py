@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.importer import Importer, ImportOptions
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025, Profile
+from mlflow_ipfs.content.store import ContentStore
 from support.random_trees import trees
 from vector_trees import Recipe, build
 
@@ -112,3 +115,18 @@ class TestSameCIDs:
             preserve_mtime="mtime" in kept,
         )
         assert add_with_us(batch, options) == add_with_kubo(repository_of(profile, request), batch, *flags)
+
+
+def test_raw_leaves_of_cid_version_0_are_named_as_in_kubo(kubo_v0: KuboRepository, tmp_path: Path) -> None:
+    """`--cid-version=0 --raw-leaves`: leaves have a CIDv1, nodes a CIDv0; a file of one chunk is its leaf."""
+    profile = replace(UNIXFS_V0_2015, raw_leaves=True)
+    recipes: list[Recipe] = [{"kind": "file", "size": size, "seed": str(size)} for size in REAL_SIZES]
+    batch = build_batch(tmp_path, recipes)
+    with ContentStore(open_local_storage(tmp_path / "store"), profile=profile) as store:
+        ours = {path.name: str(store.add(path).cid) for path in (batch, *batch.iterdir())}
+        assert ours == add_with_kubo(kubo_v0, batch, "--only-hash", "--cid-version=0", "--raw-leaves")
+        assert {cid[:2] for cid in ours.values()} == {"ba", "Qm"}
+        for name, cid in ours.items():
+            if name != "batch":
+                assert store.open(cid).read() == (batch / name).read_bytes()
+        assert store.open(ours["batch"], "3").read() == (batch / "3").read_bytes()

@@ -15,6 +15,7 @@ CIDS = st.builds(CID.of, st.binary(max_size=1), st.sampled_from([RAW, DAG_PB, DA
 def test_it_is_a_set(cids: list[CID]) -> None:
     seen, model = SeenBlocks(), set[CID]()
     for cid in cids:
+        assert (cid in seen) is (cid in model)
         assert seen.add(cid) is (cid not in model)
         model.add(cid)
     assert len(seen) == len(model)

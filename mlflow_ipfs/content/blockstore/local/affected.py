@@ -17,8 +17,9 @@ from mlflow_ipfs.content.blockstore.local.gc.marks import Bits, Row, find_rows
 from mlflow_ipfs.content.blockstore.local.name_tables import iterate_names, iterate_root_cids
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import VALUES, select_many
-from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS, links_of_node
+from mlflow_ipfs.content.blockstore.marking import links_of_node
 from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 
 if TYPE_CHECKING:

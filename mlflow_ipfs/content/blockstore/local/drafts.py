@@ -58,9 +58,11 @@ def root_in(name: str) -> bytes | None:
         return None
     try:
         multihash = decode_multibase(f"b{match[1]}")
-        return CID.from_bytes(b"\x01\x55" + multihash).multihash
+        cid = CID.from_bytes(b"\x01\x55" + multihash)
+        cid.check_hash()
     except InvalidCIDError:
         return None
+    return cid.multihash
 
 
 def pack_name() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blockstore.local.creating import lost_index
 from mlflow_ipfs.content.blockstore.local.faults import explain
+from mlflow_ipfs.content.blockstore.local.holds import PREFIX as HOLD_PREFIX
 from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, unreadable_index
 from mlflow_ipfs.content.blockstore.local.layout import Layout, read_format
 from mlflow_ipfs.content.blockstore.local.mounts import file_system_type
@@ -100,8 +101,8 @@ def count_sessions(folder: Path) -> Sessions:
     """
     live = dead = 0
     for path in Layout(folder).sessions.iterdir():
-        if path.name.startswith(PREFIX):
-            continue  # of one publication; its process has a session, too
+        if path.name.startswith((PREFIX, HOLD_PREFIX)):
+            continue  # of one publication or import; its process has a session, too
         try:
             is_held = _is_locked(path)
         except FileNotFoundError:  # it has just ended

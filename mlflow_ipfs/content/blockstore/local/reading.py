@@ -75,6 +75,12 @@ class LocalReader(BlockReader):
         with self._parts.database.read() as connection:
             return index.is_known(connection, cid.multihash)
 
+    def find_absent(self, cids: Sequence[CID]) -> CID | None:
+        """Return the first of the blocks that is not here, with few looks into the index."""
+        with self._parts.database.read() as connection:
+            known = index.all_known_among(connection, {cid.multihash for cid in cids})
+        return next((cid for cid in cids if cid.multihash not in known and cid.identity_data is None), None)
+
     def get_size(self, cid: CID) -> int:
         """The length of a block in bytes, from the index."""
         data = cid.identity_data
@@ -88,7 +94,7 @@ class LocalReader(BlockReader):
         with self._parts.database.read() as connection:
             row = index.find_block(connection, cid.multihash)
         if row is None:
-            msg = f"the block {cid} is not in the store {self._parts.layout.folder}"
+            msg = f"the block {cid} is not in the store {self._parts.layout.folder}{cid.hash_note}"
             raise NotFoundError(msg)
         return row
 

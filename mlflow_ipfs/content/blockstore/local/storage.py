@@ -17,6 +17,7 @@ from mlflow_ipfs.content.blockstore.local.entry_table import LocalEntries
 from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
+from mlflow_ipfs.content.blockstore.local.holds import LocalHold
 from mlflow_ipfs.content.blockstore.local.name_tables import iterate_roots
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
@@ -109,6 +110,11 @@ class LocalStorage:
         """Start a publication."""
         kind = CachePublication if in_cache else LocalPublication
         return kind(self._parts, keep_found=keep_found)
+
+    def hold(self) -> LocalHold:
+        """Start a hold."""
+        self._parts.database.check_writable()
+        return LocalHold(self._parts)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has."""

@@ -134,7 +134,7 @@ def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
             try:
                 if not isinstance(value, bytes):
                     raise _refused(path, f"a row of its table {table!r} has no CID")
-                CID.from_bytes(prefix + value)
+                CID.from_bytes(prefix + value).check_hash()
             except (InvalidCIDError, InvalidDataError) as error:
                 raise _refused(path, f"a row of its table {table!r} has no CID: {error}") from error
 

@@ -6,7 +6,7 @@
 4. Condemn the files in which nothing is needed: who starts to publish now does not rely on them.
 5. Doom those that were condemned long enough ago, if nobody publishes who started before that
    (``open_publications.py``), and if nothing in them was named since the snapshot. One transaction
-   looks at the log of names and dooms: after it nobody can find what is in those files.
+   looks at the log of names and at the holds (``holds.py``), and dooms: after it nobody can find what is in those files.
 6. Delete rows, commit, then delete files.
 
 A kill at any point leaves files condemned, doomed or without rows; the next gc goes on from there.
@@ -27,6 +27,7 @@ from mlflow_ipfs.content.blockstore.local.gc.garbage import Place, Plan, make_pl
 from mlflow_ipfs.content.blockstore.local.gc.marks import Marker
 from mlflow_ipfs.content.blockstore.local.gc.moving import Mover
 from mlflow_ipfs.content.blockstore.local.gc.sweeping import Sweeper, find_strays
+from mlflow_ipfs.content.blockstore.local.holds import HeldBlocks
 from mlflow_ipfs.content.blockstore.local.name_tables import iterate_root_cids
 from mlflow_ipfs.content.blockstore.local.open_publications import next_condemnation, oldest_open, wait_for_older
 from mlflow_ipfs.content.blockstore.local.reserve import free_reserve, is_nearly_full, make_reserve
@@ -75,6 +76,7 @@ def _look(parts: Parts, reader: BlockReader, grace_seconds: float) -> GCReport:
     strays = find_strays(parts, grace_seconds)
     with Marker(parts.layout, parts.disk, reader) as marks, parts.database.snapshot() as connection:
         marks.mark(connection, iterate_root_cids(connection))
+        marks.mark(connection, HeldBlocks(parts.layout).read_new())
         plan = make_plan(connection, marks)
     tally = _Tally(plan)
     rule = _Rule(oldest_open(parts.layout), grace_seconds)
@@ -143,6 +145,7 @@ class _Collection:
         self._parts = parts
         self._grace_seconds = grace_seconds
         self._sweeper = Sweeper(parts)
+        self._held = HeldBlocks(parts.layout)
 
     def run(self, reader: BlockReader) -> GCReport:
         parts = self._parts
@@ -153,6 +156,7 @@ class _Collection:
         with raised(parts.database) as barrier, Marker(parts.layout, parts.disk, reader) as marks:
             with parts.database.snapshot() as connection:
                 marks.mark(connection, iterate_root_cids(connection))
+                marks.mark(connection, self._held.read_new())
                 plan = make_plan(connection, marks)
                 cached = find_needed(connection, marks)
             own_needed(parts, cached)
@@ -187,6 +191,7 @@ class _Collection:
         for _ in range(_ROUNDS):
             with self._parts.database.snapshot() as connection:
                 marks.mark(connection, barrier.read(connection))
+                marks.mark(connection, self._held.read_new())
         doomed = self._doom(due, barrier, marks)
         tally = _Tally(plan)
         tally.count([place for place in plan.unneeded if place.id in doomed])
@@ -218,6 +223,9 @@ class _Collection:
                 # Again, because one who relies on what is condemned already may have come since.
                 rule = _Rule(oldest_open(self._parts.layout), self._grace_seconds)
                 marks.mark(connection, barrier.read(connection))
+                marks.mark(
+                    connection, self._held.read_new()
+                )  # after the rule: who ended since has held his blocks before
                 wanted = _places_of(connection, marks.take_fresh())
                 _reprieve(connection, list(wanted))
                 going = [place for place in batch if place.id not in wanted and rule.allows(place)]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local.open_files import OpenFiles
 from mlflow_ipfs.content.blockstore.local.selecting import MAX_VALUES, VALUES, select_many
-from mlflow_ipfs.content.blockstore.marking import CODECS_WITH_LINKS, links_of_node, read_node
+from mlflow_ipfs.content.blockstore.marking import links_of_node, read_node
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,9 +11,9 @@ from mlflow_ipfs.content.blockstore.local.entry_table import has_conflict
 from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES, NameTable, iterate_root_cids
 from mlflow_ipfs.content.blockstore.local.pin_table import put_pin
 from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import read_rows
-from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NODE_CODECS
 from mlflow_ipfs.content.blockstore.local.rebuild.report import LeftName
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS
 from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.pins import Pin
 from mlflow_ipfs.errors import InvalidCIDError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import IndexCopy
     from mlflow_ipfs.content.blockstore.local.rebuild.new_index import NewIndex
 
-_NODE_CODECS: Final = f"({', '.join(map(str, NODE_CODECS))})"
+_NODE_CODECS: Final = f"({', '.join(map(str, sorted(CODECS_WITH_LINKS)))})"
 _IS_THERE: Final = "EXISTS (SELECT 1 FROM block b WHERE b.multihash = l.child)"
 _REACH: Final = """
     WITH RECURSIVE reach (multihash, codec) AS (

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.interface import LeafForm
 from mlflow_ipfs.content.blockstore.local import index, schema
-from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.codecs import CODECS_WITH_LINKS, links
 from mlflow_ipfs.content.dagpb import decode_node
 from mlflow_ipfs.content.unixfs import block_of_leaf, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
 
-NODE_CODECS: Final = (DAG_PB, DAG_CBOR)
 _CACHE_KIB: Final = 64 << 10
 _SCRATCH: Final = (
     # The codec of each block that is neither raw bytes nor a wrapped leaf; the rows of those say what they are.
@@ -192,7 +191,7 @@ def describe(multihash: bytes, block: bytes, cid: CID | None = None) -> BlockKin
         cid: its CID, if that is known; else a block that decodes as UnixFS is taken for UnixFS. One with links is taken
             for UnixFS even if its CID says raw: gc writes that CID when it moves garbage to a pack (``moving.py``).
     """
-    if cid is not None and cid.codec in NODE_CODECS:
+    if cid is not None and cid.codec in CODECS_WITH_LINKS:
         try:
             return BlockKind(multihash, cid.codec, cid.version, links(cid, block))
         except InvalidDataError:  # bytes that only claim to be a node

@@ -95,6 +95,7 @@ def _read_frame(file: FileView, position: int) -> _Frame | None:
             return None
         section = file.peek(start, length)
         cid, end = CID.decode(section)
+        cid.check_hash()
     except (InvalidDataError, InvalidCIDError):
         return None
     block = section[end:]

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 OWNER: Final = "recovered/"
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _KEPT_META: Final = ("created_at",)
+_MAX_NUMBER_BYTES: Final = 64  # of a session's process; a hold contains much more
 _SIZE: Final = "SELECT (SELECT coalesce(sum(size), 0) FROM place) + (SELECT coalesce(sum(length(data)), 0) FROM block WHERE data NOT NULL)"
 
 
@@ -156,13 +157,14 @@ def _locks(layout: Layout, timeout_seconds: float) -> list[FileLock]:
 def _check_no_sessions(layout: Layout) -> None:
     for path in layout.sessions.iterdir():
         try:
-            holder = path.read_text("ascii", "replace").strip()
+            with path.open("rb") as text:
+                holder = text.read(_MAX_NUMBER_BYTES).decode("ascii", "replace").strip()
             file = LockFile(path)
         except FileNotFoundError:  # it has just ended
             continue
         try:
             if not file.try_lock():
-                is_named = holder and not path.name.startswith(PREFIX)  # those hold another number
+                is_named = holder.isdecimal() and not path.name.startswith(PREFIX)  # those hold another number
                 who = f"process {holder}" if is_named else "another process"
                 msg = f"{who} uses the store {layout.folder}: end it, and every other program that uses the store, and try again"
                 raise StoreBusyError(msg)
