@@ -16,11 +16,13 @@ from contextlib import contextmanager, suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
+from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, check_symlink, iterate_folder, read_unixfs
 from mlflow_ipfs.content.destination_faults import destination_faults
 from mlflow_ipfs.content.file_reader import UnixFSFile
+from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.small_blocks_ahead import MAX_BLOCKS, SMALL_BYTES, SmallBlocksAhead
 from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
+from mlflow_ipfs.content.tree_size import check_tree_size, measure_tree
 from mlflow_ipfs.content.unixfs import NodeType
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, InvalidPathError, PolicyError, StoreFullError
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.unixfs import UnixFSData
 
+_MEASURED_REPEATS: Final = 100_000  # so many entries of shared directories are written before all are counted
 _WORTH_ASKING_BYTES: Final = 64 << 10  # of smaller files the bytes are here before the store has said where they lie
 _RESTORED_MODE: Final = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
 
@@ -49,12 +53,21 @@ class FileLinker(Protocol):
 
 
 class _Item(NamedTuple):
-    """Something to write. ``below_bytes`` is what the link to it says of the size of all blocks from there on."""
+    """Something to write.
+
+    Attributes:
+        cid: the block.
+        target: where it is written.
+        depth: how many levels below the destination.
+        below_bytes: what the link to it says of the size of all blocks from there on.
+        written: the fields of a directory whose entries are all written; what is left are its mode and its times.
+    """
 
     cid: CID
     target: Path
     depth: int
     below_bytes: int | None = None
+    written: UnixFSData | None = None
 
     @property
     def is_small(self) -> bool:
@@ -97,26 +110,28 @@ class Exporter:
             InvalidPathError: something is in the way, or is removed or replaced meanwhile.
             OSError: the system refuses it for another reason; the error names the destination.
             PolicyError: a symlink points outside.
-            InvalidDataError: the content is no UnixFS, or breaks a limit.
+            InvalidDataError: the content is no UnixFS, or breaks a limit, as that of ``check_tree_size``.
             StoreFullError: no room at the destination.
         """
         todo = [_Item(cid, destination, 0)]
-        folders: list[tuple[Path, UnixFSNode]] = []
+        repeats = _Repeats(self._reader, cid)
         while todo:
             item = todo.pop()
+            if item.written is not None:  # only now, because writing into a directory changes its mtime
+                _finish_folder(item.target, item.written)
+                continue
             if item.is_small and not self._reader.is_ahead(item.cid):
                 self._reader.read_ahead([item.cid, *_small_ones_next(todo)])
             node = read_unixfs(self._reader, item.cid)
             if node.data.is_directory:
                 _make_folder(item.target, item.depth)
-                folders.append((item.target, node))
+                todo.append(item._replace(written=node.data))
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_folder(self._reader, node)]  # fmt: skip
+                repeats.count(item.cid, len(links))
                 todo.extend(reversed(links))
             else:
                 self._export_single(node, item.target, item.depth)
-        for target, node in reversed(folders):  # last, because writing into a folder changes its mtime
-            _finish_folder(target, node)
 
     def _export_single(self, node: UnixFSNode, target: Path, depth: int) -> None:
         with destination_faults(target):
@@ -190,10 +205,7 @@ class Exporter:
             self._progress(len(piece))
 
     def _export_symlink(self, node: UnixFSNode, target: Path, depth: int) -> None:
-        link = os.fsdecode(node.data.data or b"")
-        if not link or "\0" in link:
-            msg = f"the symlink {node.cid} has the target {link!r}, which is no path"
-            raise InvalidDataError(msg)
+        link = os.fsdecode(check_symlink(node.cid, node.data))
         if not self._allow_outside_links and _leaves_folder(link, depth):
             place = f"the symlink {target.name!r}" if depth else "the content itself, a symlink,"
             msg = (
@@ -205,9 +217,37 @@ class Exporter:
             temporary.symlink_to(link)
 
 
+class _Repeats:
+    """Guard against content whose directories occur in it so often that the disk would fill up.
+
+    Args:
+        reader: where the blocks are.
+        root: the content.
+    """
+
+    def __init__(self, reader: BlockReader, root: CID) -> None:
+        self._reader = reader
+        self._root = root
+        self._seen = SeenBlocks()
+        self._left = _MEASURED_REPEATS
+
+    def count(self, directory: CID, entries: int) -> None:
+        """Note a directory that is written now.
+
+        Raises:
+            InvalidDataError: directories were written again so often that all was counted, and it is too much.
+        """
+        if self._seen.add(directory) or self._left < 0:
+            return
+        self._left -= entries + 1
+        if self._left < 0:
+            check_tree_size(self._root, measure_tree(self._reader, read_unixfs(self._reader, self._root)))
+
+
 def _small_ones_next(todo: list[_Item]) -> list[CID]:
     """What comes after this, up to the first that is not small."""
-    return [item.cid for item in takewhile(lambda item: item.is_small, reversed(todo[-MAX_BLOCKS:]))]
+    ahead = (item for item in reversed(todo[-MAX_BLOCKS:]) if item.written is None)
+    return [item.cid for item in takewhile(lambda item: item.is_small, ahead)]
 
 
 def _check_room(node: UnixFSNode, temporary: Path) -> None:
@@ -254,12 +294,12 @@ def _make_folder(target: Path, depth: int) -> None:
                 raise InvalidPathError(msg) from None
 
 
-def _finish_folder(target: Path, node: UnixFSNode) -> None:
+def _finish_folder(target: Path, data: UnixFSData) -> None:
     with destination_faults(target):
         if not _is_folder(target):  # a symlink would take the mode and the time to what it leads to
             msg = f"{str(target)!r} was removed or replaced while it was filled"
             raise InvalidPathError(msg)
-        _restore_metadata(target, node)
+        _restore_metadata(target, data)
 
 
 @contextmanager
@@ -269,7 +309,7 @@ def _replacing(target: Path, node: UnixFSNode) -> Iterator[Path]:
     temporary = target.with_name(f".mlflow-ipfs-{secrets.token_hex(8)}")
     try:
         yield temporary
-        _restore_metadata(temporary, node)
+        _restore_metadata(temporary, node.data)
         os.replace(temporary, target)
     except BaseException:
         with suppress(FileNotFoundError, NotADirectoryError):  # its folder may be gone, too
@@ -277,9 +317,9 @@ def _replacing(target: Path, node: UnixFSNode) -> Iterator[Path]:
         raise
 
 
-def _restore_metadata(target: Path, node: UnixFSNode) -> None:
-    is_symlink = node.data.type is NodeType.SYMLINK
-    if node.data.mode is not None and not is_symlink:
-        target.chmod(node.data.mode & _RESTORED_MODE)
-    if node.data.mtime_ns is not None:
-        os.utime(target, ns=(node.data.mtime_ns, node.data.mtime_ns), follow_symlinks=not is_symlink)
+def _restore_metadata(target: Path, data: UnixFSData) -> None:
+    is_symlink = data.type is NodeType.SYMLINK
+    if data.mode is not None and not is_symlink:
+        target.chmod(data.mode & _RESTORED_MODE)
+    if data.mtime_ns is not None:
+        os.utime(target, ns=(data.mtime_ns, data.mtime_ns), follow_symlinks=not is_symlink)
