@@ -9,6 +9,7 @@ Source: https://specs.ipfs.tech/unixfs/#dag-pb-hamtdirectory
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.dagpb import Link, Node, encode_link_fields, join_node
@@ -63,6 +64,16 @@ class ShardLayout:
     def prefix(self, slot: int) -> bytes:
         """The slot number as link names carry it."""
         return f"{slot:0{self.prefix_length}X}".encode("ascii")
+
+    @property
+    def slots(self) -> dict[bytes, int]:
+        """Slot numbers by what link names carry, in order."""
+        return _slots(self)
+
+
+@cache  # a layout has one of eight fanouts
+def _slots(layout: ShardLayout) -> dict[bytes, int]:
+    return {layout.prefix(slot): slot for slot in range(layout.fanout)}
 
 
 def layout_of(data: UnixFSData) -> ShardLayout:
@@ -138,16 +149,18 @@ class HamtBuilder:
 def _check_shard(node: Node, data: UnixFSData) -> ShardLayout:
     """Check that a shard's links are those of the slots that its bitfield names, in order; returns its layout."""
     layout = layout_of(data)
-    bitfield = int.from_bytes(data.data or b"", "big")
-    slots = [slot for slot in range(layout.fanout) if bitfield >> slot & 1]
-    if len(slots) != len(node.links) or bitfield >> layout.fanout:
+    slots, width = layout.slots, layout.prefix_length
+    last, found = -1, 0
+    for link in node.links:
+        slot = slots.get((link.name or b"")[:width], -1)
+        if slot <= last:
+            msg = f"a link of a HAMT shard is named {link.name!r}: names start with the number of their slot, in order"
+            raise InvalidDataError(msg)
+        last = slot
+        found |= 1 << slot
+    if found != int.from_bytes(data.data or b"", "big"):
         msg = f"a HAMT shard of fanout {layout.fanout} has {len(node.links)} links, which is not what its bitfield says"
         raise InvalidDataError(msg)
-    width = layout.prefix_length
-    for link, slot in zip(node.links, slots, strict=True):
-        if (link.name or b"")[:width] != layout.prefix(slot):
-            msg = f"a link of a HAMT shard is named {link.name!r}, and must start with {layout.prefix(slot)!r}"
-            raise InvalidDataError(msg)
     return layout
 
 
@@ -216,12 +229,13 @@ def check_names_of_shard(node: Node, data: UnixFSData, place: ShardPlace) -> lis
     layout = layout_of(data)
     layout.slot(0, place.depth)  # raises if the hash has no bits for this level
     width, shift = layout.prefix_length, _HASH_BITS - layout.bits * (place.depth + 1)
+    slots, above = layout.slots, place.hash_prefix << layout.bits
     names: list[bytes] = []
     prefixes: list[int] = []
     children: list[ShardPlace] = []
     for link in node.links:
         name = link.name or b""
-        prefix = place.hash_prefix << layout.bits | int(name[:width], 16)
+        prefix = above | slots[name[:width]]
         if len(name) == width:
             children.append(ShardPlace(layout.fanout, place.depth + 1, prefix))
         else:
