@@ -194,7 +194,7 @@ def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dagpb.Li
         msg = f"{folder.cid} is not a folder"
         raise NotAFolderError(msg)
     seen: set[bytes] = set()
-    for link in (folder.links if folder.data.type is NodeType.DIRECTORY else _iterate_hamt(reader, folder)):
+    for link in folder.links if folder.data.type is NodeType.DIRECTORY else _iterate_hamt(reader, folder):
         check_name(folder.cid, link.name or b"", seen)
         yield link
 

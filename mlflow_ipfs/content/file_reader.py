@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1  # the largest offset that a file can have on any system
 MAX_EMPTY_PARTS: Final = 1024  # of one node; importers write none, and each would take time without giving a byte
-_FREE_PARTS: Final = 1 << 20  # a file may have that many parts, however small
-_MEAN_PART_BYTES: Final = 256  # and further ones if they have that size on average; Kubo's smallest chunks have 16 bytes
+_FREE_PARTS: Final = 4 << 20  # a file may have that many parts, however small
+_MEAN_PART_BYTES: Final = (
+    256  # and further ones if they have that size on average
+)
 _BUFFER_BYTES: Final = 256 << 10
 
 
@@ -79,6 +81,11 @@ def part_bounds(cid: CID, data: UnixFSData, start: int = 0) -> list[int]:
     return bounds
 
 
+def max_parts(size_bytes: int) -> int:
+    """Return how many leaves a file of that size may have, each counted as often as it occurs."""
+    return _FREE_PARTS + size_bytes // _MEAN_PART_BYTES
+
+
 def check_parts(cid: CID, parts: int, size_bytes: int) -> None:
     """Check how many leaves a file has, each counted as often as it occurs.
 
@@ -88,7 +95,7 @@ def check_parts(cid: CID, parts: int, size_bytes: int) -> None:
     Raises:
         InvalidDataError: the file has more parts than any real file of that size.
     """
-    limit = _FREE_PARTS + size_bytes // _MEAN_PART_BYTES
+    limit = max_parts(size_bytes)
     if parts > limit:
         msg = f"the file {cid} of {size_bytes} bytes has more than {limit} parts, too many small ones to be read as a whole"
         raise InvalidDataError(msg)

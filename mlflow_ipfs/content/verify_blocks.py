@@ -231,9 +231,7 @@ def _take_file_apart(visit: Visit, node: Node, data: UnixFSData) -> tuple[int | 
         return size_bytes, []
     parent = Parent(size_bytes, len(node.links) + bool(data.data), levels=2)
     parts = zip(node.links, data.block_sizes, strict=True)
-    return parent, [
-        Visit(link.cid, Role.PART, visit.path, parent, size, link.size_bytes or 0) for link, size in parts
-    ]
+    return parent, [Visit(link.cid, Role.PART, visit.path, parent, size, link.size_bytes or 0) for link, size in parts]
 
 
 def _take_directory_apart(visit: Visit, node: Node, data: UnixFSData) -> tuple[Parent, list[Visit]]:

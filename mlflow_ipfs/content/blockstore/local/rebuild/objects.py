@@ -14,6 +14,7 @@ from mlflow_ipfs.content.blockstore.interface import MAX_LEAF_BYTES, LeafForm
 from mlflow_ipfs.content.blockstore.local.index import NewBlock
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.dagpb import decode_node
+from mlflow_ipfs.content.file_reader import max_parts
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf, leaf_rows
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.profiles import PROFILES
@@ -80,14 +81,14 @@ class ObjectReader:
         """
         if self._add_single_leaf(place_id, file, root):
             return self._name(place_id, root, "", is_in_use=is_in_use)
-        size_bytes = self._walked_size(root)
+        size_bytes = self._walked_size(root, file.size_bytes)
         if size_bytes is None:
             if self._add_by_cutting(place_id, file, root):
                 return self._name(place_id, root, "", is_in_use=is_in_use)
             tally = self._add(place_id, file, old_rows())
             self._draft.mark_damaged(place_id)
             return tally.good > 0, "the nodes above its leaves are lost, and cutting it again gives another root"
-        tally = self._add(place_id, file, iterate_leaves(self._draft.find, root))
+        tally = self._add(place_id, file, iterate_leaves(self._draft.find, root, max_visits=max_parts(file.size_bytes)))
         problem = ""
         if tally.bad:
             problem = f"{tally.bad} of its {tally.total} leaves do not hash to their CIDs"
@@ -114,11 +115,11 @@ class ObjectReader:
                 return True
         return False
 
-    def _walked_size(self, root: bytes) -> int | None:
+    def _walked_size(self, root: bytes, expected_bytes: int) -> int | None:
         """Size of the file in bytes, if all nodes above its leaves are there."""
         end = 0
         try:
-            for leaf in iterate_leaves(self._draft.find, root):
+            for leaf in iterate_leaves(self._draft.find, root, max_visits=max_parts(expected_bytes)):
                 end = leaf.offset + leaf.length
         except _NodesMissingError:
             return None
@@ -184,7 +185,7 @@ class ObjectReader:
         return True
 
 
-def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:
+def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes, *, max_visits: int) -> Iterator[NewBlock]:
     """The leaves of a file in order, from its nodes.
 
     No index says here what is a leaf (``object_leaves.py`` asks one): what is not to be found is taken for one, because
@@ -193,14 +194,18 @@ def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterat
     Args:
         find: gives a block.
         root: multihash of the root, which is a node with links.
+        max_visits: how many nodes and leaves are visited; shared ones of 0 bytes could be visited 2**60 times.
 
     Raises:
-        _NodesMissingError: a node is missing, or is no node of a file.
+        _NodesMissingError: a node is missing, or is no node of a file; or there are too many.
     """
     stack = [(CID(1, DAG_PB, root), -1)]
-    offset = 0
+    offset = visits = 0
     while stack:
         cid, length = stack.pop()
+        visits += 1
+        if visits > max_visits:
+            raise _NodesMissingError
         children = _children(find, cid) if cid.codec == DAG_PB else ()
         if children:
             if length not in (-1, sum(size for _, size in children)):
