@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.unixfs import UnixFSData
 
-_MEASURED_REPEATS: Final = 100_000  # so many entries of shared directories are written before all are counted
+_MEASURED_REPEATS: Final = 10_000  # so many entries of shared directories are written before all are counted
 _WORTH_ASKING_BYTES: Final = 64 << 10  # of smaller files the bytes are here before the store has said where they lie
 _RESTORED_MODE: Final = 0o777  # never set-uid, set-gid or sticky: content does not grant rights
 

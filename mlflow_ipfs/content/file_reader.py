@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES: Final = (1 << 63) - 1  # the largest offset that a file can have on any system
 MAX_EMPTY_PARTS: Final = 1024  # of one node; importers write none, and each would take time without giving a byte
 _FREE_PARTS: Final = 4 << 20  # a file may have that many parts, however small
-_MEAN_PART_BYTES: Final = (
-    256  # and further ones if they have that size on average
-)
+_MEAN_PART_BYTES: Final = 256  # and further ones if they have that size on average
 _BUFFER_BYTES: Final = 256 << 10
 
 

@@ -142,6 +142,8 @@ class _Walk:
         elif visit.role is _ENTRY and found >= NO_FILE:
             return False  # nearly all blocks of a directory of small files
         stack.extend(reversed(below))
+        if isinstance(found, Parent) and found.fault is not None:
+            raise found.fault
         check_role(visit, found)
         return bool(below)
 

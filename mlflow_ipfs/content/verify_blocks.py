@@ -97,9 +97,20 @@ class Parent:
         levels: of a file, how many levels of blocks it has; of a directory, how many levels of directories below it.
         count: of a file, its leaves; of a directory, the entries below it. Each is counted as often as it occurs.
         own_count: of a directory, its own entries.
+        fault: what is wrong with the block, if what is below it is checked nevertheless.
     """
 
-    __slots__ = ("count", "fanout", "is_child_shard", "is_too_long", "levels", "own_count", "place", "size_bytes")
+    __slots__ = (
+        "count",
+        "fanout",
+        "fault",
+        "is_child_shard",
+        "is_too_long",
+        "levels",
+        "own_count",
+        "place",
+        "size_bytes",
+    )
 
     def __init__(self, size_bytes: int, count: int, *, levels: int = 0) -> None:
         self.size_bytes = size_bytes
@@ -109,6 +120,7 @@ class Parent:
         self.levels = levels
         self.count = self.own_count = count
         self.is_too_long = False
+        self.fault: InvalidDataError | None = None
 
     @property
     def is_file(self) -> bool:
@@ -240,7 +252,12 @@ def _take_directory_apart(visit: Visit, node: Node, data: UnixFSData) -> tuple[P
     parent = Parent(NO_FILE, len(entries))
     parent.is_child_shard = visit.role is Role.SHARD
     parent.fanout, parent.place = fanout, place_of(visit, fanout)
-    places = check_names_of_shard(node, data, parent.place) if parent.place else [None] * len(shards)
+    places: list[ShardPlace | None] = [None] * len(shards)
+    if parent.place is not None:
+        try:
+            places[:] = check_names_of_shard(node, data, parent.place)
+        except InvalidDataError as error:
+            parent.fault = error
     below = [
         Visit(link.cid, Role.SHARD, visit.path, parent, None, 0, place)
         for link, place in zip(shards, places, strict=True)
