@@ -9,7 +9,7 @@ from mlflow_ipfs.content import dagpb
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW, codec_name
 from mlflow_ipfs.content.codecs import DATA_CODECS, links
 from mlflow_ipfs.content.data_paths import follow_data
-from mlflow_ipfs.content.hamt import find_in_shard, layout_of, split_shard
+from mlflow_ipfs.content.hamt import check_child_shard, find_in_shard, layout_of, split_shard
 from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
@@ -44,7 +44,7 @@ class UnixFSNode:
         """Size of the file, or length of the symlink's target; 0 for a folder."""
         if self.data.size_bytes is not None:
             return self.data.size_bytes
-        return 0 if self.data.is_directory else len(self.data.data or b"")
+        return 0 if self.data.is_directory else len(self.data.data or b"") + sum(self.data.block_sizes)
 
     @property
     def dag_bytes(self) -> int:
@@ -160,10 +160,13 @@ def _find_in_hamt(reader: BlockReader, shard: UnixFSNode, name: bytes) -> dagpb.
 
 def _read_shard(reader: BlockReader, cid: CID, parent: UnixFSNode) -> UnixFSNode:
     shard = read_unixfs(reader, cid)
-    if shard.data.type is not NodeType.HAMT_SHARD or shard.data.fanout != parent.data.fanout:
-        msg = f"{cid} stands where a HAMT shard of fanout {parent.data.fanout} must, and is none"
-        raise InvalidDataError(msg)
+    check_child_shard(cid, fanout_of(shard.data), parent.data.fanout)
     return shard
+
+
+def fanout_of(data: UnixFSData) -> int | None:
+    """Return the fanout that a HAMT shard states; None for every other node."""
+    return data.fanout if data.type is NodeType.HAMT_SHARD else None
 
 
 def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
@@ -201,7 +204,7 @@ def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dagpb.Li
         msg = f"{folder.cid} is not a folder"
         raise NotAFolderError(msg)
     seen: set[bytes] = set()
-    for link in _raw_folder_links(reader, folder, 0):
+    for link in folder.links if folder.data.type is NodeType.DIRECTORY else _iterate_hamt(reader, folder):
         check_name(folder.cid, link.name or b"", seen)
         yield link
 
@@ -224,18 +227,46 @@ def is_safe_name(name: bytes) -> bool:
     return bool(name) and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
 
 
-def _raw_folder_links(reader: BlockReader, folder: UnixFSNode, depth: int) -> Iterator[dagpb.Link]:
-    if folder.data.type is NodeType.DIRECTORY:
-        yield from folder.links
-        return
-    layout = layout_of(folder.data)
-    if depth >= layout.max_depth:
-        msg = f"the HAMT folder has more than {layout.max_depth} levels at {folder.cid}"
+def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dagpb.Link]:
+    """Yield the links of a HAMT directory, and read each of its shards once.
+
+    Two places of a HAMT hold different names, so no valid one has the same shard in both. Without that rule, a few
+    blocks that link to each other twice would have more names than can be counted.
+    """
+    max_depth = layout_of(root.data).max_depth
+    seen = SeenBlocks()
+    shard, depth = root, 0
+    below: list[tuple[CID, int]] = []
+    while True:
+        values, children = split_shard(dagpb.Node(shard.links, None), shard.data)
+        yield from values
+        below.extend((child.cid, depth + 1) for child in reversed(children))
+        if not below:
+            return
+        cid, depth = below.pop()
+        if depth >= max_depth:
+            msg = f"the HAMT folder {root.cid} has more than {max_depth} levels at {cid}"
+            raise InvalidDataError(msg)
+        if not seen.add(cid):
+            msg = (
+                f"the HAMT directory {root.cid} links to its shard {cid} twice, so it is malformed: "
+                "a name has one place in a HAMT. Get the content from another source"
+            )
+            raise InvalidDataError(msg)
+        shard = _read_shard(reader, cid, root)
+
+
+def check_symlink(cid: CID, data: UnixFSData) -> bytes:
+    """Return the target of a symlink.
+
+    Raises:
+        InvalidDataError: no system can have a symlink with that target.
+    """
+    target = data.data or b""
+    if not target or b"\0" in target:
+        msg = f"the symlink {cid} has the target {decode_name(target)!r}, which is no path"
         raise InvalidDataError(msg)
-    values, children = split_shard(dagpb.Node(folder.links, None), folder.data)
-    yield from values
-    for child in children:
-        yield from _raw_folder_links(reader, _read_shard(reader, child.cid, folder), depth + 1)
+    return target
 
 
 class DagWalk:

@@ -115,7 +115,9 @@ def decode_uint64(data: bytes, offset: int) -> tuple[int, int]:
         byte = data[position]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, position + 1
+            if value >> 64:
+                break
+            return value, position + 1
         shift += 7
     msg = f"a protobuf number at byte {offset} ends early or is too long"
     raise InvalidDataError(msg)
@@ -157,14 +159,19 @@ def decode_node(block: bytes) -> Node:
     """
     links: list[Link] = []
     data: bytes | None = None
+    links_before_data = False
     for number, wire_type, payload in decode_fields(block):
         if wire_type != BYTES or not isinstance(payload, bytes):
             msg = f"field {number} of a dag-pb node has wire type {wire_type}"
             raise InvalidDataError(msg)
         if number == 2:
+            if links_before_data:
+                msg = "a dag-pb node has links both before and after its Data"
+                raise InvalidDataError(msg)
             links.append(_decode_link(payload))
         elif number == 1 and data is None:
             data = payload
+            links_before_data = bool(links)
         else:
             msg = f"field {number} has no place in a dag-pb node"
             raise InvalidDataError(msg)
@@ -187,7 +194,12 @@ def _decode_any_link(body: bytes) -> Link:
     cid: CID | None = None
     name: bytes | None = None
     size_bytes: int | None = None
+    last = 0
     for number, _, payload in decode_fields(body):
+        if number <= last:
+            msg = f"field {number} of a dag-pb link is there twice, or comes after field {last}"
+            raise InvalidDataError(msg)
+        last = number
         if number == 1 and isinstance(payload, bytes):
             cid = _cid_of_link(payload)
         elif number == 2 and isinstance(payload, bytes):

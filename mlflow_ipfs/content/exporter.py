@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from itertools import takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, UnixFSNode, iterate_folder, read_unixfs
+from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, iterate_folder, read_unixfs
 from mlflow_ipfs.content.destination import finish_directory, make_directory
 from mlflow_ipfs.content.file_exporter import FileExporter, FileLinker
+from mlflow_ipfs.content.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.small_blocks_ahead import MAX_BLOCKS, SMALL_BYTES, SmallBlocksAhead
+from mlflow_ipfs.content.tree_size import check_tree_size, measure_tree
 from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -22,15 +24,27 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.unixfs import UnixFSData
+
+_MEASURED_REPEATS: Final = 10_000  # so many entries of shared directories are written before all are counted
 
 
 class _Item(NamedTuple):
-    """Something to write. ``below_bytes`` is what the link to it says of the size of all blocks from there on."""
+    """Something to write.
+
+    Attributes:
+        cid: the block.
+        target: where it is written.
+        depth: how many levels below the destination.
+        below_bytes: what the link to it says of the size of all blocks from there on.
+        written: the fields of a directory whose entries are all written; what is left are its mode and its times.
+    """
 
     cid: CID
     target: Path
     depth: int
     below_bytes: int | None = None
+    written: UnixFSData | None = None
 
     @property
     def is_small(self) -> bool:
@@ -76,13 +90,16 @@ class Exporter:
             InvalidPathError: something is in the way, or is removed or replaced meanwhile.
             OSError: the system refuses it for another reason; the error names the destination.
             PolicyError: a symlink points outside.
-            InvalidDataError: the content is no UnixFS, or breaks a limit.
+            InvalidDataError: the content is no UnixFS, or breaks a limit, as that of ``check_tree_size``.
             StoreFullError: no room at the destination.
         """
         todo = [_Item(cid, destination, 0)]
-        folders: list[tuple[Path, UnixFSNode]] = []
+        repeats = _Repeats(self._reader, cid)
         while todo:
             item = todo.pop()
+            if item.written is not None:  # only now, because writing into a directory changes its mtime
+                finish_directory(item.target, item.written)
+                continue
             if item.is_small and not self._reader.is_ahead(item.cid):
                 self._reader.read_ahead([item.cid, *_small_ones_next(todo)])
             node = read_unixfs(self._reader, item.cid)
@@ -92,12 +109,38 @@ class Exporter:
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_folder(self._reader, node)]  # fmt: skip
                 make_directory(item.target, parents=item.depth == 0)
-                folders.append((item.target, node))
+                todo.append(item._replace(written=node.data))
+                repeats.count(item.cid, len(links))
                 todo.extend(reversed(links))
             else:
                 self._files.export(node, item.target, item.depth)
-        for target, node in reversed(folders):
-            finish_directory(target, node.data)
+
+
+class _Repeats:
+    """Guard against content whose directories occur in it so often that the disk would fill up.
+
+    Args:
+        reader: where the blocks are.
+        root: the content.
+    """
+
+    def __init__(self, reader: BlockReader, root: CID) -> None:
+        self._reader = reader
+        self._root = root
+        self._seen = SeenBlocks()
+        self._left = _MEASURED_REPEATS
+
+    def count(self, directory: CID, entries: int) -> None:
+        """Count a directory that is written now.
+
+        Raises:
+            InvalidDataError: directories were written again so often that all was counted, and it is too much.
+        """
+        if self._seen.add(directory) or self._left < 0:
+            return
+        self._left -= entries + 1
+        if self._left < 0:
+            check_tree_size(self._root, measure_tree(self._reader, read_unixfs(self._reader, self._root)))
 
 
 def _check_depth(depth: int) -> None:
@@ -108,4 +151,36 @@ def _check_depth(depth: int) -> None:
 
 def _small_ones_next(todo: list[_Item]) -> list[CID]:
     """What comes after this, up to the first that is not small."""
-    return [item.cid for item in takewhile(lambda item: item.is_small, reversed(todo[-MAX_BLOCKS:]))]
+
+
+class _Repeats:
+    """Guard against content whose directories occur in it so often that the disk would fill up.
+
+    Args:
+        reader: where the blocks are.
+        root: the content.
+    """
+
+    def __init__(self, reader: BlockReader, root: CID) -> None:
+        self._reader = reader
+        self._root = root
+        self._seen = SeenBlocks()
+        self._left = _MEASURED_REPEATS
+
+    def count(self, directory: CID, entries: int) -> None:
+        """Note a directory that is written now.
+
+        Raises:
+            InvalidDataError: directories were written again so often that all was counted, and it is too much.
+        """
+        if self._seen.add(directory) or self._left < 0:
+            return
+        self._left -= entries + 1
+        if self._left < 0:
+            check_tree_size(self._root, measure_tree(self._reader, read_unixfs(self._reader, self._root)))
+
+
+def _small_ones_next(todo: list[_Item]) -> list[CID]:
+    """What comes after this, up to the first that is not small."""
+    ahead = (item for item in reversed(todo[-MAX_BLOCKS:]) if item.written is None)
+    return [item.cid for item in takewhile(lambda item: item.is_small, ahead)]

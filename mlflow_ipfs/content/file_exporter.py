@@ -8,11 +8,12 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mlflow_ipfs.content.dag import check_symlink
 from mlflow_ipfs.content.destination import replacing
 from mlflow_ipfs.content.file_reader import UnixFSFile
 from mlflow_ipfs.content.system.file_copy import copy_bytes, write_all
 from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.errors import IntegrityError, InvalidDataError, PolicyError, StoreFullError
+from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,10 +151,7 @@ class FileExporter:
 
     def _checked_link(self, node: UnixFSNode, target: Path, depth: int) -> str:
         """Where a symlink points to; raises if it must not be restored."""
-        link = os.fsdecode(node.data.data or b"")
-        if not link or "\0" in link:
-            msg = f"the symlink {node.cid} has the target {link!r}, which is no path"
-            raise InvalidDataError(msg)
+        link = os.fsdecode(check_symlink(node.cid, node.data))
         if not self._allow_outside_links and _leaves_folder(link, depth):
             place = f"the symlink {target.name!r}" if depth else "the content itself, a symlink,"
             msg = (

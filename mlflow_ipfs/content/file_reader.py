@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
     from mlflow_ipfs.content.unixfs import UnixFSData
 
+MAX_FILE_BYTES: Final = (1 << 63) - 1  # the largest offset that a file can have on any system
+MAX_EMPTY_PARTS: Final = 1024  # of one node; importers write none, and each would take time without giving a byte
+_FREE_PARTS: Final = 4 << 20  # a file may have that many parts, however small
+_MEAN_PART_BYTES: Final = 256  # and further ones if they have that size on average
 _BUFFER_BYTES: Final = 256 << 10
 
 
@@ -58,14 +62,41 @@ def part_bounds(cid: CID, data: UnixFSData, start: int = 0) -> list[int]:
     """Where the parts of a file node begin: its own bytes, then each link; and where the last one ends.
 
     Raises:
-        InvalidDataError: the sizes of the parts do not add up to the size that the node states.
+        InvalidDataError: the sizes of the parts do not add up to the size that the node states, or exceed a limit.
     """
     bounds = list(accumulate([len(data.data or b""), *data.block_sizes], initial=start))
     size_bytes = bounds[-1] - start
+    if bounds[-1] > MAX_FILE_BYTES:
+        msg = f"the file node {cid} states a size of {size_bytes} bytes, and no file can have over {MAX_FILE_BYTES}"
+        raise InvalidDataError(msg)
+    empty = data.block_sizes.count(0)
+    if empty > MAX_EMPTY_PARTS:
+        msg = f"the file node {cid} has {empty} parts of 0 bytes, and at most {MAX_EMPTY_PARTS} are read"
+        raise InvalidDataError(msg)
     if data.size_bytes not in (None, size_bytes):
         msg = f"the file node {cid} states {data.size_bytes} bytes, and its parts have {size_bytes}"
         raise InvalidDataError(msg)
     return bounds
+
+
+def max_parts(size_bytes: int) -> int:
+    """Return how many leaves a file of that size may have, each counted as often as it occurs."""
+    return _FREE_PARTS + size_bytes // _MEAN_PART_BYTES
+
+
+def check_parts(cid: CID, parts: int, size_bytes: int) -> None:
+    """Check how many leaves a file has, each counted as often as it occurs.
+
+    A block may occur in a file any number of times, so a few small blocks can make a file of 2**60 parts. Real files
+    made of few blocks, such as disk images full of zeros, have large ones.
+
+    Raises:
+        InvalidDataError: the file has more parts than any real file of that size.
+    """
+    limit = max_parts(size_bytes)
+    if parts > limit:
+        msg = f"the file {cid} of {size_bytes} bytes has more than {limit} parts, too many small ones to be read as a whole"
+        raise InvalidDataError(msg)
 
 
 class UnixFSFile(io.RawIOBase):
@@ -127,10 +158,18 @@ class UnixFSFile(io.RawIOBase):
         return len(piece)
 
     def pieces(self) -> Iterator[memoryview]:
-        """Yield the rest of the file, a leaf at a time, without copying."""
+        """Yield the rest of the file, a leaf at a time, without copying.
+
+        Raises:
+            InvalidDataError: there are more leaves than any real file of that size has.
+        """
+        parts = 0
         while self._position < self.size_bytes:
             piece = self._piece_at(self._position)
             self._position += len(piece)
+            parts += 1
+            if parts > _FREE_PARTS:
+                check_parts(self._path[0].node.cid, parts, self.size_bytes)
             yield piece
 
     def _piece_at(self, position: int) -> memoryview:

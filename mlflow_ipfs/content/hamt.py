@@ -8,11 +8,12 @@ Source: https://specs.ipfs.tech/unixfs/#dag-pb-hamtdirectory
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.dagpb import Link, Node, encode_link_fields, join_node
-from mlflow_ipfs.content.murmur3 import murmur3_x64_64
+from mlflow_ipfs.content.murmur3 import murmur3_x64_64, murmur3_x64_64_many
 from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import InvalidDataError
 
@@ -63,6 +64,16 @@ class ShardLayout:
     def prefix(self, slot: int) -> bytes:
         """The slot number as link names carry it."""
         return f"{slot:0{self.prefix_length}X}".encode("ascii")
+
+    @property
+    def slots(self) -> dict[bytes, int]:
+        """Slot numbers by what link names carry, in order."""
+        return _slots(self)
+
+
+@cache  # a layout has one of eight fanouts
+def _slots(layout: ShardLayout) -> dict[bytes, int]:
+    return {layout.prefix(slot): slot for slot in range(layout.fanout)}
 
 
 def layout_of(data: UnixFSData) -> ShardLayout:
@@ -138,16 +149,18 @@ class HamtBuilder:
 def _check_shard(node: Node, data: UnixFSData) -> ShardLayout:
     """Check that a shard's links are those of the slots that its bitfield names, in order; returns its layout."""
     layout = layout_of(data)
-    bitfield = int.from_bytes(data.data or b"", "big")
-    slots = [slot for slot in range(layout.fanout) if bitfield >> slot & 1]
-    if len(slots) != len(node.links) or bitfield >> layout.fanout:
+    slots, width = layout.slots, layout.prefix_length
+    last, found = -1, 0
+    for link in node.links:
+        slot = slots.get((link.name or b"")[:width], -1)
+        if slot <= last:
+            msg = f"a link of a HAMT shard is named {link.name!r}: names start with the number of their slot, in order"
+            raise InvalidDataError(msg)
+        last = slot
+        found |= 1 << slot
+    if found != int.from_bytes(data.data or b"", "big"):
         msg = f"a HAMT shard of fanout {layout.fanout} has {len(node.links)} links, which is not what its bitfield says"
         raise InvalidDataError(msg)
-    width = layout.prefix_length
-    for link, slot in zip(node.links, slots, strict=True):
-        if (link.name or b"")[:width] != layout.prefix(slot):
-            msg = f"a link of a HAMT shard is named {link.name!r}, and must start with {layout.prefix(slot)!r}"
-            raise InvalidDataError(msg)
     return layout
 
 
@@ -165,8 +178,74 @@ def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     children: list[Link] = []
     for link in node.links:
         name = link.name or b""
-        (values if len(name) > width else children).append(replace(link, name=name[width:]))
+        (values if len(name) > width else children).append(Link(link.cid, name[width:], link.size_bytes))
     return values, children
+
+
+class ShardPlace(NamedTuple):
+    """Position of a shard in a HAMT. A shard that holds two names or more fits into one position only.
+
+    Attributes:
+        fanout: slots of every shard of the HAMT.
+        depth: levels between the root shard and this one.
+        hash_prefix: the bits that the hashes of all names below start with, ``log2(fanout)`` for each level.
+    """
+
+    fanout: int
+    depth: int = 0
+    hash_prefix: int = 0
+
+
+def check_child_shard(cid: CID, fanout: int | None, wanted: int | None) -> None:
+    """Check a block that a HAMT shard links to as a child shard.
+
+    Args:
+        cid: the block.
+        fanout: its fanout; None if the block is not a HAMT shard.
+        wanted: the fanout of the shard that links to it.
+
+    Raises:
+        InvalidDataError: the block is not a HAMT shard, or has another fanout.
+    """
+    if fanout is None or fanout != wanted:
+        msg = f"{cid} is linked where a HAMT shard of fanout {wanted} is needed, and is not one"
+        raise InvalidDataError(msg)
+
+
+def check_names_of_shard(node: Node, data: UnixFSData, place: ShardPlace) -> list[ShardPlace]:
+    """Check that every name of a shard is in the slot where a look-up by path searches for it.
+
+    Args:
+        node: the shard.
+        data: its UnixFS fields, which ``split_shard`` has checked.
+        place: where the shard is.
+
+    Returns:
+        The places of its child shards, in the order of ``split_shard``.
+
+    Raises:
+        InvalidDataError: a name is in another slot, or the shard is deeper than the hash has bits.
+    """
+    layout = layout_of(data)
+    layout.slot(0, place.depth)  # raises if the hash has no bits for this level
+    width, shift = layout.prefix_length, _HASH_BITS - layout.bits * (place.depth + 1)
+    slots, above = layout.slots, place.hash_prefix << layout.bits
+    names: list[bytes] = []
+    prefixes: list[int] = []
+    children: list[ShardPlace] = []
+    for link in node.links:
+        name = link.name or b""
+        prefix = above | slots[name[:width]]
+        if len(name) == width:
+            children.append(ShardPlace(layout.fanout, place.depth + 1, prefix))
+        else:
+            names.append(name[width:])
+            prefixes.append(prefix)
+    for name, name_hash, prefix in zip(names, murmur3_x64_64_many(names) if names else (), prefixes, strict=True):
+        if name_hash >> shift != prefix:
+            msg = f"the HAMT entry {name!r} is in the wrong slot: it is listed, and cannot be found by its path"
+            raise InvalidDataError(msg)
+    return children
 
 
 def find_in_shard(node: Node, data: UnixFSData, name: bytes, depth: int) -> tuple[Link | None, bool]:

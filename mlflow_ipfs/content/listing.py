@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
@@ -55,13 +55,18 @@ def list_entries(reader: BlockReader, folder: UnixFSNode) -> list[Entry]:
         NotAFolderError: it is none.
     """
     links = sorted(iterate_folder(reader, folder), key=lambda link: link.name or b"")
-    return [_describe_link(reader, link) for link in links]
+    known: dict[CID, Entry] = {}  # so that a large node under many names is decoded once
+    return [_describe_link(reader, link, known) for link in links]
 
 
-def _describe_link(reader: BlockReader, link: Link) -> Entry:
+def _describe_link(reader: BlockReader, link: Link, known: dict[CID, Entry]) -> Entry:
     name = decode_name(link.name or b"")
     if link.cid.codec not in (RAW, DAG_PB) or not link.cid.is_hash_supported:
         return Entry(name, link.cid, "unknown", link.size_bytes or 0)
     if link.cid.codec == RAW and link.size_bytes is not None:  # a leaf: its size is known without reading it
         return Entry(name, link.cid, "file", link.size_bytes)
-    return describe_node(name, read_unixfs(reader, link.cid))
+    entry = known.get(link.cid)
+    if entry is not None:
+        return replace(entry, name=name)
+    entry = known[link.cid] = describe_node(name, read_unixfs(reader, link.cid))
+    return entry

@@ -5,7 +5,11 @@ Not for verification: it is no cryptographic hash. Source: https://github.com/aa
 
 from __future__ import annotations
 
-from typing import Final
+import struct
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 _MASK: Final = 0xFFFF_FFFF_FFFF_FFFF
 _C1: Final = 0x87C3_7B91_1142_53D5
@@ -48,3 +52,60 @@ def murmur3_x64_64(data: bytes) -> int:
     h1 = (h1 + h2) & _MASK
     h2 = (h2 + h1) & _MASK
     return (_finalize(h1) + _finalize(h2)) & _MASK
+
+
+def murmur3_x64_64_many(names: Sequence[bytes]) -> list[int]:
+    """Return ``murmur3_x64_64`` of each name, several times as fast for a hundred names or more.
+
+    One large integer holds one 64-bit number of every name, in lanes of 128 bits, so that each step of the hash is
+    one operation of Python's integers for all names. The upper half of a lane takes what a step carries out.
+    """
+    groups: dict[int, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(len(name) >> 4, []).append(index)
+    if len(groups) == 1:
+        return _hash_lanes(names, next(iter(groups)))
+    hashes = [0] * len(names)
+    for blocks, indexes in groups.items():
+        for index, value in zip(indexes, _hash_lanes([names[index] for index in indexes], blocks), strict=True):
+            hashes[index] = value
+    return hashes
+
+
+def _hash_lanes(names: Sequence[bytes], blocks: int) -> list[int]:
+    """Hash names that all have the same number of whole blocks of 16 bytes."""
+    ones = int.from_bytes(b"\1".ljust(16, b"\0") * len(names), "little")
+    mask = ones * _MASK
+
+    def rotate(value: int, bits: int) -> int:
+        return (value << bits | value >> (64 - bits)) & mask
+
+    def mix(value: int, first: int, bits: int, second: int) -> int:
+        return rotate(value * first & mask, bits) * second & mask
+
+    def finalize(value: int) -> int:
+        value ^= value >> 33 & mask
+        value = value * 0xFF51_AFD7_ED55_8CCD & mask
+        value ^= value >> 33 & mask
+        value = value * 0xC4CE_B9FE_1A85_EC53 & mask
+        return value ^ value >> 33 & mask
+
+    h1 = h2 = 0
+    for start in range(0, 16 * blocks, 16):
+        both = _join(name[start : start + 16] for name in names)
+        h1 ^= mix(both & mask, _C1, 31, _C2)
+        h1 = ((rotate(h1, 27) + h2 & mask) * 5 + ones * 0x52DC_E729) & mask
+        h2 ^= mix(both >> 64 & mask, _C2, 33, _C1)
+        h2 = ((rotate(h2, 31) + h1 & mask) * 5 + ones * 0x3849_5AB5) & mask
+    both = _join(name[16 * blocks :].ljust(16, b"\0") for name in names)
+    lengths = _join(len(name).to_bytes(16, "little") for name in names)
+    h1 ^= mix(both & mask, _C1, 31, _C2) ^ lengths
+    h2 ^= mix(both >> 64 & mask, _C2, 33, _C1) ^ lengths
+    h1 = h1 + h2 & mask
+    h2 = h2 + h1 & mask
+    hashes = finalize(h1) + finalize(h2) & mask
+    return list(struct.unpack(f"<{2 * len(names)}Q", hashes.to_bytes(16 * len(names), "little"))[::2])
+
+
+def _join(lanes: Iterable[bytes]) -> int:
+    return int.from_bytes(b"".join(lanes), "little")

@@ -8,26 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, get_many
-from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, check_name, decode_name, join_path
-from mlflow_ipfs.content.dagpb import decode_node
-from mlflow_ipfs.content.file_reader import part_bounds
-from mlflow_ipfs.content.hamt import split_shard
 from mlflow_ipfs.content.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
-from mlflow_ipfs.content.unixfs import NodeType, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError, PolicyError, RemoteError
+from mlflow_ipfs.content.tree_size import TreeSize, check_tree_size
+from mlflow_ipfs.content.verify_blocks import NO_FILE, Parent, Role, Visit, check_role, path_text, place_of, take_apart
+from mlflow_ipfs.errors import PolicyError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.dagpb import Node
-    from mlflow_ipfs.content.unixfs import UnixFSData
+    from mlflow_ipfs.content.cid import CID
 
 _LOOK_AHEAD: Final = 128 * READ_THREADS  # how many of the next blocks are looked at for leaves
+_ENTRY: Final = Role.ENTRY  # much faster than the attribute of an Enum
 _MAX_BATCH_BYTES: Final = 32 << 20
-_NO_FILE: Final = -1  # the size of what has none: folders, symlinks, other data
 _WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
 
 
@@ -70,28 +64,12 @@ class VerifyReport:
         return not self.problems
 
 
-class _Visit(NamedTuple):
-    """A block to look at. A tuple, because there are many.
+class _Close(NamedTuple):
+    """The end of what is below a block. ``below_bytes`` is that of a visit, for one look at both."""
 
-    ``size_bytes`` is what its parent says that it holds of a file, None where the parent says nothing.
-    ``below_bytes`` is what the link says of the size of all blocks from here on: a guess, 0 where it says nothing.
-    """
-
-    cid: CID
-    path: str = ""
-    depth: int = 0
-    size_bytes: int | None = None
+    visit: Visit
+    parent: Parent
     below_bytes: int = 0
-
-    @property
-    def key(self) -> tuple[int, bytes]:
-        """The same bytes under two codecs are two blocks: they do not link to the same things."""
-        return self.cid.codec, self.cid.multihash
-
-    @property
-    def looks_like_leaf(self) -> bool:
-        """Whether a thread of its own for this block is likely to be worth it."""
-        return _WORTH_A_THREAD_BYTES <= self.below_bytes <= MAX_BLOCK_BYTES
 
 
 def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
@@ -99,7 +77,8 @@ def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None
 
     A source that cannot be reached is not damage: ``RemoteError`` is raised.
 
-    What parents state about their parts is checked, too, so that content without a problem can be read.
+    A UnixFS directory or file without a problem can be listed, read and written to disk: the checks are those of the
+    readers. Of data that is not UnixFS, only its blocks and links are checked.
     Nodes are read on the calling thread and in order, large leaves ahead on others; the report is as if
     all were read in order, and ``progress`` is called on the calling thread.
     """
@@ -111,41 +90,88 @@ def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None
 
 @dataclass(slots=True)
 class _Walk:
-    """One verification. ``sizes`` has the blocks seen so far, and how much of a file each holds; None for a bad one."""
+    """One verification.
+
+    ``found`` has the blocks seen so far: how much of a file each holds, or its ``Parent``; None for a bad one.
+    """
 
     reader: BlockReader
     leaves: ReadAhead[CID, tuple[int, int] | None]
     report: VerifyReport
     progress: Callable[[int], None]
-    sizes: dict[tuple[int, bytes], int | None] = field(default_factory=dict)
+    found: dict[tuple[int, bytes], int | Parent | None] = field(default_factory=dict)
+    stored_entries: int = 0
 
     def run(self) -> None:
-        stack = [_Visit(self.report.cid)]
+        stack: list[Visit | _Close] = [Visit(self.report.cid)]
         steps = 0  # until the next look ahead
         while stack:
             if steps == 0:
                 self._begin_leaves(stack)
                 steps = _LOOK_AHEAD // 2
             steps -= 1
-            visit = stack.pop()
+            item = stack.pop()
+            visit = item.visit if isinstance(item, _Close) else item
             try:
-                if visit.key not in self.sizes:
-                    self.sizes[visit.key] = None
-                    self.sizes[visit.key], below = self._read(visit)
-                    stack.extend(reversed(below))
-                    steps = 0 if below else steps
-                _check_size(visit, self.sizes[visit.key])
+                if isinstance(item, _Close):
+                    self._close(item)
+                elif self._step(item, stack):
+                    steps = 0
             except (PolicyError, RemoteError):
                 raise  # what cannot be read or reached now is not damaged
             except (OSError, ValueError) as error:
-                self.report.problems.append(Problem(visit.cid, visit.path, str(error)))
+                self.report.problems.append(Problem(visit.cid, path_text(visit.path), str(error)))
 
-    def _begin_leaves(self, stack: list[_Visit]) -> None:
+    def _step(self, visit: Visit, stack: list[Visit | _Close]) -> bool:
+        """Check a block, and put on the stack what is below it. Returns whether there is anything."""
+        key = visit.key
+        if key in self.found:
+            found = self.found[key]
+            if not isinstance(found, Parent):
+                check_role(visit, found)
+                return False
+            if found.place is not None or place_of(visit, found.fanout) is None:
+                if visit.parent is not None:
+                    visit.parent.add(found)
+                check_role(visit, found)
+                found.check_as(visit)
+                return False
+            # A HAMT shard that was only linked by data that is not UnixFS: where its names belong is known now.
+            found, below = take_apart(visit, self.reader.get(visit.cid))
+        else:
+            self.found[key] = None
+            found, below = self._read(visit)
+        self.found[key] = found
+        if isinstance(found, Parent):
+            stack.append(_Close(visit, found))
+        elif visit.role is _ENTRY and found >= NO_FILE:
+            return False  # nearly all blocks of a directory of small files
+        stack.extend(reversed(below))
+        if isinstance(found, Parent) and found.fault is not None:
+            raise found.fault
+        check_role(visit, found)
+        return bool(below)
+
+    def _close(self, item: _Close) -> None:
+        visit, parent, _ = item
+        if visit.parent is not None:
+            visit.parent.add(parent)
+        if not parent.is_file and not parent.is_child_shard:
+            self.stored_entries += parent.own_count
+        parent.check_levels(visit.cid)
+        parent.check_as(visit)
+        if visit.role is Role.ROOT and not parent.is_file:
+            check_tree_size(visit.cid, TreeSize(parent.count, self.stored_entries))
+
+    def _begin_leaves(self, stack: list[Visit | _Close]) -> None:
         """Hand the large leaves among the next blocks to the threads, some MiB at once."""
         fresh = {  # each once: files of zeros link to the same leaf all over
             visit.key: visit
             for visit in reversed(stack[-_LOOK_AHEAD:])
-            if visit.looks_like_leaf and visit.key not in self.sizes and not self.leaves.has_begun(visit.cid)
+            if _WORTH_A_THREAD_BYTES <= visit.below_bytes <= MAX_BLOCK_BYTES
+            and isinstance(visit, Visit)
+            and visit.key not in self.found
+            and not self.leaves.has_begun(visit.cid)
         }.values()
         # Every batch wakes the calling thread, which then is in the way of those that hash: so few, but some for each.
         share_bytes = sum(visit.below_bytes for visit in fresh) // (2 * READ_THREADS)
@@ -161,7 +187,7 @@ class _Walk:
         if batch:
             self.leaves.begin(batch)
 
-    def _read(self, visit: _Visit) -> tuple[int, list[_Visit]]:
+    def _read(self, visit: Visit) -> tuple[int | Parent, list[Visit]]:
         leaf = self.leaves.take(visit.cid)
         if leaf is not None:
             block_bytes, size_bytes = leaf
@@ -169,7 +195,7 @@ class _Walk:
             return size_bytes, []
         block = self.reader.get(visit.cid)
         self._count(len(block))
-        return _take_apart(visit, block)
+        return take_apart(visit, block)
 
     def _count(self, block_bytes: int) -> None:
         self.report.blocks += 1
@@ -189,47 +215,7 @@ def _measure_leaves(reader: BlockReader, cids: Sequence[CID]) -> Generator[tuple
 
 def _measure_leaf(cid: CID, block: bytes) -> tuple[int, int] | None:
     try:
-        size_bytes, below = _take_apart(_Visit(cid), block)
+        size_bytes, below = take_apart(Visit(cid), block)
     except ValueError:
         return None
-    return None if below else (len(block), size_bytes)
-
-
-def _check_size(visit: _Visit, size_bytes: int | None) -> None:
-    if None not in (visit.size_bytes, size_bytes) and visit.size_bytes != size_bytes:
-        held = "nothing" if size_bytes == _NO_FILE else f"{size_bytes} bytes"
-        msg = f"{visit.cid} holds {held} of a file, and the node above it says {visit.size_bytes} bytes"
-        raise InvalidDataError(msg)
-
-
-def _take_apart(visit: _Visit, block: bytes) -> tuple[int, list[_Visit]]:
-    """Check a block by itself; returns how many bytes of a file it holds, and the blocks below it."""
-    cid = visit.cid
-    if cid.codec == RAW:
-        return len(block), []
-    if cid.codec != DAG_PB:
-        return _NO_FILE, [_Visit(child, visit.path, visit.depth) for child in links(cid, block)]
-    node = decode_node(block)
-    if node.data is None:  # dag-pb without UnixFS is sound IPLD; only its links matter here
-        return _NO_FILE, [_Visit(link.cid, visit.path, visit.depth) for link in node.links]
-    data = decode_unixfs(node)
-    if data.is_file:
-        parts = zip(node.links, data.block_sizes, strict=True)
-        below = [_Visit(link.cid, visit.path, visit.depth, size, link.size_bytes or 0) for link, size in parts]
-        return part_bounds(cid, data)[-1], below
-    return _NO_FILE, _visits_of_folder(visit, node, data)
-
-
-def _visits_of_folder(visit: _Visit, node: Node, data: UnixFSData) -> list[_Visit]:
-    entries, shards = (node.links, []) if data.type is not NodeType.HAMT_SHARD else split_shard(node, data)
-    below = [_Visit(link.cid, visit.path, visit.depth) for link in shards]
-    if visit.depth >= MAX_FOLDER_DEPTH and entries:
-        msg = f"folders are nested deeper than {MAX_FOLDER_DEPTH} levels"
-        raise InvalidDataError(msg)
-    seen: set[bytes] = set()
-    for link in entries:
-        name = link.name or b""
-        check_name(visit.cid, name, seen)
-        path = join_path(visit.path, decode_name(name))
-        below.append(_Visit(link.cid, path, visit.depth + 1, below_bytes=link.size_bytes or 0))
-    return below
+    return None if below or isinstance(size_bytes, Parent) else (len(block), size_bytes)

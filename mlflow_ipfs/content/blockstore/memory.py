@@ -347,7 +347,7 @@ class MemoryStorage:
                 continue
             except InvalidDataError:
                 continue  # bytes that only claim to be a node
-            stack += [child for child in children if child.multihash not in reached]
+            stack += [child for child in dict.fromkeys(children) if child.multihash not in reached]
             reached.update(child.multihash for child in children)
         return reached, can_be_read
 

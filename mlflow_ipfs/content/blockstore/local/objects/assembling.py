@@ -16,6 +16,7 @@ from mlflow_ipfs.content.blockstore.local.objects.object_leaves import iterate_l
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
 from mlflow_ipfs.content.cid import DAG_PB
 from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.interface import BlockReader
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 _logger = logging.getLogger(__name__)
+_FREE_LEAVES: Final = 1 << 20  # of one object, all of which are in memory
+_MEAN_LEAF_BYTES: Final = 4096  # of further leaves, on average
 _SPARE_BYTES: Final = 64 << 20  # left free on the disk when a file is made that nobody has to have
 
 
@@ -66,7 +69,14 @@ class Assembler:
             writer = publication.begin_file()
             leaves: list[Leaf] = []
             for leaf in iterate_leaves(self._parts.database, self._reader, root, size_bytes):
-                writer.write(self._piece_of(leaf))
+                piece = self._piece_of(leaf)
+                if len(piece) != leaf.length:  # else a few small blocks could fill the disk before that is seen
+                    msg = f"the leaf {leaf.cid} of the file {root} has {len(piece)} bytes, and its node says {leaf.length}"
+                    raise InvalidDataError(msg)
+                if len(leaves) >= _FREE_LEAVES + size_bytes // _MEAN_LEAF_BYTES:
+                    msg = f"the file {root} has over {len(leaves)} leaves, too many small ones for an object"
+                    raise InvalidDataError(msg)
+                writer.write(piece)
                 leaves.append(leaf)
             writer.finish(root, leaves)
             publication.commit()

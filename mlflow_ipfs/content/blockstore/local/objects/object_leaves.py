@@ -8,6 +8,7 @@ from mlflow_ipfs.content.blockstore.interface import Leaf, LeafForm
 from mlflow_ipfs.content.blockstore.local import index
 from mlflow_ipfs.content.cid import DAG_PB
 from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.content.file_reader import check_parts, part_bounds
 from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import InvalidDataError, NotFoundError
 
@@ -33,17 +34,23 @@ def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_byte
         NotFoundError: a node, or the row of a leaf, is not in the store.
         InvalidDataError: the file is not of the kind that an object can be.
     """
-    offset = 0
+    offset = visits = 0
     stack = [(root, size_bytes)]
     while stack:
         cid, length = stack.pop()
+        visits += 1  # nodes that hold 0 bytes count, too: shared ones can be visited 2**60 times
+        check_parts(root, visits, size_bytes)
         form = _form_by_index(database, cid)
         if form is None:
             node = read_unixfs(reader, cid)
             if _is_wrapped_leaf(node):
                 form = LeafForm.UNIXFS_FILE
             else:
-                stack.extend(reversed(_parts_of(node, root)))
+                parts = _parts_of(node, root)
+                if cid != root and length != sum(size for _, size in parts):
+                    msg = f"the node {cid} of the file {root} holds another number of bytes than the node above it says"
+                    raise InvalidDataError(msg)
+                stack.extend(reversed(parts))
                 continue
         yield Leaf(cid, offset, length, form)
         offset += length
@@ -70,4 +77,5 @@ def _parts_of(node: UnixFSNode, root: CID) -> list[tuple[CID, int]]:
     if node.data.data or not node.data.is_file:
         msg = f"the node {node.cid} of the file {root} holds bytes of its own, so it has no object"
         raise InvalidDataError(msg)
+    part_bounds(node.cid, node.data)  # checks them
     return list(zip([link.cid for link in node.links], node.data.block_sizes, strict=True))

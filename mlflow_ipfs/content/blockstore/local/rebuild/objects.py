@@ -18,6 +18,7 @@ from mlflow_ipfs.content.blockstore.local.index import NewBlock
 from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.dagpb import decode_node
+from mlflow_ipfs.content.file_reader import max_parts
 from mlflow_ipfs.content.leaf_pipeline import hash_leaf, leaf_rows
 from mlflow_ipfs.content.node_builder import NodeBuilder
 from mlflow_ipfs.content.profiles import PROFILES
@@ -91,7 +92,7 @@ class ObjectReader:
         """
         if self._add_single_leaf(place_id, file, root):
             return True, ""
-        walk = self._walk(root)
+        walk = self._walk(root, file.size_bytes)
         likely = [_RecordedCuts(recorded), *walk.chunkers()]
         if walk.size_bytes is None:
             is_found = self._add_by_cutting(place_id, file, root, likely)
@@ -118,11 +119,11 @@ class ObjectReader:
                 return True
         return False
 
-    def _walk(self, root: bytes) -> _Walk:
+    def _walk(self, root: bytes, expected_bytes: int) -> _Walk:
         walk = _Walk()
         end = 0
         try:
-            for leaf in iterate_leaves(self._index.find, root):
+            for leaf in iterate_leaves(self._index.find, root, max_visits=max_parts(expected_bytes)):
                 end = leaf.offset + leaf.length
                 walk.lengths[leaf.length] += 1
         except _NodesMissingError:
@@ -137,7 +138,7 @@ class ObjectReader:
         def check(leaf: NewBlock) -> tuple[NewBlock, bool]:
             return leaf, file.holds(leaf)
 
-        leaves = iterate_leaves(self._index.find, root)
+        leaves = iterate_leaves(self._index.find, root, max_visits=max_parts(file.size_bytes))
         with closing(map_ahead(check, leaves, batch=_LEAVES_A_THREAD)) as checked:  # its threads end before the file
             for leaf, is_good in checked:
                 total += 1
@@ -210,7 +211,7 @@ class _RecordedCuts:
             yield from ends
 
 
-def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterator[NewBlock]:
+def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes, *, max_visits: int) -> Iterator[NewBlock]:
     """Yield the leaves of a file in order, from its nodes.
 
     No index says here which blocks are leaves (``object_leaves.py`` asks one). A block that is not found is taken for a
@@ -219,14 +220,18 @@ def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes) -> Iterat
     Args:
         find: returns a block.
         root: multihash of the root, which is a node with links.
+        max_visits: how many nodes and leaves are visited; shared ones of 0 bytes could be visited 2**60 times.
 
     Raises:
-        _NodesMissingError: a node is missing, or is not a node of a file.
+        _NodesMissingError: a node is missing, is not a node of a file, or there are too many.
     """
     stack = [(CID(1, DAG_PB, root), -1)]
-    offset = 0
+    offset = visits = 0
     while stack:
         cid, length = stack.pop()
+        visits += 1
+        if visits > max_visits:
+            raise _NodesMissingError
         children = _children(find, cid) if cid.codec == DAG_PB else ()
         if children:
             if length not in (-1, sum(size for _, size in children)):
