@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.entries import Entries, Frozen, MfsEntry
+    from mlflow_ipfs.content.notes import Notes
     from mlflow_ipfs.content.pins import Pin, Pins
     from mlflow_ipfs.content.refs import Refs
 
@@ -313,6 +314,10 @@ class Storage(Protocol):
     @property
     def entries(self) -> Entries:
         """The mutable file trees."""
+
+    @property
+    def notes(self) -> Notes:
+        """Texts that a layer above keeps here."""
 
     def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> Publication:
         """Start a publication. Any number may run at once, in any number of processes.

@@ -23,6 +23,7 @@ from mlflow_ipfs.content.blockstore.local import layout as layouts
 from mlflow_ipfs.content.blockstore.local.creating import is_read_only
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
+from mlflow_ipfs.content.blockstore.local.note_table import KEY_PREFIX
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
 from mlflow_ipfs.content.blockstore.local.rebuild.aside import finish_setting_aside, set_index_aside
 from mlflow_ipfs.content.blockstore.local.rebuild.draft import IndexDraft
@@ -210,7 +211,7 @@ class _Rebuild:
     def _write_meta(self, draft: IndexDraft) -> None:
         """Values that go on: a number of a condemnation must be larger than all before it."""
         found = [source.meta for source in self._sources.usable]
-        values = {key: meta[key] for meta in reversed(found) for key in _KEPT_META if key in meta}
+        values = {key: meta[key] for meta in reversed(found) for key in meta if _is_kept(key)}
         numbers = [int(meta[LAST]) for meta in found if meta.get(LAST, "").isdecimal()]
         if numbers:
             values[LAST] = str(max(numbers))
@@ -241,3 +242,7 @@ class _Rebuild:
 def _count(draft: IndexDraft, query: str) -> int:
     number: int = draft.connection.execute(query).fetchone()[0]
     return number
+
+
+def _is_kept(key: str) -> bool:
+    return key in _KEPT_META or key.startswith(KEY_PREFIX)
