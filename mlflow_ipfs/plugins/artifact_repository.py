@@ -216,10 +216,14 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Forget the files at a path and below it; nothing there is no error.
 
-        What was frozen below the path stays: model versions need it.
+        What was frozen below the path stays: model versions need it. In a tree that two databases have, because
+        one is a copy of the other, nothing is deleted.
         """
         with mlflow_errors(), self._deleting():
+            from mlflow_ipfs.binding.database_claims import refuse_shared
+
             store, place = self._place(artifact_path)
+            refuse_shared(store.storage, place)
             store.files.delete(place)
 
 

@@ -17,8 +17,8 @@ from mlflow_ipfs.content.blockstore.local.faults import disk_faults
 from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.keepers import iterate_keepers
-from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.note_table import LocalNotes
+from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
 from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
