@@ -102,9 +102,12 @@ def refuse_shared(storage: Storage, place: MfsPath) -> None:
     registry_id = place.path.partition("/")[0]
     places = list_places(storage, registry_id)
     if len(places) > 1:
-        sighting = Sighting(registry_id, places[0], tuple(places[1:]))
-        msg = f"nothing was deleted at {place}: {sighting.explain()}"
-        raise PolicyError(msg)
+        raise shared_tree(place, Sighting(registry_id, places[0], tuple(places[1:])))
+
+
+def shared_tree(place: MfsPath, sighting: Sighting) -> PolicyError:
+    """Return the error for files that two databases may need."""
+    return PolicyError(f"nothing was deleted at {place}: {sighting.explain()}")
 
 
 def list_forks(storage: Storage) -> Mapping[str, str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.binding.database_claims import Sighting, list_places, place_key
+import sqlalchemy
+
+from mlflow_ipfs.binding.database_claims import Sighting, list_places, place_key, shared_tree
 from mlflow_ipfs.binding.database_places import since
 from mlflow_ipfs.binding.database_probes import find_place, is_gone
+from mlflow_ipfs.binding.database_uris import PREFIX, name_driver
 from mlflow_ipfs.binding.outside_artifacts import opened_database
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import NotFoundError
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
     from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.mfs import MfsPath
 
 
 def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
@@ -68,6 +72,29 @@ def settle_in(storage: Storage, url: URL) -> Sighting:
     for place in sighting.others:
         storage.notes.delete(place_key(registry_id, place))
     return sighting
+
+
+def refuse_servers_shared(storage: Storage, place: MfsPath, backend_uri: str) -> None:
+    """Refuse to delete files behind a server whose database has a copy: its paths have no registry id in them.
+
+    Args:
+        storage: the store.
+        place: the files.
+        backend_uri: the server's database.
+
+    Raises:
+        PolicyError: one database is a copy of the other, and each may need the files.
+    """
+    backend = backend_uri.removeprefix(PREFIX)
+    if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
+        return
+    with opened_database(sqlalchemy.make_url(name_driver(backend))) as connection:
+        registry_id = read_registry_id(connection)
+        if registry_id is None:
+            return
+        sighting = observe(storage, registry_id, connection.engine)
+    if sighting.is_shared:
+        raise shared_tree(place, sighting)
 
 
 def forget(storage: Storage, sighting: Sighting) -> None:

@@ -224,6 +224,10 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
             store, place = self._place(artifact_path)
             refuse_shared(store.storage, place)
+            if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
+                from mlflow_ipfs.binding.database_sightings import refuse_servers_shared
+
+                refuse_servers_shared(store.storage, place, backend_uri)
             store.files.delete(place)
 
 

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_ipfs.binding import database_forks, mlflow_compat
 from mlflow_ipfs.binding.database_claims import list_databases, list_forks
@@ -45,9 +46,7 @@ def delete_all(client: MlflowClient) -> None:
     """Delete versions and runs, and the runs' files, as `mlflow gc` does."""
     delete_versions(client)
     for run in client.search_runs(["0"]):
-        mlflow.artifacts.list_artifacts(run.info.artifact_uri)
-        repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(run.info.artifact_uri)
-        repository.delete_artifacts()
+        get_artifact_repository(run.info.artifact_uri).delete_artifacts()
 
 
 @pytest.fixture
@@ -213,6 +212,23 @@ def test_behind_a_server_the_fork_has_a_destination_of_its_own(
     client.delete_model_version("m", "1")
     assert not proxied.is_frozen(store)
     assert pin_owners(store) == []
+
+
+def test_before_the_fork_a_server_deletes_no_files_that_the_copys_server_may_need(
+    client: MlflowClient, proxied: Proxied, database: Path, store: ContentStore, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    del client
+    copy = Path(shutil.copy(database, tmp_path / "copy.db"))
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"sqlite:///{copy}")
+    repository = get_artifact_repository("mfs://mlflow")
+    with pytest.raises(MlflowException, match="databases fork"):
+        repository.delete_artifacts(proxied.path)
+    assert store.files.stat(MfsPath("mlflow", proxied.path)) is not None
+    fork(copy, store)
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"sqlite:///{database}")
+    repository.delete_artifacts(proxied.path)
+    assert store.files.stat(MfsPath("mlflow", proxied.path)) is None
 
 
 def test_a_fork_whose_server_kept_the_old_destination_does_not_drop_the_originals_path(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def test_links_are_the_same_file(storage: MemoryStorage, original: Path, tmp_pat
 def test_a_place_that_has_lost_the_id_is_gone(storage: MemoryStorage, original: Path, copy: Path, what: str) -> None:
     original.unlink()
     if what == "a fresh database":
-        sqlite3.connect(original).execute("CREATE TABLE t (c)").connection.close()
+        make_plain(original)
     elif what == "another id":
         see_file(MemoryStorage(), original)
     assert see_file(storage, copy) == ()
@@ -96,8 +97,14 @@ def test_a_place_that_has_lost_the_id_is_gone(storage: MemoryStorage, original: 
 
 
 def registry_id_of(path: Path) -> str:
-    [(found,)] = sqlite3.connect(path).execute("SELECT registry_id FROM mlflow_ipfs_registry").fetchall()
+    with closing(sqlite3.connect(path)) as connection:
+        [(found,)] = connection.execute("SELECT registry_id FROM mlflow_ipfs_registry").fetchall()
     return str(found)
+
+
+def make_plain(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (c)")
 
 
 def test_what_cannot_be_read_may_be_in_use(storage: MemoryStorage, original: Path, copy: Path) -> None:
@@ -119,7 +126,7 @@ def test_a_user_can_say_that_it_was_moved(storage: MemoryStorage, original: Path
 
 
 def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_path: Path) -> None:
-    sqlite3.connect(tmp_path / "plain.db").execute("CREATE TABLE t (c)").connection.close()
+    make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
         settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
     with pytest.raises(SettingsError, match="there is no database"):
