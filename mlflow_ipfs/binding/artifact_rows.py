@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 ArtifactKind = Literal["experiment", "run", "logged model", "model version", "trace"]
 
-_READY: Final = 2  # LoggedModelStatus.READY: the model's files were logged
-_DELETED_VERSION: Final = "Deleted_Internal"
+READY: Final = 2  # LoggedModelStatus.READY: the model's files were logged
+DELETED_STAGE: Final = "Deleted_Internal"  # of a model version
+EXTERNAL_TAG: Final = "mlflow.model.isExternal"
+LOCATION_TAG: Final = "mlflow.artifactLocation"
 _IS_EXTERNAL: Final = (
-    "SELECT 1 FROM logged_model_tags t WHERE t.model_id = m.model_id"
-    " AND t.tag_key = 'mlflow.model.isExternal' AND lower(t.tag_value) = 'true'"
+    "SELECT 1 FROM logged_model_tags t WHERE t.model_id = m.model_id"  # noqa: S608 - fixed texts
+    f" AND t.tag_key = '{EXTERNAL_TAG}' AND lower(t.tag_value) = 'true'"
 )
 _HAS_MODEL: Final = "SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'mlflow.log-model.history'"
 _RUNS: Final = f"SELECT r.run_uuid, r.experiment_id, r.artifact_uri, EXISTS ({_HAS_MODEL}) FROM runs r"  # noqa: S608 - fixed
@@ -32,16 +34,16 @@ _RUNS_AND_MODELS: Final = (
     " AND NOT EXISTS (SELECT 1 FROM logged_models m WHERE m.source_run_id = r.run_uuid) FROM runs r"
 )
 _MODELS: Final = (
-    f"SELECT m.model_id, m.experiment_id, m.artifact_location, m.status = {_READY} AND NOT EXISTS ({_IS_EXTERNAL})"  # noqa: S608 - fixed texts
+    f"SELECT m.model_id, m.experiment_id, m.artifact_location, m.status = {READY} AND NOT EXISTS ({_IS_EXTERNAL})"  # noqa: S608 - fixed texts
     " FROM logged_models m"
 )
 _TRACES: Final = (
-    "SELECT i.request_id, i.experiment_id, t.value, 1 = 0 FROM trace_info i"
-    " JOIN trace_tags t ON t.request_id = i.request_id AND t.key = 'mlflow.artifactLocation'"
+    "SELECT i.request_id, i.experiment_id, t.value, 1 = 0 FROM trace_info i"  # noqa: S608 - fixed texts
+    f" JOIN trace_tags t ON t.request_id = i.request_id AND t.key = '{LOCATION_TAG}'"
 )
 _VERSIONS: Final = (
     "SELECT name, version, coalesce(nullif(storage_location, ''), source) FROM model_versions"  # noqa: S608 - fixed
-    f" WHERE coalesce(current_stage, '') != '{_DELETED_VERSION}'"
+    f" WHERE coalesce(current_stage, '') != '{DELETED_STAGE}'"
 )
 _FOLLOWED: Final = ("models:", "runs:")  # a version's source that names another row
 

@@ -22,6 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import database_claims
+from mlflow_ipfs.binding.artifact_rows import DELETED_STAGE
+from mlflow_ipfs.binding.database_connections import opened_database
 from mlflow_ipfs.binding.database_locations import Location, read_locations, write_locations
 from mlflow_ipfs.binding.database_sightings import forget, observe
 from mlflow_ipfs.binding.locations import (
@@ -33,7 +35,6 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
-from mlflow_ipfs.binding.outside_artifacts import opened_database
 from mlflow_ipfs.binding.registry_id import new_registry_id, read_registry_id, replace_registry_id
 from mlflow_ipfs.binding.version_pins import OWNER
 from mlflow_ipfs.content.blockstore.interface import Changes
@@ -186,7 +187,7 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
     query = sqlalchemy.text(
         "SELECT name, version, storage_location FROM model_versions WHERE coalesce(current_stage, '') != :deleted"
     )
-    for name, version, location in connection.execute(query, {"deleted": "Deleted_Internal"}):
+    for name, version, location in connection.execute(query, {"deleted": DELETED_STAGE}):
         cid = cid_of_location(location)
         if cid is not None:
             yield _Version(f"{name}/{version}", cid, location)

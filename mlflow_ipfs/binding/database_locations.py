@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy
 
+from mlflow_ipfs.binding.artifact_rows import LOCATION_TAG
 from mlflow_ipfs.binding.locations import MFS
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _COLUMNS: Final = (
     _Column("experiments", ("experiment_id",), "artifact_location"),
     _Column("runs", ("run_uuid",), "artifact_uri"),
     _Column("logged_models", ("model_id",), "artifact_location"),
-    _Column("trace_tags", ("request_id", "key"), "value", "key = 'mlflow.artifactLocation'"),
+    _Column("trace_tags", ("request_id", "key"), "value", f"key = '{LOCATION_TAG}'"),
     _Column("model_versions", ("name", "version"), "storage_location"),
     _Column("model_versions", ("name", "version"), "source"),
 )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 
 from mlflow_ipfs.binding.database_claims import Sighting, list_places, place_key, shared_tree
+from mlflow_ipfs.binding.database_connections import opened_database
 from mlflow_ipfs.binding.database_places import since
 from mlflow_ipfs.binding.database_probes import find_place, is_gone
 from mlflow_ipfs.binding.database_uris import PREFIX, name_driver
-from mlflow_ipfs.binding.outside_artifacts import opened_database
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import NotFoundError
 
@@ -53,11 +53,17 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     return Sighting(registry_id, place, tuple(others))
 
 
-def settle_in(storage: Storage, url: URL) -> Sighting:
+def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
     """Record that a database is the only one with its id: it was moved from all other places.
 
+    Args:
+        storage: the store.
+        url: the database.
+        from_any: forget all other places; False: forget one only if it is the only one, so that there is no doubt
+            which place the database was moved from.
+
     Returns:
-        What was known before. Its other places are forgotten.
+        What was known before. Its other places are forgotten, if that was not in doubt.
 
     Raises:
         NotFoundError: the database has no registry id.
@@ -69,7 +75,7 @@ def settle_in(storage: Storage, url: URL) -> Sighting:
             msg = f"{url.render_as_string(hide_password=True)} has no registry id: mlflow-ipfs keeps nothing for it"
             raise NotFoundError(msg)
         sighting = observe(storage, registry_id, connection.engine)
-    for place in sighting.others:
+    for place in sighting.others if from_any or len(sighting.others) == 1 else ():
         storage.notes.delete(place_key(registry_id, place))
     return sighting
 

@@ -18,18 +18,15 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
-
 from mlflow_ipfs.binding.artifact_rows import ArtifactKind, ArtifactRow, iterate_rows, read_experiments
+from mlflow_ipfs.binding.database_connections import opened_database
 from mlflow_ipfs.binding.locations import (
     IPFS,
     MFS,
@@ -41,19 +38,21 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
-from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, SettingsError
+from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL
 
     from mlflow_ipfs.content.store import ContentStore
 
 MAX_EXAMPLES: Final = 3
-_LOCK_SECONDS: Final = 30.0  # for MLflow's writers, each of whom holds SQLite's lock for the length of a commit
+MAX_PLACES: Final = 20
+OTHER_PLACES: Final = "other places"
 _DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
 _DEFAULT_DESTINATION: Final = "mlartifacts"  # where a server keeps proxied artifacts if it is told nothing else
+_TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
 _USER: Final = re.compile(r"(?<=://)[^/@]*@")
 _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", "model version", "trace")
 
@@ -136,12 +135,18 @@ def iterate_outside_artifacts(
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
-    """Count rows by kind and place."""
+    """Count rows by kind and place. After ``MAX_PLACES`` of a kind, what is left makes one group."""
     found: dict[tuple[ArtifactKind, str], tuple[int, tuple[str, ...]]] = {}
+    places: Counter[ArtifactKind] = Counter()
     for artifact in artifacts:
-        key = artifact.row.kind, artifact.place
+        kind = artifact.row.kind
+        key = kind, _printable(artifact.place)
+        if key not in found and places[kind] >= MAX_PLACES:
+            key = kind, OTHER_PLACES
+        if key not in found:
+            places[kind] += 1
         count, examples = found.get(key, (0, ()))
-        found[key] = count + 1, (*examples, artifact.row.name)[:MAX_EXAMPLES]
+        found[key] = count + 1, (*examples, _printable(artifact.row.name))[:MAX_EXAMPLES]
     ordered = sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     return tuple(OutsideGroup(kind, place, *counted) for (kind, place), counted in ordered)
 
@@ -150,30 +155,6 @@ def describe(outside: OutsideGroup) -> str:
     """Return a group as people read it: ``3 runs in s3://bucket, for example 1f2e``."""
     noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
     return f"{outside.count:,} {noun} in {outside.place}, for example {', '.join(outside.examples)}"
-
-
-@contextmanager
-def opened_database(url: URL) -> Iterator[Connection]:
-    """Connect to MLflow's database for reading, for the length of a ``with``.
-
-    Raises:
-        SettingsError: it can't be read.
-    """
-    is_sqlite = url.get_backend_name() == "sqlite"
-    shown = url.render_as_string(hide_password=True)
-    if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
-        msg = f"there is no database {shown}; name another one"
-        raise SettingsError(msg)
-    options = {"timeout": _LOCK_SECONDS} if is_sqlite else {}
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        msg = f"MLflow's database {shown} can't be read: {getattr(error, 'orig', None) or error}; name another one"
-        raise SettingsError(msg) from error
-    finally:
-        engine.dispose()
 
 
 def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]) -> bool:
@@ -308,9 +289,15 @@ def _without_last(place: str, name: str) -> str:
     return f"{before}/" if before.endswith((":", "/")) else before
 
 
+def _printable(text: str) -> str:
+    """The text with what a terminal, and the record in a backup, can't have escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def _root_of(uri: str) -> str:
     """The root of a model version's location: the bucket, or the directory that a path is in."""
     if scheme_of(uri) in {"", "file"}:
-        return uri.rpartition("/")[0] or uri
+        without = _TAIL.sub("", uri)
+        return without if without != uri else uri.rpartition("/")[0] or uri
     split = urlsplit(uri)
     return f"{split.scheme}://{split.netloc}" if split.netloc else f"{split.scheme}:/"

@@ -102,7 +102,7 @@ def _record_place(target: Path, database: URL) -> None:
     """Let the restored store know where its database is now: the one that was backed up has another store."""
     with open_local_storage(target, create=False) as storage:
         try:
-            settle_in(storage, database)
+            settle_in(storage, database, from_any=False)
         except NotFoundError:
             return  # a database that no store of ours has opened yet
         except (MlflowIpfsError, SQLAlchemyError, OSError) as error:  # all is restored

@@ -13,10 +13,13 @@ import pytest
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import database_forks, mlflow_compat
 from mlflow_ipfs.binding.database_claims import list_databases, list_forks
 from mlflow_ipfs.binding.database_forks import ForkReport, fork_database
+from mlflow_ipfs.binding.database_uris import name_driver
+from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from mlflow_ipfs.content.store import ContentStore
+    from support.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -264,3 +268,34 @@ def test_a_destination_that_is_not_clear_has_to_be_named(
     with pytest.raises(SettingsError, match="mfs://mlflow, mfs://other/team"):
         fork(Path(shutil.copy(database, tmp_path / "copy.db")), store)
     assert fork(tmp_path / "copy.db", store, "mfs://mlflow").files == 1
+
+
+@pytest.mark.postgres
+def test_a_copy_in_postgresql(store: ContentStore, postgres: PostgresServer, tmp_path: Path) -> None:
+    original = postgres.create_database()
+    engine = sqlalchemy.create_engine(name_driver(postgres.uri(original)), poolclass=NullPool)
+    former = ensure_registry_id(engine)
+    engine.dispose()
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    place = MfsPath("mlflow", f"{former}/1/r1/artifacts")
+    store.files.put_file(place.join("MLmodel"), tmp_path / "MLmodel")
+    cid = store.files.freeze(place, f"model-version:{former}/m/1").cid
+    for statement in (
+        "CREATE TABLE experiments (experiment_id INTEGER, artifact_location VARCHAR(256))",
+        "CREATE TABLE runs (run_uuid VARCHAR(32), artifact_uri VARCHAR(200))",
+        "CREATE TABLE model_versions (name TEXT, version INTEGER, source TEXT, storage_location TEXT, current_stage TEXT)",
+        f"INSERT INTO experiments VALUES (1, 'mfs://mlflow/{former}/1')",
+        f"INSERT INTO runs VALUES ('r1', '{place}')",
+        f"INSERT INTO model_versions VALUES ('m', 1, '{place}', '{place}/@{cid}', 'None')",
+    ):
+        postgres.ask(original, statement)
+    copy = postgres.create_database(template=original)
+    report = fork_database(sqlalchemy.make_url(name_driver(postgres.uri(copy))), store, None)
+    new = report.registry_id
+    assert (report.former_id, report.versions, report.files, report.locations) == (former, 1, 1, 4)
+    moved = str(place).replace(former, new)
+    assert postgres.ask(copy, "SELECT source, storage_location FROM model_versions") == [(moved, f"{moved}/@{cid}")]
+    assert postgres.ask(copy, "SELECT registry_id FROM mlflow_ipfs_registry") == [(new,)]
+    assert postgres.ask(original, "SELECT artifact_uri FROM runs") == [(str(place),)]
+    assert store.files.stat(MfsPath("mlflow", f"{new}/1/r1/artifacts/MLmodel")) is not None
+    assert store.storage.entries.is_frozen(Frozen("mlflow", f"{new}/1/r1/artifacts", cid))

@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities.logged_model_status import LoggedModelStatus
+from mlflow.utils import mlflow_tags
 
+from mlflow_ipfs.binding import artifact_rows, mlflow_compat
 from mlflow_ipfs.binding.backup_folder import BackupFolder
 from mlflow_ipfs.binding.backups import make_backup
-from mlflow_ipfs.binding.outside_artifacts import OutsideGroup, find_outside_artifacts
+from mlflow_ipfs.binding.outside_artifacts import MAX_PLACES, OTHER_PLACES, OutsideGroup, find_outside_artifacts
 from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.store import ContentStore
@@ -82,7 +84,7 @@ def test_plain_files_are_outside(url: URL, stock: MlflowClient, store: ContentSt
         OutsideGroup("experiment", place, 1, ("0",)),
         OutsideGroup("run", place, 1, (run.run_id,)),
         OutsideGroup("logged model", place, 1, (model.model_id,)),
-        OutsideGroup("model version", model.artifact_location.rpartition("/")[0], 1, ("m/1",)),
+        OutsideGroup("model version", place, 1, ("m/1",)),
     )
 
 
@@ -209,3 +211,22 @@ def test_a_relative_location_is_looked_for_beside_the_database(
         for file in files:
             (Path(folder) / file).unlink()
     assert find(url, store) == []
+
+
+def test_groups_are_few_and_fit_to_be_shown(url: URL, stock: MlflowClient, store: ContentStore, tmp_path: Path) -> None:
+    for number in range(MAX_PLACES + 3):
+        run_id = stock.create_run("0").info.run_id
+        move_run(url, run_id, f"s3://bucket-{number:02}\u200b/{run_id}/artifacts")
+    manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=bool)
+    assert BackupFolder(tmp_path / "backup", Disk()).read() == manifest  # which takes printable text only
+    runs = [group for group in find_outside_artifacts(url, store) if group.kind == "run"]
+    assert len(runs) == MAX_PLACES + 1
+    assert (runs[0].place, runs[0].count) == (OTHER_PLACES, 3)
+    assert runs[1].place == "s3://bucket-00\\u200b"
+
+
+def test_the_texts_in_the_queries_are_mlflows() -> None:
+    assert mlflow_compat.deleted_stage() == artifact_rows.DELETED_STAGE
+    assert artifact_rows.EXTERNAL_TAG == mlflow_tags.MLFLOW_MODEL_IS_EXTERNAL
+    assert artifact_rows.LOCATION_TAG == mlflow_tags.MLFLOW_ARTIFACT_LOCATION
+    assert LoggedModelStatus.READY.to_int() == artifact_rows.READY
