@@ -34,14 +34,19 @@ def find_place(connection: Connection) -> DatabasePlace | None:
     url = connection.engine.url
     kind, now = url.get_backend_name(), int(time.time())
     if kind == SQLITE:
-        if not url.database or url.database.startswith((":memory:", "file:")):
+        if is_in_memory(url):
             return None
-        path = Path(url.database).resolve()
+        path = Path(url.database or "").resolve()
         status = path.stat()
         return DatabasePlace(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
     identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
     return DatabasePlace(kind, name, "", identity, now)
+
+
+def is_in_memory(url: URL) -> bool:
+    """Tell whether a SQLite database has no file, or one that only SQLite can name."""
+    return url.get_backend_name() == SQLITE and (not url.database or url.database.startswith((":memory:", "file:")))
 
 
 def _postgres_identity(connection: Connection, name: str) -> str:

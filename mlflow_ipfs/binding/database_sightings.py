@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import sqlalchemy
@@ -9,10 +10,10 @@ import sqlalchemy
 from mlflow_ipfs.binding.database_claims import Sighting, list_places, place_key, shared_tree
 from mlflow_ipfs.binding.database_connections import opened_database
 from mlflow_ipfs.binding.database_places import since
-from mlflow_ipfs.binding.database_probes import find_place, is_gone
+from mlflow_ipfs.binding.database_probes import find_place, is_gone, is_in_memory
 from mlflow_ipfs.binding.database_uris import PREFIX, name_driver
 from mlflow_ipfs.binding.registry_id import read_registry_id
-from mlflow_ipfs.errors import NotFoundError
+from mlflow_ipfs.errors import ImmutableError, NotFoundError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -28,7 +29,7 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     Earlier places that are gone are forgotten: the database was moved from there.
 
     Raises:
-        ImmutableError, StoreBusyError, StoreFullError: the place can't be recorded.
+        StoreBusyError, StoreFullError: the place can't be recorded.
         sqlalchemy.exc.SQLAlchemyError, OSError: the database can't be asked where it is.
     """
     with engine.connect() as connection:
@@ -45,11 +46,12 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
             former.append(other)
         else:
             others.append(other)
-    if place not in former:
-        storage.notes.set(place_key(registry_id, place), place.encode())
-    for other in former:
-        if other.key != place.key:
-            storage.notes.delete(place_key(registry_id, other))
+    with suppress(ImmutableError):  # a store that can't change drops nothing
+        if place not in former:
+            storage.notes.set(place_key(registry_id, place), place.encode())
+        for other in former:
+            if other.key != place.key:
+                storage.notes.delete(place_key(registry_id, other))
     return Sighting(registry_id, place, tuple(others))
 
 
@@ -94,7 +96,10 @@ def refuse_servers_shared(storage: Storage, place: MfsPath, backend_uri: str) ->
     backend = backend_uri.removeprefix(PREFIX)
     if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
         return
-    with opened_database(sqlalchemy.make_url(name_driver(backend))) as connection:
+    url = sqlalchemy.make_url(name_driver(backend))
+    if is_in_memory(url):
+        return
+    with opened_database(url) as connection:
         registry_id = read_registry_id(connection)
         if registry_id is None:
             return

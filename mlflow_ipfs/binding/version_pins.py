@@ -145,9 +145,8 @@ class VersionPins:
         """
         try:
             if self._is_shared():
-                self._add_missing(pending.pin.cid)
-                if self._has_to_drop(pending):
-                    return
+                if self._add_missing(pending.pin.cid) or self._has_spare_path(pending):
+                    return  # the pending pin stays, and what should go with it
             else:
                 self._settle(pending.pin.cid)
                 self._thaw(pending)
@@ -207,9 +206,9 @@ class VersionPins:
             self._refreeze(version)
         return existing - wanted
 
-    def _has_to_drop(self, pending: Pending) -> bool:
-        """Tell whether this database, were it the only one with its id, would have to drop something now."""
-        return bool(self._add_missing(pending.pin.cid)) or (pending.place is not None and not self._is_needed(pending))
+    def _has_spare_path(self, pending: Pending) -> bool:
+        """Tell whether there is a frozen path that no version of this database needs any more."""
+        return pending.place is not None and not self._is_needed(pending)
 
     def _refreeze(self, version: FrozenVersion) -> None:
         if version.place is not None:
@@ -219,8 +218,9 @@ class VersionPins:
 
     def _thaw(self, pending: Pending) -> None:
         """Withdraw a frozen path that no version needs any more."""
-        if pending.place is None or self._is_needed(pending):
+        if not self._has_spare_path(pending):
             return
+        assert pending.place is not None, "it has a path"
         place, cid = pending.place, pending.pin.cid
         self._store.storage.entries.thaw(Frozen(place.root, place.path, cid))
         if self._is_needed(pending):  # somebody froze it anew between the question and the thaw

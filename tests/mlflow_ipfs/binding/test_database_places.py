@@ -125,6 +125,22 @@ def test_a_user_can_say_that_it_was_moved(storage: MemoryStorage, original: Path
     assert see_file(storage, copy) == ()
 
 
+def test_a_restore_does_not_choose_among_several_places(
+    storage: MemoryStorage, original: Path, copy: Path, tmp_path: Path
+) -> None:
+    see_file(storage, copy)
+    third = Path(shutil.copy(original, tmp_path / "third.db"))
+    settle_in(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
+    assert names(storage) == ["copy.db", "original.db", "third.db"]
+
+
+def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    assert observe(storage, ensure_registry_id(engine), engine).place is None
+    engine.dispose()
+    assert storage.notes.list() == {}
+
+
 def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_path: Path) -> None:
     make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
