@@ -41,7 +41,9 @@ _LONGEST_MANIFEST: Final = 1 << 20
 _KINDS: Final[dict[str, type]] = {
     "store_id": str, "taken_at": str, "finished_at": str, "verified": bool, "problems": int, "files": int,
     "size_bytes": int, "versions": dict, "complete": bool, "format": int,
+    "outside_artifacts": list,
 }  # fmt: skip
+_OUTSIDE_KINDS: Final[dict[str, type]] = {"kind": str, "place": str, "count": int, "examples": list}
 _LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk
 
 
@@ -60,6 +62,8 @@ class Manifest:
         size_bytes: how large they are.
         versions: of the programs that made it.
         complete: false until the first backup is.
+        outside_artifacts: what the database names and this backup does not contain: ``kind``, ``place``, ``count`` and
+            ``examples`` of each group. Missing in backups of older versions, which did not look.
         format: number of this format.
     """
 
@@ -73,6 +77,7 @@ class Manifest:
     size_bytes: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+    outside_artifacts: list[dict[str, Any]] = field(default_factory=list)
     format: int = FORMAT
 
     def encode(self) -> bytes:
@@ -289,7 +294,16 @@ def _manifest_of(fields: dict[str, Any]) -> Manifest:
             raise ValueError(name, getattr(manifest, name))
     if fields["database"] not in {None, *FILES} or not manifest.store_id:
         raise ValueError(fields["database"], manifest.store_id)
+    if not all(_is_outside_group(group) for group in manifest.outside_artifacts):
+        raise ValueError(manifest.outside_artifacts)
     return manifest
+
+
+def _is_outside_group(group: object) -> bool:
+    if not isinstance(group, dict) or group.keys() != _OUTSIDE_KINDS.keys():
+        return False
+    plausible = all(_is_plausible(group[name], kind) for name, kind in _OUTSIDE_KINDS.items())
+    return plausible and all(_is_plausible(example, str) for example in group["examples"])
 
 
 def _is_plausible(value: object, kind: type) -> bool:

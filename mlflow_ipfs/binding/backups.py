@@ -7,10 +7,11 @@ import platform
 import sqlite3
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseCopy, open_copy, sqlite_file
+from mlflow_ipfs.binding.outside_artifacts import OutsideGroup, describe, find_outside_artifacts
 from mlflow_ipfs.binding.restoring import restore_backup
 from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
@@ -21,7 +22,7 @@ from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from sqlalchemy import URL
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["make_backup", "restore_backup"]
 
+_MAX_GROUPS_SHOWN: Final = 5  # in an error message, which is one line
+
 
 def make_backup(
     store: ContentStore,
@@ -41,6 +44,7 @@ def make_backup(
     verify: bool = True,
     timeout_seconds: float,
     progress: Callable[[int], None] | None = None,
+    accept_outside: Callable[[Sequence[OutsideGroup]], bool] | None = None,
     disk: Disk | None = None,
 ) -> tuple[Manifest, CloneReport]:
     """Copy a store and MLflow's database, as both are in one moment, while everybody goes on working.
@@ -52,13 +56,16 @@ def make_backup(
         verify: hash what is copied.
         timeout_seconds: how long to wait for another backup into the folder.
         progress: told how many bytes were copied or hashed since it was told last.
+        accept_outside: called if the database names artifacts that the store does not contain, before anything is
+            copied. If it returns True, the backup is made without them and records what it lacks. None: refuse.
         disk: takes every step on the backup's disk; for tests.
 
     Returns:
         What the backup is, and what was done.
 
     Raises:
-        PolicyError: the folder can't hold this backup.
+        PolicyError: the folder can't hold this backup, or the database names artifacts outside the store.
+            Nothing was copied.
         NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
         StoreBusyError: the database or the store was locked by others for too long.
         StoreFullError: there is no room, on the disk that the message names.
@@ -69,17 +76,21 @@ def make_backup(
     backup = BackupFolder(real_path(folder), disk or Disk())
     _refuse_overlap(backup.folder, storage.folder, database)
     with copy_faults(backup.folder), ExitStack() as stack:
-        copy = None
+        copy: DatabaseCopy | None = None
+        outside: tuple[OutsideGroup, ...] = ()
         backup.check(storage.store_id)  # all that can be refused is, before anything is made
         if database is not None:
             copy = stack.enter_context(
                 closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
             )
+            outside = find_outside_artifacts(database, store)
+            if outside and not (accept_outside and accept_outside(outside)):
+                raise _incomplete(backup.folder, outside)
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
         _heal_from_former(storage, backup)
         writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
         report = storage.clone(writer, copy or Alone(), verify=verify)
-        manifest = _describe(storage, report, copy, verify=verify)
+        manifest = _describe(storage, report, copy, outside, verify=verify)
         backup.switch(manifest)
     return manifest, report
 
@@ -128,7 +139,26 @@ def _refuse_overlap(folder: Path, store: Path, database: URL | None) -> None:
             raise PolicyError(msg)
 
 
-def _describe(storage: LocalStorage, report: CloneReport, copy: DatabaseCopy | None, *, verify: bool) -> Manifest:
+def _incomplete(folder: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
+    shown = "; ".join(describe(group) for group in outside[:_MAX_GROUPS_SHOWN])
+    more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more places" if len(outside) > _MAX_GROUPS_SHOWN else ""
+    msg = (
+        f"nothing was copied to {folder}: MLflow's database names artifacts that are not in the store, so the backup "
+        f"would lack them ({shown}{more}). Back those places up by other means and run the backup again with "
+        "--without-outside-artifacts. If these artifacts should be in the store, check that --store names the store "
+        "of this database; for mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
+    )
+    return PolicyError(msg)
+
+
+def _describe(
+    storage: LocalStorage,
+    report: CloneReport,
+    copy: DatabaseCopy | None,
+    outside: Sequence[OutsideGroup],
+    *,
+    verify: bool,
+) -> Manifest:
     return Manifest(
         store_id=storage.store_id,
         taken_at=_iso(report.taken_at),
@@ -140,6 +170,10 @@ def _describe(storage: LocalStorage, report: CloneReport, copy: DatabaseCopy | N
         size_bytes=report.size_bytes,
         versions=_versions(),
         complete=True,
+        outside_artifacts=[
+            {"kind": group.kind, "place": group.place, "count": group.count, "examples": list(group.examples)}
+            for group in outside
+        ],
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.database_claims import list_forks
 from mlflow_ipfs.binding.locations import (
     MFS,
     PROXIED,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def find_versions(
     session: Session,
     store: ContentStore,
+    registry_id: str,
     *,
     name: str | None = None,
     version: int | None = None,
@@ -48,12 +50,12 @@ def find_versions(
     for row in session.execute(query):
         frozen_to = cid_of_location(row.storage_location)
         if frozen_to is not None and (cid is None or frozen_to == cid):
-            place = _place_of(row.storage_location, frozen_to, store)
+            place = _place_of(row.storage_location, frozen_to, store, registry_id)
             found.append(FrozenVersion(row.name, int(row.version), frozen_to, place))
     return found
 
 
-def _place_of(location: str, cid: CID, store: ContentStore) -> MfsPath | None:
+def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
     """The frozen path in our store that a ``storage_location`` means."""
     split = split_frozen_uri(location)
     if split is None:
@@ -67,11 +69,17 @@ def _place_of(location: str, cid: CID, store: ContentStore) -> MfsPath | None:
     server = Server.current()
     if server is not None and server.destination is not None and scheme_of(server.destination) == MFS:
         return parse_mfs(server.destination).join(path)
-    return _find_frozen(path, cid, store)
+    return _find_frozen(path, cid, store, registry_id)
 
 
-def _find_frozen(path: str, cid: CID, store: ContentStore) -> MfsPath | None:
-    """Outside of the server nobody says where it keeps its artifacts: look where the CID is frozen."""
+def _find_frozen(path: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
+    """Outside of the server nobody says where it keeps its artifacts: look where the CID is frozen.
+
+    A fork has frozen the same CID below its own id; that is another database's place.
+    """
+    foreign = list_forks(store.storage).keys() - {registry_id}
     rows = [frozen for frozen in store.storage.entries.list_frozen() if frozen.cid == cid]
     rows = [frozen for frozen in rows if f"/{frozen.path}".endswith(f"/{path}")]
+    rows = [frozen for frozen in rows if foreign.isdisjoint(frozen.path.split("/"))]
+    rows = [frozen for frozen in rows if registry_id in frozen.path.split("/")] or rows
     return MfsPath(rows[0].root, rows[0].path) if len(rows) == 1 else None

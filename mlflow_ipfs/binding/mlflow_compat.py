@@ -203,6 +203,11 @@ def read_replica_uri() -> str | None:
     return os.environ.get(READ_REPLICA)
 
 
+def server_backend_uri() -> str | None:
+    """Return the database of the ``mlflow server`` that this process is a worker of; None in a client."""
+    return os.environ.get(SERVER_BACKEND_STORE)
+
+
 def deleted_stage() -> str:
     """The stage that marks a model version as deleted; its row stays."""
     from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL

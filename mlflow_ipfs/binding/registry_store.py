@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy
 from mlflow.exceptions import MlflowException
 
-from mlflow_ipfs.binding import mlflow_compat, version_tags
+from mlflow_ipfs.binding import database_claims, mlflow_compat, version_tags
+from mlflow_ipfs.binding.database_sightings import observe
 from mlflow_ipfs.binding.freeze import Freezer, FrozenModel
 from mlflow_ipfs.binding.frozen_versions import find_versions
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
 
+    from mlflow_ipfs.binding.database_places import DatabasePlace
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
@@ -72,6 +74,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         mlflow_compat.prepare_database(database_uri)
         super().__init__(database_uri, read_db_uri=read_database_uri)
         self.registry_id = ensure_registry_id(self.engine)
+        self._warned_of: tuple[DatabasePlace, ...] = ()
         self._reconcile()
 
     def create_model_version(  # noqa: PLR0917 - MLflow's signature
@@ -182,14 +185,31 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             yield
 
     def _pins(self, store: ContentStore) -> VersionPins:
-        return VersionPins(store, self.registry_id, lambda cid: self._find_versions(store, cid=cid))
+        self.registry_id = ensure_registry_id(self.engine)  # a fork may have changed it since this process began
+        self._sight(store)
+        return VersionPins(
+            store,
+            self.registry_id,
+            lambda cid: self._find_versions(store, cid=cid),
+            is_shared=lambda: self._sight(store).is_shared,
+            former_ids=lambda: database_claims.find_ancestors(store.storage, self.registry_id),
+        )
+
+    def _sight(self, store: ContentStore) -> database_claims.Sighting:
+        """Record where the database is, and warn once if another one has its id."""
+        sighting = observe(store.storage, self.registry_id, self.engine)
+        if sighting.others != self._warned_of:
+            self._warned_of = sighting.others
+            if sighting.is_shared:
+                _logger.warning("%s", sighting.explain())
+        return sighting
 
     def _find_versions(
         self, store: ContentStore, *, name: str | None = None, version: int | None = None, cid: CID | None = None
     ) -> list[FrozenVersion]:
         """The versions that exist, are frozen, and match."""
         with self.ManagedSessionMaker() as session:
-            return find_versions(session, store, name=name, version=version, cid=cid)
+            return find_versions(session, store, self.registry_id, name=name, version=version, cid=cid)
 
     def _reconcile(self) -> None:
         """Finish what processes that died left undone. The registry must open even if the store does not."""

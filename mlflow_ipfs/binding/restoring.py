@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from mlflow_ipfs.binding.backup_folder import BackupFolder, Manifest
 from mlflow_ipfs.binding.database_copies import DatabaseRestore, open_restore, sqlite_file
-from mlflow_ipfs.content.blockstore.local import layout
+from mlflow_ipfs.binding.database_sightings import settle_in
+from mlflow_ipfs.content.blockstore.local import layout, open_local_storage
 from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults, make_real_folder, real_path, status_of
 from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
 from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder, install
@@ -16,7 +20,7 @@ from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.system.disk import Disk, is_draft_of
 from mlflow_ipfs.content.system.locking import locked_folder
 from mlflow_ipfs.content.system.ownership import create_parents
-from mlflow_ipfs.errors import ConflictError, PolicyError, StoreFormatError
+from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
+
+_logger = logging.getLogger(__name__)
 
 _WORK: Final = "restoring"  # a folder in a store that is being restored: drafts, and whose store it is
 _DRAFTS: Final = "drafts"
@@ -88,7 +94,24 @@ def restore_backup(
         else:
             done = _restore(backup, manifest, restoring, database_restore, progress, verify=verify)
         restoring.tidy_up()
+    if database is not None:
+        _record_place(target, database)
     return done
+
+
+def _record_place(target: Path, database: URL) -> None:
+    """Let the restored store know where its database is now: the one that was backed up has another store."""
+    with open_local_storage(target, create=False) as storage:
+        try:
+            settle_in(storage, database, from_any=False)
+        except NotFoundError:
+            return  # a database that no store of ours has opened yet
+        except (MlflowIpfsError, SQLAlchemyError, OSError) as error:  # all is restored
+            _logger.warning(
+                "%s is restored, but the store could not record where it is (%s); run `mlflow-ipfs databases moved`",
+                database.render_as_string(hide_password=True),
+                error,
+            )
 
 
 def _restore(

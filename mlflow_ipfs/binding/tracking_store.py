@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.database_sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.config import Settings
 from mlflow_ipfs.errors import PolicyError
+from mlflow_ipfs.opening import open_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput
 
     from mlflow_ipfs.content.mfs import MfsPath
+
+_logger = logging.getLogger(__name__)
 
 
 class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's class is not typed
@@ -48,9 +54,24 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
     def _initialize_store_state(self) -> None:
         """MLflow's hook between making the tables and making experiment 0, which needs the root."""
         self.registry_id = ensure_registry_id(self.engine)
+        self._record_place()
         if self._root_is_default:
             self.artifact_root_uri = str(self._default_root.join(self.registry_id))
         super()._initialize_store_state()
+
+    def _record_place(self) -> None:
+        """Let the store know where the database is. Runs can be read even if the store can't."""
+        settings = Settings.from_environment()
+        if not settings.store.exists():
+            return
+        try:
+            with open_store(settings, create=False) as store:
+                sighting = observe(store.storage, self.registry_id, self.engine)
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            _logger.warning("it could not be recorded where the database of this store is: %s", error)
+            return
+        if sighting.is_shared:
+            _logger.warning("%s", sighting.explain())
 
     def create_experiment(
         self, name: str, artifact_location: str | None = None, tags: list[ExperimentTag] | None = None

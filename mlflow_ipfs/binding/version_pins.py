@@ -10,6 +10,9 @@ Two systems can't commit as one, so every change runs like this:
 
 A process that dies in between leaves the pending pin. It keeps the bytes, and the next process
 that opens the registry does steps 3 and 4 for it.
+
+While a copy of the database is in use, too (``database_claims.py``), one database can't tell what the other needs:
+step 3 only adds, and where it would have dropped something, the pending pin stays.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Set as AbstractSet
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
@@ -82,14 +86,24 @@ class VersionPins:
         store: where the content is.
         registry_id: of the database.
         read_versions: asks the database for the versions that exist and are frozen to a CID.
+        is_shared: tells whether another database has the same registry id, so that nothing may be dropped.
+        former_ids: tells the ids of the databases that this one was forked from.
     """
 
     def __init__(
-        self, store: ContentStore, registry_id: str, read_versions: Callable[[CID], Iterable[FrozenVersion]]
+        self,
+        store: ContentStore,
+        registry_id: str,
+        read_versions: Callable[[CID], Iterable[FrozenVersion]],
+        *,
+        is_shared: Callable[[], bool] = lambda: False,
+        former_ids: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
         self._store = store
         self._registry_id = registry_id
         self._read_versions = read_versions
+        self._is_shared = is_shared
+        self._former_ids = former_ids
 
     def pending_owner(self, place: MfsPath | None) -> str:
         """A new owner for a pending pin. It says when it was made and which frozen path belongs to it."""
@@ -130,8 +144,12 @@ class VersionPins:
         and the pending pin stays until the registry is opened again.
         """
         try:
-            self._settle(pending.pin.cid)
-            self._thaw(pending)
+            if self._is_shared():
+                if self._add_missing(pending.pin.cid) or self._has_spare_path(pending):
+                    return  # the pending pin stays, and what should go with it
+            else:
+                self._settle(pending.pin.cid)
+                self._thaw(pending)
             self._store.pins.remove(pending.pin.cid, pending.pin.owner)
         except Exception:  # any kind: MLflow's database or the store
             _logger.warning(
@@ -143,8 +161,11 @@ class VersionPins:
 
     def reconcile(self) -> None:
         """Do what processes that died left undone. Cheap when there is nothing."""
+        is_shared = self._is_shared()
         for pending in self._list_pending():
-            if pending.age_seconds > PENDING_SECONDS:
+            if is_shared:  # the other database's, perhaps
+                self._add_missing(pending.pin.cid)
+            elif pending.age_seconds > PENDING_SECONDS:
                 self.finish(pending)
             else:  # perhaps alive: only what is true in any case
                 self._settle(pending.pin.cid)
@@ -167,6 +188,13 @@ class VersionPins:
 
     def _settle_once(self, cid: CID) -> bool:
         """Returns whether a pin was removed."""
+        unwanted = self._add_missing(cid)
+        for owner in unwanted:
+            self._store.pins.remove(cid, owner)
+        return bool(unwanted)
+
+    def _add_missing(self, cid: CID) -> set[str]:
+        """Add the pins and frozen paths that the versions of a CID lack. Returns the owners of pins without a version."""
         prefix = f"{OWNER}{self._registry_id}/"
         # The order matters: a pin that is seen here was confirmed before the database is read.
         existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
@@ -174,11 +202,13 @@ class VersionPins:
         wanted = {f"{prefix}{version.name}/{version.version}" for version in versions}
         for owner in wanted - existing:
             self._store.pins.add(Pin(owner, cid))
-        for owner in existing - wanted:
-            self._store.pins.remove(cid, owner)
         for version in versions:
             self._refreeze(version)
-        return bool(existing - wanted)
+        return existing - wanted
+
+    def _has_spare_path(self, pending: Pending) -> bool:
+        """Tell whether there is a frozen path that no version of this database needs any more."""
+        return pending.place is not None and not self._is_needed(pending)
 
     def _refreeze(self, version: FrozenVersion) -> None:
         if version.place is not None:
@@ -188,8 +218,9 @@ class VersionPins:
 
     def _thaw(self, pending: Pending) -> None:
         """Withdraw a frozen path that no version needs any more."""
-        if pending.place is None or self._is_needed(pending):
+        if not self._has_spare_path(pending):
             return
+        assert pending.place is not None, "it has a path"
         place, cid = pending.place, pending.pin.cid
         self._store.storage.entries.thaw(Frozen(place.root, place.path, cid))
         if self._is_needed(pending):  # somebody froze it anew between the question and the thaw
@@ -200,4 +231,16 @@ class VersionPins:
         others = (other for other in self._list_pending() if other.pin.owner != pending.pin.owner)
         if any(other.pin.cid == cid and other.place == place for other in others):
             return True
-        return any(version.place == place for version in self._read_versions(cid))
+        if any(version.place == place for version in self._read_versions(cid)):
+            return True
+        return place is not None and self._may_be_the_originals(place, cid)
+
+    def _may_be_the_originals(self, place: MfsPath, cid: CID) -> bool:
+        """Tell whether the database that this one was forked from may need a frozen path.
+
+        It does if it pins the CID, unless the path has this database's id in it.
+        """
+        if self._registry_id in place.path.split("/"):
+            return False
+        prefixes = tuple(f"{owner}{one}/" for one in self._former_ids() for owner in (OWNER, PENDING_OWNER))
+        return bool(prefixes) and any(pin.owner.startswith(prefixes) for pin in self._store.pins.list(cid=cid))

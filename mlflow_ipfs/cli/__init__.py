@@ -15,6 +15,7 @@ from mlflow_ipfs.cli.backups import backup, restore
 from mlflow_ipfs.cli.cars import car
 from mlflow_ipfs.cli.checking import doctor, verify
 from mlflow_ipfs.cli.collecting import gc
+from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.keeping import pin
 from mlflow_ipfs.cli.options import Workplace, shared_options
 from mlflow_ipfs.cli.reading import cat, get, ls
@@ -51,5 +52,5 @@ def main(context: click.Context) -> None:
         context.obj = Workplace(None)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, scrub, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
     main.add_command(_command)

@@ -21,12 +21,13 @@ from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from sqlalchemy import URL
 
     from mlflow_ipfs.binding.backup_folder import Manifest
+    from mlflow_ipfs.binding.outside_artifacts import OutsideGroup
     from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport
 
     Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,6 +60,11 @@ def _database(uri: str | None, *, store_only: bool) -> URL | None:
 
 @click.command(short_help="Copy MLflow's database and the store, as both are in one moment.")
 @click.argument("destination", metavar="DEST", type=click.Path(readable=False, file_okay=False, path_type=Path))
+@click.option(
+    "--without-outside-artifacts",
+    is_flag=True,
+    help="Leave out artifacts that the database names and the store does not contain.",
+)
 @_database_options
 @json_option
 @pass_workplace
@@ -69,14 +75,23 @@ def backup(
     *,
     store_only: bool,
     no_verify: bool,
+    without_outside_artifacts: bool,
     as_json: bool,
 ) -> None:
     """Copy MLflow's database and the store into a folder, as both are in one moment. Everybody goes on working.
 
     Into a folder with an earlier backup only what is new is copied; that one stays whole until this one is.
     What was copied is hashed. Exits with 4 if the store itself has damaged content, which is named.
+
+    Artifacts that the database names and the store does not contain (in mlruns/, s3://, another server) are listed,
+    and the command exits with 5 before it copies anything. --without-outside-artifacts backs up the rest.
     """
     from mlflow_ipfs.binding.backups import make_backup
+
+    def accept_outside(groups: Sequence[OutsideGroup]) -> bool:
+        for fields in map(asdict, groups if not without_outside_artifacts else ()):
+            print_result({"outside": fields}, _outside_line("outside", fields), as_json=as_json)
+        return without_outside_artifacts
 
     database = _database(backend_store_uri, store_only=store_only)
     with workplace.open_store() as store, Progress("backing up") as progress:
@@ -87,10 +102,12 @@ def backup(
             verify=not no_verify,
             timeout_seconds=workplace.settings.timeout_seconds,
             progress=progress.advance,
+            accept_outside=accept_outside,
         )
     lines = [
         f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
         *_lines(report, manifest.database),
+        *_left_out(manifest),
     ]
     _print(manifest, report, lines, as_json=as_json)
     if report.problems:
@@ -130,6 +147,8 @@ def restore(
     lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
     if report is not None:
         lines += _lines(report, manifest.database if has_new_database else None)
+    if manifest.database is not None and not store_only:
+        lines += _left_out(manifest)
     if uri and not has_new_database:
         lines.append(f"database   {uri} is there already, the same")
     owner = owner_of(target)
@@ -149,6 +168,16 @@ def _lines(report: CloneReport, database: str | None) -> list[str]:
         lines.append(f"database   {database}")
     hashed = format_count(report.hashed_blocks, "block") if report.hashed_blocks else "nothing"
     return [*lines, f"hashed     {hashed}"]
+
+
+def _left_out(manifest: Manifest) -> list[str]:
+    return [_outside_line("left out", group) for group in manifest.outside_artifacts]
+
+
+def _outside_line(label: str, group: Mapping[str, Any]) -> str:
+    what = format_count(group["count"], group["kind"])
+    examples = ", ".join(group["examples"])
+    return printable(f"{label:<9}  {what} in {group['place']}, for example {examples}")
 
 
 def _print(

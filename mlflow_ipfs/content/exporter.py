@@ -151,36 +151,5 @@ def _check_depth(depth: int) -> None:
 
 def _small_ones_next(todo: list[_Item]) -> list[CID]:
     """What comes after this, up to the first that is not small."""
-
-
-class _Repeats:
-    """Guard against content whose directories occur in it so often that the disk would fill up.
-
-    Args:
-        reader: where the blocks are.
-        root: the content.
-    """
-
-    def __init__(self, reader: BlockReader, root: CID) -> None:
-        self._reader = reader
-        self._root = root
-        self._seen = SeenBlocks()
-        self._left = _MEASURED_REPEATS
-
-    def count(self, directory: CID, entries: int) -> None:
-        """Note a directory that is written now.
-
-        Raises:
-            InvalidDataError: directories were written again so often that all was counted, and it is too much.
-        """
-        if self._seen.add(directory) or self._left < 0:
-            return
-        self._left -= entries + 1
-        if self._left < 0:
-            check_tree_size(self._root, measure_tree(self._reader, read_unixfs(self._reader, self._root)))
-
-
-def _small_ones_next(todo: list[_Item]) -> list[CID]:
-    """What comes after this, up to the first that is not small."""
     ahead = (item for item in reversed(todo[-MAX_BLOCKS:]) if item.written is None)
     return [item.cid for item in takewhile(lambda item: item.is_small, ahead)]

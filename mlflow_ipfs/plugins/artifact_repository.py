@@ -244,10 +244,18 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Forget the files at a path and below it; nothing there is no error.
 
-        What was frozen below the path stays: model versions need it.
+        What was frozen below the path stays: model versions need it. In a tree that two databases have, because
+        one is a copy of the other, nothing is deleted.
         """
         with mlflow_errors(), self._deleting():
+            from mlflow_ipfs.binding.database_claims import refuse_shared
+
             store, place = self._place(artifact_path)
+            refuse_shared(store.storage, place)
+            if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
+                from mlflow_ipfs.binding.database_sightings import refuse_servers_shared
+
+                refuse_servers_shared(store.storage, place, backend_uri)
             store.files.delete(place)
 
 

@@ -160,4 +160,5 @@ def remember_all(storage: LocalStorage) -> dict[str, list[Any]]:
         "refs": [(ref.name, ref.cid, ref.version) for ref in storage.refs.list()],
         "entries": [(entry.path, entry.cid, entry.mtime_ns) for entry in storage.entries.walk("mlflow", "")],
         "frozen": [(item.root, item.path, item.cid) for item in storage.entries.list_frozen()],
+        "notes": list(storage.notes.list().items()),
     }

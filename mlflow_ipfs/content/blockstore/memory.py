@@ -21,7 +21,7 @@ from mlflow_ipfs.content.blockstore.interface import (
     UsageReport,
 )
 from mlflow_ipfs.content.blockstore.marking import mark
-from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryPins, MemoryRefs, MemoryState
+from mlflow_ipfs.content.blockstore.memory_names import MemoryEntries, MemoryNotes, MemoryPins, MemoryRefs, MemoryState
 from mlflow_ipfs.content.blockstore.refusals import check_block_size, destination_exists
 from mlflow_ipfs.content.blockstore.view_folders import make_view_folder_elsewhere
 from mlflow_ipfs.content.cid import CID, RAW
@@ -230,6 +230,7 @@ class MemoryStorage:
         self._blocks = MemoryBlocks(self._state)
         self._pins = MemoryPins(self._state)
         self._refs = MemoryRefs(self._state)
+        self._notes = MemoryNotes(self._state)
         self._entries = MemoryEntries(self._state)
 
     @property
@@ -246,6 +247,11 @@ class MemoryStorage:
     def refs(self) -> MemoryRefs:
         """Mutable names for CIDs."""
         return self._refs
+
+    @property
+    def notes(self) -> MemoryNotes:
+        """Texts that a layer above keeps here."""
+        return self._notes
 
     @property
     def entries(self) -> MemoryEntries:

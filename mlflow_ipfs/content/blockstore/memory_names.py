@@ -20,7 +20,7 @@ from mlflow_ipfs.content.pins import USER, Pin
 from mlflow_ipfs.content.refs import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.entries import Frozen
@@ -38,6 +38,7 @@ class MemoryState:
     entries: dict[str, dict[str, MfsEntry]] = field(default_factory=dict)
     frozen: set[Frozen] = field(default_factory=set)
     outbox: list[OutboxRow] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
     publications: int = 0
     holds: list[set[bytes]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -133,6 +134,28 @@ class MemoryPins:
         with self._state.changed:
             pins = [self._state.pins[key] for key in sorted(self._state.pins)]
         return (pin for pin in pins if pin.owner.startswith(owner_prefix) and cid in (None, pin.cid))
+
+
+class MemoryNotes:
+    """Notes in a dict. See ``Notes``."""
+
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    def set(self, key: str, value: str) -> None:
+        """Write a note."""
+        with self._state.changed:
+            self._state.notes[key] = value
+
+    def delete(self, key: str) -> bool:
+        """Remove a note."""
+        with self._state.changed:
+            return self._state.notes.pop(key, None) is not None
+
+    def list(self, prefix: str = "") -> Mapping[str, str]:
+        """Return the notes whose keys start with a prefix, in order of key."""
+        with self._state.changed:
+            return {key: value for key, value in sorted(self._state.notes.items()) if key.startswith(prefix)}
 
 
 class MemoryRefs:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.entries import Entries, Frozen, MfsEntry
     from mlflow_ipfs.content.names.outbox import OutboxRow
+    from mlflow_ipfs.content.notes import Notes
     from mlflow_ipfs.content.pins import Pin, Pins
     from mlflow_ipfs.content.refs import Refs
 
@@ -153,6 +154,10 @@ class Storage(Files, Maintenance, Protocol):
     @property
     def entries(self) -> Entries:
         """The mutable file trees."""
+
+    @property
+    def notes(self) -> Notes:
+        """Short texts that a layer above keeps in the store. They retain no content."""
 
     def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> Publication:
         """Start a publication. Any number may be open at once, in any number of processes.

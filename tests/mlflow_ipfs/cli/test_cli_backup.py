@@ -54,6 +54,45 @@ def test_back_up_and_restore(cli: CommandLine, root: str, database: str, tmp_pat
     )
 
 
+def test_artifacts_outside_the_store_are_listed_and_refused_until_they_are_left_out(
+    cli: CommandLine, root: str, database: str, tmp_path: Path
+) -> None:
+    del root
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.executescript(
+            "CREATE TABLE runs (run_uuid TEXT, experiment_id INTEGER, artifact_uri TEXT);"
+            "CREATE TABLE tags (run_uuid TEXT, key TEXT, value TEXT);"
+            "INSERT INTO runs VALUES ('r1', 3, 's3://bucket/3/r1/artifacts'), ('r2', 3, 's3://bucket/3/r2/artifacts');"
+        )
+    arguments = ("backup", tmp_path / "backup", "--backend-store-uri", database)
+    refused = cli(*arguments, code=5)
+    line = "2 runs in s3://bucket, for example r1, r2"
+    assert f"outside    {line}" in refused.lines
+    assert "--without-outside-artifacts" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "backup").exists()
+    group = {"kind": "run", "place": "s3://bucket", "count": 2, "examples": ["r1", "r2"]}
+    assert cli(*arguments, "--json", code=5).records[1] == {"outside": group}
+    assert f"left out   {line}" in cli(*arguments, "--without-outside-artifacts").lines
+    [record] = cli(*arguments, "--without-outside-artifacts", "--json").records
+    assert record["outside_artifacts"][1] == group
+    assert (
+        f"left out   {line}"
+        in cli(
+            "--store",
+            tmp_path / "there",
+            "restore",
+            tmp_path / "backup",
+            "--backend-store-uri",
+            f"sqlite:///{tmp_path}/to.db",
+        ).lines
+    )
+    assert (
+        "left out"
+        not in cli("--store", tmp_path / "alone", "restore", tmp_path / "backup", "--store-only").stdout.decode()
+    )
+
+
 def test_a_restore_names_the_database_only_if_it_restores_one(
     cli: CommandLine, root: str, database: str, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from mlflow.entities.logged_model_status import LoggedModelStatus
 
 from mlflow_ipfs.content.mfs import MfsPath
+from support.command_line import CommandLine
+from support.copied_databases import delete_versions, make_versions, open_client
 from support.doors import pin_owners
 from support.mlflow_server import clean_environment
 
@@ -74,6 +77,33 @@ def test_mlflow_gc_leaves_frozen_versions(
     weights = Path(mlflow.artifacts.download_artifacts("models:/kept/1")) / "weights.bin"
     assert weights.read_text() == "kept"
     assert len(pin_owners(store)) == 2
+
+
+def test_a_copied_database_takes_nothing_from_the_original(
+    client: MlflowClient, store: ContentStore, database: Path, tmp_path: Path
+) -> None:
+    """The copy's versions and runs are deleted, and everything is collected that may be."""
+    cids = make_versions(client)
+    copy = shutil.copy(database, tmp_path / "copy.db")
+    in_copy = open_client(Path(copy))
+    delete_versions(in_copy)
+    runs = [run.info.run_id for run in in_copy.search_runs(["0"])]
+    for run_id in runs:
+        in_copy.delete_run(run_id)
+    gc = ("gc", "--backend-store-uri", f"ipfs+sqlite:///{copy}")
+    with pytest.raises(AssertionError, match="databases fork"):  # before, it deleted the original's files
+        run_mlflow(*gc, folder=tmp_path)
+    CommandLine(tmp_path / "store")("gc", "--grace", "0")
+    for number in range(1, len(cids) + 1):
+        assert Path(mlflow.artifacts.download_artifacts(f"models:/m/{number}"), "MLmodel").exists()
+    CommandLine(tmp_path / "store")("databases", "fork", "--backend-store-uri", f"sqlite:///{copy}")
+    run_mlflow(*gc, folder=tmp_path)
+    CommandLine(tmp_path / "store")("gc", "--grace", "0")
+    for number, run in enumerate(client.search_runs(["0"]), start=1):
+        assert Path(mlflow.artifacts.download_artifacts(f"models:/m/{number}"), "MLmodel").exists()
+        assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["model"]
+    assert len(mutable_files(store)) == len(cids)
+    assert len(pin_owners(store, "model-version:")) == len(cids)
 
 
 def test_mlflow_gc_gets_past_artifacts_that_are_gone(

@@ -19,6 +19,7 @@ from mlflow_ipfs.content.blockstore.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.blockstore.local.gc.collecting import collect_garbage
 from mlflow_ipfs.content.blockstore.local.holds import LocalHold
 from mlflow_ipfs.content.blockstore.local.name_tables import iterate_roots
+from mlflow_ipfs.content.blockstore.local.note_table import LocalNotes
 from mlflow_ipfs.content.blockstore.local.objects.whole_files import WholeFiles
 from mlflow_ipfs.content.blockstore.local.parts import Parts
 from mlflow_ipfs.content.blockstore.local.pin_table import LocalPins, LocalRefs
@@ -62,6 +63,7 @@ class LocalStorage:
         self._pins = LocalPins(parts)
         self._refs = LocalRefs(parts)
         self._entries = LocalEntries(parts)
+        self._notes = LocalNotes(parts)
         self._files = WholeFiles(parts, self._blocks, verify_always=verify_always)
         self._linker = FileLinker(parts.disk, view_mode)
 
@@ -105,6 +107,11 @@ class LocalStorage:
     def entries(self) -> LocalEntries:
         """The mutable file trees."""
         return self._entries
+
+    @property
+    def notes(self) -> LocalNotes:
+        """Texts that a layer above keeps here."""
+        return self._notes
 
     def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> LocalPublication:
         """Start a publication."""

@@ -276,6 +276,7 @@ def test_states_and_the_number_of_the_last_condemnation_go_on(folder: Path) -> N
             connection.execute(
                 "INSERT INTO outbox (target, action, cid, created_at) VALUES ('t', 'a', ?, 1)", (bytes(cid),)
             )
+        storage.notes.set("database/1", "{}")
         meta = rows_of(storage, "SELECT key, value FROM meta ORDER BY key")
     assert "last_condemnation" in dict(meta)
     rebuild_index(folder)
@@ -294,6 +295,7 @@ VECTORS = sorted((Path(__file__).parents[3] / "vectors").glob("store-format-*"))
 def test_stores_of_each_format(vector: Path, folder: Path, backup: bool) -> None:
     shutil.copytree(vector / "store", folder, copy_function=shutil.copyfile)
     with open_local_storage(folder) as storage:
+        storage.notes.set("database/1", "{}")
         model = remember_all(storage)
         if backup:
             make_backup(storage._parts)

@@ -26,6 +26,7 @@ from mlflow_ipfs.content.blockstore.local.creating import check_links, is_read_o
 from mlflow_ipfs.content.blockstore.local.faults import database_faults, disk_faults
 from mlflow_ipfs.content.blockstore.local.layout import Layout
 from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
+from mlflow_ipfs.content.blockstore.local.note_table import KEY_PREFIX
 from mlflow_ipfs.content.blockstore.local.open_publications import LAST, PREFIX
 from mlflow_ipfs.content.blockstore.local.rebuild.index_copies import IndexCopies, open_index_copies
 from mlflow_ipfs.content.blockstore.local.rebuild.names import Reachability, take_names
@@ -231,7 +232,7 @@ class _Rebuild:
     def _write_meta(self, new_index: NewIndex) -> None:
         """Copy what stays the same. Numbers of condemnations must go on rising."""
         copies = self._copies.used
-        values = {key: copy.meta[key] for copy in reversed(copies) for key in _KEPT_META if key in copy.meta}
+        values = {key: copy.meta[key] for copy in reversed(copies) for key in copy.meta if _is_kept(key)}
         numbers = [int(copy.meta[LAST]) for copy in copies if copy.meta.get(LAST, "").isdecimal()]
         if numbers:
             values[LAST] = str(max(numbers))
@@ -262,3 +263,7 @@ class _Rebuild:
 def _count(new_index: NewIndex, query: str) -> int:
     number: int = new_index.connection.execute(query).fetchone()[0]
     return number
+
+
+def _is_kept(key: str) -> bool:
+    return key in _KEPT_META or key.startswith(KEY_PREFIX)

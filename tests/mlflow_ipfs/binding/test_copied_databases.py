@@ -1,0 +1,111 @@
+"""A copy of a database has its registry id: neither drops what the other may need, until the copy is forked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.binding.database_claims import list_databases
+from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
+from support.doors import pin_owners
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def cids(client: MlflowClient) -> list[CID]:
+    return make_versions(client)
+
+
+@pytest.fixture
+def copy(database: Path, cids: list[CID], tmp_path: Path) -> Path:
+    del cids
+    return Path(shutil.copy(database, tmp_path / "copy.db"))
+
+
+def test_what_is_deleted_in_a_copy_stays_for_the_original(
+    client: MlflowClient, copy: Path, cids: list[CID], store: ContentStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    owners = pin_owners(store, "model-version:")
+    frozen = list(store.storage.entries.list_frozen())
+    with caplog.at_level(logging.WARNING, logger="mlflow_ipfs"):
+        delete_versions(open_client(copy))
+    assert f"--backend-store-uri sqlite:///{copy}" in caplog.text
+    assert "databases fork" in caplog.text
+    assert pin_owners(store, "model-version:") == owners
+    assert list(store.storage.entries.list_frozen()) == frozen
+    for entry in store.storage.entries.walk("mlflow", ""):  # as `mlflow gc` would
+        store.storage.entries.delete(entry.root, entry.path)
+    store.collect_garbage()
+    assert is_readable(store, cids)
+    assert client.get_model_version("m", "3").version
+    delete_versions(client)  # the original, too, knows nothing of the copy's versions
+    store.collect_garbage()
+    assert is_readable(store, cids)
+
+
+def test_a_moved_database_is_the_same(
+    database: Path, cids: list[CID], store: ContentStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = database.rename(tmp_path / "moved.db")
+    delete_versions(open_client(moved))
+    assert caplog.text == ""
+    assert pin_owners(store) == []
+    assert [[place.name for place in places] for places in list_databases(store.storage).values()] == [[str(moved)]]
+    store.collect_garbage()
+    for entry in store.storage.entries.walk("mlflow", ""):
+        store.storage.entries.delete(entry.root, entry.path)
+    store.collect_garbage()
+    assert not any(store.storage.blocks.has(cid) for cid in cids)
+
+
+def test_once_the_other_is_gone_what_was_kept_for_it_is_dropped(
+    database: Path, copy: Path, store: ContentStore
+) -> None:
+    client = open_client(copy)
+    client.delete_model_version("m", "1")
+    assert len(pin_owners(store, "model-version:")) == VERSIONS
+    database.unlink()
+    shutil.move(copy, database)
+    open_client(database).delete_model_version("m", "2")
+    assert len(pin_owners(store, "model-version:")) == VERSIONS - 2
+
+
+def test_a_file_put_in_the_place_of_the_database_is_that_database(
+    database: Path, copy: Path, store: ContentStore
+) -> None:
+    copy.replace(database)
+    delete_versions(open_client(database))
+    assert pin_owners(store) == []
+
+
+def test_a_place_on_another_host_counts_as_in_use(
+    database: Path, copy: Path, store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.unlink()
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    delete_versions(open_client(copy))
+    assert len(pin_owners(store, "model-version:")) == VERSIONS
+    [places] = list_databases(store.storage).values()
+    assert len(places) == 2
+
+
+def test_the_same_file_seen_with_another_host_name_is_the_same(
+    database: Path, cids: list[CID], store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del cids
+    monkeypatch.setattr("socket.gethostname", lambda: "container-2")
+    delete_versions(open_client(database))
+    assert pin_owners(store) == []
+    [[place]] = list_databases(store.storage).values()
+    assert place.host == "container-2"

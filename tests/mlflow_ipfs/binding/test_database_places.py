@@ -1,0 +1,192 @@
+"""Which place of a database is the same, which one is gone, and which one may be in use."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy
+from sqlalchemy.pool import NullPool
+
+from mlflow_ipfs.binding.database_claims import SEEN, list_databases, list_places
+from mlflow_ipfs.binding.database_places import DatabasePlace
+from mlflow_ipfs.binding.database_sightings import observe, settle_in
+from mlflow_ipfs.binding.database_uris import name_driver
+from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.errors import NotFoundError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow_ipfs.binding.database_claims import Sighting
+    from support.postgres import PostgresServer
+
+
+@pytest.fixture
+def storage() -> Iterator[MemoryStorage]:
+    storage = MemoryStorage()
+    yield storage
+    storage.close()
+
+
+def see(storage: MemoryStorage, uri: str) -> Sighting:
+    """Open a database, as a store of MLflow's does."""
+    engine = sqlalchemy.create_engine(name_driver(uri), poolclass=NullPool)
+    try:
+        return observe(storage, ensure_registry_id(engine), engine)
+    finally:
+        engine.dispose()
+
+
+def see_file(storage: MemoryStorage, path: Path) -> tuple[str, ...]:
+    """The paths of the other places."""
+    return tuple(place.name for place in see(storage, f"sqlite:///{path}").others)
+
+
+@pytest.fixture
+def original(storage: MemoryStorage, tmp_path: Path) -> Path:
+    path = tmp_path / "original.db"
+    assert see_file(storage, path) == ()
+    return path
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(original, tmp_path / "copy.db"))
+
+
+def names(storage: MemoryStorage) -> list[str]:
+    [places] = list_databases(storage).values()
+    return sorted(Path(place.name).name for place in places)
+
+
+def test_a_copy_is_found_from_both_sides(storage: MemoryStorage, original: Path, copy: Path) -> None:
+    assert see_file(storage, copy) == (str(original),)
+    assert see_file(storage, original) == (str(copy),)
+    assert names(storage) == ["copy.db", "original.db"]
+
+
+def test_opening_it_again_writes_nothing(
+    storage: MemoryStorage, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("mlflow_ipfs.content.blockstore.memory_names.MemoryNotes.set")
+    assert see_file(storage, original) == ()
+
+
+def test_links_are_the_same_file(storage: MemoryStorage, original: Path, tmp_path: Path) -> None:
+    (tmp_path / "symlink.db").symlink_to(original)
+    (tmp_path / "hard.db").hardlink_to(original)
+    for name in ("symlink.db", "hard.db"):
+        assert see_file(storage, tmp_path / name) == ()
+
+
+@pytest.mark.parametrize("what", ["nothing", "a fresh database", "another id"])
+def test_a_place_that_has_lost_the_id_is_gone(storage: MemoryStorage, original: Path, copy: Path, what: str) -> None:
+    original.unlink()
+    if what == "a fresh database":
+        make_plain(original)
+    elif what == "another id":
+        see_file(MemoryStorage(), original)
+    assert see_file(storage, copy) == ()
+    assert names(storage) == ["copy.db"]
+
+
+def registry_id_of(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        [(found,)] = connection.execute("SELECT registry_id FROM mlflow_ipfs_registry").fetchall()
+    return str(found)
+
+
+def make_plain(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE t (c)")
+
+
+def test_what_cannot_be_read_may_be_in_use(storage: MemoryStorage, original: Path, copy: Path) -> None:
+    original.write_bytes(b"damaged, perhaps, or of another program" * 100)
+    assert see_file(storage, copy) == (str(original),)
+
+
+def test_a_record_that_cannot_be_read_may_be_in_use(storage: MemoryStorage, original: Path) -> None:
+    storage.notes.set(f"{SEEN}{registry_id_of(original)}/later", '{"format": 9, "where": "elsewhere"}')
+    assert see_file(storage, original) == ("?",)
+
+
+def test_a_user_can_say_that_it_was_moved(storage: MemoryStorage, original: Path, copy: Path) -> None:
+    see_file(storage, copy)
+    sighting = settle_in(storage, sqlalchemy.make_url(f"sqlite:///{copy}"))
+    assert [place.name for place in sighting.others] == [str(original)]
+    assert names(storage) == ["copy.db"]
+    assert see_file(storage, copy) == ()
+
+
+def test_a_restore_does_not_choose_among_several_places(
+    storage: MemoryStorage, original: Path, copy: Path, tmp_path: Path
+) -> None:
+    see_file(storage, copy)
+    third = Path(shutil.copy(original, tmp_path / "third.db"))
+    settle_in(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
+    assert names(storage) == ["copy.db", "original.db", "third.db"]
+
+
+def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    assert observe(storage, ensure_registry_id(engine), engine).place is None
+    engine.dispose()
+    assert storage.notes.list() == {}
+
+
+def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_path: Path) -> None:
+    make_plain(tmp_path / "plain.db")
+    with pytest.raises(NotFoundError, match="no registry id"):
+        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
+    with pytest.raises(SettingsError, match="there is no database"):
+        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
+
+
+@pytest.mark.postgres
+def test_postgresql_copies_and_moves(storage: MemoryStorage, postgres: PostgresServer) -> None:
+    original = postgres.create_database()
+    assert not see(storage, postgres.uri(original)).is_shared
+    copy = postgres.create_database(template=original)
+    sighting = see(storage, postgres.uri(copy))
+    assert [place.uri for place in sighting.others] == [f"postgresql://127.0.0.1:{postgres.port}/{original}"]
+    assert postgres.password not in sighting.explain()
+    assert see(storage, postgres.uri(original)).is_shared
+    renamed = f"{original}_renamed"
+    postgres.ask("postgres", f"ALTER DATABASE {original} RENAME TO {renamed}")
+    assert len(see(storage, postgres.uri(renamed)).others) == 1  # the same database, under another name
+    postgres.ask(renamed, "UPDATE mlflow_ipfs_registry SET registry_id = 'forked'")
+    assert not see(storage, postgres.uri(copy)).is_shared
+    again = postgres.create_database(template=copy)
+    postgres.ask("postgres", f"DROP DATABASE {copy}")
+    assert not see(storage, postgres.uri(again)).is_shared
+
+
+@pytest.mark.postgres
+def test_an_ordinary_user_of_postgresql_may_ask(storage: MemoryStorage, postgres: PostgresServer) -> None:
+    name = postgres.create_database()
+    see(storage, postgres.uri(name))
+    user = f"plain_{name}"
+    postgres.ask("postgres", f"CREATE USER {user} PASSWORD 'x'")
+    postgres.ask(name, f"GRANT SELECT ON mlflow_ipfs_registry TO {user}")
+    uri = f"postgresql://{user}:x@127.0.0.1:{postgres.port}/{name}"
+    [before] = list_databases(storage).values()
+    assert not see(storage, uri).is_shared
+    assert [place.identity for place in list_places(storage, next(iter(list_databases(storage))))] == [
+        place.identity for place in before
+    ]
+
+
+@pytest.mark.postgres
+def test_another_cluster_may_be_in_use(storage: MemoryStorage, postgres: PostgresServer) -> None:
+    name = postgres.create_database()
+    sighting = see(storage, postgres.uri(name))
+    elsewhere = DatabasePlace("postgresql", "db:5432/mlflow", "", "7000000000000000000/16384", 1)
+    storage.notes.set(f"{SEEN}{sighting.registry_id}/{elsewhere.key}", elsewhere.encode())
+    assert [place.name for place in see(storage, postgres.uri(name)).others] == ["db:5432/mlflow"]
