@@ -30,4 +30,4 @@ def test_a_note_keeps_no_content_and_gc_keeps_notes(storage: Storage) -> None:
     storage.notes.set("a", "1")
     storage.collect_garbage()
     assert storage.notes.list() == {"a": "1"}
-    assert list(storage.keepers()) == []
+    assert list(storage.roots()) == []
