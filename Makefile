@@ -43,8 +43,8 @@ test:  ## everything: checks, all tests, a real Kubo, real MLflow servers
 	@$(TIMED) --report
 	@$(PYTEST)
 
-test-core: .venv/core-ready  ## the tests that need neither Kubo nor servers nor frameworks
-	@$(PYTEST) -m "not kubo and not server and not postgres and not frameworks and not soak"
+test-core: .venv/core-ready  ## the quick tests that need neither Kubo nor servers nor frameworks
+	@$(PYTEST) -m "not kubo and not server and not postgres and not frameworks and not soak and not slow"
 
 check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 	@$(BIN)/ruff check .

@@ -13,6 +13,8 @@ CONFTEST = "from support.not_run import pytest_sessionfinish, pytest_terminal_su
 ONE_MISSING = """
 from support.not_run import not_run
 
+pytestmark = pytest.mark.slow
+
 def test_that_runs(): pass
 def test_that_cannot(): not_run("the moon is missing; `make moon` gets it")
 """

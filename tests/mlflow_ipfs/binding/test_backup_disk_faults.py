@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from support.backup_sites import Site
 
+pytestmark = pytest.mark.slow
+
 STEPS = 300
 NO_END = f"{STEPS} steps, and each of them failed: no attempt came to its end"
 KINDS = {errno.ENOSPC: StoreFullError, errno.EIO: DiskError}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from mlflow_ipfs.binding.backups import restore_backup
 from mlflow_ipfs.errors import NotFoundError, StoreFormatError
 from support.backup_sites import KilledError, MortalDisk
 
 if TYPE_CHECKING:
     from support.backup_sites import Site
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_backup_killed_at_any_step_leaves_a_whole_one(site: Site) -> None:

@@ -130,6 +130,7 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         *hostile_backups.SCHEMAS[4:-1],
     ],
 )
+@pytest.mark.slow
 def test_what_no_index_has_is_refused(backup: Path, tmp_path: Path, change: str, verify: bool) -> None:
     copy = hostile_backups.copy_of(backup, tmp_path)
     with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
@@ -232,6 +233,7 @@ def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Pat
 
 
 @given(seed=st.integers(0, (1 << 32) - 1), count=st.sampled_from([1, 1, 1, 2, 5]), verify=st.booleans())
+@pytest.mark.slow
 def test_whatever_is_wrong_with_a_backup(backup: Path, seed: int, count: int, verify: bool) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-test-") as name:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from support.unprivileged import OrdinaryUser
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:

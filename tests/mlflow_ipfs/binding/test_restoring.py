@@ -96,6 +96,7 @@ def test_a_folder_that_happens_to_be_called_restoring_is_nobodys_leftover(site: 
     assert (target / name).read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_whatever_a_restore_leaves_at_any_step_is_known_as_its_own(site: Site, backup: Path) -> None:
     """Else it would neither go on nor tidy up."""
     for steps in range(STEPS):

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_ipfs.cli import main
+from mlflow_ipfs.cli.faults import ExitCode
 from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:
@@ -157,14 +158,14 @@ def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> No
     assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
 
 
-def test_a_store_that_belongs_to_somebody_else_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
+def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
     store = ordinary_user.folder / "store"
     ordinary_user.run(_add, store, _readable_file(ordinary_user.folder))
     ordinary_user.run(store.chmod, 0o500)
     code, stderr = ordinary_user.run(_add, store, ordinary_user.folder / "file")
-    assert code == 1
+    assert code == ExitCode.REFUSED
     assert stderr.startswith("mlflow-ipfs: ")
-    assert "belongs to another user" in stderr
+    assert f"may not read or write {store} (of " in stderr
 
 
 def _readable_file(folder: Path) -> Path:

@@ -166,6 +166,7 @@ def test_damage_is_named_and_has_its_own_code(cli: CommandLine, root: str, tmp_p
 
 
 @pytest.mark.timeout(100)
+@pytest.mark.slow
 def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) -> None:
     """Whenever it happens, the former backup can be restored, and the next one ends well."""
     folder = tmp_path / "backup"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
+pytestmark = pytest.mark.slow
+
 WORKER = """
 import json, pathlib, sys
 import mlflow

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 START_LIMIT_SECONDS = 1.0  # of CPU; measured 0.25, and `import mlflow` alone takes more than this
 
 
+@pytest.mark.slow
 def test_every_command_works_and_every_exit_code_comes_out(cli: CommandLine, folder: Path) -> None:
     run = cli.in_a_process
     root = run("add", "-q", "--hidden", folder).lines[0]
@@ -43,6 +44,7 @@ def test_every_command_works_and_every_exit_code_comes_out(cli: CommandLine, fol
     run("pin", "rm", root, "--owner", "model-version:x/y/1", code=5)
 
 
+@pytest.mark.slow
 def test_errors_as_json_go_to_stderr(cli: CommandLine) -> None:
     for arguments, kind, code in (
         (("ls", "--json", "nonsense"), "InvalidCIDError", 2),
@@ -56,6 +58,7 @@ def test_errors_as_json_go_to_stderr(cli: CommandLine) -> None:
         assert error["message"]
 
 
+@pytest.mark.slow
 def test_the_script_and_the_module_are_the_same_command() -> None:
     script = Path(sys.executable).with_name("mlflow-ipfs")
     outputs = [
@@ -67,6 +70,7 @@ def test_the_script_and_the_module_are_the_same_command() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("add", "--only-hash", "-q", "-")])
+@pytest.mark.slow
 def test_it_starts_fast(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     cli.in_a_process(*arguments)
@@ -97,6 +101,7 @@ def halfway(cli: CommandLine, request: pytest.FixtureRequest) -> Iterator[subpro
 
 @pytest.mark.parametrize("halfway", [("add", "-")], indirect=True)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.slow
 def test_an_interrupted_add_leaves_nothing(
     cli: CommandLine, halfway: subprocess.Popen[bytes], number: signal.Signals, code: int
 ) -> None:
@@ -110,6 +115,7 @@ def test_an_interrupted_add_leaves_nothing(
 
 
 @pytest.mark.parametrize("halfway", [("add", "-")], indirect=True)
+@pytest.mark.slow
 def test_what_a_killed_add_left_goes_with_the_next_command(cli: CommandLine, halfway: subprocess.Popen[bytes]) -> None:
     halfway.kill()
     halfway.wait(30)
@@ -120,6 +126,7 @@ def test_what_a_killed_add_left_goes_with_the_next_command(cli: CommandLine, hal
     assert cli.residue() == []
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_and_gone_at_the_end(cli: CommandLine) -> None:
     leader, follower = pty.openpty()
     with subprocess.Popen(
@@ -157,6 +164,7 @@ def _read_terminal(leader: int) -> str:
         parts.append(part)
 
 
+@pytest.mark.slow
 def test_no_progress_goes_into_a_pipe(cli: CommandLine, folder: Path) -> None:
     assert cli.in_a_process("add", "--hidden", folder).stderr == ""
 
@@ -178,6 +186,7 @@ def test_a_setting_without_a_usable_value_is_2(cli: CommandLine, monkeypatch: py
 
 
 @pytest.mark.parametrize("arguments", [(), ("pin",), ("car",)])
+@pytest.mark.slow
 def test_a_group_without_a_command_shows_its_help_as_it_is(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     bare, asked = cli.in_a_process(*arguments, code=2), cli.in_a_process(*arguments, "--help")
     assert bare.stderr == asked.stdout.decode()

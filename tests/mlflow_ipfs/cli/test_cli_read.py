@@ -142,6 +142,7 @@ def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, folder
         assert process.wait(30) == 141
 
 
+@pytest.mark.slow
 def test_short_output_into_a_pipe_that_nobody_reads_ends_quietly_too(cli: CommandLine, root: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -153,6 +154,7 @@ def test_short_output_into_a_pipe_that_nobody_reads_ends_quietly_too(cli: Comman
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT RUN: /dev/full is Linux's")
+@pytest.mark.slow
 def test_output_to_a_full_disk_is_an_error(cli: CommandLine, root: str) -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(

@@ -115,6 +115,7 @@ def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root:
     assert record["old_index"] is not None
 
 
+@pytest.mark.slow
 def test_a_chunker_in_the_settings_helps_to_find_how_a_file_was_cut(cli: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(range(256)) * 5000)

@@ -70,6 +70,7 @@ class QuickDisk(Disk):
         pass
 
 
+@pytest.mark.slow
 def test_a_draft_cut_at_any_byte_is_continued_with_the_same_bytes(tmp_path: Path) -> None:
     root, car, blocks = sample()
     path = tmp_path / "x.car"

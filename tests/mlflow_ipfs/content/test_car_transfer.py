@@ -411,6 +411,7 @@ with ContentStore(open_local_storage("store")) as store, open(source, "rb") as f
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_bytes_of_a_car(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", MEMORY_SCRIPT], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
@@ -419,6 +420,7 @@ def test_memory_does_not_grow_with_the_bytes_of_a_car(tmp_path: Path) -> None:
     assert int(done.stdout) < 50, "MiB, of 300"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_blocks_of_a_car(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of a block takes about 400 bytes until its step ends."""
     blocks = 12_000

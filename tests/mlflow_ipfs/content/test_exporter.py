@@ -62,6 +62,7 @@ def describe(path: Path | bytes, *, metadata: bool) -> dict[bytes, Any]:
 @pytest.mark.parametrize("profile", [TINY, TINY_V0], ids=["v1", "v0"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=trees([0, 1, 9, 10, 11, 100]), metadata=st.booleans(), data=st.data())
+@pytest.mark.slow
 def test_random_trees_come_back(
     tmp_path_factory: pytest.TempPathFactory, profile: Any, recipe: Recipe, metadata: bool, data: st.DataObject
 ) -> None:

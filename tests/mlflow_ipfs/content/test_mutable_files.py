@@ -301,6 +301,7 @@ def file_trees() -> st.SearchStrategy[Recipe]:
 @pytest.mark.parametrize("profile", PROFILES)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=file_trees())
+@pytest.mark.slow
 def test_a_snapshot_has_the_cid_of_the_folder(
     profile: str, tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
 ) -> None:

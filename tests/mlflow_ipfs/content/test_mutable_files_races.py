@@ -108,6 +108,7 @@ def freeze_until(deadline: float, store: ContentStore) -> dict[CID, tuple[int, i
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_frozen_folder_is_one_moment_of_the_tree(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     with open_local_storage(folder) as storage:

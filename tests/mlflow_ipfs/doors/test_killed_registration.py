@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 # Registers and dies at the named step of `create_model_version`, as by `kill -9`.
 REGISTER = """

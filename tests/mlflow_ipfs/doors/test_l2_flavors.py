@@ -57,6 +57,7 @@ def env(database: Path, tmp_path: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "code", [pytest.param(SKLEARN, id="sklearn"), pytest.param(PYTORCH, id="pytorch", marks=pytest.mark.frameworks)]
 )
+@pytest.mark.slow
 def test_a_model_is_logged_and_loaded_by_every_uri(code: str, env: dict[str, str], tmp_path: Path) -> None:
     run_id, model_id = run_client(code, folder=tmp_path, env=env)
     uris = ["models:/net@champion", "models:/net/1", f"runs:/{run_id}/net", f"models:/{model_id}"]

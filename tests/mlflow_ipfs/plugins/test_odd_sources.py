@@ -96,6 +96,7 @@ def nested(store: ContentStore, depth: int, links: int) -> CID:
 
 
 @pytest.mark.parametrize(("depth", "links", "size_bytes"), [(60, 2, 4 << 60), (1500, 1, 4)])
+@pytest.mark.slow
 def test_content_of_hostile_shape_is_counted_in_no_time(
     depth: int, links: int, size_bytes: int, client: MlflowClient, run_id: str, store: ContentStore
 ) -> None:

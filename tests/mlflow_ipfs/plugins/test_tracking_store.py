@@ -92,6 +92,7 @@ def _open_both(uri: str, ready: multiprocessing.synchronize.Barrier, answers: mu
         answers.put(f"{type(error).__name__}: {error}")
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_the_same_time_agree(tmp_path: Path) -> None:
     """On a database that does not exist yet: tables, registry id and experiment 0 are made once."""
     context = multiprocessing.get_context("spawn")

@@ -76,6 +76,7 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak 
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_hundred_thousand_blocks(folder: Path) -> None:
     check_memory(folder, 100_000)
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blockstore.local import LocalStorage
 
+pytestmark = pytest.mark.slow
+
 RUNS, FILES = 200, 500  # 100,000 files
 
 

@@ -110,6 +110,7 @@ def fail_at_every(tmp_path: Path, kind: str, stride: int, seed: int | None = Non
 
 
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
+@pytest.mark.slow
 def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
     failed = fail_at_every(tmp_path, kind, stride=17)
     assert {"write", "commit"} <= set(failed)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blockstore.local import LocalStorage
     from support.soak import Count
 
+pytestmark = pytest.mark.slow
+
 
 def run_until_killed(work: Callable[[Callable[[str], None]], None]) -> tuple[bool, list[str]]:
     """Run in a child. Returns whether it lived to the end, and what it acknowledged."""

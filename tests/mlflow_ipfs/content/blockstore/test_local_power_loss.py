@@ -97,6 +97,7 @@ def test_the_recording_knows_every_file(folder: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost(folder: Path, tmp_path: Path) -> None:
     disk = RecordingDisk(folder)
     workload = record(folder, disk)
@@ -137,6 +138,7 @@ def test_nothing_acknowledged_is_lost_at_any_step_of_random_work(
 
 
 @pytest.mark.parametrize("missing", ["files", "folders", None])
+@pytest.mark.slow
 def test_a_missing_sync_is_found(folder: Path, tmp_path: Path, missing: str | None) -> None:
     disk = RecordingDisk(folder, sync_files=missing != "files", sync_folders=missing != "folders")
     workload = record(folder, disk)

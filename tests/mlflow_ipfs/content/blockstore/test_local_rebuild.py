@@ -37,6 +37,7 @@ from support.storages import (
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_without_a_backup_everything_is_recovered(folder: Path, tmp_path: Path, seed: int) -> None:
     with open_local_storage(folder) as storage:
         model = fill(storage, seed, tmp_path / "work")
@@ -52,6 +53,7 @@ def test_without_a_backup_everything_is_recovered(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("seed", range(6, 8))
+@pytest.mark.slow
 def test_with_a_backup_all_names_are_back(folder: Path, tmp_path: Path, seed: int) -> None:
     with open_local_storage(folder) as storage:
         model = fill(storage, seed, tmp_path / "work")
@@ -64,6 +66,7 @@ def test_with_a_backup_all_names_are_back(folder: Path, tmp_path: Path, seed: in
 
 
 @pytest.mark.parametrize("seed", range(12, 14))
+@pytest.mark.slow
 def test_what_came_after_the_backup_is_recovered(folder: Path, tmp_path: Path, seed: int) -> None:
     with open_local_storage(folder) as storage:
         before = fill(storage, seed, tmp_path / "work")

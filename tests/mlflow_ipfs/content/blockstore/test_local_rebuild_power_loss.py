@@ -74,6 +74,7 @@ def check_names(folder: Path, roots: list[CID]) -> None:
         check_sound(storage)
 
 
+@pytest.mark.slow
 def test_the_power_goes_at_any_step(folder: Path, tmp_path: Path) -> None:
     roots = make_store(folder, tmp_path / "work")
     moment = Moment([], root=read_tree(folder))

@@ -192,6 +192,7 @@ def check_pins(folder: Path, expected: set[Pin]) -> None:
         check_sound(storage)
 
 
+@pytest.mark.slow
 def test_killed_at_each_step(template: Path, folder: Path) -> None:
     with open_local_storage(template) as storage:
         pins = set(storage.pins.list())

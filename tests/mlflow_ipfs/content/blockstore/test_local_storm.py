@@ -186,6 +186,7 @@ def storm(folder: Path, seconds: float, count: Count = lambda _what, _number: No
                 assert open_unixfs(storage.blocks, cid).read() == content
 
 
+@pytest.mark.slow
 def test_gc_beside_nine_others(folder: Path) -> None:
     storm(folder, seconds=4)
 

@@ -315,7 +315,7 @@ def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 50_000)
 
 
-TestSameAsMemory = SameAsMemory.TestCase
+TestSameAsMemory = pytest.mark.slow(SameAsMemory.TestCase)
 TestSameAsMemory.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 
 
