@@ -29,6 +29,9 @@ from support.hostile_dags import deep_file, put_directory, put_file, put_leaf, p
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeAlias
+
+    Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 
 NAMES = [b"%d" % number for number in range(40)]
 
@@ -56,7 +59,7 @@ def read_all(blocks: Blocks, root: CID) -> None:
             assert len(read) == node.size_bytes
 
 
-def make_node(draw: st.DrawFn, blocks: Blocks, made: list[CID]) -> CID:
+def make_node(draw: Draw, blocks: Blocks, made: list[CID]) -> CID:
     kind = draw(st.sampled_from(["leaf", "file", "directory", "hamt", "hamt", "symlink", "record"]))
     some = draw(st.lists(st.sampled_from(made), max_size=5)) if made else []
     if kind == "file":
@@ -81,7 +84,7 @@ def make_file(blocks: Blocks, parts: list[CID]) -> CID:
     return put_file(blocks, *((node.cid, node.size_bytes) for node in nodes if node.data.is_file))
 
 
-def mutate(draw: st.DrawFn, blocks: Blocks, cid: CID, made: list[CID]) -> CID:  # noqa: C901 - one case a line or two
+def mutate(draw: Draw, blocks: Blocks, cid: CID, made: list[CID]) -> CID:  # noqa: C901 - one case a line or two
     """The block with one thing changed."""
     if cid.codec != DAG_PB:
         return cid
@@ -121,7 +124,8 @@ def mutate(draw: st.DrawFn, blocks: Blocks, cid: CID, made: list[CID]) -> CID:  
 
 @given(st.data())
 def test_what_verifies_can_be_read(data: st.DataObject) -> None:
-    draw, blocks, made = data.draw, Blocks(), []
+    draw, blocks = data.draw, Blocks()
+    made: list[CID] = []
     for _ in range(draw(st.integers(1, 8))):
         made.append(make_node(draw, blocks, made))
         inner = [CID(1, DAG_PB, multihash) for multihash in blocks.by_multihash if is_node(blocks, multihash)]
@@ -150,7 +154,8 @@ def judge(blocks: Blocks, root: CID) -> None:
 
 @given(st.data())
 def test_sound_content_verifies(data: st.DataObject) -> None:
-    blocks, made = Blocks(), []
+    blocks = Blocks()
+    made: list[CID] = []
     for _ in range(data.draw(st.integers(1, 8))):
         cid = make_node(data.draw, blocks, made)
         if cid.codec != DAG_CBOR:
