@@ -287,7 +287,7 @@ def test_what_no_root_needs_is_left_out_and_counted(cli: CommandLine, root: str,
     junk = [(CID.of(data), data) for data in (bytes(1_000_000), b"junk")]
     with Path("x.car").open("wb") as file:
         write_car(file, [CID.parse(root)], [junk[0], *reversed(blocks), junk[1]])
-    stdin = Path("x.car").read_bytes() if source == "-" else None
+    stdin = Path("x.car").read_bytes() if source == "-" else b""
     outcome = cli("--store", "other", "car", "import", source, "--json", stdin=stdin)
     assert outcome.records == [{"cid": root, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
     assert "left out 2 blocks (1.0 MB) that no root needs; see --all-blocks" in outcome.stderr

@@ -110,7 +110,7 @@ def test_what_the_roots_need_is_taken_in_any_order(
     if through == "compressed file":
         stream = cast(BinaryIO, gzip.open(path))  # noqa: SIM115 - closed below
     elif through != "pipe":
-        stream = cast(BinaryIO, path.open("rb", buffering=0 if through == "unbuffered file" else -1))
+        stream = path.open("rb", buffering=0 if through == "unbuffered file" else -1)
         stream.seek(len(b"before"))
     with CarImport(store.storage) as transfer:
         with stream:
@@ -196,9 +196,9 @@ def test_what_waits_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with ContentStore(open_local_storage(tmp_path / "other")) as store, path.open("rb") as file:
         assert store.import_car(file) == [ROOT]
     monkeypatch.setattr(undecided_blocks, "MAX_BLOCKS", 3)
-    with ContentStore(open_local_storage(tmp_path / "third")) as store, path.open("rb") as file:
-        with pytest.raises(InvalidDataError, match="3 blocks"):
-            store.import_car(file)
+    store = ContentStore(open_local_storage(tmp_path / "third"))
+    with store, path.open("rb") as file, pytest.raises(InvalidDataError, match="3 blocks"):
+        store.import_car(file)
 
 
 def test_a_file_that_is_changed_meanwhile_is_refused(tmp_path: Path) -> None:
@@ -343,6 +343,34 @@ def test_a_continued_import_holds_what_the_first_part_left(monkeypatch: pytest.M
         assert set(multihashes(store.storage)) == kept
         pipe.go_on(thread)
         assert results == [[ROOT]]
+
+
+def test_gc_all_the_time_beside_imports_in_any_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(import_steps, "STEP_SECONDS", 0.05)
+    monkeypatch.setattr(import_steps, "STEP_BLOCKS", 4)
+    has_ended = threading.Event()
+
+    class SlowPipe(Pipe):
+        def read(self, size: int = -1) -> bytes:
+            has_ended.wait(random.random() / 200)
+            return super().read(size)
+
+    with ContentStore(open_local_storage(tmp_path / "store")) as store:
+        collecting = threading.Thread(target=lambda: [store.collect_garbage() for _ in iter(has_ended.is_set, True)])
+        collecting.start()
+        try:
+            for number in range(6):
+                leaves = [(CID.of(data), data) for data in (b"%d %d" % (number, part) * 9000 for part in range(12))]
+                top = node(*(cid for cid, _ in leaves), ROOT)
+                blocks = random.sample([top, *leaves, *needed_blocks()], len(leaves) + len(needed_blocks()) + 1)
+                assert store.import_car(cast(BinaryIO, SlowPipe(car_of(blocks, top[0])))) == [top[0]]
+                assert store.verify(top[0]).ok
+                store.pins.remove(top[0])
+        finally:
+            has_ended.set()
+            collecting.join()
+        store.collect_garbage()
+        check_sound(store.storage)  # type: ignore[arg-type]
 
 
 def test_a_step_that_ends_while_the_stream_stalls_may_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
