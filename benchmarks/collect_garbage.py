@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 
 from harness import PAIRS
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.codecs.dag_pb import Link
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
 
 BLOCKS = int(os.environ.get("BENCH_BLOCKS", "1000000"))
 IN_A_FOLDER, FOLDERS_IN_A_PUBLICATION = 1000, 10

@@ -23,7 +23,8 @@ import mlflow
 
 from harness import compare, measure_seconds
 from mlflow_ipfs import Settings, open_store
-from mlflow_ipfs.binding import artifact_trees, locations  # the ordinary user may not be able to read them here
+from mlflow_ipfs.binding import locations
+from mlflow_ipfs.binding.artifacts import artifact_trees  # the ordinary user may not be able to read them here
 from mlflow_ipfs.plugins import artifact_repository
 from publish_one_file import make_file
 from support.unprivileged import OrdinaryUser, make_ordinary_user

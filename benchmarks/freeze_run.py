@@ -19,10 +19,10 @@ from pathlib import Path
 from harness import PAIRS, measure_seconds
 from large_run import FOLDERS, RUN, content_of, put_large_run
 from mlflow_ipfs import Settings, open_store
-from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
 
 BAR_SECONDS = 2.0
 ROOT = "bench"

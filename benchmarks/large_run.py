@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
 
 if TYPE_CHECKING:
     from pathlib import Path

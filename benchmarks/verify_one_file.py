@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import compare, measure_seconds
 from mlflow_ipfs import Settings, open_store
-from mlflow_ipfs.content.read_ahead import READ_THREADS
+from mlflow_ipfs.content.system.read_ahead import READ_THREADS
 from publish_one_file import make_file
 
 BLOCK_BYTES = 1 << 20

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from mlflow_ipfs.config import Settings
-    from mlflow_ipfs.content.added import Added
+    from mlflow_ipfs.content.checking.verify import VerifyReport
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.files.importer import Added
     from mlflow_ipfs.content.listing import Entry
     from mlflow_ipfs.content.store import ContentStore
-    from mlflow_ipfs.content.verify import VerifyReport
     from mlflow_ipfs.errors import (
         ConflictError,
         DiskError,
@@ -71,12 +71,12 @@ __all__ = [
 
 # MLflow imports this package in every process, most of which never open a store: a name is loaded when it is used.
 _HOMES: Final = {
-    "Added": "mlflow_ipfs.content.added",
+    "Added": "mlflow_ipfs.content.files.importer",
     "CID": "mlflow_ipfs.content.cid",
     "ContentStore": "mlflow_ipfs.content.store",
     "Entry": "mlflow_ipfs.content.listing",
     "Settings": "mlflow_ipfs.config",
-    "VerifyReport": "mlflow_ipfs.content.verify",
+    "VerifyReport": "mlflow_ipfs.content.checking.verify",
     "open_store": "mlflow_ipfs.opening",
 }
 

@@ -16,10 +16,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from mlflow_ipfs.content.blockstore.interface import DEFAULT_CACHE_BYTES
-from mlflow_ipfs.content.chunker import Chunker, parse_chunker
+from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
+from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.errors import MlflowIpfsError, SettingsError
 
 if TYPE_CHECKING:

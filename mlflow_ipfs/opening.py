@@ -7,7 +7,7 @@ import os
 import threading
 
 from mlflow_ipfs.config import Settings, VerifyMode
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 
 _shared: dict[Settings, ContentStore] = {}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagpb import Link, encode_node
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
 from mlflow_ipfs.content.system.disk import Disk
 from support import storages
 from support.storages import METHODS, NO_STEPS, STEPS, SteppedDisk, check_sound, publish_blocks, put_block, steps_except

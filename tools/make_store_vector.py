@@ -23,18 +23,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
-from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.files.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.storages import multihashes
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Publication
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.profiles import Profile
+    from mlflow_ipfs.content.storage.base import Publication
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 TREE: Final = "mlflow"
 CHUNK_BYTES: Final = 4096

@@ -21,11 +21,11 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding import database_claims
-from mlflow_ipfs.binding.artifact_rows import DELETED_STAGE
-from mlflow_ipfs.binding.database_connections import opened_database
-from mlflow_ipfs.binding.database_locations import Location, read_locations, write_locations
-from mlflow_ipfs.binding.database_sightings import forget, observe
+from mlflow_ipfs.binding.databases import claims
+from mlflow_ipfs.binding.databases.artifact_rows import DELETED_STAGE
+from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.locations import Location, read_locations, write_locations
+from mlflow_ipfs.binding.databases.sightings import forget, observe
 from mlflow_ipfs.binding.locations import (
     MFS,
     PROXIED,
@@ -35,13 +35,13 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
+from mlflow_ipfs.binding.registry.version_pins import OWNER
 from mlflow_ipfs.binding.registry_id import new_registry_id, read_registry_id, replace_registry_id
-from mlflow_ipfs.binding.version_pins import OWNER
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError, NotFoundError, SettingsError
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def _fork(
         msg = "a database in memory can't be forked: name a file or a server"
         raise SettingsError(msg)
     base = _find_base(locations, store, destination)
-    registry_id = database_claims.find_fork(storage, former_id, sighting.place) or new_registry_id()
-    database_claims.record_fork(storage, registry_id, former_id, sighting.place)
+    registry_id = claims.find_fork(storage, former_id, sighting.place) or new_registry_id()
+    claims.record_fork(storage, registry_id, former_id, sighting.place)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
         versions = list(_read_versions(connection))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.database_sightings import observe
+from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore

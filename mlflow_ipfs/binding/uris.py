@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.artifacts.snapshots import snapshot_in_memory
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, IpfsPath, check_path, join_path, parse_mfs, scheme_of
-from mlflow_ipfs.binding.snapshots import snapshot_in_memory
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import FROZEN_PREFIX, MfsPath
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, RemoteError

@@ -9,18 +9,18 @@ from __future__ import annotations
 import click
 
 import mlflow_ipfs
-from mlflow_ipfs.cli.adding import add
+from mlflow_ipfs.cli.add import add
 from mlflow_ipfs.cli.application import PROGRAM, Application
-from mlflow_ipfs.cli.backups import backup, restore
-from mlflow_ipfs.cli.cars import car
-from mlflow_ipfs.cli.checking import doctor, verify
-from mlflow_ipfs.cli.collecting import gc
+from mlflow_ipfs.cli.backup import backup, restore
+from mlflow_ipfs.cli.car import car
 from mlflow_ipfs.cli.databases import databases
-from mlflow_ipfs.cli.keeping import pin
+from mlflow_ipfs.cli.du import du
+from mlflow_ipfs.cli.gc import gc
+from mlflow_ipfs.cli.get import cat, get, ls
 from mlflow_ipfs.cli.options import Workplace, shared_options
-from mlflow_ipfs.cli.reading import cat, get, ls
-from mlflow_ipfs.cli.scrubbing import scrub
-from mlflow_ipfs.cli.usage import du
+from mlflow_ipfs.cli.pin import pin
+from mlflow_ipfs.cli.scrub import scrub
+from mlflow_ipfs.cli.verify import doctor, verify
 
 __all__ = ["main"]
 

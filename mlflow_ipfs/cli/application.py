@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from mlflow_ipfs.cli.faults import CommandError, ExitCode, show_error
+from mlflow_ipfs.cli.errors import CommandError, ExitCode, show_error
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:

@@ -65,7 +65,7 @@ def list_sources(paths: Sequence[Path], *, join: bool) -> tuple[list[Source], in
 @contextmanager
 def _open(path: Path) -> Iterator[BinaryIO]:
     if path == STREAM:
-        yield cast(BinaryIO, _PiecewiseStdin())
+        yield cast("BinaryIO", _PiecewiseStdin())
         return
     with path.open("rb") as stream:
         yield stream
@@ -79,7 +79,7 @@ class _PiecewiseStdin:
     """
 
     def read(self, size: int) -> bytes:
-        stdin = cast(io.BufferedReader, sys.stdin.buffer)
+        stdin = cast("io.BufferedReader", sys.stdin.buffer)
         return stdin.read1(size) if size > 1 else stdin.read(size)  # single bytes are taken from the buffer
 
 

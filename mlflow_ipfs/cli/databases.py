@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from mlflow_ipfs.binding.database_forks import ForkReport
-    from mlflow_ipfs.binding.database_places import DatabasePlace
+    from mlflow_ipfs.binding.databases.places import DatabasePlace
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,8 +50,8 @@ def _database_option(command: Command) -> Command:
 @pass_workplace
 def ls(workplace: Workplace, *, as_json: bool) -> None:
     """List every database that was seen with the store: its registry id, and where it was."""
-    from mlflow_ipfs.binding.database_claims import list_databases
-    from mlflow_ipfs.binding.database_places import describe
+    from mlflow_ipfs.binding.databases.claims import list_databases
+    from mlflow_ipfs.binding.databases.places import describe
 
     with workplace.open_store() as store:
         found = list_databases(store.storage)
@@ -85,7 +85,7 @@ def fork(
     Afterwards the copy and the original delete independently of each other. No bytes are copied. Stop the programs
     that use the copy first; the original may go on. A fork that was broken off can be run again.
     """
-    from mlflow_ipfs.binding.database_copies import find_database
+    from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.database_forks import fork_database
 
     url = find_database(backend_store_uri, os.environ)
@@ -122,9 +122,9 @@ def moved(workplace: Workplace, backend_store_uri: str | None, *, as_json: bool)
     The store forgets the other places with the same registry id, which it may not be able to look at. If one of them
     is used all the same, what it deletes is lost for both.
     """
-    from mlflow_ipfs.binding.database_copies import find_database
-    from mlflow_ipfs.binding.database_places import describe
-    from mlflow_ipfs.binding.database_sightings import settle_in
+    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.places import describe
+    from mlflow_ipfs.binding.databases.sightings import settle_in
 
     url = find_database(backend_store_uri, os.environ)
     with workplace.open_store() as store:

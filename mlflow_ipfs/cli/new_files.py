@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.destination_faults import destination_faults
+from mlflow_ipfs.content.system.destination_errors import destination_faults
 from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:

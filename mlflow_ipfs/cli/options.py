@@ -11,7 +11,7 @@ import click
 
 from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
-from mlflow_ipfs.cli.faults import CommandError, ExitCode
+from mlflow_ipfs.cli.errors import CommandError, ExitCode
 from mlflow_ipfs.config import PREFIX, Settings, load_settings, read_store
 from mlflow_ipfs.content.system.access import access_faults
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError, SettingsError

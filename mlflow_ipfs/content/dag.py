@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content import dagpb
+from mlflow_ipfs.content.blocks.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW, codec_name
-from mlflow_ipfs.content.codecs import DATA_CODECS, links
-from mlflow_ipfs.content.data_paths import follow_data
-from mlflow_ipfs.content.hamt import check_child_shard, find_in_shard, layout_of, split_shard
-from mlflow_ipfs.content.seen_blocks import SeenBlocks
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs
+from mlflow_ipfs.content.codecs import dag_pb
+from mlflow_ipfs.content.codecs.data_paths import follow_data
+from mlflow_ipfs.content.codecs.hamt import check_child_shard, find_in_shard, layout_of, split_shard
+from mlflow_ipfs.content.codecs.links import DATA_CODECS, links
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, decode_unixfs
 from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from mlflow_ipfs.content.blockstore.interface import BlockReader
+    from mlflow_ipfs.content.blocks.base import BlockReader
 
 MAX_FOLDER_DEPTH: Final = 2048  # nothing on Linux is deeper: PATH_MAX is 4096 bytes
 MAX_FILE_DEPTH: Final = 128  # a balanced file of 2**60 bytes has 8 levels; trickle files a few dozen
@@ -37,7 +37,7 @@ class UnixFSNode:
     cid: CID
     block: bytes
     data: UnixFSData
-    links: tuple[dagpb.Link, ...]
+    links: tuple[dag_pb.Link, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -68,7 +68,7 @@ def read_unixfs(reader: BlockReader, cid: CID) -> UnixFSNode:
     if cid.codec == RAW:
         return UnixFSNode(cid, block, UnixFSData(NodeType.FILE, block, len(block)), ())
     try:
-        node = dagpb.decode_node(block)
+        node = dag_pb.decode_node(block)
         return UnixFSNode(cid, block, decode_unixfs(node), node.links)
     except InvalidDataError as error:
         msg = f"the block {cid} is not UnixFS: {error}"
@@ -125,7 +125,7 @@ def decode_name(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def find_link(reader: BlockReader, folder: UnixFSNode, name: str) -> dagpb.Link:
+def find_link(reader: BlockReader, folder: UnixFSNode, name: str) -> dag_pb.Link:
     """Look a name up in a folder.
 
     Raises:
@@ -149,9 +149,9 @@ def find_link(reader: BlockReader, folder: UnixFSNode, name: str) -> dagpb.Link:
     raise NotFoundError(msg)
 
 
-def _find_in_hamt(reader: BlockReader, shard: UnixFSNode, name: bytes) -> dagpb.Link | None:
+def _find_in_hamt(reader: BlockReader, shard: UnixFSNode, name: bytes) -> dag_pb.Link | None:
     for depth in range(layout_of(shard.data).max_depth):
-        link, is_value = find_in_shard(dagpb.Node(shard.links, None), shard.data, name, depth)
+        link, is_value = find_in_shard(dag_pb.Node(shard.links, None), shard.data, name, depth)
         if link is None or is_value:
             return link
         shard = _read_shard(reader, link.cid, shard)
@@ -193,7 +193,7 @@ def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
     return cid
 
 
-def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dagpb.Link]:
+def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dag_pb.Link]:
     """Yield the links of a folder under their real names, in the order of its blocks.
 
     Raises:
@@ -227,7 +227,7 @@ def is_safe_name(name: bytes) -> bool:
     return bool(name) and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
 
 
-def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dagpb.Link]:
+def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dag_pb.Link]:
     """Yield the links of a HAMT directory, and read each of its shards once.
 
     Two places of a HAMT hold different names, so no valid one has the same shard in both. Without that rule, a few
@@ -238,7 +238,7 @@ def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dagpb.Link]
     shard, depth = root, 0
     below: list[tuple[CID, int]] = []
     while True:
-        values, children = split_shard(dagpb.Node(shard.links, None), shard.data)
+        values, children = split_shard(dag_pb.Node(shard.links, None), shard.data)
         yield from values
         below.extend((child.cid, depth + 1) for child in reversed(children))
         if not below:

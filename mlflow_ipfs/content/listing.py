@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
+from mlflow_ipfs.content.codecs.unixfs import NodeType
 from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, read_unixfs
-from mlflow_ipfs.content.unixfs import NodeType
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import BlockReader
-    from mlflow_ipfs.content.dagpb import Link
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.codecs.dag_pb import Link
 
 EntryKind = Literal["file", "directory", "symlink", "unknown"]
 

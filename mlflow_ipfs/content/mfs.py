@@ -12,26 +12,25 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from mlflow_ipfs.content.added import Added
-from mlflow_ipfs.content.blockstore.interface import Changes
+from mlflow_ipfs.content.checking.completeness import check_complete
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.completeness import check_complete
+from mlflow_ipfs.content.codecs.dag_pb import Link
 from mlflow_ipfs.content.dag import encode_name, is_safe_name, join_path, read_unixfs, split_path
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Added, Imported, Importer, ImportOptions
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.pins import Pin, PinState
+from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsAFolderError, NotAFolderError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import Storage
-    from mlflow_ipfs.content.chunker import Chunker
-    from mlflow_ipfs.content.entries import MfsFolder
+    from mlflow_ipfs.content.files.chunker import Chunker
+    from mlflow_ipfs.content.names.entries import MfsFolder
+    from mlflow_ipfs.content.storage.base import Storage
 
 _logger = logging.getLogger(__name__)
 

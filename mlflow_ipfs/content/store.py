@@ -9,49 +9,42 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from mlflow_ipfs.content import car_export
-from mlflow_ipfs.content.added import Added
 from mlflow_ipfs.content.blocks.read_through import ReadThroughReader
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.car_drafts import export_car_file
-from mlflow_ipfs.content.car_import import CarImport
+from mlflow_ipfs.content.car import exporting
+from mlflow_ipfs.content.car.importing import CarImport
+from mlflow_ipfs.content.car.resuming import export_car_file
+from mlflow_ipfs.content.checking.compare import compare_with_disk
+from mlflow_ipfs.content.checking.completeness import check_complete
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.compare import compare_with_disk
-from mlflow_ipfs.content.completeness import check_complete
+from mlflow_ipfs.content.codecs.dag_pb import Link
 from mlflow_ipfs.content.dag import UnixFSNode, encode_file_name, read_unixfs, resolve
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Added, Imported, Importer, ImportOptions
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
 from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
 from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
-from mlflow_ipfs.content.verify import verify_dag
+from mlflow_ipfs.content.storage.base import Changes
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import (
-        AffectedReport,
-        BlockReader,
-        GCReport,
-        Publication,
-        Root,
-        ScrubReport,
-        Storage,
-        UsageReport,
-    )
-    from mlflow_ipfs.content.car import CarPart
-    from mlflow_ipfs.content.car_drafts import ExportedCar
-    from mlflow_ipfs.content.chunker import Chunker
-    from mlflow_ipfs.content.pins import Pins
-    from mlflow_ipfs.content.refs import Refs
-    from mlflow_ipfs.content.verify import VerifyReport
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.car.format import CarPart
+    from mlflow_ipfs.content.car.resuming import ExportedCar
+    from mlflow_ipfs.content.checking.verify import VerifyReport
+    from mlflow_ipfs.content.files.chunker import Chunker
+    from mlflow_ipfs.content.names.kinds import Root
+    from mlflow_ipfs.content.names.pins import Pins
+    from mlflow_ipfs.content.names.refs import Refs
+    from mlflow_ipfs.content.storage.base import Publication, Storage
+    from mlflow_ipfs.content.storage.maintenance import AffectedReport, GCReport, ScrubReport, UsageReport
 
 _logger = logging.getLogger(__name__)
 
@@ -242,7 +235,7 @@ class ContentStore:
             IsAFolderError: it is a folder.
             NotFoundError, IntegrityError: here, or while reading.
         """
-        return cast(BinaryIO, open_unixfs(self.blocks, self.resolve(cid, path)))
+        return cast("BinaryIO", open_unixfs(self.blocks, self.resolve(cid, path)))
 
     def local_path(self, cid: CID | str, path: str = "", *, wait: bool = True) -> Path | None:
         """A file on disk that is the content, to read without copying; never write to it.
@@ -360,9 +353,9 @@ class ContentStore:
     ) -> int:
         """Write everything below a CID as a CARv1, but for its first bytes. Returns the size of the whole CAR in bytes.
 
-        See ``car_export.export_car``.
+        See ``exporting.export_car``.
         """
-        return car_export.export_car(self.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
+        return exporting.export_car(self.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
 
     def export_car_file(
         self,

@@ -28,7 +28,7 @@ from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator
 
-    from mlflow_ipfs.binding.artifact_trees import ArtifactTree, MutableTree
+    from mlflow_ipfs.binding.artifacts.artifact_trees import ArtifactTree, MutableTree
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
@@ -81,7 +81,7 @@ class ContentArtifactRepository(ArtifactRepository):
         Returns:
             None if the caller is not a server with a request to answer, or if the store has no single file.
         """
-        from mlflow_ipfs.binding.served_files import link_into, take_download
+        from mlflow_ipfs.binding.artifacts.served_files import link_into, take_download
 
         if not take_download(self.artifact_uri, path):
             return None
@@ -130,7 +130,7 @@ class ContentArtifactRepository(ArtifactRepository):
         what a browser may want to show is sent under its own name instead, unless it is too
         large to be shown.
         """
-        from mlflow_ipfs.binding.served_files import expect_download, must_not_wait
+        from mlflow_ipfs.binding.artifacts.served_files import expect_download, must_not_wait
 
         with mlflow_errors():
             path = None if must_not_wait() else self._ready_path(artifact_path)
@@ -155,7 +155,7 @@ class IpfsArtifactRepository(ContentArtifactRepository):
 
     def _open_tree(self) -> ArtifactTree:
 
-        from mlflow_ipfs.binding.artifact_trees import FrozenTree
+        from mlflow_ipfs.binding.artifacts.artifact_trees import FrozenTree
         from mlflow_ipfs.binding.locations import IpfsPath
 
         found = IpfsPath.parse(self.artifact_uri)
@@ -193,7 +193,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
     def _open_tree(self) -> MutableTree:
 
-        from mlflow_ipfs.binding.artifact_trees import MutableTree
+        from mlflow_ipfs.binding.artifacts.artifact_trees import MutableTree
         from mlflow_ipfs.binding.locations import parse_mfs
 
         return MutableTree(_shared_store(), parse_mfs(self.artifact_uri))
@@ -231,7 +231,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         self, chunks: AsyncIterable[bytes], artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
         """Publish the body of a request; how MLflow's server takes uploads."""
-        from mlflow_ipfs.binding.uploads import publish_stream
+        from mlflow_ipfs.binding.artifacts.uploads import publish_stream
         from mlflow_ipfs.config import Settings
 
         def publish(stream: BinaryIO) -> None:
@@ -248,12 +248,12 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         one is a copy of the other, nothing is deleted.
         """
         with mlflow_errors(), self._deleting():
-            from mlflow_ipfs.binding.database_claims import refuse_shared
+            from mlflow_ipfs.binding.databases.claims import refuse_shared
 
             store, place = self._place(artifact_path)
             refuse_shared(store.storage, place)
             if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
-                from mlflow_ipfs.binding.database_sightings import refuse_servers_shared
+                from mlflow_ipfs.binding.databases.sightings import refuse_servers_shared
 
                 refuse_servers_shared(store.storage, place, backend_uri)
             store.files.delete(place)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.binding.registry_store import FreezingRegistryStore
+    from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 
 
 def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
@@ -18,9 +18,9 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
         store_uri: ``ipfs+sqlite:///<file>``; may be the database of the tracking store.
     """
     from mlflow_ipfs.binding import mlflow_compat
-    from mlflow_ipfs.binding.database_uris import database_uri
+    from mlflow_ipfs.binding.databases.uris import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
-    from mlflow_ipfs.binding.registry_store import FreezingRegistryStore
+    from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 
     with mlflow_errors():
         return FreezingRegistryStore(database_uri(store_uri), mlflow_compat.read_replica_uri())

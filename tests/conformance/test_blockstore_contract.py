@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.cid import CID, DAG_PB, IDENTITY, RAW
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.errors import InvalidDataError, NotFoundError
 from support.storages import multihashes, publish_file, put_block, put_blocks, raw
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 
 @pytest.mark.parametrize("size_bytes", [0, 1, 1000, 64 << 10, (64 << 10) + 1, 1 << 20, MAX_BLOCK_BYTES])

@@ -6,23 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import AffectedReport, Changes, GCReport, NameKind, Root
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, IDENTITY, RAW
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.kinds import NameKind, Root
+from mlflow_ipfs.content.names.pins import USER, Pin, PinState
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.maintenance import AffectedReport, GCReport
 from mlflow_ipfs.errors import ConflictError, IntegrityError
 from support.storages import delete_block, multihashes, publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 
 def publish_folder(storage: Storage, *files: bytes, owner: str | None = USER) -> tuple[CID, list[CID]]:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import Frozen, MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry, MfsFolder
+from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ConflictError, NotFoundError
 from support.storages import publish_blocks
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 ODD_NAMES = [
     "a",

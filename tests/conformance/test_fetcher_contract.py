@@ -9,9 +9,9 @@ import pytest
 
 from mlflow_ipfs.content.blocks.fetcher import Deadline, Fetcher
 from mlflow_ipfs.content.blocks.verifying import VerifyingReader
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import NotFoundError, RemoteError
 from support.fetchers import MemoryFetcher
 from support.storages import publish_file

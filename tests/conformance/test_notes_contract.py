@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 
 def test_a_note_is_kept_until_it_is_deleted(storage: Storage) -> None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.names.pins import USER, Pin, PinState
 from mlflow_ipfs.errors import NotFoundError
 from support.storages import publish_blocks
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 
 @pytest.fixture

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES, Changes, Leaf, LeafForm
+from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES, Leaf
 from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind, Root
 from mlflow_ipfs.content.names.outbox import OutboxRow
-from mlflow_ipfs.content.pins import USER, Pin, PinState
+from mlflow_ipfs.content.names.pins import USER, Pin, PinState
+from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError
 from support.storages import block_of, multihashes, publish_blocks, publish_file, put_file, raw
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 MISSING = CID.of(b"in no store")
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.refs import Ref
+from mlflow_ipfs.content.names.refs import Ref
 from mlflow_ipfs.errors import ConflictError, NotFoundError
 from support.storages import publish_blocks
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
+    from mlflow_ipfs.content.storage.base import Storage
 
 
 @pytest.fixture

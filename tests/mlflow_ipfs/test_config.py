@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlflow_ipfs.config import FreezeMode, Settings, VerifyMode, config_file, default_store_folder
-from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.errors import SettingsError
 

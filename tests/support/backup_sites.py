@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 
-from mlflow_ipfs.binding.backups import make_backup, restore_backup
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.storages import SteppedDisk, check_sound, publish_file
 

@@ -7,12 +7,12 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.node_builder import NodeBuilder, Subtree
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
+from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ import base64
 import binascii
 from typing import TYPE_CHECKING, Any, Self
 
-from mlflow_ipfs.content.blockstore.interface import BlockReader, LeafForm
+from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.importer import Imported, Importer, ImportOptions
-from mlflow_ipfs.content.unixfs import encode_leaf
+from mlflow_ipfs.content.codecs.unixfs import LeafForm, encode_leaf
+from mlflow_ipfs.content.files.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from mlflow_ipfs.content.blockstore.interface import Changes, Leaf
+    from mlflow_ipfs.content.blocks.base import Leaf
+    from mlflow_ipfs.content.storage.base import Changes
 
 
 class Blocks(BlockReader):

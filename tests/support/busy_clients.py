@@ -15,11 +15,11 @@ import sqlalchemy
 from mlflow import MlflowClient
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.database_uris import name_driver
+from mlflow_ipfs.binding.databases.uris import name_driver
 from mlflow_ipfs.binding.locations import cid_of_location
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.clients import ask
 from support.processes import wait_until

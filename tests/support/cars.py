@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+from mlflow_ipfs.content.car.format import encode_car_block, encode_car_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from mlflow_ipfs.content.chunker import Chunker, parse_chunker
+from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.clone.cloning import CloneReport, install, remove_unnamed
+from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
+from mlflow_ipfs.content.storage.local.backup.store_copy import CloneReport, install, remove_unnamed
+from mlflow_ipfs.content.storage.local.backup.writer import INDEX, CloneWriter
 from mlflow_ipfs.content.system.disk import Disk
 from support.storages import publish_blocks, rows_of
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.blockstore.local.clone.capturing import Companion
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
+    from mlflow_ipfs.content.storage.local.backup.snapshot import Companion
 
 
 def clone(

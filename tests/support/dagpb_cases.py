@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.dagpb import Link, encode_link
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_link
 
 LEAF: Final = CID.of(b"x")
 _HASH: Final = b"\x0a\x24" + bytes(LEAF)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blocks.fetcher import Fetcher
 from mlflow_ipfs.content.cid import CID, RAW
-from mlflow_ipfs.content.codecs import links
+from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.errors import NotFoundError, RemoteError
 
 if TYPE_CHECKING:

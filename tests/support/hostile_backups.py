@@ -9,8 +9,8 @@ import sqlite3
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
 from support.clones import publish_pack
 from support.storages import publish_blocks, publish_file
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import random
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 VALUES: Final[tuple[Any, ...]] = (
     None, -1, 0, 1, 7, 1 << 20, 1 << 31, 1 << 40, 1 << 53, 1 << 62, (1 << 63) - 1, -(1 << 63), 1.5, 1e308,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.hamt import ShardLayout
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.hamt import ShardLayout
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data
 
 if TYPE_CHECKING:
     from support.blocks import Blocks

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.entries import MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import MfsEntry
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.storages import (
     check_sound,
@@ -28,8 +28,8 @@ from support.storages import (
 from support.store_workload import Names, Workload, check_whole, names_of
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.blockstore.local.rebuild import RebuildReport
+    from mlflow_ipfs.content.storage.local import LocalStorage
+    from mlflow_ipfs.content.storage.local.repair.rebuild import RebuildReport
 
 CUTS = (FixedSizeChunker(1000), FixedSizeChunker(4096))
 SMALL_V1 = replace(UNIXFS_V1_2025, name="small-v1", chunk_bytes=1000, hamt_threshold_bytes=2000)

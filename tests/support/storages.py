@@ -8,24 +8,26 @@ import sqlite3
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mlflow_ipfs.content.blockstore.interface import Changes, Leaf, LeafForm
-from mlflow_ipfs.content.blockstore.local import LocalStorage, index
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.blocks.base import Leaf
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.codecs.unixfs import LeafForm, encode_leaf
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.leaf_pipeline import hash_leaf
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.files.leaf_pipeline import hash_leaf
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import LocalStorage
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.system.disk import Disk
-from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import Publication, Storage
+    from mlflow_ipfs.content.storage.base import Publication, Storage
 
 LEAF_BYTES = 1000
 
@@ -110,7 +112,7 @@ def multihashes(storage: Storage) -> Iterator[bytes]:
             return iter(list(storage._state.blocks))
     assert isinstance(storage, LocalStorage)
     with storage._parts.database.read() as connection:
-        query = f"SELECT b.multihash FROM {index._BLOCK} WHERE {index._THERE} ORDER BY b.id"
+        query = f"SELECT b.multihash FROM {index_rows._BLOCK} WHERE {index_rows._THERE} ORDER BY b.id"
         return iter([row[0] for row in connection.execute(query)])
 
 

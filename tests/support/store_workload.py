@@ -6,19 +6,19 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.pins import Pin, PinState
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local.gc.eviction import evict
 from support.storages import check_sound, delete_block, files_of, leftovers, multihashes, put_file, raw, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 TREE = "tree"
 _UNEQUAL = b"".join(number.to_bytes(4, "big") for number in range(3000))

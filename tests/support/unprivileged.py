@@ -75,7 +75,7 @@ class OrdinaryUser:
             raise ChildError(msg)
         ok, value = pickle.loads(answer)
         if ok:
-            return cast(T, value)
+            return cast("T", value)
         raise value
 
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.codecs.unixfs import LeafForm
 
 MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that IPFS nodes accept (Bitswap's limit)
 MAX_LEAF_BYTES: Final = 1 << 20  # the largest chunk that we cut; leaves room for wrapping
-
-
-class LeafForm(IntEnum):
-    """How the block of a leaf is encoded from the bytes of the file. Stored: never renumber."""
-
-    RAW = 0  # the block is the bytes
-    UNIXFS_FILE = 1  # the block is a dag-pb UnixFS File node around the bytes (CIDv0 profiles)
 
 
 @dataclass(frozen=True, slots=True)

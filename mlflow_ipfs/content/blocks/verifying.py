@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES, BlockReader
 from mlflow_ipfs.content.blocks.fetcher import Deadline
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.seen_blocks import SeenBlocks
+from mlflow_ipfs.content.blocks.seen_blocks import SeenBlocks
+from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.errors import IntegrityError, NotFoundError, RemoteError
 
 if TYPE_CHECKING:

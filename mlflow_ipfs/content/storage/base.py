@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader, Leaf
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.entries import Entries, Frozen, MfsEntry
+    from mlflow_ipfs.content.names.entries import Entries, Frozen, MfsEntry
+    from mlflow_ipfs.content.names.notes import Notes
     from mlflow_ipfs.content.names.outbox import OutboxRow
-    from mlflow_ipfs.content.notes import Notes
-    from mlflow_ipfs.content.pins import Pin, Pins
-    from mlflow_ipfs.content.refs import Refs
+    from mlflow_ipfs.content.names.pins import Pin, Pins
+    from mlflow_ipfs.content.names.refs import Refs
 
 DEFAULT_CACHE_BYTES: Final = 10 << 30  # copies that may be evicted at any time
 

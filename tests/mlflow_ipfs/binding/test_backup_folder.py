@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding.backups import make_backup
-from mlflow_ipfs.binding.database_copies import SqliteCopy
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup.backing_up import make_backup
+from mlflow_ipfs.backup.database_copies import SqliteCopy
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import PolicyError, StoreBusyError, StoreFormatError
 from support.backup_sites import KilledError, MortalDisk, Site

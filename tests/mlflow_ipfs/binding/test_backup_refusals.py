@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding.backups import make_backup, restore_backup
+from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, PolicyError, SettingsError, StoreFormatError
 from support.backup_sites import Site

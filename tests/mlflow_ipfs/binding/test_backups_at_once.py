@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding.backups import make_backup, restore_backup
-from mlflow_ipfs.binding.database_copies import SqliteRestore
+from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
+from mlflow_ipfs.backup.database_copies import SqliteRestore
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, StoreBusyError

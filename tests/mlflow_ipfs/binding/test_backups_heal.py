@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.binding.backups import make_backup
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.publication import LocalPublication
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.backup.backing_up import make_backup
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublication
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, StoreFullError
 from support.storages import publish_blocks, publish_file
@@ -17,8 +17,8 @@ from support.storages import publish_blocks, publish_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
     from support.backup_sites import Site
 
 CONTENT = b"".join(number.to_bytes(4, "big") for number in range(5000))

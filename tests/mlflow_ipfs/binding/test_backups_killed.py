@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.binding.backups import restore_backup
+from mlflow_ipfs.backup.backing_up import restore_backup
 from mlflow_ipfs.errors import NotFoundError, StoreFormatError
 from support.backup_sites import KilledError, MortalDisk
 

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlflow_ipfs.binding.artifacts.snapshots import snapshot_in_memory
 from mlflow_ipfs.binding.locations import IpfsPath
-from mlflow_ipfs.binding.snapshots import snapshot_in_memory
 from mlflow_ipfs.binding.uris import MlflowUri, locate, parse_content_name
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.content.pins import PinState
+from mlflow_ipfs.content.names.pins import PinState
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError
 from support.storages import multihashes

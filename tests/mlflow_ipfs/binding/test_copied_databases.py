@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.binding.database_claims import list_databases
+from mlflow_ipfs.binding.databases.claims import list_databases
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
 from support.doors import pin_owners
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.binding.database_copies import SqliteCopy, find_database
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup.database_copies import SqliteCopy, find_database
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import NotFoundError, SettingsError, StoreBusyError
 from support.storages import publish_file
 

@@ -16,13 +16,13 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import database_forks, mlflow_compat
-from mlflow_ipfs.binding.database_claims import list_databases, list_forks
 from mlflow_ipfs.binding.database_forks import ForkReport, fork_database
-from mlflow_ipfs.binding.database_uris import name_driver
+from mlflow_ipfs.binding.databases.claims import list_databases, list_forks
+from mlflow_ipfs.binding.databases.uris import name_driver
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.errors import ConflictError, NotFoundError, SettingsError
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
 from support.doors import pin_owners, storage_location

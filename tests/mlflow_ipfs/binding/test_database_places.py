@@ -12,18 +12,18 @@ import pytest
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.database_claims import SEEN, list_databases, list_places
-from mlflow_ipfs.binding.database_places import DatabasePlace
-from mlflow_ipfs.binding.database_sightings import observe, settle_in
-from mlflow_ipfs.binding.database_uris import name_driver
+from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_places
+from mlflow_ipfs.binding.databases.places import DatabasePlace
+from mlflow_ipfs.binding.databases.sightings import observe, settle_in
+from mlflow_ipfs.binding.databases.uris import name_driver
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import NotFoundError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.binding.database_claims import Sighting
+    from mlflow_ipfs.binding.databases.claims import Sighting
     from support.postgres import PostgresServer
 
 
@@ -74,7 +74,7 @@ def test_a_copy_is_found_from_both_sides(storage: MemoryStorage, original: Path,
 def test_opening_it_again_writes_nothing(
     storage: MemoryStorage, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("mlflow_ipfs.content.blockstore.memory_names.MemoryNotes.set")
+    monkeypatch.delattr("mlflow_ipfs.content.storage.memory.names.MemoryNotes.set")
     assert see_file(storage, original) == ()
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding import database_uris
-from mlflow_ipfs.binding.database_uris import database_uri, name_driver
+from mlflow_ipfs.binding.databases import uris
+from mlflow_ipfs.binding.databases.uris import database_uri, name_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[str]], None]:
     """Let nothing but these drivers be installed."""
 
     def install(drivers: set[str]) -> None:
-        monkeypatch.setattr(database_uris, "find_spec", lambda name: name if name in drivers else None)
+        monkeypatch.setattr(uris, "find_spec", lambda name: name if name in drivers else None)
 
     return install
 

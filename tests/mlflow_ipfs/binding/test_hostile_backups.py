@@ -15,12 +15,12 @@ import sqlalchemy
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from mlflow_ipfs.binding.backup_folder import find_store
-from mlflow_ipfs.binding.backups import restore_backup
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.cache.cache_index import note_cache_change
+from mlflow_ipfs.backup.backing_up import restore_backup
+from mlflow_ipfs.backup.backup_directory import find_store
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.index.cache_rows import note_cache_change
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
 from support import hostile_backups
 from support.backup_sites import Site
@@ -29,7 +29,7 @@ from support.storages import multihashes, put_file
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 
 from mlflow_ipfs import errors
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors, to_mlflow_exception
-from mlflow_ipfs.content.blockstore.local.clone.clone_files import copy_faults
+from mlflow_ipfs.content.storage.local.backup.files import copy_faults
 
 if TYPE_CHECKING:
     from pathlib import Path

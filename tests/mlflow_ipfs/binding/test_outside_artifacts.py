@@ -12,12 +12,18 @@ from mlflow import MlflowClient
 from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.utils import mlflow_tags
 
-from mlflow_ipfs.binding import artifact_rows, mlflow_compat
-from mlflow_ipfs.binding.backup_folder import BackupFolder
-from mlflow_ipfs.binding.backups import make_backup
-from mlflow_ipfs.binding.outside_artifacts import MAX_PLACES, OTHER_PLACES, OutsideGroup, find_outside_artifacts
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup.backing_up import make_backup
+from mlflow_ipfs.backup.backup_directory import BackupFolder
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.artifacts.outside_artifacts import (
+    MAX_PLACES,
+    OTHER_PLACES,
+    OutsideGroup,
+    find_outside_artifacts,
+)
+from mlflow_ipfs.binding.databases import artifact_rows
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import PolicyError

@@ -15,11 +15,11 @@ import pytest
 import sqlalchemy
 from sqlalchemy.exc import OperationalError
 
-from mlflow_ipfs.binding import postgres_copies
-from mlflow_ipfs.binding.backups import make_backup, restore_backup
-from mlflow_ipfs.binding.database_copies import find_database
-from mlflow_ipfs.binding.postgres_copies import PostgresCopy, PostgresRestore
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup import postgres_copies
+from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
+from mlflow_ipfs.backup.database_copies import find_database
+from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
     ConflictError,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.binding.version_pins import OWNER, FrozenVersion, VersionPins
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.binding.registry.version_pins import OWNER, FrozenVersion, VersionPins
+from mlflow_ipfs.content.names.pins import Pin
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID

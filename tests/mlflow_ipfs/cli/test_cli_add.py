@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mlflow_ipfs.cli import main
-from mlflow_ipfs.cli.faults import ExitCode
+from mlflow_ipfs.cli.errors import ExitCode
 from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.content.car import CarReader
+from mlflow_ipfs.content.car.format import CarReader
 from support.cars import write_car
 from support.processes import wait_until
 

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.database_claims import list_databases
-from mlflow_ipfs.binding.database_sightings import observe
+from mlflow_ipfs.binding.databases.claims import list_databases
+from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe
 from mlflow_ipfs.content.store import ContentStore
 from support.storages import put_file
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.cli import examination
-from mlflow_ipfs.content.blockstore.local import inspection, open_local_storage
+from mlflow_ipfs.cli import doctor_checks
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.reading import inspection
 from mlflow_ipfs.content.system.disk import Disk
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def test_a_disk_that_takes_no_writes_is_a_problem(
 
 
 def test_little_room_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examination, "free_bytes", lambda _: 12_345)
+    monkeypatch.setattr(doctor_checks, "free_bytes", lambda _: 12_345)
     found = findings(cli)
     assert (found["disk"]["state"], found["disk"]["free_bytes"]) == ("note", 12_345)
 

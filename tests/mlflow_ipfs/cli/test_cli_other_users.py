@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.cli.faults import ExitCode
+from mlflow_ipfs.cli.errors import ExitCode
 from mlflow_ipfs.content.system.access import group_name
 from support.command_line import CommandLine, Outcome
 from support.not_run import not_run

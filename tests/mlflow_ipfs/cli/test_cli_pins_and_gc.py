@@ -4,10 +4,10 @@ import io
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.entries import Frozen
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.storages import delete_block
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 
 if TYPE_CHECKING:
     from pathlib import Path

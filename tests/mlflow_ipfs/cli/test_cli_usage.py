@@ -4,9 +4,9 @@ import io
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
-from mlflow_ipfs.content.entries import Frozen
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.entries import Frozen
+from mlflow_ipfs.content.names.pins import Pin
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.blocks.base import BlockReader
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import encode_car_header
-from mlflow_ipfs.content.car_drafts import ExportedCar, draft_of, export_car_file
-from mlflow_ipfs.content.car_export import export_car
+from mlflow_ipfs.content.car.exporting import export_car
+from mlflow_ipfs.content.car.format import encode_car_header
+from mlflow_ipfs.content.car.resuming import ExportedCar, draft_of, export_car_file
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import ConflictError, InvalidDataError, NotFoundError, StoreFullError

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.blockstore.interface import MAX_BLOCK_BYTES
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import MAX_HEADER_BYTES, CarReader, encode_car_block, encode_car_header
+from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES
+from mlflow_ipfs.content.car.format import MAX_HEADER_BYTES, CarReader, encode_car_block, encode_car_header
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.varint import encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError
@@ -225,9 +225,9 @@ def test_declared_lengths_take_no_memory() -> None:
     """In a process that may not have 200 MiB more than it starts with."""
     script = f"""
 import io, resource
-from mlflow_ipfs.content.car import CarReader, encode_car_header
-from mlflow_ipfs.content.dagpb import decode_node
-from mlflow_ipfs.content.dagcbor import decode_dagcbor
+from mlflow_ipfs.content.car.format import CarReader, encode_car_header
+from mlflow_ipfs.content.codecs.dag_pb import decode_node
+from mlflow_ipfs.content.codecs.dag_cbor import decode_dagcbor
 from mlflow_ipfs.content.varint import encode_varint
 from mlflow_ipfs.errors import InvalidDataError
 pages = int(open("/proc/self/statm").read().split()[0])

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
 
-from mlflow_ipfs.content import import_steps, undecided_blocks
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import CarPart, CarReader
-from mlflow_ipfs.content.car_import import CarImport
+from mlflow_ipfs.content.car import import_steps, undecided_blocks
+from mlflow_ipfs.content.car.format import CarPart, CarReader
+from mlflow_ipfs.content.car.importing import CarImport
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.names.pins import USER
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreFullError
 from support.cars import write_car
@@ -106,9 +106,9 @@ def test_what_the_roots_need_is_taken_in_any_order(
     data = car_of(blocks)
     path = tmp_path / "x.car"
     path.write_bytes(gzip.compress(data) if through == "compressed file" else b"before" + data)
-    stream = cast(BinaryIO, Pipe(data))
+    stream = cast("BinaryIO", Pipe(data))
     if through == "compressed file":
-        stream = cast(BinaryIO, gzip.open(path))  # noqa: SIM115 - closed below
+        stream = cast("BinaryIO", gzip.open(path))  # noqa: SIM115 - closed below
     elif through != "pipe":
         stream = path.open("rb", buffering=0 if through == "unbuffered file" else -1)
         stream.seek(len(b"before"))
@@ -149,7 +149,7 @@ def test_an_import_that_breaks_off_keeps_what_the_rest_may_need(order: str) -> N
             assert transfer.resume_from == max(start for start in starts if start <= cut)
             assert list(store.pins.list()) == []
             part = CarPart(transfer.resume_from, roots=(ROOT,))
-            assert store.import_car(cast(BinaryIO, Pipe(car[part.start :])), part=part) == [ROOT]
+            assert store.import_car(cast("BinaryIO", Pipe(car[part.start :])), part=part) == [ROOT]
             assert store.verify(ROOT).ok
 
 
@@ -163,7 +163,7 @@ def test_the_rest_of_a_car_needs_no_copies_if_its_nodes_are_here(monkeypatch: py
         with pytest.raises(InvalidDataError):
             store.import_car(io.BytesIO(car[: starts[4] + 1]))
         part = CarPart(starts[4], roots=(ROOT,))
-        assert store.import_car(cast(BinaryIO, Pipe(car[starts[4] :])), part=part) == [ROOT]
+        assert store.import_car(cast("BinaryIO", Pipe(car[starts[4] :])), part=part) == [ROOT]
 
 
 def test_a_block_may_be_needed_by_the_root_of_a_later_car(store: ContentStore) -> None:
@@ -191,8 +191,8 @@ def test_what_waits_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setattr(undecided_blocks, "MAX_COPIED_BYTES", 5000)
     with ContentStore(open_local_storage(tmp_path / "store")) as store:
         with pytest.raises(InvalidDataError, match=r"blocks .* came before any node .*--all-blocks.*Kept are"):
-            store.import_car(cast(BinaryIO, Pipe(path.read_bytes())))
-        assert store.import_car(cast(BinaryIO, Pipe(path.read_bytes())), all_blocks=True) == [ROOT]
+            store.import_car(cast("BinaryIO", Pipe(path.read_bytes())))
+        assert store.import_car(cast("BinaryIO", Pipe(path.read_bytes())), all_blocks=True) == [ROOT]
     with ContentStore(open_local_storage(tmp_path / "other")) as store, path.open("rb") as file:
         assert store.import_car(file) == [ROOT]
     monkeypatch.setattr(undecided_blocks, "MAX_BLOCKS", 3)
@@ -221,12 +221,12 @@ def test_a_full_disk_under_what_waits(tmp_path: Path) -> None:
         with ContentStore(open_local_storage(tmp_path / str(room_for), disk=disk)) as store:
             disk.room_for = room_for
             try:
-                store.import_car(cast(BinaryIO, Pipe(car)))
+                store.import_car(cast("BinaryIO", Pipe(car)))
             except StoreFullError:
                 assert not leftovers(tmp_path / str(room_for))
                 assert list(store.pins.list()) == []
             disk.room_for = 1_000_000
-            assert store.import_car(cast(BinaryIO, Pipe(car))) == [ROOT]
+            assert store.import_car(cast("BinaryIO", Pipe(car))) == [ROOT]
             check_sound(store.storage)  # type: ignore[arg-type]
 
 
@@ -239,7 +239,7 @@ def test_memory_does_not_grow_with_what_waits(tmp_path: Path) -> None:
         for stream in (path.open("rb"), Pipe(path.read_bytes())):
             tracemalloc.start()
             with stream:
-                assert store.import_car(cast(BinaryIO, stream)) == [ROOT]
+                assert store.import_car(cast("BinaryIO", stream)) == [ROOT]
             _, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert peak < 8 << 20
@@ -363,7 +363,7 @@ def test_gc_all_the_time_beside_imports_in_any_order(monkeypatch: pytest.MonkeyP
                 leaves = [(CID.of(data), data) for data in (b"%d %d" % (number, part) * 9000 for part in range(12))]
                 top = node(*(cid for cid, _ in leaves), ROOT)
                 blocks = random.sample([top, *leaves, *needed_blocks()], len(leaves) + len(needed_blocks()) + 1)
-                assert store.import_car(cast(BinaryIO, SlowPipe(car_of(blocks, top[0])))) == [top[0]]
+                assert store.import_car(cast("BinaryIO", SlowPipe(car_of(blocks, top[0])))) == [top[0]]
                 assert store.verify(top[0]).ok
                 store.pins.remove(top[0])
         finally:

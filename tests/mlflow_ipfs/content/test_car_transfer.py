@@ -17,14 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content import import_steps
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import CarPart, CarReader, encode_car_block
-from mlflow_ipfs.content.car_import import CarImport
+from mlflow_ipfs.content.car import import_steps
+from mlflow_ipfs.content.car.format import CarPart, CarReader, encode_car_block
+from mlflow_ipfs.content.car.importing import CarImport
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.names.pins import USER
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, StoreFullError
 from support.cars import write_car
@@ -372,10 +372,10 @@ def test_a_stream_may_take_less_than_it_is_given() -> None:
 
 MEMORY_SCRIPT = """
 import os, re, sys
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.car.format import encode_car_block, encode_car_header
 from mlflow_ipfs.content.cid import CID, DAG_CBOR
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
 from mlflow_ipfs.content.store import ContentStore
 
 COUNT = 300

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.car import CarReader, encode_car_block, encode_car_header
+from mlflow_ipfs.content.car.format import CarReader, encode_car_block, encode_car_header
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError
 

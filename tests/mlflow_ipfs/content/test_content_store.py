@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_PB
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.listing import Entry
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
     IntegrityError,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blocks.verifying import VerifyingReader
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError, RemoteError
 from support.fetchers import MemoryFetcher

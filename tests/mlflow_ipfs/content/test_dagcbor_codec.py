@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagcbor import MAX_DEPTH, decode_dagcbor, encode_dagcbor, links
+from mlflow_ipfs.content.codecs.dag_cbor import MAX_DEPTH, decode_dagcbor, encode_dagcbor, links
 from mlflow_ipfs.errors import InvalidDataError
 
 A, B = CID.of(b"a"), CID.of(b"b", DAG_PB, version=0)

@@ -8,10 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content import dagpb
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagpb import Link, Node, decode_fields, decode_node, decode_uint64, encode_link, encode_node
-from mlflow_ipfs.content.unixfs import (
+from mlflow_ipfs.content.codecs import dag_pb
+from mlflow_ipfs.content.codecs.dag_pb import (
+    Link,
+    Node,
+    decode_fields,
+    decode_node,
+    decode_uint64,
+    encode_link,
+    encode_node,
+)
+from mlflow_ipfs.content.codecs.unixfs import (
     NodeType,
     UnixFSData,
     decode_data,
@@ -81,7 +89,7 @@ def test_usual_links_are_read_as_any_other(link: Link, place: int, change: str, 
         body[place] ^= byte
     else:
         body.insert(place, byte)
-    assert read_with(dagpb._decode_link, bytes(body)) == read_with(dagpb._decode_any_link, bytes(body))
+    assert read_with(dag_pb._decode_link, bytes(body)) == read_with(dag_pb._decode_any_link, bytes(body))
 
 
 def decode_one_field(data: bytes) -> bytes:

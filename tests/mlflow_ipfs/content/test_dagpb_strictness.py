@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+from mlflow_ipfs.content.car.format import encode_car_block, encode_car_header
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagpb import decode_node
+from mlflow_ipfs.content.codecs.dag_pb import decode_node
 from mlflow_ipfs.errors import InvalidDataError
 from support.dagpb_cases import CASES, Case
 from support.kubo import KuboCommandError

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.importer import ImportOptions
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data, encode_symlink
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.importer import ImportOptions
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data, encode_symlink
 from mlflow_ipfs.errors import (
     IntegrityError,
     InvalidDataError,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content import file_exporter
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.files import file_exporter
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.file_copy import copy_bytes
 from mlflow_ipfs.errors import IntegrityError, StoreFullError

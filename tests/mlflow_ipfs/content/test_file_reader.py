@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID, DAG_PB
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.file_reader import UnixFSFile, open_unixfs
-from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data, encode_leaf, encode_symlink
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.file_reader import UnixFSFile, open_unixfs
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data, encode_leaf, encode_symlink
-from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import InvalidDataError, IsAFolderError, NotFoundError
 from support.blocks import Blocks
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from mlflow_ipfs.content.chunker import parse_chunker
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.codecs.dag_cbor import decode_dagcbor, encode_dagcbor
+from mlflow_ipfs.content.codecs.unixfs import NodeType
 from mlflow_ipfs.content.dag import read_unixfs
-from mlflow_ipfs.content.dagcbor import decode_dagcbor, encode_dagcbor
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Importer, ImportOptions
-from mlflow_ipfs.content.node_builder import NodeBuilder
+from mlflow_ipfs.content.files.chunker import parse_chunker
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
-from mlflow_ipfs.content.unixfs import NodeType
-from mlflow_ipfs.content.verify import verify_dag
 from support.blocks import Blocks, from_dag_json, import_into
 from vector_trees import build
 

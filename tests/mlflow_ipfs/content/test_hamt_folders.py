@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID, DAG_PB
+from mlflow_ipfs.content.codecs.dag_pb import Link, Node, decode_node, encode_node
+from mlflow_ipfs.content.codecs.hamt import HamtBuilder, ShardLayout, find_in_shard, split_shard
+from mlflow_ipfs.content.codecs.murmur3 import murmur3_x64_64
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, decode_unixfs, encode_data
 from mlflow_ipfs.content.dag import find_link, iterate_folder, read_unixfs, resolve
-from mlflow_ipfs.content.dagpb import Link, Node, decode_node, encode_node
-from mlflow_ipfs.content.hamt import HamtBuilder, ShardLayout, find_in_shard, split_shard
-from mlflow_ipfs.content.murmur3 import murmur3_x64_64
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs, encode_data
-from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import InvalidDataError, NotFoundError
 from support.blocks import Blocks
 from support.random_trees import names

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content import exporter, file_reader, tree_size
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
-from mlflow_ipfs.content.blockstore.local.rebuild import objects as rebuild_objects
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.car import encode_car_block, encode_car_header
+from mlflow_ipfs.content.car.format import encode_car_block, encode_car_header
+from mlflow_ipfs.content.checking.compare import compare_with_disk
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
-from mlflow_ipfs.content.compare import compare_with_disk
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link
+from mlflow_ipfs.content.codecs.hamt import HamtBuilder
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData
 from mlflow_ipfs.content.dag import iterate_folder, read_unixfs, resolve, walk_blocks
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.file_reader import UnixFSFile, part_bounds
-from mlflow_ipfs.content.hamt import HamtBuilder
+from mlflow_ipfs.content.files import exporter, file_reader, tree_size
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.file_reader import UnixFSFile, part_bounds
+from mlflow_ipfs.content.files.tree_size import measure_tree
 from mlflow_ipfs.content.listing import list_entries
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.repair.rebuild import objects as rebuild_objects
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.content.tree_size import measure_tree
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData
-from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, StoreFullError
 from support.blocks import Blocks
 from support.hostile_dags import (

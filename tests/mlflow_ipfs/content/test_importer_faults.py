@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 
-from mlflow_ipfs.content import source as source_module
-from mlflow_ipfs.content.chunker import FixedSizeChunker, parse_chunker
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files import source as source_module
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker, parse_chunker
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files.source import SourceKind, look_at
+from mlflow_ipfs.content.files.source_reader import SourceReader
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V0_2015, UNIXFS_V1_2025, profile_named
-from mlflow_ipfs.content.source import SourceKind, look_at
-from mlflow_ipfs.content.source_reader import SourceReader
 from mlflow_ipfs.errors import (
     InvalidPathError,
     IsAFolderError,

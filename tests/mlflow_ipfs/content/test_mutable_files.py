@@ -10,15 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import MfsEntry, MfsFolder
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.names.entries import MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
     ConflictError,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.entries import MfsEntry
-from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.processes import fork_child as start
 from support.storages import check_sound, multihashes
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 RUN = MfsPath("mlflow", "1/run/artifacts")
 WRITERS = 3

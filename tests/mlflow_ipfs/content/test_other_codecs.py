@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CBOR, CID, DAG_CBOR, DAG_JSON, DAG_PB, JSON, RAW
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagjson import decode_dagjson
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.pins import USER
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_json import decode_dagjson
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.links import links
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.names.pins import USER
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
 from support.cars import write_car
 from support.storages import put_block

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.chunker import FixedSizeChunker
-from mlflow_ipfs.content.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.importer import Importer, ImportOptions
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025, Profile
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.random_trees import trees
 from vector_trees import Recipe, build

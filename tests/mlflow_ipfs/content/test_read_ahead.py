@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.read_ahead import READ_THREADS, ReadAhead, map_ahead
+from mlflow_ipfs.content.system.read_ahead import READ_THREADS, ReadAhead, map_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence

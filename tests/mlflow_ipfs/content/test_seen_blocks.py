@@ -5,8 +5,8 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.blocks.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.seen_blocks import SeenBlocks
 
 CIDS = st.builds(CID.of, st.binary(max_size=1), st.sampled_from([RAW, DAG_PB, DAG_CBOR]))
 

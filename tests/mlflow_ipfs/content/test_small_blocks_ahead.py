@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.blocks.prefetching import SmallBlocksAhead
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.small_blocks_ahead import SmallBlocksAhead
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError
 from support.blocks import Blocks, import_into

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.source import walk
+from mlflow_ipfs.content.files.source import walk
 from mlflow_ipfs.errors import NotFoundError, SourceChangedError
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
-from mlflow_ipfs.content.chunker import FixedSizeChunker
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import SettingsError, StoreFullError
@@ -29,7 +29,7 @@ from support.storages import check_sound, leftovers, multihashes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.chunker import Chunker
+    from mlflow_ipfs.content.files.chunker import Chunker
 
 TOP = MfsPath("mlflow")
 

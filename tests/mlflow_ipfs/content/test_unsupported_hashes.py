@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link, encode_node
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError, NotFoundError
 from support.cars import write_car
 from support.storages import put_block

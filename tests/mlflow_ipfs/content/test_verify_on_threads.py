@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_ipfs.content import verify
 from mlflow_ipfs.content.blocks.base import BlockReader
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.chunker import FixedSizeChunker
+from mlflow_ipfs.content.checking import verify
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link, encode_node
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
 from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:

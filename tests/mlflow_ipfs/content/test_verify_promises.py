@@ -12,17 +12,17 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link, decode_node, encode_node
+from mlflow_ipfs.content.codecs.hamt import HamtBuilder
+from mlflow_ipfs.content.codecs.murmur3 import murmur3_x64_64, murmur3_x64_64_many
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, decode_unixfs, encode_data, encode_symlink
 from mlflow_ipfs.content.dag import find_link, read_unixfs
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link, decode_node, encode_node
-from mlflow_ipfs.content.exporter import Exporter
-from mlflow_ipfs.content.file_reader import UnixFSFile
-from mlflow_ipfs.content.hamt import HamtBuilder
+from mlflow_ipfs.content.files.exporter import Exporter
+from mlflow_ipfs.content.files.file_reader import UnixFSFile
 from mlflow_ipfs.content.listing import list_entries
-from mlflow_ipfs.content.murmur3 import murmur3_x64_64, murmur3_x64_64_many
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, decode_unixfs, encode_data, encode_symlink
-from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError
 from support.blocks import Blocks
 from support.hostile_dags import deep_file, put_directory, put_file, put_leaf, put_shard

@@ -10,10 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_ipfs.content.checking.compare import compare_with_disk
+from mlflow_ipfs.content.checking.completeness import find_missing
+from mlflow_ipfs.content.checking.verify import verify_dag
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
-from mlflow_ipfs.content.codecs import links
-from mlflow_ipfs.content.compare import compare_with_disk
-from mlflow_ipfs.content.completeness import find_missing
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.links import links
+from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data, encode_symlink
 from mlflow_ipfs.content.dag import (
     decode_name,
     encode_name,
@@ -24,10 +28,6 @@ from mlflow_ipfs.content.dag import (
     split_path,
     walk_blocks,
 )
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data, encode_symlink
-from mlflow_ipfs.content.verify import verify_dag
 from mlflow_ipfs.errors import (
     IntegrityError,
     InvalidDataError,
@@ -331,8 +331,8 @@ def test_how_something_differs(path: str, change: Any, words: str, tree: Path) -
 
 
 def test_content_in_other_chunks_is_compared_too(tree: Path) -> None:
-    from mlflow_ipfs.content.chunker import FixedSizeChunker
-    from mlflow_ipfs.content.importer import ImportOptions
+    from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+    from mlflow_ipfs.content.files.importer import ImportOptions
     from mlflow_ipfs.content.profiles import UNIXFS_V0_2015
 
     blocks = CheckedBlocks()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding.backups import restore_backup
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.backup.backing_up import restore_backup
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.busy_clients import Clients, check_restored, check_served
 from support.mlflow_server import clean_environment
 

@@ -12,7 +12,7 @@ import mlflow
 import pytest
 from mlflow.entities.logged_model_status import LoggedModelStatus
 
-from mlflow_ipfs.binding import version_pins
+from mlflow_ipfs.binding.registry import version_pins
 from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
 from support.doors import pin_owners, storage_location
 from support.mlflow_server import clean_environment
@@ -32,7 +32,7 @@ import os, signal, sys
 import mlflow
 from mlflow_ipfs.binding import registry_store
 from mlflow_ipfs.binding.mlflow_compat import SqlRegistryStore
-from mlflow_ipfs.binding.version_pins import VersionPins
+from mlflow_ipfs.binding.registry.version_pins import VersionPins
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.config import Settings
-from mlflow_ipfs.content.chunker import parse_chunker
-from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.files.chunker import parse_chunker
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import MfsEntry
 from mlflow_ipfs.opening import open_store
 from support.chunkers import DATA
 from support.clients import ask, run_client

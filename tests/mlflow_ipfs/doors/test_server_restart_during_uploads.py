@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.clients import ask
 from support.mlflow_server import MlflowServer, run_mlflow_server

@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.entries import MfsEntry
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.names.pins import Pin, PinState
 from support.doors import pin_owners, storage_location
 from support.storages import delete_block
 

@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from mlflow_ipfs import opening
-from mlflow_ipfs.binding import served_files
+from mlflow_ipfs.binding.artifacts import served_files
 from mlflow_ipfs.binding.mlflow_compat import SERVER_BACKEND_STORE
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
-from mlflow_ipfs.content.blockstore.local.objects.assembling import Assembler
-from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
+from mlflow_ipfs.content.storage.local.gc.assembling import Assembler
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore

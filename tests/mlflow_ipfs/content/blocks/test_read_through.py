@@ -9,9 +9,9 @@ import pytest
 from mlflow_ipfs.content.blocks import read_through
 from mlflow_ipfs.content.blocks.read_through import ReadThroughReader
 from mlflow_ipfs.content.blocks.verifying import VerifyingReader
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import IntegrityError, NotFoundError, RemoteError
 from support.fetchers import MemoryFetcher
 from support.storages import FullDisk, multihashes, publish_blocks, put_blocks, raw, rows_of

@@ -7,9 +7,9 @@ import pytest
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.blocks.fetcher import Deadline
 from mlflow_ipfs.content.blocks.verifying import VerifyingReader
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, IDENTITY, RAW
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, NotFoundError, RemoteError
 from support.fetchers import MemoryFetcher
 from support.storages import publish_blocks, publish_file, put_block

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import DUE_SECONDS, KEPT, list_backups, make_backup
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.index_backups import DUE_SECONDS, KEPT, list_backups, make_backup
 from mlflow_ipfs.content.system import disk
 from mlflow_ipfs.content.system.disk import Disk
 from support.storages import check_sound, publish_blocks, publish_file
@@ -19,7 +19,7 @@ from support.storages import check_sound, publish_blocks, publish_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def names(folder: Path) -> list[str]:

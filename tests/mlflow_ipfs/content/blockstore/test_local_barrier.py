@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.blockstore.local.gc import barrier
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.storage.local.gc import barrier
 from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local.database import Database
+    from mlflow_ipfs.content.storage.local.index.database import Database
 
 LONG_SECONDS = 60.0
 LEFT = "SELECT count(*) FROM sqlite_master WHERE name LIKE 'named%'"

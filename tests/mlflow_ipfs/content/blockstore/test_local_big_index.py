@@ -22,7 +22,7 @@ _WORK = """
 import json, os, re, sys
 from pathlib import Path
 from typing import Any
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.big_index import leaf_cid
 from support.storages import publish_blocks, publish_file
 from support.storages import multihashes

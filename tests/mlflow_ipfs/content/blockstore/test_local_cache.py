@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes, LeafForm
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.cache import promoting
-from mlflow_ipfs.content.blockstore.local.cache.cache_index import cached_bytes
-from mlflow_ipfs.content.blockstore.local.cache.eviction import Evicted, evict
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
 from mlflow_ipfs.content.cid import CID, DAG_PB
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import LeafForm, NodeType, UnixFSData, encode_data
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.dagpb import Link, encode_node
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.leaf_pipeline import hash_leaf
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.files.leaf_pipeline import hash_leaf
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
-from mlflow_ipfs.content.unixfs import NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.gc.eviction import Evicted, evict
+from mlflow_ipfs.content.storage.local.index.cache_rows import cached_bytes
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe, promotion
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
 from support.storages import check_sound, delete_block, files_of, publish_blocks, publish_file, put_file, raw, rows_of
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def cache_blocks(storage: LocalStorage, *blocks: bytes) -> list[CID]:
@@ -264,14 +263,14 @@ def test_a_process_does_not_lease_more_than_half_of_the_cache(folder: Path) -> N
 def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_local_storage(folder) as storage, open_local_storage(folder) as other:
         root = cache_file(storage, b"f" * 5000)
-        verify = promoting._verify
+        verify = promotion._verify
         freed = []
 
         def evict_and_verify(*args: Any) -> None:
             freed.append(evict(other._parts, 0))
             verify(*args)
 
-        monkeypatch.setattr(promoting, "_verify", evict_and_verify)
+        monkeypatch.setattr(promotion, "_verify", evict_and_verify)
         NAMES[name](storage, root)
         assert set(freed) == {Evicted()}
         assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
@@ -388,7 +387,7 @@ def test_a_node_that_comes_while_a_name_is_given_is_followed(
     with storage.publish() as publication:
         publication.put(CID.of(top, DAG_PB), top)
         publication.commit()
-    look = promoting._promote
+    look = promotion._promote
 
     def look_and_let_it_come(*arguments: Any) -> Any:
         seen = look(*arguments)
@@ -397,7 +396,7 @@ def test_a_node_that_comes_while_a_name_is_given_is_followed(
             publication.commit()
         return seen
 
-    monkeypatch.setattr(promoting, "_promote", look_and_let_it_come)
+    monkeypatch.setattr(promotion, "_promote", look_and_let_it_come)
     storage.pins.add(Pin(USER, CID.of(node if is_root else top, DAG_PB)))
     evict(storage._parts, 0)
     assert storage.blocks.get(leaf) == b"leaf" * 20_000

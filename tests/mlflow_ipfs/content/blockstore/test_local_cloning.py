@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreBusyError
 from support.clones import Hook, clone, publish_pack
@@ -24,8 +24,8 @@ from support.storages import check_sound, files_of, leftovers, multihashes, publ
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def test_a_copy_is_the_same_store(storage: LocalStorage, target: Path) -> None:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.clone.capturing import Alone
-from mlflow_ipfs.content.blockstore.local.clone.clone_writer import INDEX, CloneWriter
-from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index, read_files
-from mlflow_ipfs.content.blockstore.local.clone.cloning import clone_folder
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.backup.index_copy import copy_index, read_files
+from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
+from mlflow_ipfs.content.storage.local.backup.store_copy import clone_folder
+from mlflow_ipfs.content.storage.local.backup.writer import INDEX, CloneWriter
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
 from support.clones import clone, file_with, flip_byte, publish_pack
@@ -26,7 +26,7 @@ from support.storages import FullDisk, check_sound, publish_file, rows_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 @pytest.mark.parametrize("verify", [True, False])

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.blockstore.local.open_publications import oldest_open
-from mlflow_ipfs.content.car import CarReader
+from mlflow_ipfs.content.car.format import CarReader
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
+from mlflow_ipfs.content.codecs.dag_pb import encode_node
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.dagpb import encode_node
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.names.pins import USER, Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.storage.local.files.open_publications import oldest_open
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import NotFoundError

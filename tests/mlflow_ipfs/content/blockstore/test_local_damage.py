@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID, DAG_CBOR, DAG_PB, RAW
+from mlflow_ipfs.content.codecs.unixfs import encode_leaf
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.pins import USER, Pin
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.system.disk import Disk
-from mlflow_ipfs.content.unixfs import encode_leaf
 from mlflow_ipfs.errors import IntegrityError
 from support.storages import files_of, multihashes, publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 DATA = bytes(range(250)) * 20  # five leaves of 1000 bytes, all equal
 

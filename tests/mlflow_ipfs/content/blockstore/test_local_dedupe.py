@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import StoreFullError
 from support.storages import FullDisk, check_sound, files_of, leftovers, publish_blocks, publish_file, rows_of
@@ -18,8 +18,8 @@ from support.storages import FullDisk, check_sound, files_of, leftovers, publish
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 SIZE_BYTES = 100_000  # a hundred leaves
 

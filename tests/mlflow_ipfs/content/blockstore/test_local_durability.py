@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.names.pins import USER, Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreFormatError
 from support.storages import check_sound, files_of, leftovers, multihashes, publish_file, put_file, raw

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.entries import MfsEntry
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.storages import publish_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 pytestmark = pytest.mark.slow
 

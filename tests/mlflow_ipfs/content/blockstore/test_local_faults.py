@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import MlflowIpfsError, StoreFullError
 from support.faulty_disk import FaultyDisk
 from support.soak import soak_round
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
     from support.soak import Count
 
 pytestmark = pytest.mark.usefixtures("large_files_begin_early")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.blocks.base import BlockReader
-from mlflow_ipfs.content.blockstore.local import inspection, mounts, open_local_storage
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.reading import inspection
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system import mounts
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, NotFoundError
 from support.storages import check_sound, files_of, publish_blocks, publish_file
@@ -21,8 +23,8 @@ from support.storages import check_sound, files_of, publish_blocks, publish_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.interface import Storage
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.base import Storage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 DATA = os.urandom(5000)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.index_file import open_index_file, reading_index_file
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.index.index_file import open_index_file, reading_index_file
 from mlflow_ipfs.errors import StoreFormatError
 from support.storages import publish_blocks
 

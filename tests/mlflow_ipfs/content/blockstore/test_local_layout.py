@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import mounts, open_local_storage
-from mlflow_ipfs.content.blockstore.local.schema import APPLICATION_ID
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.index.schema import APPLICATION_ID
+from mlflow_ipfs.content.system import mounts
 from mlflow_ipfs.errors import ImmutableError, StoreFormatError
 from support.mounted import mounted_tmpfs
 from support.storages import publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 PROJECT = Path(__file__).parents[4]
 
@@ -135,7 +136,7 @@ def test_an_interrupted_making_is_taken_up(folder: Path) -> None:
 
 
 def test_many_processes_make_one_store(folder: Path) -> None:
-    code = "import sys; from mlflow_ipfs.content.blockstore.local import open_local_storage as o; print(o(sys.argv[1]).store_id)"
+    code = "import sys; from mlflow_ipfs.content.storage.local import open_local_storage as o; print(o(sys.argv[1]).store_id)"
     children = [
         subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, cwd=PROJECT) for _ in range(4)
     ]

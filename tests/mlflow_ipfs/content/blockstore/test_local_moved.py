@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import IntegrityError, StoreFormatError
 from support.storages import publish_blocks, publish_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def replace_store(folder: Path) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import index, packs, row_writer
-from mlflow_ipfs.content.car import CarReader
+from mlflow_ipfs.content.car.format import CarReader
 from mlflow_ipfs.content.cid import CID, multihash_text
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.names.pins import USER, Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local.files import packs
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.publishing import row_writer
 from support.storages import (
     check_sound,
     delete_block,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def small_blocks(count: int, size_bytes: int = 1000) -> list[bytes]:
@@ -153,13 +155,13 @@ def test_without_its_root_s_block_a_file_has_no_path(storage: LocalStorage) -> N
 def test_a_large_publication_is_committed_in_batches(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_writer, "ROWS_PER_TRANSACTION", 100)
     sizes: list[int] = []
-    insert = index._insert
+    insert = index_rows._insert
 
-    def count(connection: object, place: int | None, blocks: list[index.NewBlock], moves_if: str) -> int:
+    def count(connection: object, place: int | None, blocks: list[index_rows.NewBlock], moves_if: str) -> int:
         sizes.append(len(blocks))
         return insert(connection, place, blocks, moves_if)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(index, "_insert", count)
+    monkeypatch.setattr(index_rows, "_insert", count)
     with storage.publish() as publication:
         root = put_file(publication, os.urandom(155_000), leaf_bytes=500)
         for block in small_blocks(333):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import MlflowIpfsError
 from support.power_loss import STYLES, Event, Moment, RecordingDisk, replay
 from support.soak import soak_round

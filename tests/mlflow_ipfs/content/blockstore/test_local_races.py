@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.pins import USER, Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import ConflictError, StoreBusyError
 from support.processes import fork_child as start
 from support.storages import (
@@ -33,7 +33,7 @@ from support.storages import (
 )
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def finish(*children: int) -> None:
@@ -289,7 +289,7 @@ def test_the_session_of_a_dead_process_is_cleared_away(folder: Path) -> None:
 def test_a_view_outlives_its_store_and_goes_with_its_process(folder: Path) -> None:
     code = """
 import sys
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 with open_local_storage(sys.argv[1]) as storage:
     view = storage.make_view_folder()
 (view / "file").write_text("still there")

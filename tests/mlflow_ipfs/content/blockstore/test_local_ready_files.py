@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
-from mlflow_ipfs.content.blockstore.local.objects.assembling import Assembler
-from mlflow_ipfs.content.blockstore.local.objects.object_check import ObjectChecker
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.gc.assembling import Assembler
+from mlflow_ipfs.content.storage.local.gc.eviction import evict
+from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from support.processes import wait_until
 from support.storages import publish_file, rows_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 SIZE_BYTES = 20_000
 

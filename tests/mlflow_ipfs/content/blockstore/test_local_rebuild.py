@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import list_backups, make_backup
-from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, RebuildReport, rebuild_index
-from mlflow_ipfs.content.entries import Frozen
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.content.names.kinds import NameKind
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.names.pins import Pin, PinState
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.index_backups import list_backups, make_backup
+from mlflow_ipfs.content.storage.local.repair.rebuild import LeftName, RebuildReport, rebuild_index
 from mlflow_ipfs.errors import StoreFormatError
 from support.lost_index import (
     CUTS,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import make_backup
-from mlflow_ipfs.content.blockstore.local.rebuild import rebuild_index
-from mlflow_ipfs.content.chunker import FixedSizeChunker, known_chunkers
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker, known_chunkers
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025, Profile
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup
+from mlflow_ipfs.content.storage.local.repair.rebuild import rebuild_index
 from mlflow_ipfs.content.store import ContentStore
 from support.lost_index import damage, lose_index, one_file
 from support.storages import check_sound, put_file, raw, rows_of
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.chunker import Chunker
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.files.chunker import Chunker
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 DATA = random.Random(7).randbytes(2_500_000)
 

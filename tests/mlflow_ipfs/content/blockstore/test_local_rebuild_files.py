@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import make_backup
-from mlflow_ipfs.content.blockstore.local.rebuild import LeftName, rebuild_index
-from mlflow_ipfs.content.chunker import FixedSizeChunker
 from mlflow_ipfs.content.cid import CID, DAG_CBOR
+from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.dagcbor import encode_dagcbor
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.chunker import FixedSizeChunker
+from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.names.kinds import NameKind
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup
+from mlflow_ipfs.content.storage.local.repair.rebuild import LeftName, rebuild_index
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError
 from support.lost_index import (
@@ -41,7 +41,7 @@ from support.storages import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 @pytest.mark.parametrize("where", ["length", "cid", "block", "header"])

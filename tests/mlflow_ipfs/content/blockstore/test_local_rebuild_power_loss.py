@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.rebuild import rebuild_index
-from mlflow_ipfs.content.file_reader import open_unixfs
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.rebuild import rebuild_index
 from mlflow_ipfs.errors import StoreFormatError
 from support.power_loss import File, Folder, Moment, RecordingDisk
 from support.storages import check_sound, publish_file

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.backups import make_backup
-from mlflow_ipfs.content.blockstore.local.rebuild import rebuild_index
 from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup
+from mlflow_ipfs.content.storage.local.repair.rebuild import rebuild_index
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError, StoreFullError
 from support.faulty_disk import KillingDisk
 from support.lost_index import (
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.pins import Pin
+    from mlflow_ipfs.content.names.pins import Pin
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def test_a_lost_format_file_is_written_again(folder: Path) -> None:
@@ -109,7 +109,7 @@ def test_an_index_of_another_store_is_not_used(folder: Path, tmp_path: Path) -> 
 
 def test_somebody_who_uses_the_store_is_named(folder: Path) -> None:
     code = (
-        "import sys; from mlflow_ipfs.content.blockstore.local import open_local_storage\n"
+        "import sys; from mlflow_ipfs.content.storage.local import open_local_storage\n"
         f"s = open_local_storage({str(folder)!r}); s.make_view_folder(); print('up', flush=True); sys.stdin.read()"
     )
     open_local_storage(folder).close()
@@ -233,6 +233,6 @@ def run_until_killed(work: Callable[[], object]) -> bool:
 
 def test_a_read_only_mount_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_local_storage(folder).close()
-    monkeypatch.setattr("mlflow_ipfs.content.blockstore.local.rebuild.protocol.is_read_only", lambda _: True)
+    monkeypatch.setattr("mlflow_ipfs.content.storage.local.repair.rebuild.protocol.is_read_only", lambda _: True)
     with pytest.raises(ImmutableError, match="read-only"):
         rebuild_index(folder)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.dagpb import Link
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.node_builder import NodeBuilder
-from mlflow_ipfs.content.pins import USER, Pin
+from mlflow_ipfs.content.codecs.dag_pb import Link
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.files.node_builder import NodeBuilder
+from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025
+from mlflow_ipfs.content.storage.base import Changes
 from support.storages import check_sound, files_of, multihashes, publish_blocks, publish_file, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 
 def flip_unseen(path: Path, needle: bytes) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.entries import MfsEntry
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import NotFoundError, StoreBusyError
 from support.blocks import Blocks
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
     from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local import LocalStorage
     from support.soak import Count
 
 pytestmark = pytest.mark.usefixtures("large_files_begin_early")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.local import open_local_storage
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.system.disk import Disk
 from support.mounted import mounted_tmpfs
 from support.storages import publish_file
@@ -16,8 +16,8 @@ from support.storages import publish_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
-    from mlflow_ipfs.content.blockstore.local.views import ViewMode
+    from mlflow_ipfs.content.storage.local import LocalStorage
+    from mlflow_ipfs.content.storage.local.files.views import ViewMode
     from support.unprivileged import OrdinaryUser
 
 DATA = b"view" * 50_000

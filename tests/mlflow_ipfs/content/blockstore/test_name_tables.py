@@ -3,9 +3,9 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 
-from mlflow_ipfs.content.blockstore.local.name_tables import NAME_TABLES
-from mlflow_ipfs.content.blockstore.local.schema import create_tables
 from mlflow_ipfs.content.names.kinds import NameKind
+from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
+from mlflow_ipfs.content.storage.local.index.schema import create_tables
 
 
 def test_every_table_that_names_content_is_in_the_list() -> None:

@@ -23,24 +23,24 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.cache.eviction import evict
-from mlflow_ipfs.content.blockstore.local.objects import object_dedupe
-from mlflow_ipfs.content.blockstore.memory import MemoryStorage
+from mlflow_ipfs.content.checking.completeness import find_missing
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.completeness import find_missing
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.entries import Frozen, MfsEntry
-from mlflow_ipfs.content.pins import Pin, PinState
+from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.pins import Pin, PinState
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.gc.eviction import evict
+from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import MlflowIpfsError
 from support.storages import check_sound, delete_block, multihashes, put_block, put_file, raw
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlflow_ipfs.content.blockstore.interface import Storage
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.base import Storage
+    from mlflow_ipfs.content.storage.local import LocalStorage
     from support.soak import Count
 
 # Few values of everything, so that they meet.

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs.content.blockstore.interface import Changes
-from mlflow_ipfs.content.blockstore.local import open_local_storage
-from mlflow_ipfs.content.blockstore.local.clone.cloned_index import copy_index
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
-from mlflow_ipfs.content.entries import Frozen
-from mlflow_ipfs.content.file_reader import open_unixfs
-from mlflow_ipfs.content.pins import Pin
+from mlflow_ipfs.content.files.file_reader import open_unixfs
+from mlflow_ipfs.content.names.entries import Frozen
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.storage.local.backup.index_copy import copy_index
 from mlflow_ipfs.errors import IntegrityError
 from support.storages import check_sound, files_of, multihashes, publish_file, put_file, rows_of
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.content.blockstore.interface import Storage
-    from mlflow_ipfs.content.blockstore.local import LocalStorage
+    from mlflow_ipfs.content.storage.base import Storage
+    from mlflow_ipfs.content.storage.local import LocalStorage
 
 VECTORS = Path(__file__).parents[3] / "vectors"
 FORMATS = sorted(path.name for path in VECTORS.glob("store-format-*"))

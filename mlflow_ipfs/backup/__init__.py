@@ -1,0 +1,1 @@
+"""Backup and restore of MLflow's database and the store."""

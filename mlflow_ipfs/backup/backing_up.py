@@ -1,0 +1,187 @@
+"""Backups of MLflow's database and the store together; ``restoring.py`` brings them back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sqlite3
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.backup.backup_directory import BackupFolder, Manifest
+from mlflow_ipfs.backup.database_copies import DatabaseCopy, open_copy, sqlite_file
+from mlflow_ipfs.backup.restoring import restore_backup
+from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideGroup, describe, find_outside_artifacts
+from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
+from mlflow_ipfs.content.storage.local.backup import Alone, CloneWriter, Layout, copy_faults, is_store, real_path
+from mlflow_ipfs.content.system.disk import Disk
+from mlflow_ipfs.errors import IntegrityError, PolicyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local.backup import CloneReport
+    from mlflow_ipfs.content.store import ContentStore
+
+__all__ = ["make_backup", "restore_backup"]
+
+_MAX_GROUPS_SHOWN: Final = 5  # in an error message, which is one line
+
+
+def make_backup(
+    store: ContentStore,
+    folder: Path,
+    database: URL | None,
+    *,
+    verify: bool = True,
+    timeout_seconds: float,
+    progress: Callable[[int], None] | None = None,
+    accept_outside: Callable[[Sequence[OutsideGroup]], bool] | None = None,
+    disk: Disk | None = None,
+) -> tuple[Manifest, CloneReport]:
+    """Copy a store and MLflow's database, as both are in one moment, while everybody goes on working.
+
+    Args:
+        store: the store.
+        folder: where the backup goes: new, empty, or with an earlier backup of this store.
+        database: MLflow's; None: the store alone.
+        verify: hash what is copied.
+        timeout_seconds: how long to wait for another backup into the folder.
+        progress: told how many bytes were copied or hashed since it was told last.
+        accept_outside: called if the database names artifacts that the store does not contain, before anything is
+            copied. If it returns True, the backup is made without them and records what it lacks. None: refuse.
+        disk: takes every step on the backup's disk; for tests.
+
+    Returns:
+        What the backup is, and what was done.
+
+    Raises:
+        PolicyError: the folder can't hold this backup, or the database names artifacts outside the store.
+            Nothing was copied.
+        NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
+        StoreBusyError: the database or the store was locked by others for too long.
+        StoreFullError: there is no room, on the disk that the message names.
+        IntegrityError: the backup's disk does not give back what was written to it, or the former backup there has
+            something whole that is damaged in the store and could not be brought back.
+    """
+    storage = _local(store)
+    backup = BackupFolder(real_path(folder), disk or Disk())
+    _refuse_overlap(backup.folder, storage.folder, database)
+    with copy_faults(backup.folder), ExitStack() as stack:
+        copy: DatabaseCopy | None = None
+        outside: tuple[OutsideGroup, ...] = ()
+        backup.check(storage.store_id)  # all that can be refused is, before anything is made
+        if database is not None:
+            copy = stack.enter_context(
+                closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
+            )
+            outside = find_outside_artifacts(database, store)
+            if outside and not (accept_outside and accept_outside(outside)):
+                raise _incomplete(backup.folder, outside)
+        stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
+        _heal_from_former(storage, backup)
+        writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
+        report = storage.clone(writer, copy or Alone(), verify=verify)
+        manifest = _describe(storage, report, copy, outside, verify=verify)
+        backup.switch(manifest)
+    return manifest, report
+
+
+def _heal_from_former(storage: LocalStorage, backup: BackupFolder) -> None:
+    """Get back what the store has lost since the former backup, which the next one replaces.
+
+    Raises:
+        IntegrityError: the former backup has something whole that could not be brought back.
+    """
+    if not storage.has_known_damage() or not is_store(Layout(backup.store)):
+        return
+    with open_local_storage(backup.store, create=False, read_only=True) as former:
+        for cid, reason in storage.heal_known_damage(former.blocks).problems:
+            if _has_whole(former, cid):
+                msg = (
+                    f"{reason}. The backup {backup.folder} has it whole and was left as it is: "
+                    f"run `mlflow-ipfs scrub --heal-from {backup.folder}`, then back up again"
+                )
+                raise IntegrityError(msg)
+
+
+def _has_whole(storage: LocalStorage, cid: CID) -> bool:
+    try:
+        return bool(storage.file_path(cid) or storage.blocks.get(cid))
+    except (OSError, ValueError):  # not there, or damaged there, too
+        return False
+
+
+def _local(store: ContentStore) -> LocalStorage:
+    if not isinstance(store.storage, LocalStorage):
+        msg = "only a local store can be backed up"
+        raise PolicyError(msg)
+    return store.storage
+
+
+def _refuse_overlap(folder: Path, store: Path, database: URL | None) -> None:
+    store = real_path(store)
+    if folder.is_relative_to(store) or store.is_relative_to(folder):
+        msg = f"{folder} and the store {store} lie in each other: a backup needs a folder of its own, best on another disk"
+        raise PolicyError(msg)
+    if database is not None and database.get_backend_name() == "sqlite":
+        file = real_path(sqlite_file(database))
+        if file.is_relative_to(folder):
+            msg = f"MLflow's database {file} lies in {folder}: name a folder for the backup alone"
+            raise PolicyError(msg)
+
+
+def _incomplete(folder: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
+    shown = "; ".join(describe(group) for group in outside[:_MAX_GROUPS_SHOWN])
+    more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more places" if len(outside) > _MAX_GROUPS_SHOWN else ""
+    msg = (
+        f"nothing was copied to {folder}: MLflow's database names artifacts that are not in the store, so the backup "
+        f"would lack them ({shown}{more}). Back those places up by other means and run the backup again with "
+        "--without-outside-artifacts. If these artifacts should be in the store, check that --store names the store "
+        "of this database; for mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
+    )
+    return PolicyError(msg)
+
+
+def _describe(
+    storage: LocalStorage,
+    report: CloneReport,
+    copy: DatabaseCopy | None,
+    outside: Sequence[OutsideGroup],
+    *,
+    verify: bool,
+) -> Manifest:
+    return Manifest(
+        store_id=storage.store_id,
+        taken_at=_iso(report.taken_at),
+        finished_at=_iso(None),
+        database=copy.file_name if copy is not None else None,
+        verified=verify,
+        problems=len(report.problems),
+        files=report.files,
+        size_bytes=report.size_bytes,
+        versions=_versions(),
+        complete=True,
+        outside_artifacts=[
+            {"kind": group.kind, "place": group.place, "count": group.count, "examples": list(group.examples)}
+            for group in outside
+        ],
+    )
+
+
+def _iso(seconds: float | None) -> str:
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
+    for name in ("mlflow-ipfs", "mlflow"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

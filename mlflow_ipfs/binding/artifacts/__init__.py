@@ -1,0 +1,1 @@
+"""Artifacts: trees of files between MLflow and the store."""

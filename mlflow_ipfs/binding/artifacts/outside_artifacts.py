@@ -1,0 +1,304 @@
+"""Artifacts that MLflow's database names and the store does not contain.
+
+Whether a row's artifacts are outside is decided by where they are, not by how the location is spelled:
+
+=====================  ================================================================================
+location               outside if
+=====================  ================================================================================
+frozen to a CID        the root block is not in the store
+``mfs://``             the database shows that files were logged, and the store has none there
+``mlflow-artifacts:``  the store has no files there, and the files are on this machine's disk, or the database
+                       shows that files were logged, or no such location of the database is in the store
+a path, ``file:``      the directory has a file in it, or is on a disk that this machine does not have
+anything else          always: looking would need the network and its credentials
+=====================  ================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind, ArtifactRow, iterate_rows, read_experiments
+from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.locations import (
+    IPFS,
+    MFS,
+    PROXIED,
+    IpfsPath,
+    before_frozen,
+    cid_of_location,
+    parse_mfs,
+    scheme_of,
+    split_proxied,
+)
+from mlflow_ipfs.content.names.kinds import NameKind
+from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy import URL
+
+    from mlflow_ipfs.content.store import ContentStore
+
+MAX_EXAMPLES: Final = 3
+MAX_PLACES: Final = 20
+OTHER_PLACES: Final = "other places"
+_DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
+_DEFAULT_DESTINATION: Final = "mlartifacts"  # where a server keeps proxied artifacts if it is told nothing else
+_TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
+_USER: Final = re.compile(r"(?<=://)[^/@]*@")
+_ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", "model version", "trace")
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideGroup:
+    """Rows of one kind whose artifacts are in one place outside the store.
+
+    Attributes:
+        kind: what the rows describe.
+        place: the common part of their artifact locations, without credentials.
+        count: how many rows.
+        examples: ids of some of them, at most ``MAX_EXAMPLES``.
+    """
+
+    kind: ArtifactKind
+    place: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideArtifact:
+    """One row whose artifacts are outside the store.
+
+    Attributes:
+        row: the row.
+        place: the common part of the artifact locations of its kind.
+    """
+
+    row: ArtifactRow
+    place: str
+
+
+def find_outside_artifacts(
+    database: URL, store: ContentStore, *, environ: Mapping[str, str] | None = None
+) -> tuple[OutsideGroup, ...]:
+    """Return what the store does not contain of the artifacts that MLflow's database names, grouped.
+
+    Args:
+        database: MLflow's database. It is only read.
+        store: the store to look into.
+        environ: MLflow's settings; None: the environment of this process.
+
+    Raises:
+        SettingsError: the database can't be read.
+    """
+    return group(iterate_outside_artifacts(database, store, environ=environ))
+
+
+def iterate_outside_artifacts(
+    database: URL, store: ContentStore, *, environ: Mapping[str, str] | None = None
+) -> Iterator[OutsideArtifact]:
+    """Yield every row whose artifacts are outside the store, and then the experiments that have such rows.
+
+    Args:
+        database: MLflow's database; a relative location is looked for beside a SQLite file, too.
+        store: the store to look into.
+        environ: MLflow's settings; None: the environment of this process.
+
+    Raises:
+        SettingsError: the database can't be read.
+    """
+    with opened_database(database) as connection:
+        # All at once: MLflow's writers wait for a reader of SQLite, and looking at directories may take minutes.
+        experiments = read_experiments(connection)
+        rows = [row for row in iterate_rows(connection) if row.has_artifacts or scheme_of(row.uri) != MFS]
+    bases = _bases(database)
+    proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
+    affected: dict[str, str] = {}
+    for row in rows:
+        place = _place_of(row)
+        if _is_outside(row, place, store, proxied, bases):
+            yield OutsideArtifact(row, place)
+            if row.experiment_id is not None:
+                affected.setdefault(row.experiment_id, place)
+    for experiment_id, place in affected.items():
+        location = experiments.get(experiment_id, "")
+        yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), place)  # noqa: FBT003
+
+
+def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
+    """Count rows by kind and place. After ``MAX_PLACES`` of a kind, what is left makes one group."""
+    found: dict[tuple[ArtifactKind, str], tuple[int, tuple[str, ...]]] = {}
+    places: Counter[ArtifactKind] = Counter()
+    for artifact in artifacts:
+        kind = artifact.row.kind
+        key = kind, _printable(artifact.place)
+        if key not in found and places[kind] >= MAX_PLACES:
+            key = kind, OTHER_PLACES
+        if key not in found:
+            places[kind] += 1
+        count, examples = found.get(key, (0, ()))
+        found[key] = count + 1, (*examples, _printable(artifact.row.name))[:MAX_EXAMPLES]
+    ordered = sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
+    return tuple(OutsideGroup(kind, place, *counted) for (kind, place), counted in ordered)
+
+
+def describe(outside: OutsideGroup) -> str:
+    """Return a group as people read it: ``3 runs in s3://bucket, for example 1f2e``."""
+    noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
+    return f"{outside.count:,} {noun} in {outside.place}, for example {', '.join(outside.examples)}"
+
+
+def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]) -> bool:
+    scheme = scheme_of(row.uri)
+    frozen_to = cid_of_location(row.uri)
+    try:
+        if frozen_to is not None:
+            return not store.storage.blocks.has(frozen_to)
+        if scheme == IPFS:
+            return not store.storage.blocks.has(IpfsPath.parse(row.uri).cid)
+        if scheme == MFS:
+            found = parse_mfs(before_frozen(row.uri))
+            return row.has_artifacts and store.files.stat(found) is None
+        if scheme == PROXIED:
+            return proxied.is_outside(row)
+    except (InvalidCIDError, InvalidPathError):  # names no place in any store
+        return True
+    if scheme in {"", "file"}:
+        return _is_on_disk(row, place, bases)
+    return True
+
+
+class _Proxied:
+    """What is known about the files behind ``mlflow-artifacts:`` locations, which do not name their destination."""
+
+    def __init__(self, stored: set[str], folders: tuple[Path, ...], *, is_store: bool) -> None:
+        self._stored = stored
+        self._folders = folders
+        self._is_store = is_store or bool(stored)
+
+    @classmethod
+    def find(
+        cls, rows: Iterable[ArtifactRow], store: ContentStore, environ: Mapping[str, str], bases: tuple[Path, ...]
+    ) -> _Proxied:
+        """Find out which of the database's proxied locations have files in the store."""
+        wanted = {path for row in rows if (path := _proxied_path(row.uri)) is not None}
+        destination = next((environ[name] for name in _DESTINATIONS if environ.get(name)), "")
+        folders = [base / _DEFAULT_DESTINATION for base in bases]
+        if destination and scheme_of(destination) in {"", "file"}:
+            folders.append(Path(_local_path(destination) or destination))
+        stored = _stored_among(wanted, store) if wanted else set()
+        return cls(stored, tuple(folders), is_store=scheme_of(destination) == MFS)
+
+    def is_outside(self, row: ArtifactRow) -> bool:
+        """Tell whether the files of a row are not in the store."""
+        path = _proxied_path(row.uri)
+        if path is None:
+            return True
+        if path in self._stored:
+            return False
+        on_disk = any(_has_file(folder / path) for folder in self._folders)
+        return on_disk or row.has_artifacts or not self._is_store
+
+
+def _proxied_path(uri: str) -> str | None:
+    """The path of a proxied location that is not frozen."""
+    if scheme_of(uri) != PROXIED or cid_of_location(uri) is not None:
+        return None
+    try:
+        return split_proxied(uri)[1]
+    except InvalidPathError:
+        return None
+
+
+def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
+    """Those of the paths that have files below any folder of the store's mutable trees."""
+    found: set[str] = set()
+    for root in store.roots():
+        if root.kind is not NameKind.FILE:
+            continue
+        parts = root.name.removeprefix(f"{MFS}://").split("/")[1:]
+        for start in range(len(parts)):
+            found |= wanted.intersection("/".join(parts[start:end]) for end in range(start + 1, len(parts) + 1))
+    return found
+
+
+def _is_on_disk(row: ArtifactRow, place: str, bases: tuple[Path, ...]) -> bool:
+    """Tell whether a directory has files, as far as this machine can tell; if it can't, that it has."""
+    path, root = _local_path(row.uri), _local_path(place)
+    if path is None or root is None:  # on the disk of another host
+        return True
+    if any(_has_file(base / path) for base in bases):
+        return True
+    if Path(path).is_absolute():
+        return row.kind != "model version" and not Path(root).parent.exists()
+    return row.kind != "model version" and not any((base / root).exists() for base in bases)
+
+
+def _local_path(uri: str) -> str | None:
+    """The path that a location without a scheme, or with ``file:``, means on this machine."""
+    if scheme_of(uri) != "file":
+        return uri
+    split = urlsplit(uri)
+    return url2pathname(split.path) if split.netloc in {"", "localhost"} else None
+
+
+def _has_file(path: Path) -> bool:
+    if path.is_file():
+        return True
+    unreadable: list[OSError] = []
+    for _, _, files in os.walk(path, onerror=unreadable.append, followlinks=False):
+        if files:
+            return True
+    return any(not isinstance(error, FileNotFoundError | NotADirectoryError) for error in unreadable)
+
+
+def _bases(database: URL) -> tuple[Path, ...]:
+    """Where a relative location may start: this process's folder, and that of a SQLite file."""
+    bases = [Path.cwd()]
+    if database.get_backend_name() == "sqlite" and database.database:
+        bases.append(Path(database.database).absolute().parent)
+    return tuple(dict.fromkeys(bases))
+
+
+def _place_of(row: ArtifactRow) -> str:
+    """The part of a location that rows of its kind have in common, fit to be shown."""
+    middle = {"run": row.name, "logged model": f"models/{row.name}", "trace": f"traces/{row.name}"}.get(row.kind)
+    place = row.uri.split("?", 1)[0].rstrip("/")
+    if middle is None:
+        place = _root_of(place)
+    else:
+        place = place.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
+        place = _without_last(place, str(row.experiment_id))
+    return _USER.sub("", place) or row.uri[:1]
+
+
+def _without_last(place: str, name: str) -> str:
+    """``s3://b/mlruns/7`` without the experiment's number; ``mlflow-artifacts:/7`` is ``mlflow-artifacts:/``."""
+    before, slash, last = place.rpartition("/")
+    if not slash or last != name:
+        return place
+    return f"{before}/" if before.endswith((":", "/")) else before
+
+
+def _printable(text: str) -> str:
+    """The text with what a terminal, and the record in a backup, can't have escaped."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _root_of(uri: str) -> str:
+    """The root of a model version's location: the bucket, or the directory that a path is in."""
+    if scheme_of(uri) in {"", "file"}:
+        without = _TAIL.sub("", uri)
+        return without if without != uri else uri.rpartition("/")[0] or uri
+    split = urlsplit(uri)
+    return f"{split.scheme}://{split.netloc}" if split.netloc else f"{split.scheme}:/"

@@ -1,0 +1,69 @@
+"""Snapshots of mutable trees that change nothing: the folders that the entries imply stay in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from mlflow_ipfs.content.blocks.base import BlockReader
+from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
+from mlflow_ipfs.content.store import ContentStore
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.storage.base import Storage
+
+
+def snapshot_in_memory(store: ContentStore, location: MfsPath) -> tuple[ContentStore, CID]:
+    """What a file or folder of a mutable tree is at this moment, without publishing it.
+
+    Returns:
+        A store that reads like the given one and has the folder's nodes as well; the folder's CID.
+        Closing the given store closes both.
+
+    Raises:
+        NotFoundError: nothing is there.
+    """
+    snapshot = ContentStore(cast("Storage", _SnapshotStorage(store.storage)))
+    return snapshot, snapshot.files.snapshot(location).cid
+
+
+class _SnapshotStorage:
+    """A storage of which only the publications differ: they stay in memory."""
+
+    def __init__(self, below: Storage) -> None:
+        self._below = below
+        self._nodes: dict[bytes, bytes] = {}
+        self.blocks = _SnapshotBlocks(below.blocks, self._nodes)
+
+    def publish(self, *, keep_found: bool = False) -> _MemoryPublication:
+        """Collect blocks in memory."""
+        del keep_found  # nothing gets a name
+        return _MemoryPublication(self._nodes)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the storage below
+        return getattr(self._below, name)
+
+
+class _SnapshotBlocks(BlockReader):
+    def __init__(self, below: BlockReader, nodes: dict[bytes, bytes]) -> None:
+        self._below = below
+        self._nodes = nodes
+
+    def get(self, cid: CID) -> bytes:
+        """See ``BlockReader``."""
+        node = self._nodes.get(cid.multihash)
+        return self._below.get(cid) if node is None else node
+
+    def has(self, cid: CID) -> bool:
+        """See ``BlockReader``."""
+        return cid.multihash in self._nodes or self._below.has(cid)
+
+
+class _MemoryPublication(HashOnlyPublication):
+    def __init__(self, nodes: dict[bytes, bytes]) -> None:
+        self._nodes = nodes
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Keep the block in memory."""
+        self._nodes[cid.multihash] = data

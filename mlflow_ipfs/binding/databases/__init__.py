@@ -1,0 +1,1 @@
+"""MLflow's databases that use a store: where each was seen, and copies of them."""

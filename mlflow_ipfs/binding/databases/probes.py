@@ -1,0 +1,121 @@
+"""Looks at MLflow's databases: where one is, and whether another place still has a registry id.
+
+``database_places.py`` has the rules.
+"""
+
+from __future__ import annotations
+
+import socket
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from mlflow_ipfs.binding.databases.places import POSTGRESQL, SQLITE, DatabasePlace
+from mlflow_ipfs.binding.registry_id import TABLE, read_registry_id
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.engine import Connection, Engine
+
+
+def find_place(connection: Connection) -> DatabasePlace | None:
+    """Return the place of the database that a connection leads to; None for one in memory.
+
+    Raises:
+        OSError: its file can't be looked at.
+    """
+    url = connection.engine.url
+    kind, now = url.get_backend_name(), int(time.time())
+    if kind == SQLITE:
+        if is_in_memory(url):
+            return None
+        path = Path(url.database or "").resolve()
+        status = path.stat()
+        return DatabasePlace(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
+    name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
+    identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
+    return DatabasePlace(kind, name, "", identity, now)
+
+
+def is_in_memory(url: URL) -> bool:
+    """Tell whether a SQLite database has no file, or one that only SQLite can name."""
+    return url.get_backend_name() == SQLITE and (not url.database or url.database.startswith((":memory:", "file:")))
+
+
+def _postgres_identity(connection: Connection, name: str) -> str:
+    oid = connection.execute(
+        sqlalchemy.text("SELECT oid FROM pg_database WHERE datname = current_database()")
+    ).scalar_one()
+    return f"{_system_identifier(connection) or name}/{oid}"
+
+
+def _system_identifier(connection: Connection) -> str | None:
+    """The number that tells a cluster from others; None if the user may not read it."""
+    try:
+        with connection.begin_nested():
+            found = connection.execute(sqlalchemy.text("SELECT system_identifier FROM pg_control_system()"))
+            return str(found.scalar_one())
+    except DBAPIError:
+        return None
+
+
+def is_gone(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
+    """Tell whether an earlier place of a registry id is gone (rule 2).
+
+    Args:
+        place: the earlier place.
+        registry_id: what was seen there.
+        engine: of the database that has the id now.
+    """
+    if place.kind == SQLITE:
+        return place.host == socket.gethostname() and _has_left_file(Path(place.name), registry_id)
+    if place.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
+        return _has_left_postgres(place, registry_id, engine)
+    return False
+
+
+def _has_left_file(path: Path, registry_id: str) -> bool:
+    try:
+        path.stat()
+        query = f"file:{quote(str(path))}?mode=ro"
+        with closing(sqlite3.connect(query, uri=True, timeout=5)) as connection:
+            row = connection.execute(f"SELECT registry_id FROM {TABLE}").fetchone()  # noqa: S608 - a fixed name
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    except sqlite3.Error as error:
+        # Only a database without the table has lost its id for certain; one that is busy or unreadable may have it.
+        return "no such table" in str(error)
+    return row is None or row[0] != registry_id
+
+
+def _has_left_postgres(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
+    cluster, _, oid = place.identity.rpartition("/")
+    with engine.connect() as connection:
+        if not oid.isdecimal() or cluster != _system_identifier(connection):
+            return False
+        query = sqlalchemy.text("SELECT datname FROM pg_database WHERE oid = :oid")
+        name = connection.execute(query, {"oid": int(oid)}).scalar()
+    if name is None:
+        return True
+    try:
+        return _read_id(engine.url.set(database=name)) != registry_id
+    except DBAPIError:
+        return False
+
+
+def _read_id(url: URL) -> str | None:
+    engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            return read_registry_id(connection)
+    finally:
+        engine.dispose()

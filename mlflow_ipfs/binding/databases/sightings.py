@@ -1,0 +1,114 @@
+"""Sightings: the store is told where a database is, and tells whether another place has the same registry id."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import sqlalchemy
+
+from mlflow_ipfs.binding.databases.claims import Sighting, list_places, place_key, shared_tree
+from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.places import since
+from mlflow_ipfs.binding.databases.probes import find_place, is_gone, is_in_memory
+from mlflow_ipfs.binding.databases.uris import PREFIX, name_driver
+from mlflow_ipfs.binding.registry_id import read_registry_id
+from mlflow_ipfs.errors import ImmutableError, NotFoundError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.engine import Engine
+
+    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.storage.base import Storage
+
+
+def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
+    """Record that a database has a registry id, and find out whether another one has it too.
+
+    Earlier places that are gone are forgotten: the database was moved from there.
+
+    Raises:
+        StoreBusyError, StoreFullError: the place can't be recorded.
+        sqlalchemy.exc.SQLAlchemyError, OSError: the database can't be asked where it is.
+    """
+    with engine.connect() as connection:
+        place = find_place(connection)
+    if place is None:
+        return Sighting(registry_id, None, ())
+    known = list_places(storage, registry_id)
+    others, former = [], []
+    for other in known:
+        if other.is_same(place):
+            place = since(place, other)
+            former.append(other)
+        elif is_gone(other, registry_id, engine):
+            former.append(other)
+        else:
+            others.append(other)
+    with suppress(ImmutableError):  # a store that can't change drops nothing
+        if place not in former:
+            storage.notes.set(place_key(registry_id, place), place.encode())
+        for other in former:
+            if other.key != place.key:
+                storage.notes.delete(place_key(registry_id, other))
+    return Sighting(registry_id, place, tuple(others))
+
+
+def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
+    """Record that a database is the only one with its id: it was moved from all other places.
+
+    Args:
+        storage: the store.
+        url: the database.
+        from_any: forget all other places; False: forget one only if it is the only one, so that there is no doubt
+            which place the database was moved from.
+
+    Returns:
+        What was known before. Its other places are forgotten, if that was not in doubt.
+
+    Raises:
+        NotFoundError: the database has no registry id.
+        SettingsError: the database can't be read.
+    """
+    with opened_database(url) as connection:
+        registry_id = read_registry_id(connection)
+        if registry_id is None:
+            msg = f"{url.render_as_string(hide_password=True)} has no registry id: mlflow-ipfs keeps nothing for it"
+            raise NotFoundError(msg)
+        sighting = observe(storage, registry_id, connection.engine)
+    for place in sighting.others if from_any or len(sighting.others) == 1 else ():
+        storage.notes.delete(place_key(registry_id, place))
+    return sighting
+
+
+def refuse_servers_shared(storage: Storage, place: MfsPath, backend_uri: str) -> None:
+    """Refuse to delete files behind a server whose database has a copy: its paths have no registry id in them.
+
+    Args:
+        storage: the store.
+        place: the files.
+        backend_uri: the server's database.
+
+    Raises:
+        PolicyError: one database is a copy of the other, and each may need the files.
+    """
+    backend = backend_uri.removeprefix(PREFIX)
+    if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
+        return
+    url = sqlalchemy.make_url(name_driver(backend))
+    if is_in_memory(url):
+        return
+    with opened_database(url) as connection:
+        registry_id = read_registry_id(connection)
+        if registry_id is None:
+            return
+        sighting = observe(storage, registry_id, connection.engine)
+    if sighting.is_shared:
+        raise shared_tree(place, sighting)
+
+
+def forget(storage: Storage, sighting: Sighting) -> None:
+    """Record that a registry id is not at a place any more."""
+    if sighting.place is not None:
+        storage.notes.delete(place_key(sighting.registry_id, sighting.place))

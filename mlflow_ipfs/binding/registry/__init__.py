@@ -1,0 +1,1 @@
+"""The model registry: frozen versions, their pins and tags."""

@@ -1,0 +1,237 @@
+"""Freeze: bind a model version to one CID for ever."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import (
+    IPFS,
+    MFS,
+    PROXIED,
+    IpfsPath,
+    before_frozen,
+    frozen_uri,
+    join_path,
+    parse_mfs,
+    scheme_of,
+    split_proxied,
+)
+from mlflow_ipfs.binding.registry.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
+from mlflow_ipfs.content.names.pins import Pin, PinState
+from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.binding.mlflow_compat import Server
+    from mlflow_ipfs.binding.sources import ModelSource
+    from mlflow_ipfs.config import Settings
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.store import ContentStore
+
+LOOSE_FOLDER: Final = "registry"  # below the experiment: content that came from no run of it
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenModel:
+    """A model whose content is pinned, and may now be registered.
+
+    Attributes:
+        cid: the folder that holds ``MLmodel``.
+        size_bytes: sum of the sizes of its files.
+        location: the version's ``storage_location``.
+        pending: the pin that keeps it until the version's own pin does.
+    """
+
+    cid: CID
+    size_bytes: int
+    location: str
+    pending: Pending
+
+
+class Freezer:
+    """Finds, pins and locates the content of model versions.
+
+    Args:
+        store: where content is kept.
+        pins: of the registry.
+        registry_id: of the database.
+        settings: what may be imported.
+        server: the server that this process works for, if any.
+    """
+
+    def __init__(
+        self, store: ContentStore, pins: VersionPins, registry_id: str, *, settings: Settings, server: Server | None
+    ) -> None:
+        self._store = store
+        self._pins = pins
+        self._registry_id = registry_id
+        self._settings = settings
+        self._server = server
+
+    def freeze(self, source: ModelSource) -> FrozenModel:
+        """Pin the content of a source, as it is now.
+
+        Raises:
+            NotFoundError: nothing is there.
+            PolicyError: this server may not read it, or could not serve it.
+            IntegrityError, StoreFullError, …: about the store.
+        """
+        for uri in source.uris[:-1]:
+            try:
+                return self._freeze(uri, source)
+            except NotFoundError:
+                continue
+        return self._freeze(source.uris[-1], source)
+
+    def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
+        scheme = scheme_of(uri)
+        if scheme == MFS:
+            place = parse_mfs(uri)
+            self._check_stated_place(uri, place, source)
+            return self._freeze_place(place, str(place))
+        if scheme == PROXIED and self._server is not None:
+            host, path = split_proxied(uri)
+            if host in {"", self._server.host}:
+                return self._freeze_place(self._destination().join(path), uri.rstrip("/"))
+        if scheme == IPFS:
+            return self._freeze_content(uri, source)
+        return self._import(uri, source)
+
+    def _freeze_place(self, place: MfsPath, uri: str) -> FrozenModel:
+        """Freeze what is in a mutable tree; ``uri`` is how the version's location names the place."""
+        frozen = self._store.files.split_frozen(place)
+        if frozen is None:
+            owner = self._pins.pending_owner(place)
+            added = self._store.files.freeze(place, owner)
+            pending = Pending(Pin(owner, added.cid, PinState.PENDING), place)
+            return self._frozen(added.cid, added.size_bytes, frozen_uri(uri, added.cid), pending)
+        above = parse_mfs(before_frozen(str(place)))
+        cid = self._store.resolve(*frozen)
+        location = frozen_uri(before_frozen(uri), cid)
+        return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
+
+    def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
+        found = IpfsPath.parse(uri)
+        self._check_readable(uri, found)
+        return self._place_loose(self._store.resolve(found.cid, found.path), source)
+
+    def _import(self, uri: str, source: ModelSource) -> FrozenModel:
+        """Bring in a model that is kept by other means than ours."""
+        if self._server is not None and not self._is_listed(uri):
+            msg = (
+                f"this server may not import {uri!r}: it would read it with its own rights. Its operator can list the "
+                "prefix in MLFLOW_IPFS_IMPORT_ALLOW"
+            )
+            raise PolicyError(msg)
+        # MLflow's download threads may still be writing when one of them fails: that must not hide why it failed.
+        with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-", ignore_cleanup_errors=True) as folder:
+            try:
+                path = mlflow_compat.download_foreign(uri, folder)
+            except Exception as error:
+                # Anything: a missing library, an unknown scheme, another program's server. MLflow itself would
+                # only have written the URI down.
+                msg = f"the model at {uri!r} can't be read, so it can't be frozen: {error}"
+                raise NotFoundError(msg) from error
+            # The pin keeps it from a gc until it has a place; a process that dies here leaves a pending pin.
+            owner = self._pins.pending_owner(None)
+            added = self._store.add(path, pin=owner)
+        model = self._place_loose(added.cid, source)
+        self._store.pins.remove(added.cid, owner)
+        return model
+
+    def _place_loose(self, cid: CID, source: ModelSource) -> FrozenModel:
+        """Pin content that is in no experiment, and give it a place that clients can read."""
+        owner = self._pins.pending_owner(None)
+        self._store.pin(cid, owner)  # makes sure that all of it is here
+        try:
+            if self._server is None or self._server.destination is None:
+                place, location = None, f"{IPFS}://{cid}"
+            else:
+                path = join_path(self._experiment_of(source), LOOSE_FOLDER, self._registry_id)
+                place, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
+            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, place))
+        finally:
+            self._store.pins.remove(cid, owner)
+
+    def _frozen(self, cid: CID, size_bytes: int, location: str, pending: Pending) -> FrozenModel:
+        if len(location) > mlflow_compat.MAX_LOCATION_LENGTH:
+            self._pins.finish(pending)
+            msg = (
+                f"the location {location!r} has {len(location)} characters, more than the "
+                f"{mlflow_compat.MAX_LOCATION_LENGTH} that MLflow's database takes; use shorter folder names"
+            )
+            raise InvalidPathError(msg)
+        return FrozenModel(cid, size_bytes, location, pending)
+
+    def _destination(self) -> MfsPath:
+        destination = self._server.destination if self._server else None
+        if destination is None or scheme_of(destination) != MFS:
+            msg = (
+                f"this server keeps artifacts in {destination!r}, where nothing can be frozen: start it with "
+                "--artifacts-destination mfs://<root>"
+            )
+            raise PolicyError(msg)
+        return parse_mfs(destination)
+
+    def _experiment_of(self, source: ModelSource) -> str:
+        return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
+
+    def _size(self, cid: CID) -> int:
+        """Sum of the sizes of all files below a CID, in bytes.
+
+        Content may be hostile: folders are counted once, however many links lead to them, and at any depth.
+        """
+        entry = self._store.stat(cid)
+        if not entry.is_dir:
+            return entry.size_bytes
+        sizes: dict[CID, int] = {}
+        todo = [cid]
+        while todo:
+            entries = self._store.ls(todo[-1])
+            unknown = {found.cid for found in entries if found.is_dir and found.cid not in sizes}
+            if unknown:
+                todo += unknown
+                continue
+            sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
+        return sizes[cid]
+
+    def _check_stated_place(self, uri: str, place: MfsPath, source: ModelSource) -> None:
+        """In a server, a caller may name a mutable path only below its own run."""
+        if self._server is None or not source.stated or self._is_listed(uri):
+            return
+        if source.run_id:
+            own = mlflow_compat.get_run(source.run_id).info.artifact_uri
+            if scheme_of(own) == MFS and _is_within(place, parse_mfs(own)):
+                return
+        msg = (
+            f"{uri!r} is not among the artifacts of the run that was given, so this server does not read it for a "
+            "client; register runs:/<run id>/<path> or models:/<model id>"
+        )
+        raise PolicyError(msg)
+
+    def _check_readable(self, uri: str, found: IpfsPath) -> None:
+        """In a server, a caller may name content by CID only if somebody pinned it by hand."""
+        if self._server is None or self._is_listed(uri):
+            return
+        owners = (pin.owner for pin in self._store.pins.list(cid=found.cid))
+        if all(owner.startswith((OWNER, PENDING_OWNER)) for owner in owners):
+            msg = (
+                f"{found.cid} is not pinned by a user of this server's store, so it may belong to somebody else's "
+                "model; pin it (`mlflow-ipfs pin add`), or let the operator list the prefix in MLFLOW_IPFS_IMPORT_ALLOW"
+            )
+            raise PolicyError(msg)
+
+    def _is_listed(self, uri: str) -> bool:
+        if ".." in uri.split("/"):
+            return False
+        return any(
+            uri == prefix or uri.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
+            for prefix in self._settings.import_allow
+        )
+
+
+def _is_within(place: MfsPath, folder: MfsPath) -> bool:
+    return place.root == folder.root and f"{place.path}/".startswith(f"{folder.path}/" if folder.path else "")

@@ -1,0 +1,85 @@
+"""What MLflow's database says about frozen versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.databases.claims import list_forks
+from mlflow_ipfs.binding.locations import (
+    MFS,
+    PROXIED,
+    cid_of_location,
+    parse_mfs,
+    scheme_of,
+    split_frozen_uri,
+    split_proxied,
+)
+from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion
+from mlflow_ipfs.binding.registry.version_pins import FrozenVersion
+from mlflow_ipfs.content.mfs import MfsPath
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore
+
+
+def find_versions(
+    session: Session,
+    store: ContentStore,
+    registry_id: str,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    cid: CID | None = None,
+) -> list[FrozenVersion]:
+    """The versions that exist and are frozen, of a model, of a number or to a CID."""
+    columns: tuple[Any, ...] = SqlModelVersion.name, SqlModelVersion.version, SqlModelVersion.storage_location
+    query = sqlalchemy.select(*columns).where(SqlModelVersion.current_stage != mlflow_compat.deleted_stage())
+    if name is not None:
+        query = query.where(SqlModelVersion.name == name)
+    if version is not None:
+        query = query.where(SqlModelVersion.version == version)
+    if cid is not None:
+        query = query.where(SqlModelVersion.storage_location.endswith(str(cid)))
+    found = []
+    for row in session.execute(query):
+        frozen_to = cid_of_location(row.storage_location)
+        if frozen_to is not None and (cid is None or frozen_to == cid):
+            place = _place_of(row.storage_location, frozen_to, store, registry_id)
+            found.append(FrozenVersion(row.name, int(row.version), frozen_to, place))
+    return found
+
+
+def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
+    """The frozen path in our store that a ``storage_location`` means."""
+    split = split_frozen_uri(location)
+    if split is None:
+        return None
+    mutable = split[0]
+    if scheme_of(mutable) == MFS:
+        return parse_mfs(mutable)
+    if scheme_of(mutable) != PROXIED:
+        return None
+    _, path = split_proxied(mutable)
+    server = Server.current()
+    if server is not None and server.destination is not None and scheme_of(server.destination) == MFS:
+        return parse_mfs(server.destination).join(path)
+    return _find_frozen(path, cid, store, registry_id)
+
+
+def _find_frozen(path: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
+    """Outside of the server nobody says where it keeps its artifacts: look where the CID is frozen.
+
+    A fork has frozen the same CID below its own id; that is another database's place.
+    """
+    foreign = list_forks(store.storage).keys() - {registry_id}
+    rows = [frozen for frozen in store.storage.entries.list_frozen() if frozen.cid == cid]
+    rows = [frozen for frozen in rows if f"/{frozen.path}".endswith(f"/{path}")]
+    rows = [frozen for frozen in rows if foreign.isdisjoint(frozen.path.split("/"))]
+    rows = [frozen for frozen in rows if registry_id in frozen.path.split("/")] or rows
+    return MfsPath(rows[0].root, rows[0].path) if len(rows) == 1 else None

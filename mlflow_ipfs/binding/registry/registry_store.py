@@ -1,0 +1,243 @@
+"""MLflow's SQL model registry, with versions that are frozen to a CID."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy
+from mlflow.exceptions import MlflowException
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.databases import claims
+from mlflow_ipfs.binding.databases.sightings import observe
+from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
+from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
+from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.registry import version_tags
+from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel
+from mlflow_ipfs.binding.registry.frozen_versions import find_versions
+from mlflow_ipfs.binding.registry.version_pins import FrozenVersion, VersionPins
+from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.binding.sources import ModelSource, resolve_source
+from mlflow_ipfs.config import FreezeMode, Settings
+from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
+from mlflow_ipfs.opening import open_store, shared_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
+
+    from mlflow_ipfs.binding.databases.places import DatabasePlace
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.store import ContentStore
+
+_logger = logging.getLogger(__name__)
+
+PROMPT_REASON: Final = "prompt: MLflow keeps its text in tags, so it has no files"
+
+
+@dataclass(slots=True)
+class _Rewrite:
+    """What the version that is about to be inserted gets as its location."""
+
+    location: str
+    done: bool = False
+
+
+_rewrite: ContextVar[_Rewrite | None] = ContextVar("mlflow_ipfs_rewrite", default=None)
+
+
+@sqlalchemy.event.listens_for(SqlModelVersion, "before_insert")
+def _set_location(mapper: object, connection: object, version: Any) -> None:  # noqa: ANN401 - an ORM object
+    """Set the location in MLflow's own transaction, so that no version ever stands there unfrozen."""
+    del mapper, connection
+    rewrite = _rewrite.get()
+    if rewrite is not None:
+        version.storage_location = rewrite.location
+        rewrite.done = True
+
+
+class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's class is not typed
+    """The registry of ``ipfs+sqlite://`` and its like.
+
+    Args:
+        database_uri: MLflow's own URI of the database, ``sqlite:///…``.
+        read_database_uri: a read replica, if there is one.
+    """
+
+    registry_id: str
+
+    def __init__(self, database_uri: str, read_database_uri: str | None = None) -> None:
+        mlflow_compat.prepare_database(database_uri)
+        super().__init__(database_uri, read_db_uri=read_database_uri)
+        self.registry_id = ensure_registry_id(self.engine)
+        self._warned_of: tuple[DatabasePlace, ...] = ()
+        self._reconcile()
+
+    def create_model_version(  # noqa: PLR0917 - MLflow's signature
+        self,
+        name: str,
+        source: str,
+        run_id: str | None = None,
+        tags: list[ModelVersionTag] | None = None,
+        run_link: str | None = None,
+        description: str | None = None,
+        local_model_path: str | None = None,
+        model_id: str | None = None,
+    ) -> ModelVersion:
+        """Create a version, bound to the content that its source has now."""
+
+        def create(tags: list[ModelVersionTag] | None) -> ModelVersion:
+            version: ModelVersion = super(FreezingRegistryStore, self).create_model_version(
+                name, source, run_id, tags, run_link, description, local_model_path, model_id
+            )
+            return version
+
+        settings = Settings.from_environment()
+        if settings.freeze is FreezeMode.OFF:
+            return create(tags)
+        if self._is_prompt(name, source, tags):
+            return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
+        with mlflow_errors():
+            pins = self._pins(shared_store(settings))
+            try:
+                found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
+                model = self._freeze(found, pins, settings)
+            except (MlflowIpfsError, MlflowException, OSError) as error:
+                if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
+                    raise
+                _logger.warning("model version of %s is registered, but not frozen: %s", name, error)
+                return create(version_tags.unfrozen_tags(tags, str(error)))
+            try:
+                with self._inserting_at(model.location):
+                    if not settings.version_tags:
+                        return create(version_tags.without_reserved(tags))
+                    return create(version_tags.frozen_tags(tags, model, found.run_id))
+            finally:
+                pins.finish(model.pending)
+
+    def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
+        """Set a tag on a version, unless the tag is one of ours."""
+        with mlflow_errors():
+            _check_not_reserved(name, version, tag.key)
+        super().set_model_version_tag(name, version, tag)
+
+    def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
+        """Delete a tag of a version, unless the tag is one of ours."""
+        with mlflow_errors():
+            _check_not_reserved(name, version, key)
+        super().delete_model_version_tag(name, version, key)
+
+    def delete_model_version(self, name: str, version: str | int) -> None:
+        """Delete a version, and drop its pin."""
+        number = int(version) if str(version).isdigit() else None  # MLflow itself refuses what is no number
+        with mlflow_errors(), self._changing(name, number):
+            super().delete_model_version(name, version)
+
+    def delete_registered_model(self, name: str) -> None:
+        """Delete a model with all its versions, and drop their pins."""
+        with mlflow_errors(), self._changing(name):
+            super().delete_registered_model(name)
+
+    def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
+        """Rename a model; the pins of its versions change their owner's name with it."""
+        with mlflow_errors(), self._changing(name):
+            renamed: RegisteredModel = super().rename_registered_model(name, new_name)
+            return renamed
+
+    def _freeze(self, source: ModelSource, pins: VersionPins, settings: Settings) -> FrozenModel:
+        store = shared_store(settings)
+        return Freezer(store, pins, self.registry_id, settings=settings, server=Server.current()).freeze(source)
+
+    @contextmanager
+    def _inserting_at(self, location: str) -> Iterator[None]:
+        rewrite = _Rewrite(location)
+        token = _rewrite.set(rewrite)
+        try:
+            yield
+        finally:
+            _rewrite.reset(token)
+        assert rewrite.done, (
+            "MLflow inserted a model version without its ORM class; this version of it is not supported"
+        )
+
+    def _is_prompt(self, name: str, source: str, tags: list[ModelVersionTag] | None) -> bool:
+        """Return whether a version is a prompt: its text is in tags, and its source is MLflow's placeholder.
+
+        The prompt tag alone proves nothing: any client may set it, on a model with files as well.
+        """
+        if source not in mlflow_compat.PROMPT_SOURCES:
+            return False
+        given = {tag.key: tag.value for tag in tags or ()}
+        if given.get(mlflow_compat.PROMPT_TAG, "").lower() == "true":
+            return True
+        return bool(self.get_registered_model(name)._is_prompt())  # noqa: SLF001 - as MLflow's server asks
+
+    @contextmanager
+    def _changing(self, name: str, version: int | None = None) -> Iterator[None]:
+        """Keep pins true while versions of a model change."""
+        store = shared_store()
+        affected = self._find_versions(store, name=name, version=version)
+        with self._pins(store).changing(affected):
+            yield
+
+    def _pins(self, store: ContentStore) -> VersionPins:
+        self.registry_id = ensure_registry_id(self.engine)  # a fork may have changed it since this process began
+        self._sight(store)
+        return VersionPins(
+            store,
+            self.registry_id,
+            lambda cid: self._find_versions(store, cid=cid),
+            is_shared=lambda: self._sight(store).is_shared,
+            former_ids=lambda: claims.find_ancestors(store.storage, self.registry_id),
+        )
+
+    def _sight(self, store: ContentStore) -> claims.Sighting:
+        """Record where the database is, and warn once if another one has its id."""
+        sighting = observe(store.storage, self.registry_id, self.engine)
+        if sighting.others != self._warned_of:
+            self._warned_of = sighting.others
+            if sighting.is_shared:
+                _logger.warning("%s", sighting.explain())
+        return sighting
+
+    def _find_versions(
+        self, store: ContentStore, *, name: str | None = None, version: int | None = None, cid: CID | None = None
+    ) -> list[FrozenVersion]:
+        """The versions that exist, are frozen, and match."""
+        with self.ManagedSessionMaker() as session:
+            return find_versions(session, store, self.registry_id, name=name, version=version, cid=cid)
+
+    def _reconcile(self) -> None:
+        """Finish what processes that died left undone. The registry must open even if the store does not."""
+        settings = Settings.from_environment()
+        if not settings.store.exists():
+            return
+        try:
+            with open_store(settings, create=False) as store:
+                self._pins(store).reconcile()
+        except Exception as error:  # noqa: BLE001 - whatever it is, versions can still be listed
+            _logger.warning("the pins of this registry could not be checked: %s", error)
+
+
+def _is_forbidden_content(error: Exception, source: str) -> bool:
+    """Return whether a client names content of the store that the server may not read for it.
+
+    A version with such a location would let the client read the content: MLflow's server sends a version's files.
+    """
+    return isinstance(error, PolicyError) and scheme_of(source) in {MFS, IPFS}
+
+
+def _check_not_reserved(name: str, version: str | int, key: str) -> None:
+    """Raise if a tag says what a version is frozen to. Only the registration writes it."""
+    if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
+        msg = (
+            f"the tag {key!r} of version {version} of {name!r} is not changed: it is written once, when the version is "
+            "registered. Use another key; the operator can change it with MLFLOW_IPFS_FREEZE=off"
+        )
+        raise PolicyError(msg)

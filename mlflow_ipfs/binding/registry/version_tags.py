@@ -1,0 +1,50 @@
+"""Tags that show in MLflow's own UI what a model version is frozen to, and what data it came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow.entities.model_registry import ModelVersionTag
+
+from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlflow_ipfs.binding.registry.freeze import FrozenModel
+
+CID_TAG: Final = "ipfs.cid"
+SIZE_TAG: Final = "ipfs.size_bytes"
+DATASETS_TAG: Final = "ipfs.dataset_cids"  # separated by commas, in the order of the run's inputs
+UNCERTAIN_TAG: Final = "ipfs.datasets_uncertain"  # names of datasets whose CID is not certain, separated by commas
+FROZEN_TAG: Final = "ipfs.frozen"
+REASON_TAG: Final = "ipfs.unfrozen_reason"
+RESERVED: Final = frozenset({CID_TAG, SIZE_TAG, DATASETS_TAG, UNCERTAIN_TAG, FROZEN_TAG, REASON_TAG})
+MAX_REASON_LENGTH: Final = 1000
+
+
+def frozen_tags(
+    given: Iterable[ModelVersionTag] | None, model: FrozenModel, run_id: str | None
+) -> list[ModelVersionTag]:
+    """The caller's tags with ours; ours win, as a copied version brings those of its original."""
+    ours = {CID_TAG: str(model.cid), SIZE_TAG: str(model.size_bytes)}
+    datasets = read_dataset_inputs(run_id)
+    if datasets.cids:
+        ours[DATASETS_TAG] = ",".join(datasets.cids)
+    if datasets.uncertain:
+        ours[UNCERTAIN_TAG] = ", ".join(datasets.uncertain)
+    return _merge(given, ours)
+
+
+def unfrozen_tags(given: Iterable[ModelVersionTag] | None, reason: str) -> list[ModelVersionTag]:
+    """Return the caller's tags with the mark of a version that is not frozen, and the reason."""
+    return _merge(given, {FROZEN_TAG: "false", REASON_TAG: reason[:MAX_REASON_LENGTH]})
+
+
+def without_reserved(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
+    """Return the caller's tags without those that only the registration writes."""
+    return [tag for tag in given or () if tag.key not in RESERVED]
+
+
+def _merge(given: Iterable[ModelVersionTag] | None, ours: dict[str, str]) -> list[ModelVersionTag]:
+    return without_reserved(given) + [ModelVersionTag(key, value) for key, value in ours.items()]

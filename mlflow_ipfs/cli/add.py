@@ -1,0 +1,192 @@
+"""``add``: files and folders become content."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
+from mlflow_ipfs.content.files.source import look_at
+from mlflow_ipfs.content.profiles import PROFILES, profile_named
+from mlflow_ipfs.content.storage.memory import MemoryStorage
+from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+    from mlflow_ipfs.config import Settings
+    from mlflow_ipfs.content.files.importer import Added
+
+STDIN = "-"
+
+
+class ChunkerType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
+    """A chunker's name, as Kubo writes it."""
+
+    name = "chunker"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Chunker:  # noqa: ANN401 - click's
+        """Read it."""
+        try:
+            return parse_chunker(value)
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class AddOptions:
+    """What was asked for beside the paths."""
+
+    only_hash: bool
+    hidden: bool
+    wrap: bool
+    preserve_mode: bool
+    preserve_mtime: bool
+
+
+@click.command(short_help="Add files and folders, and pin them.")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False, allow_dash=True))
+@click.option("-n", "--only-hash", is_flag=True, help="Compute the CID, keep nothing.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="Import profile; decides the CID.")
+@click.option("--chunker", metavar="size-N", type=ChunkerType(), help="Cut files every N bytes, up to 1048576.")
+@click.option("-H", "--hidden", is_flag=True, help="Include names in folders that start with a dot.")
+@click.option("-w", "--wrap", is_flag=True, help="Put a folder around it, so that its name is kept.")
+@click.option("--preserve-mode", is_flag=True, help="Record permission bits; changes the CID.")
+@click.option("--preserve-mtime", is_flag=True, help="Record modification times; changes the CID.")
+@click.option("-q", "--quiet", is_flag=True, help="Print CIDs only.")
+@json_option
+@pass_workplace
+def add(
+    workplace: Workplace,
+    /,
+    paths: tuple[str, ...],
+    profile: str | None,
+    chunker: Chunker | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+    **flags: bool,
+) -> None:
+    """Add files and folders, and pin them; print a line for each, which ends with its CID.
+
+    PATH may be - for standard input. CIDs are the same as Kubo's for the same profile. Hidden files in
+    folders are left out unless --hidden is given.
+    """
+    options = AddOptions(**flags)
+    settings = workplace.settings
+    if profile is not None:
+        settings = replace(settings, profile=profile_named(profile), chunker=None)
+    if chunker is not None:
+        settings = replace(settings, chunker=chunker)
+    _check_paths(paths, settings.store, options)
+    shown = [printable(path) for path in paths]
+    with _hashing_store(settings) if options.only_hash else workplace.open_store(settings, create=True) as store:
+        for path, name in zip(paths, shown, strict=True):
+            added = _add(store, path, options)
+            verb, news = ("hashed", "") if options.only_hash else ("added", _news(added))
+            line = f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}{news}  {added.cid}"
+            fields = asdict(added) | {"path": path, "cid": str(added.cid)}
+            if options.only_hash:
+                fields["new_bytes"] = None  # nobody looked
+            print_result(fields, str(added.cid) if quiet else line, as_json=as_json)
+            if added.hidden_left_out and not as_json:
+                note(f"{format_count(added.hidden_left_out, 'hidden name')} in {name} left out; include with --hidden")
+
+
+def _news(added: Added) -> str:
+    """How much of it the store did not have, as the rest of a line."""
+    if not added.size_bytes:
+        return ""
+    if not added.new_bytes:
+        return ", nothing new"
+    if added.new_bytes >= added.dag_bytes:
+        return ", all new"
+    of_it = " of it" if added.new_bytes <= added.size_bytes else ""  # new nodes count, too, and have no size
+    return f", {format_size(added.new_bytes)}{of_it} new"
+
+
+def _check_paths(paths: tuple[str, ...], store: Path, options: AddOptions) -> None:
+    """Refuse what can't be added before anything is."""
+    for path in paths:
+        if path == STDIN:
+            if options.wrap or options.preserve_mode or options.preserve_mtime:
+                msg = "standard input has no name, mode or time: --wrap and --preserve-… are for paths"
+                raise click.UsageError(msg)
+            continue
+        look_at(os.fsencode(path))
+        if store.resolve().is_relative_to(Path(path).resolve()):
+            msg = f"{path!r} holds the store itself ({store}), which can't be added to itself"
+            raise click.UsageError(msg)
+    if paths.count(STDIN) > 1:
+        msg = "standard input can be read once only"
+        raise click.UsageError(msg)
+
+
+def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
+    if path == STDIN:
+        with Progress("adding standard input") as progress:
+            stream = _Counted(sys.stdin.buffer, progress.advance)
+            return store.add_stream(io.BufferedReader(stream, 1 << 20), only_hash=options.only_hash)
+    total = _total_bytes(path, hidden=options.hidden) if sys.stderr.isatty() else None
+    with Progress(f"adding {printable(path)}", total) as progress:
+        return store.add(
+            path,
+            only_hash=options.only_hash,
+            hidden=options.hidden,
+            wrap=options.wrap,
+            preserve_mode=options.preserve_mode,
+            preserve_mtime=options.preserve_mtime,
+            progress=progress.advance,
+        )
+
+
+def _total_bytes(path: str, *, hidden: bool) -> int:
+    """How much there is to read, for the progress line; what can't be looked at is reported later, by the add."""
+    total = 0
+    for folder, folders, files in os.walk(path):
+        if not hidden:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if hidden or not name.startswith("."):
+                total += _size_bytes(f"{folder}/{name}")
+    return total or _size_bytes(path)
+
+
+def _size_bytes(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
+
+
+class _Counted(io.RawIOBase):
+    """A stream that tells how much was read from it."""
+
+    def __init__(self, stream: BinaryIO, count: Callable[[int], None]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._count = count
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # typeshed says Buffer
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._count(len(data))
+        return len(data)
+
+
+def _hashing_store(settings: Settings) -> ContentStore:
+    """A store for computing CIDs: nothing is put into it, and there need be none on disk."""
+    return ContentStore(MemoryStorage(), profile=settings.profile, chunker=settings.chunker)

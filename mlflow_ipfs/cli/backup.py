@@ -1,0 +1,192 @@
+"""``backup`` and ``restore``: MLflow's database and the store, together.
+
+SQLAlchemy takes longer to import than most commands to run, so it waits until it is needed.
+"""
+
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.content.system.access import owner_of
+from mlflow_ipfs.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from sqlalchemy import URL
+
+    from mlflow_ipfs.backup.backup_directory import Manifest
+    from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideGroup
+    from mlflow_ipfs.content.storage.local.backup import CloneReport
+
+    Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _database_options(command: Command) -> Command:
+    for option in (
+        click.option("--no-verify", is_flag=True, help="Don't hash what was copied."),
+        click.option("--store-only", is_flag=True, help="Leave MLflow's database out."),
+        click.option(
+            "--backend-store-uri",
+            metavar="URI",
+            help="MLflow's database  [default: MLFLOW_BACKEND_STORE_URI, else MLFLOW_TRACKING_URI]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _database(uri: str | None, *, store_only: bool) -> URL | None:
+    if store_only and uri:
+        msg = "--store-only and --backend-store-uri exclude each other"
+        raise click.UsageError(msg)
+    if store_only:
+        return None
+    from mlflow_ipfs.backup.database_copies import find_database
+
+    return find_database(uri, os.environ)
+
+
+@click.command(short_help="Copy MLflow's database and the store, as both are in one moment.")
+@click.argument("destination", metavar="DEST", type=click.Path(readable=False, file_okay=False, path_type=Path))
+@click.option(
+    "--without-outside-artifacts",
+    is_flag=True,
+    help="Leave out artifacts that the database names and the store does not contain.",
+)
+@_database_options
+@json_option
+@pass_workplace
+def backup(
+    workplace: Workplace,
+    destination: Path,
+    backend_store_uri: str | None,
+    *,
+    store_only: bool,
+    no_verify: bool,
+    without_outside_artifacts: bool,
+    as_json: bool,
+) -> None:
+    """Copy MLflow's database and the store into a folder, as both are in one moment. Everybody goes on working.
+
+    Into a folder with an earlier backup only what is new is copied; that one stays whole until this one is.
+    What was copied is hashed. Exits with 4 if the store itself has damaged content, which is named.
+
+    Artifacts that the database names and the store does not contain (in mlruns/, s3://, another server) are listed,
+    and the command exits with 5 before it copies anything. --without-outside-artifacts backs up the rest.
+    """
+    from mlflow_ipfs.backup.backing_up import make_backup
+
+    def accept_outside(groups: Sequence[OutsideGroup]) -> bool:
+        for fields in map(asdict, groups if not without_outside_artifacts else ()):
+            print_result({"outside": fields}, _outside_line("outside", fields), as_json=as_json)
+        return without_outside_artifacts
+
+    database = _database(backend_store_uri, store_only=store_only)
+    with workplace.open_store() as store, Progress("backing up") as progress:
+        manifest, report = make_backup(
+            store,
+            destination,
+            database,
+            verify=not no_verify,
+            timeout_seconds=workplace.settings.timeout_seconds,
+            progress=progress.advance,
+            accept_outside=accept_outside,
+        )
+    lines = [
+        f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
+        *_lines(report, manifest.database),
+        *_left_out(manifest),
+    ]
+    _print(manifest, report, lines, as_json=as_json)
+    if report.problems:
+        msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
+        raise IntegrityError(msg)
+
+
+@click.command(short_help="Put a backup where nothing is yet.")
+@click.argument("source", metavar="SRC", type=click.Path(readable=False, path_type=Path))
+@_database_options
+@json_option
+@pass_workplace
+def restore(
+    workplace: Workplace,
+    source: Path,
+    backend_store_uri: str | None,
+    *,
+    store_only: bool,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    """Put a backup back: the store at MLFLOW_IPFS_STORE (or --store), and MLflow's database.
+
+    Nothing is written over: there must be no store and no database yet. A restore that was broken off goes on.
+
+    When root restores, the store and the database belong to the owners of the directories that they are put into.
+    """
+    from mlflow_ipfs.backup.backing_up import restore_backup
+
+    database = _database(backend_store_uri, store_only=store_only)
+    target = workplace.settings.store
+    with Progress("restoring") as progress:
+        done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
+    manifest, report, has_new_database = done
+    uri = "" if database is None else printable(database.render_as_string(hide_password=True))
+    where = f" and {uri}" if has_new_database else ""
+    lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
+    if report is not None:
+        lines += _lines(report, manifest.database if has_new_database else None)
+    if manifest.database is not None and not store_only:
+        lines += _left_out(manifest)
+    if uri and not has_new_database:
+        lines.append(f"database   {uri} is there already, the same")
+    owner = owner_of(target)
+    _print(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, owner=owner)
+    if os.geteuid() == 0 and target.stat().st_uid == 0:
+        path = shlex.quote(str(target))
+        note(f"{path} belongs to root: before a server of another user opens it, run `chown -R USER:GROUP {path}`")
+    if report is not None and report.problems:
+        msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
+        raise IntegrityError(msg)
+
+
+def _lines(report: CloneReport, database: str | None) -> list[str]:
+    new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
+    lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
+    if database is not None:
+        lines.append(f"database   {database}")
+    hashed = format_count(report.hashed_blocks, "block") if report.hashed_blocks else "nothing"
+    return [*lines, f"hashed     {hashed}"]
+
+
+def _left_out(manifest: Manifest) -> list[str]:
+    return [_outside_line("left out", group) for group in manifest.outside_artifacts]
+
+
+def _outside_line(label: str, group: Mapping[str, Any]) -> str:
+    what = format_count(group["count"], group["kind"])
+    examples = ", ".join(group["examples"])
+    return printable(f"{label:<9}  {what} in {group['place']}, for example {examples}")
+
+
+def _print(
+    manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
+) -> None:
+    problems = report.problems if report is not None else ()
+    for cid, reason in problems:
+        print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)
+    copied = {} if report is None else {"copied_files": report.copied_files, "copied_bytes": report.copied_bytes}
+    owned = {} if owner is None else {"owner": owner}
+    fields = asdict(manifest) | owned | copied | {"hashed_blocks": report.hashed_blocks if report is not None else 0}
+    print_result(fields | {"problems": len(problems)}, "\n".join(lines), as_json=as_json)

@@ -1,0 +1,88 @@
+"""What keeps content, as people know it: model versions, experiments, pins."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mlflow_ipfs.cli.terminal import align, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlflow_ipfs.content.names.kinds import Root
+    from mlflow_ipfs.content.storage.maintenance import Affected
+
+_KINDS: Final = ("model version", "frozen", "file", "ref", "pin", "outbox")
+_SHOWN: Final = 10  # names of each kind
+
+
+def affected_lines(names: Iterable[Affected]) -> list[str]:
+    """Whom it concerns: a few of each kind, and how many more there are."""
+    texts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
+    for name in names:
+        kind, text = _text_of(name)
+        texts[kind].append(text)
+    rows = []
+    for kind, found in texts.items():
+        rows += [("affected", kind, text) for text in found[:_SHOWN]]
+        if len(found) > _SHOWN:
+            rows.append(("affected", kind, f"… and {len(found) - _SHOWN:,} more; --json lists all"))
+    return align(rows)
+
+
+def _text_of(name: Affected) -> tuple[str, str]:
+    version = version_of(name.name) if name.kind == "pin" else None
+    if version is not None:
+        return "model version", f"{printable(version)}  {name.cid}"
+    if name.kind == "file":
+        return "file", printable(name.name)
+    if name.kind == "frozen":
+        return "frozen", f"{printable(name.name)}/@{name.cid}"
+    return name.kind, f"{printable(name.name)}  {name.cid}"
+
+
+def affected_fields(name: Affected) -> dict[str, Any]:
+    """The same for programs."""
+    damaged = [str(cid) for cid in name.damaged]
+    return {"kind": name.kind, "name": name.name, "cid": str(name.cid), "damaged": damaged}
+
+
+OWNERS: Final = "model-version"  # what the model registry's owners start with
+_CONFIRMED: Final = f"{OWNERS}:"
+_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
+
+
+class Group(NamedTuple):
+    """Keepers that belong together: those of an experiment, a registered model, an owner."""
+
+    kind: str
+    name: str
+
+
+def version_of(owner: str) -> str | None:
+    """``<name>/<version>`` from ``model-version:<registry id>/<name>/<version>``; None for the owner of other pins."""
+    if not owner.startswith(_CONFIRMED):
+        return None
+    return owner.removeprefix(_CONFIRMED).partition("/")[2] or None
+
+
+def group_of(root: Root) -> Group:
+    """The group of a root."""
+    version = version_of(root.name) if root.kind == "pin" else None
+    if version is not None:
+        return Group("model", version.rpartition("/")[0])
+    if root.cid is None:
+        return Group("experiment", experiment_of(root.name))
+    if root.kind == "frozen":
+        return Group("frozen", experiment_of(root.name))
+    return Group(root.kind, root.name)
+
+
+def experiment_of(uri: str) -> str:
+    """``mfs://mlflow/<experiment>`` or ``mfs://mlflow/<registry id>/<experiment>`` of anything below it."""
+    root, _, path = uri.removeprefix("mfs://").partition("/")
+    registry = _REGISTRY_ID.match(path)
+    prefix = registry.group() if registry else ""
+    experiment = path.removeprefix(prefix).partition("/")[0]
+    return f"mfs://{root}/{prefix}{experiment}".rstrip("/")

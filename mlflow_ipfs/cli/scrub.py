@@ -1,0 +1,119 @@
+"""``scrub``: is everything in the store what it should be, and if not, whom does it concern?"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mlflow_ipfs.content.storage.maintenance import AffectedReport, ScrubReport
+    from mlflow_ipfs.content.store import ContentStore
+
+
+@click.command(short_help="Read and hash everything in the store.")
+@click.option(
+    "--heal-from",
+    "source",
+    metavar="FOLDER",
+    type=click.Path(readable=False, path_type=Path),
+    help="A backup, or another store that nobody writes to, to replace what is damaged.",
+)
+@json_option
+@pass_workplace
+def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
+    """Read and hash every byte of the store, to find what rotted without anybody looking.
+
+    What is damaged is replaced from sound copies in this store, and from another one if that is
+    named. The rest is noted, so that adding the content again heals it, and the runs' files, model
+    versions, refs and pins that need it are listed. Exits with 4 if there is any.
+    """
+    with workplace.open_store() as store:
+        with (
+            _healing(store, source, workplace.settings.store),
+            Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
+        ):
+            report = store.scrub(progress.advance)
+        affected = store.find_affected([cid for cid, _ in report.problems])
+    if as_json:
+        _print_json(report, affected)
+    else:
+        for line in (*_found(report, affected), *affected_lines(affected.names), *_sums(report)):
+            click.echo(line)
+    if report.problems:
+        raise IntegrityError(_advice(report, affected))
+
+
+def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
+    unneeded = set(affected.unneeded)
+    for cid in report.healed:
+        print_result({"cid": str(cid), "healed": True}, "", as_json=True)
+    for cid, reason in report.problems:
+        print_result({"cid": str(cid), "reason": reason, "unneeded": cid in unneeded}, "", as_json=True)
+    for name in affected.names:
+        print_result(affected_fields(name), "", as_json=True)
+    counts = {
+        "problems": len(report.problems),
+        "healed_count": len(report.healed),
+        "affected_count": len(affected.names),
+    }
+    print_result({"blocks": report.blocks, "size_bytes": report.size_bytes} | counts, "", as_json=True)
+
+
+def _found(report: ScrubReport, affected: AffectedReport) -> Iterator[str]:
+    unneeded = set(affected.unneeded)
+    for cid in report.healed:
+        yield f"healed    {cid}"
+    for cid, reason in report.problems:
+        yield f"problem   {cid}"
+        yield f"          {printable(reason)}"
+        if cid in unneeded:
+            yield "          Nothing needs it"
+
+
+def _sums(report: ScrubReport) -> Iterator[str]:
+    yield f"hashed    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}"
+    if not report.problems:
+        yield "verified  every block; nothing is damaged" + (" any more" if report.healed else "")
+
+
+def _advice(report: ScrubReport, affected: AffectedReport) -> str:
+    found = f"{format_count(len(report.problems), 'problem')} found"
+    if len(affected.unneeded) == len(report.problems):
+        return f"{found}, in what nothing needs: `mlflow-ipfs gc` drops it in time"
+    if not affected.names:
+        return f"{found}: add that content again to heal it"
+    return (
+        f"{found}, which {format_count(len(affected.names), 'name')} above need{'s' * (len(affected.names) == 1)}: "
+        "add that content again, or name a backup with --heal-from; `mlflow-ipfs verify` of a name says which files of it"
+    )
+
+
+@contextmanager
+def _healing(store: ContentStore, source: Path | None, own: Path) -> Iterator[None]:
+    """Let a store heal itself from another one, for the length of a ``with``."""
+    if source is None:
+        yield
+        return
+    from mlflow_ipfs.backup.backup_directory import find_store  # noqa: PLC0415 - imports SQLAlchemy, which takes long
+
+    folder = find_store(source)
+    if folder.resolve() == own.resolve():
+        msg = f"--heal-from {source} is the store itself; name a backup of it, or another store"
+        raise click.UsageError(msg)
+    with open_local_storage(folder, read_only=True) as other:
+        store.storage.heal_from(other.blocks)
+        try:
+            yield
+        finally:
+            store.storage.heal_from(None)

@@ -1,0 +1,173 @@
+"""``verify`` and ``doctor``: is the content what its CID says, and is the installation in order?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mlflow_ipfs.binding.uris import MlflowUri
+from mlflow_ipfs.cli.doctor_checks import Finding, State, examine
+from mlflow_ipfs.cli.doctor_rebuild import rebuild
+from mlflow_ipfs.cli.get import total_bytes
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    text_of,
+    tracking_option,
+)
+from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.content.files.source import look_at
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mlflow_ipfs.binding.uris import ContentName, Located
+    from mlflow_ipfs.content.checking.verify import VerifyReport
+
+OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every model version that it downloads
+
+
+@click.command(short_help="Check that content is what its CID says.")
+@click.argument("content", type=ANY_CONTENT)
+@click.option(
+    "--against",
+    metavar="PATH",
+    type=click.Path(readable=False, path_type=Path),
+    help="Compare with a file or folder, too.",
+)
+@click.option(
+    "-H", "--hidden", is_flag=True, help="Compare names in folders that start with a dot, too, as `add -H` adds them."
+)
+@tracking_option
+@json_option
+@pass_workplace
+def verify(
+    workplace: Workplace,
+    content: ContentName,
+    against: Path | None,
+    tracking_uri: str | None,
+    *,
+    hidden: bool,
+    as_json: bool,
+) -> None:
+    """Read and hash every block of a file, a folder, a model version or a run's artifacts.
+
+    Each bad or missing block is named, with the path of the file that it belongs to; then, unless
+    it is compared with something, every name in the store that needs such a block, its own, too.
+    """
+    if against is not None:
+        look_at(bytes(against))
+    elif hidden:
+        msg = "--hidden is about what the content is compared with, so it needs --against"
+        raise click.UsageError(msg)
+    with workplace.open_store() as store:
+        found = find(store, content, tracking_uri)
+        report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
+        damaged = {problem.cid: None for problem in report.problems} if against is None else {}
+        affected = store.find_affected(list(damaged)).names if damaged else ()
+    fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
+    lines = [*_lines(report, content, against), *affected_lines(affected)]
+    print_result(fields, "\n".join(lines), as_json=as_json)
+    if report.hidden_left_out and not as_json:
+        names = format_count(report.hidden_left_out, "hidden name")
+        note(f"{names} in {printable(str(against))}, not in the content, left out; compare with --hidden")
+    if not report.ok:
+        msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
+        raise IntegrityError(msg)
+
+
+def _verify(found: Located, against: Path | None, not_content: Collection[str], *, hidden: bool) -> VerifyReport:
+    root = found.root
+    if not found.store.storage.blocks.has(root):
+        msg = f"there is no {root} in this store; name the one that has it with --store"
+        raise NotFoundError(msg)
+    try:
+        total = total_bytes(found)
+    except (MlflowIpfsError, OSError):  # damaged, or no UnixFS: the report will say so
+        total = None
+    with Progress(f"verifying {root}", total) as progress:
+        return found.store.verify(
+            root, against=against, hidden=hidden, not_content=not_content, progress=progress.advance
+        )
+
+
+def _fields(report: VerifyReport, content: ContentName) -> dict[str, object]:
+    problems = [{"cid": str(item.cid), "path": item.path, "reason": item.reason} for item in report.problems]
+    return {
+        "content": text_of(content),
+        "cid": str(report.cid),
+        "ok": report.ok,
+        "blocks": report.blocks,
+        "size_bytes": report.size_bytes,
+        "problems": problems,
+        "hidden_left_out": report.hidden_left_out,
+    }
+
+
+def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> list[str]:
+    lines = []
+    if text_of(content) != str(report.cid):
+        lines.append(f"content   {printable(text_of(content))}")
+    lines.append(f"root      {report.cid}")
+    lines.append(f"sound     {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}")
+    for problem in report.problems:
+        lines += [f"problem   {problem.cid}", f"          in {printable(problem.path) or 'the root'}: {problem.reason}"]
+    if report.ok:
+        same = f", and the same as {printable(str(against))}" if against is not None else ""
+        lines.append(f"verified  every block{same}")
+    return lines
+
+
+@click.command(short_help="Say what is installed, where the store is, what is wrong.")
+@click.option(
+    "--rebuild", "is_rebuild", is_flag=True, help="Make a new index for a store whose store.db is lost or damaged."
+)
+@click.option(
+    "--backend-store-uri", metavar="URI", help="MLflow's database: list its model versions that are not frozen, too."
+)
+@json_option
+@pass_workplace
+@click.pass_context
+def doctor(
+    context: click.Context, workplace: Workplace, *, is_rebuild: bool, backend_store_uri: str | None, as_json: bool
+) -> None:
+    """Say what is installed, where the store is and what is in it, and what is wrong.
+
+    Exits with 1 if something is. With --backend-store-uri, list the model versions whose files may
+    change: those that were registered without mlflow-ipfs, or with another MLFLOW_IPFS_FREEZE than required.
+
+    With --rebuild, make a new index (store.db) instead: every file of the store is read and hashed;
+    pins, refs and mfs:// files come from what is left of the old index and from its backups. What no
+    name needs is pinned for `recovered/<time>`, so that no gc drops it. Nobody else may use the store
+    meanwhile. The old index is kept in quarantine/.
+    """
+    if is_rebuild and backend_store_uri:
+        msg = "--rebuild reads the store alone; call doctor again with --backend-store-uri"
+        raise click.UsageError(msg)
+    if is_rebuild:
+        rebuild(workplace, as_json=as_json)
+        return
+    application = context.find_root().command
+    own_commands = application.commands if isinstance(application, click.Group) else {}
+    problems, previous = 0, ""
+    for finding in examine(workplace, own_commands, backend_store_uri):
+        problems += finding.state is State.PROBLEM
+        fields = {"topic": finding.topic, "state": str(finding.state), "text": finding.text} | finding.facts
+        print_result(fields, _line(finding, previous), as_json=as_json)
+        previous = finding.topic
+    if problems:
+        msg = f"{format_count(problems, 'problem')} found"
+        raise MlflowIpfsError(msg)
+
+
+def _line(finding: Finding, previous_topic: str) -> str:
+    mark = "!" if finding.state is State.PROBLEM else " "
+    topic = "" if finding.topic == previous_topic else finding.topic
+    return f"{mark} {topic:<12} {printable(finding.text)}"

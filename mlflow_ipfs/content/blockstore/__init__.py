@@ -1,1 +1,0 @@
-"""Places that keep blocks: ``interface`` says what one must offer, the others are named by their medium."""

@@ -1,1 +1,0 @@
-"""Garbage collection beside those who publish; ``collecting`` has the protocol."""

@@ -1,0 +1,1 @@
+"""CAR archives: format, import and export."""

@@ -1,0 +1,1 @@
+"""Checks of content: completeness, verification, comparison with files on disk."""

@@ -1,0 +1,1 @@
+"""Codecs: the bytes of blocks, and what they link to."""

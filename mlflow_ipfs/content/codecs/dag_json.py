@@ -1,0 +1,92 @@
+"""dag-json: IPLD data as JSON. A link is ``{"/": "<CID>"}``, bytes are ``{"/": {"bytes": "<base64>"}}``.
+
+Only decoding: nothing here writes dag-json. White space and the order of keys are accepted as they are, because
+they do not change what a block links to.
+Source: https://ipld.io/specs/codecs/dag-json/spec/
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Final, NoReturn
+
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.codecs.dag_cbor import MAX_DEPTH, Value
+from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
+
+_RESERVED: Final = "/"
+
+
+def decode_dagjson(data: bytes) -> Value:
+    """Decode a block; nothing may follow the value.
+
+    Raises:
+        InvalidDataError: not dag-json, nested too deep, or a map that only looks like a link or bytes.
+    """
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_read_map, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except InvalidDataError:
+        raise
+    except ValueError as error:  # not UTF-8, not JSON, or a number that is too long
+        msg = f"not dag-json: {error}"
+        raise InvalidDataError(msg) from error
+    _check_depth(value)
+    return value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    msg = f"dag-json has no form for {text}"
+    raise InvalidDataError(msg)
+
+
+def _read_map(pairs: list[tuple[str, Value]]) -> Value:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        msg = "a dag-json map has a key twice"
+        raise InvalidDataError(msg)
+    reserved = found.get(_RESERVED)
+    if isinstance(reserved, str):
+        _require_single(found)
+        try:
+            return CID.from_text(reserved)
+        except InvalidCIDError as error:
+            msg = f"a dag-json link holds no usable CID: {error}"
+            raise InvalidDataError(msg) from error
+    if isinstance(reserved, dict) and isinstance(reserved.get("bytes"), str):
+        _require_single(found)
+        _require_single(reserved)
+        return _decode_bytes(reserved["bytes"])
+    return found
+
+
+def _require_single(found: dict[str, Value]) -> None:
+    if len(found) != 1:
+        msg = f"a dag-json map has other keys beside {next(iter(found))!r}, which is reserved for links and bytes"
+        raise InvalidDataError(msg)
+
+
+def _decode_bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        msg = f"dag-json bytes are not base64: {error}"
+        raise InvalidDataError(msg) from error
+
+
+def _check_depth(value: Value) -> None:
+    """Apply the limit of dag-cbor, so that decoded values of both are walked alike."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below = [item for item in level if isinstance(item, dict | list)]
+        if not below:
+            return
+        level = [child for item in below for child in (item.values() if isinstance(item, dict) else item)]
+    raise _too_deep()
+
+
+def _too_deep() -> InvalidDataError:
+    return InvalidDataError(f"a dag-json value is nested deeper than {MAX_DEPTH} levels")

@@ -1,0 +1,65 @@
+"""Which blocks does a block link to? By codec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.cid import CBOR, CODEC_NAMES, DAG_CBOR, DAG_JSON, DAG_PB, JSON, LIBP2P_KEY, RAW, codec_name
+from mlflow_ipfs.content.codecs import dag_cbor, dag_pb
+from mlflow_ipfs.content.codecs.dag_json import decode_dagjson
+from mlflow_ipfs.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.codecs.dag_cbor import Value
+
+LEAF_CODECS: Final = frozenset({RAW, LIBP2P_KEY, CBOR, JSON})
+"""Codecs that have no links. Blocks of every other codec may have some."""
+
+DATA_CODECS: Final = frozenset({DAG_CBOR, DAG_JSON})
+"""Codecs of maps, lists and values with links among them."""
+
+CODECS_WITH_LINKS: Final = DATA_CODECS | {DAG_PB}
+"""Codecs whose links are followed."""
+
+
+def links(cid: CID, block: bytes) -> Sequence[CID]:
+    """Return the CIDs that a block links to, in order.
+
+    Raises:
+        InvalidDataError: the block breaks its codec's rules, or links of its codec cannot be followed here.
+    """
+    if cid.codec in LEAF_CODECS:
+        return ()
+    if cid.codec == DAG_PB:
+        try:
+            return [link.cid for link in dag_pb.decode_node(block).links]
+        except InvalidDataError as error:
+            raise _malformed(cid, error) from error
+    return dag_cbor.links(decode_data(cid, block))
+
+
+def decode_data(cid: CID, block: bytes) -> Value:
+    """Decode a block of a codec in ``DATA_CODECS``.
+
+    Raises:
+        InvalidDataError: the block breaks its codec's rules, or its codec is another one.
+    """
+    try:
+        if cid.codec == DAG_CBOR:
+            return dag_cbor.decode_dagcbor(block)
+        if cid.codec == DAG_JSON:
+            return decode_dagjson(block)
+    except InvalidDataError as error:
+        raise _malformed(cid, error) from error
+    msg = (
+        f"{cid} has codec {codec_name(cid.codec)}, whose links are not followed here, so nothing can be said of what is "
+        f"below it; known codecs are {', '.join(CODEC_NAMES.values())}"
+    )
+    raise InvalidDataError(msg)
+
+
+def _malformed(cid: CID, error: InvalidDataError) -> InvalidDataError:
+    return InvalidDataError(f"the block {cid} is malformed: {error}")

@@ -1,0 +1,1 @@
+"""Files and directories into DAGs, and back."""

@@ -1,0 +1,1 @@
+"""Files of a local store: drafts, packs, sessions, views."""

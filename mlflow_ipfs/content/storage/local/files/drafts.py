@@ -1,0 +1,130 @@
+"""From a draft in ``tmp`` to a durable file in ``files``.
+
+Syncing is started as soon as a file is written and runs on a few threads, so that it overlaps
+with the hashing of the next file; moving waits for it. Every file gets a name that no other
+publication can choose, so a publication that fails may remove its files without asking anybody.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.cid import CID, multihash_text
+from mlflow_ipfs.content.multibase import decode_multibase
+from mlflow_ipfs.content.storage.local.index.index_rows import Stamp
+from mlflow_ipfs.errors import InvalidCIDError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.storage.local.index.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
+
+_SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
+_OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file
+_OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
+SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the name of what was moved to quarantine
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A written file that is not yet durable."""
+
+    path: Path
+    descriptor: int
+
+
+def drop_draft(disk: Disk, draft: Draft) -> None:
+    """Forget a file that is not needed after all."""
+    disk.remove(draft.path)  # first: if it fails, the caller may still close the file
+    disk.close(draft.descriptor)
+
+
+def object_name(root: bytes) -> str:
+    """Where the object of a root goes: its multihash in base32 and a part of its own, sharded by the hash's last byte."""
+    return f"files/{root[-1]:02x}/{multihash_text(root)}.{uuid.uuid4().hex[:12]}"
+
+
+def root_in(name: str) -> bytes | None:
+    """The multihash of the root that an object's name holds; None for the name of something else."""
+    match = _OBJECT.fullmatch(SET_ASIDE_PREFIX.sub("", name.rpartition("/")[2], count=1))
+    if match is None:
+        return None
+    try:
+        multihash = decode_multibase(f"b{match[1]}")
+        cid = CID.from_bytes(b"\x01\x55" + multihash)
+        cid.check_hash()
+    except InvalidCIDError:
+        return None
+    return cid.multihash
+
+
+def pack_name() -> str:
+    """Where a pack goes."""
+    name = uuid.uuid4().hex
+    return f"files/{name[:2]}/{name}.car"
+
+
+class Syncer:
+    """Makes the files of one publication durable."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[Stamp]] = deque()
+
+    def start(self, draft: Draft) -> Future[Stamp]:
+        """Sync, seal and close a file in the background; the result is its stamp."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="mlflow-ipfs-sync")
+        if len(self._pending) >= _OPEN_DRAFTS:
+            self._pending.popleft().result()
+        future = self._pool.submit(self._seal, draft)
+        self._pending.append(future)
+        return future
+
+    def _seal(self, draft: Draft) -> Stamp:
+        try:
+            status = self._disk.seal(draft.descriptor)
+            self._disk.sync(draft.descriptor)  # after the mode has changed, so that it is durable too
+            return Stamp.of(status)
+        finally:
+            self._disk.close(draft.descriptor)
+
+    def sync_folders(self, folders: Iterable[Path]) -> None:
+        """Return when the names in all these folders are durable."""
+        unique = sorted(set(folders))
+        if self._pool is None or len(unique) == 1:
+            for folder in unique:
+                self._disk.sync_folder(folder)
+        else:
+            list(self._pool.map(self._disk.sync_folder, unique))
+
+    def close(self) -> None:
+        """Wait for what is running and stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=False)
+            self._pool = None
+        self._pending.clear()
+
+
+def move_into_place(layout: Layout, disk: Disk, draft: Path, name: str) -> Path:
+    """Give a durable draft its place among the store's files.
+
+    Returns:
+        The folder that must be synced, and its parent too: another process may have made the
+        folder and not have synced that yet.
+    """
+    destination = layout.folder / name
+    try:
+        disk.rename(draft, destination)
+    except FileNotFoundError:
+        disk.make_folder(destination.parent)
+        disk.rename(draft, destination)
+    return destination.parent

@@ -1,0 +1,130 @@
+"""Sessions: a locked file says that a process still uses its folders in ``tmp`` and ``views``.
+
+The lock dies with the process, so what a killed process left can be told from what is in use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.system.forking import forget_in_child
+from mlflow_ipfs.content.system.locking import LockFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.storage.local.index.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
+HOLD_PREFIX: Final = "hold-"  # of the files of holds, which are locked as those of sessions are
+
+
+class Session:
+    """The session of one open store in one process; opened when first needed, anew after a fork."""
+
+    def __init__(self, layout: Layout, disk: Disk) -> None:
+        self._layout = layout
+        self._disk = disk
+        self._lock: LockFile | None = None
+        self._has_views = False
+        self._guard = threading.Lock()
+        self._count = 0
+        forget_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """The parent's session stays the parent's."""
+        self._guard = threading.Lock()
+        self._lock = None
+        self._has_views = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has made a draft or a view, and not yet ended the session."""
+        return self._lock is not None
+
+    def draft(self) -> Path:
+        """A new path below ``tmp``."""
+        name = self._open()
+        with self._guard:
+            self._count += 1
+            return self._layout.tmp / name / f"{self._count:x}"
+
+    def view_folder(self) -> Path:
+        """A new, empty folder below ``views``."""
+        folder = self._layout.views / self._open() / uuid.uuid4().hex
+        self._has_views = True
+        self._disk.make_folder(folder)
+        return folder
+
+    def close(self) -> None:
+        """End the session and remove its folders; with views in them only when the process ends."""
+        if not self._has_views:
+            self.end()
+
+    def end(self) -> None:
+        """End the session and remove its folders."""
+        with self._guard:
+            lock, self._lock = self._lock, None
+        if lock is not None:
+            _remove(self._layout, self._disk, lock.path.name)
+            lock.release()
+            _open_sessions.discard(self)
+
+    def _open(self) -> str:
+        with self._guard:
+            if self._lock is None:
+                self._lock = lock_new(self._layout)
+                _open_sessions.add(self)
+            name = self._lock.path.name
+            for parent in (self._layout.tmp, self._layout.views):
+                self._disk.make_folder(parent / name)
+            return name
+
+
+_open_sessions: set[Session] = set()
+
+
+def _end_all() -> None:
+    """At the end of the process. In a forked child the parent's sessions have no name, so they stay."""
+    for session in list(_open_sessions):
+        session.end()
+
+
+atexit.register(_end_all)
+
+
+def lock_new(layout: Layout, prefix: str = "") -> LockFile:
+    """Make and lock a new file below ``sessions``."""
+    while True:
+        file = LockFile(layout.sessions / f"{prefix}{uuid.uuid4().hex}", create=True)
+        # Somebody who looks for dead sessions may have found the file before it was locked.
+        if file.try_lock() and file.path.exists():
+            return file
+        file.release()
+
+
+def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
+    """Remove what sessions left whose processes are gone. Safe at any time."""
+    names = {path.name for folder in (layout.tmp, layout.views, layout.sessions) for path in folder.iterdir()}
+    for name in names:
+        try:
+            file = LockFile(layout.sessions / name)
+        except FileNotFoundError:
+            # A session locks its file before it makes its folders: without the file nobody is there.
+            _remove(layout, disk, name)
+            continue
+        except PermissionError:  # another user's, who will remove it; `doctor` names it if that user cannot
+            continue
+        try:
+            if file.try_lock():
+                _remove(layout, disk, name)
+        finally:
+            file.release()
+
+
+def _remove(layout: Layout, disk: Disk, name: str) -> None:
+    disk.remove_tree(layout.tmp / name)
+    disk.remove_tree(layout.views / name)
+    disk.remove(layout.sessions / name)

@@ -1,0 +1,1 @@
+"""Garbage collection and the cache of a local store."""

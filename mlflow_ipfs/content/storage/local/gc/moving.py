@@ -1,0 +1,136 @@
+"""Moves blocks into a new pack: those still needed out of a file that is mostly garbage, or garbage out of the index.
+
+Inline blocks that nothing needs are moved too, so that they can be condemned like a file and wait
+for their deletion there: somebody who publishes may just have found them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.cid import CID, RAW
+from mlflow_ipfs.content.storage.local.files.block_reading import StoredBlock, read_stored_block
+from mlflow_ipfs.content.storage.local.files.drafts import Syncer, move_into_place, pack_name
+from mlflow_ipfs.content.storage.local.files.packs import PackWriter
+from mlflow_ipfs.content.storage.local.gc.garbage import Place
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.marks import Marker
+
+_ROWS: Final = 5_000
+_Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
+
+
+class Mover:
+    """Moves blocks of one store. One at a time: the caller holds ``gc.lock``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def move_inline(self, ids: Sequence[int]) -> list[Place]:
+        """Move inline blocks. Returns the new packs.
+
+        Raises:
+            StoreFullError: there is no room for them; those not moved yet stay as they are.
+        """
+        return self._move(self._read_inline(ids), "place IS NULL")
+
+    def empty_file(self, place: Place, marks: Marker) -> bool:
+        """Move what is needed out of a pack or an object. Returns whether all of it could be moved.
+
+        Raises:
+            StoreFullError: there is no room; what was not moved yet stays as it is.
+        """
+        damaged: list[CID] = []
+        self._move(self._read_needed(place, marks, damaged), f"place = {int(place.id)}")
+        return not damaged
+
+    def _read_inline(self, ids: Sequence[int]) -> Iterator[_Item]:
+        for start in range(0, len(ids), _ROWS):
+            with self._parts.database.read() as connection:
+                rows = [
+                    connection.execute(
+                        "SELECT id, multihash, data FROM block WHERE id = ? AND data IS NOT NULL", (block_id,)
+                    ).fetchone()
+                    for block_id in ids[start : start + _ROWS]
+                ]
+            # The index has no codecs. Nothing will ever walk from these blocks, so any will do.
+            yield from ((row[0], CID(1, RAW, row[1]), row[2]) for row in rows if row is not None)
+
+    def _read_needed(self, place: Place, marks: Marker, damaged: list[CID]) -> Iterator[_Item]:
+        """The needed blocks of a file, each with its CID. The damaged ones go to a list."""
+        with self._parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place.id,)
+            ).fetchall()
+        disk, path = self._parts.disk, self._parts.layout.folder / place.name
+        try:
+            descriptor = disk.open_to_read(path)
+        except FileNotFoundError:
+            damaged += [CID(1, RAW, row[1]) for row in rows[:1]]  # all of it is lost, and nothing can be moved
+            return
+        try:
+            for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
+                cid, block = read_stored_block(disk, descriptor, stored)
+                if cid.matches(block):
+                    yield stored.id, cid, block
+                else:
+                    damaged.append(cid)  # it stays where `verify` will find it
+        finally:
+            disk.close(descriptor)
+
+    def _move(self, items: Iterable[_Item], where: str) -> list[Place]:
+        parts = self._parts
+        moved: list[Place] = []
+        with disk_faults(parts.layout.folder):
+            pack: PackWriter | None = None
+            ids: list[int] = []
+            for block_id, cid, block in items:
+                if pack is None:
+                    pack, ids = PackWriter(parts.disk, parts.session.draft()), []
+                try:
+                    pack.append(cid, block)
+                except BaseException:
+                    pack.discard()
+                    raise
+                ids.append(block_id)
+                if pack.is_sealed:
+                    moved.append(self._finish(pack, ids, where))
+                    pack = None
+            if pack is not None:
+                moved.append(self._finish(pack, ids, where))
+        return moved
+
+    def _finish(self, pack: PackWriter, ids: list[int], where: str) -> Place:
+        """Make a pack durable, then let the rows point into it."""
+        parts, name, syncer = self._parts, pack_name(), Syncer(self._parts.disk)
+        try:
+            draft = pack.finish()
+        except BaseException:
+            pack.discard()
+            raise
+        try:
+            stamp = syncer.start(draft).result()
+            syncer.sync_folders([parts.layout.files, move_into_place(parts.layout, parts.disk, draft.path, name)])
+        except BaseException:
+            parts.disk.remove(draft.path)
+            raise
+        finally:
+            syncer.close()
+        place_id = 0
+        for start in range(0, len(ids), _ROWS):
+            with parts.database.write() as connection:
+                if not place_id:
+                    place_id = index_rows.insert_place(connection, index_rows.PACK, name, stamp)
+                rows = zip(ids[start : start + _ROWS], pack.rows[start : start + _ROWS], strict=True)
+                connection.executemany(
+                    "UPDATE block SET place = ?, data = NULL, offset = ?, length = ?, form = ?"  # noqa: S608 - two fixed texts
+                    f" WHERE id = ? AND multihash = ? AND {where}",
+                    [(place_id, row.offset, row.length, row.form, block_id, row.multihash) for block_id, row in rows],
+                )
+        return Place(place_id, name, stamp.size_bytes, None)

@@ -1,0 +1,133 @@
+"""Paths for whole files: found and checked, made in the cache when asked for, put together again when damaged."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.storage.local.gc.assembling import Assembler
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
+from mlflow_ipfs.content.system.locking import LONGEST_PAUSE_SECONDS, KeyedLocks
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+
+_logger = logging.getLogger(__name__)
+_TOUCH_SECONDS: Final = 60  # how old "last used" may become before it is written anew
+
+
+class WholeFiles:
+    """The objects of one store, as its users see them.
+
+    Args:
+        parts: the store.
+        reader: its blocks.
+        verify_always: hash an object each time, whatever its stamp says.
+    """
+
+    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
+        self._parts = parts
+        self._checker = ObjectChecker(parts, reader, verify_always=verify_always)
+        self._assembler = Assembler(parts, reader)
+        self._turns = KeyedLocks()
+
+    def find(self, cid: CID) -> Path | None:
+        """The object of a file, undamaged; a cached one is leased.
+
+        Raises:
+            IntegrityError: it is damaged, and was set aside.
+        """
+        deadline = time.monotonic() + self._parts.database.timeout_seconds
+        while (found := self._checker.find(cid)) is not None:  # hashing a large file may take longer than the limit
+            path, place = found
+            if place.cache_used is None:
+                return path
+            # After the lease another look: whoever was evicting the file has done so, or sees the lease.
+            if self._parts.leases.take(path) and self._checker.find(cid) == found:
+                self._touch(place)
+                return path
+            if time.monotonic() > deadline:
+                break
+            _logger.debug("%s: %s is about to leave the cache, so it is looked up again", cid, path)
+            time.sleep(LONGEST_PAUSE_SECONDS)
+        return None
+
+    def find_ready(self, cid: CID) -> Path | None:
+        """See ``Storage.ready_file``. For an event loop: reads no byte of the file, takes no lock of the store."""
+        found = self._checker.find_unchanged(cid)
+        if found is None:
+            return None
+        path, place = found
+        if place.cache_used is None:
+            return path
+        # As in ``find``: an eviction under way either sees the lease or has marked the row.
+        if not self._parts.leases.take(path) or self._checker.find_unchanged(cid) != found:
+            return None
+        if self._is_touch_due(place):
+            threading.Thread(target=self._touch, args=[place], name="mlflow-ipfs-touch").start()  # it waits for a lock
+        return path
+
+    def find_or_heal(self, cid: CID) -> Path | None:
+        """See ``Storage.file_path``."""
+        try:
+            return self.find(cid)
+        except IntegrityError as damage:
+            if not self.heal(cid):
+                raise
+            _logger.warning("%s (it was put together again from sound blocks)", damage)
+            return self.find(cid)
+
+    def heal(self, cid: CID) -> bool:
+        """Put a damaged object together again. Returns whether all its blocks could be had."""
+        if self._parts.database.read_only:
+            return False
+        _logger.debug("%s: the file is damaged, so it is assembled again from blocks", cid)
+        try:
+            self._assembler.assemble(cid, in_cache=False)
+        except MlflowIpfsError as error:
+            _logger.warning("the file of %s is damaged, and could not be put together again: %s", cid, error)
+            return False
+        return True
+
+    def ensure(self, cid: CID) -> Path | None:
+        """See ``Storage.ensure_file``."""
+        # Of several threads one hashes or assembles the file, and the others then find it.
+        with self._turns.of(cid.multihash):
+            return self._ensure(cid)
+
+    def _ensure(self, cid: CID) -> Path | None:
+        path = self.find_or_heal(cid)
+        if path is not None or self._parts.database.read_only:
+            return path
+        try:
+            return self._make(cid) if self._assembler.is_worthwhile(cid) else None
+        except MlflowIpfsError as error:  # a caller without a path reads the blocks instead
+            _logger.debug("%s: no file was assembled in the cache: %s", cid, error)
+            return None
+
+    def _make(self, cid: CID) -> Path | None:
+        with self._parts.cache_lock.exclusive():
+            path = self.find(cid)  # another process may have made it while this one waited
+            if path is None:
+                self._assembler.assemble(cid, in_cache=True)
+                path = self.find(cid)
+        return path
+
+    def _touch(self, place: index_rows.PlaceRow) -> None:
+        """Record that a cached file is in use. Failing to record it only lets the file be evicted sooner."""
+        if self._is_touch_due(place):
+            with suppress(MlflowIpfsError, ValueError), self._parts.database.write() as connection:  # or it is closed
+                index_rows.touch_cached(connection, place.id)
+
+    def _is_touch_due(self, place: index_rows.PlaceRow) -> bool:
+        is_old = place.cache_used is not None and time.time() - place.cache_used > _TOUCH_SECONDS
+        return is_old and not self._parts.database.read_only

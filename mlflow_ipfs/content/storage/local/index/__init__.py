@@ -1,0 +1,1 @@
+"""Index: the SQLite database of a local store, its directory and its format."""

@@ -1,0 +1,119 @@
+"""Search for files and directories in a store that its owner, or the user of this process, may not use."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from mlflow_ipfs.content.storage.local.index.layout import Layout
+from mlflow_ipfs.content.system.access import is_usable
+from mlflow_ipfs.content.system.mounts import is_read_only_mount
+
+if sys.platform != "win32":
+    import pwd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ACL: Final = "system.posix_acl_access"  # gives rights that the mode does not show
+
+
+class Unusable(NamedTuple):
+    """A file or directory that somebody may not use.
+
+    Attributes:
+        path: where it is.
+        status: its owner and mode.
+    """
+
+    path: Path
+    status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class AccessReport:
+    """What in a store cannot be used.
+
+    Attributes:
+        by_owner: by the owner of the store's directory.
+        by_user: by the user of this process.
+    """
+
+    by_owner: tuple[Unusable, ...]
+    by_user: tuple[Unusable, ...]
+
+
+def check_access(folder: Path) -> AccessReport:
+    """Look at the owner and the mode of everything in a store: files, locks, sessions, SQLite's files. Reads no content.
+
+    Raises:
+        OSError: the directory itself cannot be found.
+    """
+    read_only = is_read_only_mount(folder)
+    owner = _User.owning(folder)
+    by_owner, by_user = [], []
+    for path, status in _walk(Layout(folder)):
+        if not owner.may_use(path, status, read_only=read_only):
+            by_owner.append(Unusable(path, status))
+        if not is_usable(path, status, read_only=read_only):
+            by_user.append(Unusable(path, status))
+    return AccessReport(tuple(by_owner), tuple(by_user))
+
+
+def _walk(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything in the store, except what callers keep in views and the drafts, which are only ever removed."""
+    yield layout.folder, layout.folder.stat()
+    folders = [str(layout.folder)]
+    while folders:
+        folder = folders.pop()
+        is_scratch = Path(folder).is_relative_to(layout.tmp) or Path(folder).is_relative_to(layout.views)
+        with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:  # it is named already
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(status.st_mode):
+                        folders.append(entry.path)
+                    if stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not is_scratch):
+                        yield Path(entry.path), status
+
+
+@dataclass(frozen=True, slots=True)
+class _User:
+    """A user and the groups that the user is in."""
+
+    uid: int
+    gids: frozenset[int]
+
+    @classmethod
+    def owning(cls, folder: Path) -> _User:
+        """The owner of a directory. One whom this machine does not know counts as in the directory's group."""
+        status = folder.stat()
+        gids = {status.st_gid}
+        if sys.platform != "win32":
+            with suppress(KeyError):
+                entry = pwd.getpwuid(status.st_uid)
+                gids = set(os.getgrouplist(entry.pw_name, entry.pw_gid))
+        return cls(status.st_uid, frozenset(gids))
+
+    def may_use(self, path: Path, status: os.stat_result, *, read_only: bool) -> bool:
+        """Tell, by owner, group and mode, whether the user can use something as a store needs it."""
+        if self.uid == 0:
+            return True
+        is_directory = stat.S_ISDIR(status.st_mode)
+        needed = stat.S_IROTH | (stat.S_IXOTH if is_directory else 0)
+        if not read_only and (is_directory or status.st_mode & stat.S_IWUSR):
+            needed |= stat.S_IWOTH
+        shift = 6 if status.st_uid == self.uid else 3 if status.st_gid in self.gids else 0
+        return status.st_mode >> shift & needed == needed or _has_acl(path)
+
+
+def _has_acl(path: Path) -> bool:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            return bool(os.getxattr(path, _ACL, follow_symlinks=False))
+    return False

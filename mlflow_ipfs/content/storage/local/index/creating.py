@@ -1,0 +1,183 @@
+"""Making a store, finding one, and checking that this program may open it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.storage.local.index import layout as layouts
+from mlflow_ipfs.content.storage.local.index import schema
+from mlflow_ipfs.content.storage.local.index.error_translation import database_faults, disk_faults, how_to_restore
+from mlflow_ipfs.content.storage.local.index.layout import Layout
+from mlflow_ipfs.content.system import ownership
+from mlflow_ipfs.content.system.access import no_access
+from mlflow_ipfs.content.system.locking import FileLock
+from mlflow_ipfs.content.system.mounts import is_read_only_mount
+from mlflow_ipfs.errors import PolicyError, StoreFormatError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlflow_ipfs.content.storage.local.index.database import Database
+    from mlflow_ipfs.content.system.disk import Disk
+
+
+def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
+    """Find the store in a folder, or make one there.
+
+    Returns:
+        The store's layout and its id.
+
+    Raises:
+        StoreFormatError: there is none and none may be made, or the folder holds something else,
+            a newer format, or is on a file system that cannot hold a store.
+        PolicyError: this process is root, and another user has put a link in the place of a directory.
+    """
+    layouts.check_platform(_nearest_existing(folder).resolve())
+    if create:
+        _make_empty(folder)
+    if not folder.is_dir():
+        raise _no_store(folder)
+    layout = Layout(folder.resolve())
+    check_links(layout)
+    if not layouts.is_store(layout):
+        if not create:
+            raise _no_store(folder)
+        with disk_faults(layout.folder):
+            _create(layout, disk, timeout_seconds)
+    return layout, layouts.read_format(layout)
+
+
+def find_to_read(folder: Path) -> tuple[Layout, str]:
+    """Find a store that nobody writes to, on any file system. Returns as ``find_or_create``.
+
+    Raises:
+        StoreFormatError: there is none, it has a newer format, or its log holds changes.
+    """
+    layout = Layout(folder.resolve())
+    if not layouts.is_store(layout):
+        raise _no_store(folder)
+    _check_log(layout, "end the programs that use it, and run `mlflow-ipfs doctor` on it once")
+    return layout, layouts.read_format(layout)
+
+
+def _no_store(folder: Path) -> StoreFormatError:
+    """The error, with what the folder is instead, as far as one can see."""
+    msg = f"there is no store at {folder}"
+    if folder.is_dir():
+        msg += f": the folder has no {Layout(folder).format_file.name}"
+        if layouts.is_store(Layout(folder / "store")):  # a backup has its copy of the store there
+            msg += f"; name the store in it, {folder / 'store'}"
+    elif os.path.lexists(folder):
+        msg += ": that is a file, and a store is a folder" if folder.is_file() else ": that is no folder"
+    return StoreFormatError(msg)
+
+
+def _check_log(layout: Layout, advice: str) -> None:
+    if layout.log.exists() and layout.log.stat().st_size:
+        msg = f"{layout.folder} can only be read, and its log {layout.log.name} holds changes: {advice}"
+        raise StoreFormatError(msg)
+
+
+def _nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the first one above it that is there: they will be on the same file system."""
+    return folder if folder.exists() else _nearest_existing(folder.parent)
+
+
+def _make_empty(folder: Path) -> None:
+    """Make a private directory, and those above it as usual."""
+    if folder.exists():
+        return
+    with disk_faults(_nearest_existing(folder)), suppress(FileExistsError):
+        ownership.create_parents(folder)
+        ownership.create_directory(folder)
+
+
+def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
+    """Make the store. Of several processes one does it, and the others wait for it."""
+    layouts.check_may_create(layout)
+    if not layout.database.exists() and layout.files.is_dir() and any(layout.files.iterdir()):
+        # With a new index its files would belong to nobody, and the next gc would remove them.
+        raise lost_index(layout)
+    layouts.make_lock_file(layout.write_lock)
+    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is making the store")
+    with lock.exclusive():
+        if layouts.is_store(layout):
+            return
+        layout.make_all(disk)
+        store_id = _create_database(layout, disk)
+        layouts.write_format(layout, disk, store_id)
+    with suppress(PermissionError):  # a folder that others own may not even be opened
+        disk.sync_folder(layout.folder.parent)
+
+
+def _create_database(layout: Layout, disk: Disk) -> str:
+    """Make the tables, unless an interrupted attempt has made them. Returns the store's id."""
+    with database_faults(layout):
+        with suppress(FileExistsError):  # SQLite itself would create it with the owner and the umask of this process
+            disk.close(disk.create(layout.database))
+        connection = sqlite3.connect(layout.database, isolation_level=None)
+        try:
+            if schema.schema_version(connection) == 0:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                schema.create_tables(connection, layouts.new_store_id())
+                disk.commit(connection)
+            return schema.stored_id(connection)
+        finally:
+            connection.close()
+
+
+def check_database(layout: Layout, database: Database, store_id: str) -> None:
+    """Check that the index is there, is ours, and belongs to this store.
+
+    Raises:
+        StoreFormatError: it isn't.
+    """
+    if not layout.database.exists():
+        raise lost_index(layout)
+    with database.read() as connection:
+        if schema.schema_version(connection) == 0:
+            msg = f"the index {layout.database} has no tables: {how_to_restore(layout)}"
+            raise StoreFormatError(msg)
+        found = schema.stored_id(connection)
+    if found != store_id:
+        msg = f"in {layout.folder}, format.json and store.db belong to different stores ({store_id} and {found})"
+        raise StoreFormatError(msg)
+
+
+def lost_index(layout: Layout) -> StoreFormatError:
+    """The error for a store without ``store.db``."""
+    return StoreFormatError(f"the store {layout.folder} has lost its index: {how_to_restore(layout)}")
+
+
+def check_links(layout: Layout) -> None:
+    """Refuse, for root, a store of another user in which a link leads elsewhere: root would write and delete there.
+
+    Raises:
+        PolicyError: one does.
+    """
+    if os.geteuid() != 0 or layout.folder.stat().st_uid == 0:
+        return
+    for folder in layout.folders:
+        if folder.is_symlink():
+            msg = f"{folder} is a link, and root follows no link in a store of another user: remove it, or run this as that user"
+            raise PolicyError(msg)
+
+
+def is_read_only(layout: Layout) -> bool:
+    """Tell whether the store is on a read-only mount.
+
+    Raises:
+        StoreFormatError: it is, and the log holds changes that only a writer can take in.
+        PolicyError: the mount is writable and the directory is not: it is another user's.
+    """
+    if not is_read_only_mount(layout.folder):
+        if not os.access(layout.folder, os.W_OK | os.X_OK):
+            raise no_access(layout.folder, layout.folder)
+        return False
+    _check_log(layout, "it is on a read-only mount; mount it writable once and run `mlflow-ipfs doctor`")
+    return True

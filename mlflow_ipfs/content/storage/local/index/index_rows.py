@@ -1,0 +1,267 @@
+"""The rows of places and blocks: what is where."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mlflow_ipfs.content.cid import DAG_PB, RAW
+from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
+
+if TYPE_CHECKING:
+    import os
+    import sqlite3
+    from collections.abc import Iterable
+
+    from mlflow_ipfs.content.cid import CID
+
+# A place has `condemned_at` NULL while it is in use. A positive number says when a gc found that nothing needs it:
+# it counts as absent for dedupe, but is still read. A negative one says that it is being deleted: it is not there.
+# A place of class `cache` may go at any time, so nothing that has a name may rely on it.
+_THERE: Final = "(p.condemned_at IS NULL OR p.condemned_at > 0)"
+_SOUND: Final = "(p.condemned_at IS NULL AND coalesce(p.damaged, 0) = 0)"
+_IN_USE: Final = f"({_SOUND} AND coalesce(p.class, 'owned') = 'owned')"
+_READABLE: Final = f"({_THERE} AND coalesce(p.damaged, 0) = 0)"
+_CACHE_USED: Final = "CASE p.class WHEN 'cache' THEN p.last_used END"
+_ITS_PLACE: Final = "place p WHERE p.id = block.place"
+_BLOCK: Final = "block b LEFT JOIN place p ON p.id = b.place"
+
+OBJECT: Final = "object"
+PACK: Final = "pack"
+OWNED: Final = "owned"
+CACHE: Final = "cache"
+_BLOCK_ROWS: Final = (
+    f"SELECT b.multihash, b.data, p.name, b.place, b.offset, b.length, b.form, {_CACHE_USED}"  # noqa: S608 - fixed texts
+    f" FROM {_BLOCK} WHERE {_THERE} AND b.multihash"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """Where a block is.
+
+    Attributes:
+        data: its bytes if it is inline.
+        place_name: else the file that holds it, below the store's folder.
+        place_id: and that file's row.
+        offset: where its bytes begin there.
+        length: how many there are.
+        form: how the block is made from them.
+        cache_used: for a file of the cache, when it was last used, in seconds since 1970; else None.
+    """
+
+    data: bytes | None
+    place_name: str | None
+    place_id: int | None
+    offset: int
+    length: int
+    form: LeafForm
+    cache_used: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the file system says of a file. While it stays the same, the file is taken to be unchanged."""
+
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """The stamp in a file's status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRow:
+    """A file of the store as the index has it."""
+
+    id: int
+    name: str
+    stamp: Stamp
+    is_damaged: bool
+    is_condemned: bool
+    cache_used: int | None = None
+
+
+class NewBlock(NamedTuple):
+    """A row to be; the place is known only when the row is written. A tuple, because there are many."""
+
+    multihash: bytes
+    data: bytes | None
+    offset: int
+    length: int
+    form: int
+
+
+def find_block(connection: sqlite3.Connection, multihash: bytes) -> BlockRow | None:
+    """Look a block up."""
+    row = connection.execute(f"{_BLOCK_ROWS} = ?", (multihash,)).fetchone()
+    return None if row is None else _block_row(row)
+
+
+def find_blocks(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, BlockRow]:
+    """Look many blocks up; those without a row are left out."""
+    rows = select_many(connection, f"{_BLOCK_ROWS} IN {VALUES}", multihashes)
+    return {row[0]: _block_row(row) for row in rows}
+
+
+def _block_row(row: tuple[Any, ...]) -> BlockRow:
+    _, data, place_name, place_id, offset, length, form, cache_used = row
+    return BlockRow(data, place_name, place_id, offset, length, LeafForm(form), cache_used)
+
+
+def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
+    """Tell whether a block has a row."""
+    row = connection.execute(
+        f"SELECT 1 FROM {_BLOCK} WHERE b.multihash = ? AND {_THERE}",  # noqa: S608 - fixed texts
+        (multihash,),
+    ).fetchone()
+    return row is not None
+
+
+def known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes], class_: str = OWNED) -> set[bytes]:
+    """Those of the blocks that a publication of a class may rely on: no known damage, not condemned, not less kept."""
+    condition = _READABLE if class_ == CACHE else _IN_USE
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {condition} AND b.multihash IN {VALUES}"  # noqa: S608 - fixed texts
+    return {multihash for (multihash,) in select_many(connection, query, multihashes)}
+
+
+def all_known_among(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> set[bytes]:
+    """Those of the blocks that have a row."""
+    query = f"SELECT b.multihash FROM {_BLOCK} WHERE {_THERE} AND b.multihash IN {VALUES}"  # noqa: S608 - fixed texts
+    return {multihash for (multihash,) in select_many(connection, query, multihashes)}
+
+
+def places_among(connection: sqlite3.Connection, names: Iterable[str]) -> set[str]:
+    """Those of the files that have a row."""
+    return {name for (name,) in select_many(connection, f"SELECT name FROM place WHERE name IN {VALUES}", names)}  # noqa: S608 - fixed texts
+
+
+def find_object_of(connection: sqlite3.Connection, cid: CID) -> PlaceRow | None:
+    """The object that is the file of a CID. The same multihash under another codec is another file."""
+    place = find_object(connection, cid.multihash)
+    if place is None:
+        return None
+    # The root of a file that is one raw leaf is a piece of an object; nodes lie in packs or in the index.
+    piece = connection.execute(
+        "SELECT b.length FROM block b JOIN place p ON p.id = b.place"
+        " WHERE b.multihash = ? AND b.form = ? AND p.kind = ?",
+        (cid.multihash, LeafForm.RAW, OBJECT),
+    ).fetchone()
+    if cid.codec == RAW:
+        return place if piece == (place.stamp.size_bytes,) else None
+    return place if cid.codec == DAG_PB and piece is None else None
+
+
+def find_object(connection: sqlite3.Connection, root: bytes) -> PlaceRow | None:
+    """The object of which the root has that multihash."""
+    row = connection.execute(
+        f"SELECT p.id, p.name, p.inode, p.size, p.mtime_ns, p.damaged, p.condemned_at, {_CACHE_USED}"  # noqa: S608 - fixed texts
+        f" FROM place p WHERE p.root = ? AND {_THERE}",
+        (root,),
+    ).fetchone()
+    if row is None:
+        return None
+    return PlaceRow(row[0], row[1], Stamp(*row[2:5]), bool(row[5]), row[6] is not None, row[7])
+
+
+def insert_place(
+    connection: sqlite3.Connection,
+    kind: str,
+    name: str,
+    stamp: Stamp,
+    root: bytes | None = None,
+    *,
+    class_: str = OWNED,
+) -> int:
+    """Add a file. Returns its id."""
+    cursor = connection.execute(
+        "INSERT INTO place (kind, name, root, size, class, inode, mtime_ns, last_used) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (kind, name, root, stamp.size_bytes, class_, stamp.inode, stamp.mtime_ns, int(time.time())),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def insert_blocks(
+    connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock], class_: str = OWNED
+) -> int:
+    """Add small blocks; one that is there stays where it is, unless it is in a damaged, condemned or less kept file.
+
+    What the cache brings takes nothing from where it is kept, however badly: the cache may go.
+
+    Returns:
+        How many rows were written.
+    """
+    stays_if = f"({_THERE} AND (p.class = 'owned' OR p.damaged = 0))" if class_ == CACHE else _IN_USE
+    moves_if = f"EXISTS (SELECT 1 FROM {_ITS_PLACE} AND NOT {stays_if})"  # noqa: S608 - fixed texts
+    return _insert(connection, place_id, blocks, moves_if)
+
+
+def insert_leaves(connection: sqlite3.Connection, place_id: int, leaves: Iterable[NewBlock]) -> int:
+    """Add the leaves of an object; one that lies in another sound object stays there, else it moves here.
+
+    Moving matters: leaves of an object always have the length of their piece of the file.
+    """
+    moves_if = f"NOT EXISTS (SELECT 1 FROM {_ITS_PLACE} AND p.root IS NOT NULL AND {_IN_USE})"  # noqa: S608 - fixed texts
+    return _insert(connection, place_id, leaves, moves_if)
+
+
+def _insert(connection: sqlite3.Connection, place_id: int | None, blocks: Iterable[NewBlock], moves_if: str) -> int:
+    cursor = connection.executemany(
+        "INSERT INTO block (multihash, data, offset, length, form, place)"  # noqa: S608 - two fixed conditions
+        f" VALUES (?, ?, ?, ?, ?, {'NULL' if place_id is None else int(place_id)})"
+        " ON CONFLICT (multihash) DO UPDATE SET data = excluded.data, offset = excluded.offset,"
+        f" length = excluded.length, form = excluded.form, place = excluded.place WHERE {moves_if}",
+        blocks,
+    )
+    return cursor.rowcount
+
+
+def restamp(connection: sqlite3.Connection, place: PlaceRow, stamp: Stamp) -> None:
+    """Note that a file was found whole, with a new stamp."""
+    connection.execute(
+        "UPDATE place SET inode = ?, mtime_ns = ?, damaged = 0 WHERE id = ? AND name = ?",
+        (stamp.inode, stamp.mtime_ns, place.id, place.name),
+    )
+
+
+def mark_damaged(connection: sqlite3.Connection, place_id: int, name: str) -> None:
+    """Let the file's blocks count as absent for dedupe, so that adding them again heals them."""
+    connection.execute("UPDATE place SET damaged = 1 WHERE id = ? AND name = ?", (place_id, name))
+
+
+def give_up_inline(connection: sqlite3.Connection, multihash: bytes, name: str) -> None:
+    """Let a block that rotted inside the index lie in a damaged file that is not there, so that adding it heals it."""
+    place_id = insert_place(connection, PACK, name, Stamp(0, 0, 0))
+    mark_damaged(connection, place_id, name)
+    given_up = connection.execute(
+        "UPDATE block SET place = ?, data = NULL WHERE multihash = ? AND place IS NULL", (place_id, multihash)
+    )
+    if not given_up.rowcount:
+        connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
+
+
+def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:
+    """Note that a damaged object is no longer the file of its root, and where it lies now."""
+    connection.execute(
+        "UPDATE place SET damaged = 1, root = NULL, last_used = 0, name = ? WHERE id = ?", (name, place_id)
+    )
+
+
+def retire_object(connection: sqlite3.Connection, root: bytes) -> None:
+    """Let a new object take the place of one that is damaged, gone, condemned or only cached."""
+    connection.execute(
+        "UPDATE place SET root = NULL, last_used = 0,"
+        " damaged = CASE WHEN condemned_at IS NULL AND class = 'owned' THEN 1 ELSE damaged END WHERE root = ?",
+        (root,),
+    )
+
+
+def touch_cached(connection: sqlite3.Connection, place_id: int) -> None:
+    """Note that a file of the cache was used now."""
+    connection.execute("UPDATE place SET last_used = ? WHERE id = ? AND class = 'cache'", (int(time.time()), place_id))

@@ -1,0 +1,1 @@
+"""Publishing blocks, files and names into a local store."""

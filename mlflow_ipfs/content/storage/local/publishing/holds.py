@@ -1,0 +1,109 @@
+"""Holds: blocks that no gc deletes, although nothing names them, for work that takes longer than a publication should.
+
+An open publication keeps every gc from deleting whatever was condemned since the publication began. A hold protects
+single blocks instead, so all other garbage can go. It is a locked file below ``sessions`` that dies with its process
+and contains multihashes. A gc marks them like roots, without following links: once in its snapshot, and what came
+since in the transaction that decides.
+
+A block has to be added and flushed while a publication is open that found the block or put it. At any moment one of
+both protects the block, and the gc looks for open publications before it reads the holds.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Self
+
+from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
+from mlflow_ipfs.content.storage.local.files.sessions import HOLD_PREFIX, lock_new
+from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.system.locking import try_flock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.storage.local.index.layout import Layout
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+
+_HEADER: Final = b"mlflow-ipfs hold of blocks 1\n"  # in place of the process's number, which is shorter
+_FLUSH_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
+
+
+class LocalHold:
+    """A hold on blocks of one local store. See ``Hold``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._pid = os.getpid()
+        self._unwritten = bytearray()
+        with disk_faults(parts.layout.folder):
+            self._file = lock_new(parts.layout, HOLD_PREFIX)
+            self._file.write_at(_HEADER, 0)
+        self._size_bytes = len(_HEADER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pid == os.getpid():  # else a forked child unwinds its copy of the stack
+            self._parts.disk.remove(self._file.path)
+            self._file.release()
+
+    def add(self, cid: CID) -> None:
+        """Add a block; ``flush`` makes that known."""
+        multihash = cid.multihash
+        if multihash[0] != IDENTITY:
+            self._unwritten.append(len(multihash))
+            self._unwritten += multihash
+            if len(self._unwritten) >= _FLUSH_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Let every gc know of the blocks that were added.
+
+        Raises:
+            StoreFullError: there is no room for the list.
+        """
+        with disk_faults(self._parts.layout.folder):
+            self._file.write_at(bytes(self._unwritten), self._size_bytes)
+        self._size_bytes += len(self._unwritten)
+        self._unwritten.clear()
+
+
+class HeldBlocks:
+    """What the open holds of a store protect, for one gc."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._ends: dict[Path, int] = {}
+
+    def read_new(self) -> Iterator[CID]:
+        """Yield what was added since the last call, each block as a leaf."""
+        for path in self._layout.sessions.glob(f"{HOLD_PREFIX}*"):
+            yield from self._read(path)
+
+    def _read(self, path: Path) -> Iterator[CID]:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return  # it has just ended
+        try:
+            if try_flock(descriptor, shared=True):
+                return  # its process is gone
+            end = self._ends.get(path, len(_HEADER))
+            while piece := os.pread(descriptor, _PIECE_BYTES, end):
+                position = 0
+                while position < len(piece) and position + piece[position] < len(piece):
+                    yield CID(1, RAW, piece[position + 1 : position + 1 + piece[position]])
+                    position += 1 + piece[position]
+                if not position:
+                    break  # half a record: the rest is about to be written
+                end += position
+            self._ends[path] = end
+        finally:
+            os.close(descriptor)

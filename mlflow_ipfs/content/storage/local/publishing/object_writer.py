@@ -1,0 +1,111 @@
+"""Objects: the bytes of one file, contiguous, so that they can be read without copying."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES
+from mlflow_ipfs.content.storage.local.files.drafts import Draft
+from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock
+from mlflow_ipfs.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blocks.base import Leaf
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.system.disk import Disk
+
+
+_WRITEBACK_BYTES: Final = 32 << 20  # while the next ones are read and hashed, the disk writes those before
+
+
+class ObjectWriter:
+    """Takes the bytes of one file.
+
+    Args:
+        disk: where to.
+        draft: path of the new file.
+        folder: the store's folder, for error messages.
+        on_finish: takes the root's multihash, the leaves' rows, the size and the draft.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        draft: Path,
+        folder: Path,
+        on_finish: Callable[[bytes, list[NewBlock], int, Draft], None],
+    ) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._on_finish = on_finish
+        self._size_bytes = 0
+        self._handed_over = 0  # how many bytes the disk has been told to write already
+        self._draft: Draft | None = Draft(draft, disk.create(draft))
+        self._read_descriptor: int | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes of the file."""
+        draft = self._open_draft()
+        with disk_faults(self._folder):
+            self._disk.write(draft.descriptor, data)
+            self._size_bytes += len(data)
+            fresh = self._size_bytes - self._handed_over
+            if fresh >= _WRITEBACK_BYTES:
+                self._disk.start_writeback(draft.descriptor, self._handed_over, fresh)
+                self._handed_over = self._size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read back bytes that were written."""
+        draft = self._open_draft()
+        if self._read_descriptor is None:
+            self._read_descriptor = self._disk.open_to_read(draft.path)
+        return self._disk.read_at(self._read_descriptor, offset, length)
+
+    def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
+        """Name the file by its root.
+
+        Raises:
+            InvalidDataError: the leaves don't cover what was written, piece by piece.
+        """
+        draft = self._open_draft()
+        rows: list[NewBlock] = []
+        end = 0
+        for leaf in leaves:
+            if leaf.offset != end or leaf.length > MAX_LEAF_BYTES:
+                msg = (
+                    f"a leaf of {leaf.length} bytes of {root} starts at {leaf.offset}, the one before it ends at {end}"
+                )
+                raise InvalidDataError(msg)
+            end += leaf.length
+            if leaf.cid.identity_data is None:
+                rows.append(NewBlock(leaf.cid.multihash, None, leaf.offset, leaf.length, int(leaf.form)))
+        if end != self._size_bytes:
+            msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
+            raise InvalidDataError(msg)
+        self._stop_reading()
+        with disk_faults(self._folder):
+            self._on_finish(root.multihash, rows, end, draft)
+        self._draft = None
+
+    def discard(self) -> None:
+        """Forget what was written. After ``finish`` it does nothing."""
+        self._stop_reading()
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            self._disk.close(draft.descriptor)
+            self._disk.remove(draft.path)
+
+    def _stop_reading(self) -> None:
+        descriptor, self._read_descriptor = self._read_descriptor, None
+        if descriptor is not None:
+            self._disk.close(descriptor)
+
+    def _open_draft(self) -> Draft:
+        if self._draft is None:
+            msg = "the file is finished or discarded"
+            raise ValueError(msg)
+        return self._draft

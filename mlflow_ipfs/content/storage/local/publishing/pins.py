@@ -1,0 +1,144 @@
+"""Pins and refs of a local store."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.names.pins import USER, Pin, PinState
+from mlflow_ipfs.content.names.refs import Ref
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.publishing.promotion import promoted
+from mlflow_ipfs.content.storage.validation import check_ref_version, unknown_pin, unknown_ref, unknown_root
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+
+    from mlflow_ipfs.content.names.outbox import OutboxRow
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+
+
+@contextmanager
+def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
+    """A transaction that gives content a name. A gc that is running meanwhile is told of it (``barrier.py``).
+
+    Raises:
+        NotFoundError: the root block is not in the store.
+        IntegrityError: what it needs is in the cache only, and not whole.
+    """
+    parts.database.check_writable()
+    with promoted(parts, [cid]) as connection:
+        if cid.identity_data is None and not index_rows.is_known(connection, cid.multihash):
+            raise unknown_root(cid)
+        yield connection
+
+
+def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:
+    """Write a pin's row."""
+    connection.execute(
+        "INSERT INTO pin (owner, cid, state) VALUES (?, ?, ?) ON CONFLICT (owner, cid) DO UPDATE SET state = excluded.state",
+        (pin.owner, bytes(pin.cid), pin.state.value),
+    )
+
+
+def drop_pin(connection: sqlite3.Connection, cid: CID, owner: str) -> bool:
+    """Delete a pin's row. Returns whether there was one."""
+    gone = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
+    return bool(gone.rowcount)
+
+
+def put_outbox(connection: sqlite3.Connection, rows: Iterable[OutboxRow]) -> None:
+    """Write rows of the outbox, in order."""
+    now = int(time.time())
+    connection.executemany(
+        "INSERT INTO outbox (target, action, cid, name, created_at) VALUES (?, ?, ?, ?, ?)",
+        ((row.target, row.action, bytes(row.cid), row.name, now) for row in rows),
+    )
+
+
+class LocalPins:
+    """The pins of a local store. See ``Pins``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def add(self, pin: Pin) -> None:
+        """Add a pin, or set its state."""
+        with naming(self._parts, pin.cid) as connection:
+            put_pin(connection, pin)
+
+    def replace(self, old: Pin, new: Pin) -> None:
+        """Swap one pin for another in one step."""
+        with naming(self._parts, new.cid) as connection:
+            gone = connection.execute(
+                "DELETE FROM pin WHERE owner = ? AND cid = ? AND state = ?",
+                (old.owner, bytes(old.cid), old.state.value),
+            )
+            if not gone.rowcount:
+                raise unknown_pin(old)
+            put_pin(connection, new)
+
+    def remove(self, cid: CID, owner: str = USER) -> bool:
+        """Drop one owner's pin."""
+        with self._parts.database.write() as connection:
+            return drop_pin(connection, cid, owner)
+
+    def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
+        """Pins in order of owner."""
+        with self._parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT owner, cid, state FROM pin WHERE owner >= ? AND substr(owner, 1, ?) = ?"
+                " AND cid = coalesce(?, cid) ORDER BY owner, cid",
+                (owner_prefix, len(owner_prefix), owner_prefix, None if cid is None else bytes(cid)),
+            ).fetchall()
+        return (Pin(owner, CID.from_bytes(body), PinState(state)) for owner, body, state in rows)
+
+
+class LocalRefs:
+    """The refs of a local store. See ``Refs``."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def get(self, name: str) -> Ref:
+        """Read a ref."""
+        with self._parts.database.read() as connection:
+            ref = _find_ref(connection, name)
+        if ref is None:
+            raise unknown_ref(name)
+        return ref
+
+    def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
+        """Point a ref at a CID, if nobody was faster."""
+        ref = Ref(name, cid, expected_version + 1)
+        with naming(self._parts, cid) as connection:
+            check_ref_version(name, _find_ref(connection, name), expected_version)
+            connection.execute(
+                "INSERT INTO ref (name, cid, version) VALUES (?, ?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET cid = excluded.cid, version = excluded.version",
+                (name, bytes(cid), ref.version),
+            )
+        return ref
+
+    def delete(self, name: str, *, expected_version: int) -> None:
+        """Remove a ref, if nobody changed it."""
+        with self._parts.database.write() as connection:
+            check_ref_version(name, _find_ref(connection, name), expected_version)
+            connection.execute("DELETE FROM ref WHERE name = ?", (name,))
+
+    def list(self, prefix: str = "") -> Iterator[Ref]:
+        """Refs in order of name."""
+        with self._parts.database.read() as connection:
+            rows = connection.execute(
+                "SELECT name, cid, version FROM ref WHERE name >= ? AND substr(name, 1, ?) = ? ORDER BY name",
+                (prefix, len(prefix), prefix),
+            ).fetchall()
+        return (Ref(name, CID.from_bytes(body), version) for name, body, version in rows)
+
+
+def _find_ref(connection: sqlite3.Connection, name: str) -> Ref | None:
+    row = connection.execute("SELECT cid, version FROM ref WHERE name = ?", (name,)).fetchone()
+    return None if row is None else Ref(name, CID.from_bytes(row[0]), row[1])

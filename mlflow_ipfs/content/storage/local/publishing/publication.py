@@ -1,0 +1,279 @@
+"""Publishing: drafts, then durable files, then rows, then names.
+
+A committed row implies durable bytes; bytes without a row are garbage that nobody reads. Until
+the publication ends nobody deletes what it found in the store: see ``open_publications.py``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.content.storage.local.files.drafts import (
+    Draft,
+    Syncer,
+    drop_draft,
+    move_into_place,
+    object_name,
+    pack_name,
+)
+from mlflow_ipfs.content.storage.local.files.open_publications import OpenPublication
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.index.cache_rows import holds_blocks
+from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, put_frozen
+from mlflow_ipfs.content.storage.local.publishing.object_dedupe import find_new_leaves, move_leaves
+from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter
+from mlflow_ipfs.content.storage.local.publishing.pins import drop_pin, put_outbox, put_pin
+from mlflow_ipfs.content.storage.local.publishing.promotion import promoted
+from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_sound_object
+from mlflow_ipfs.content.storage.local.publishing.small_blocks import SmallBlocks
+from mlflow_ipfs.content.storage.validation import check_block_size
+from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, StoreFormatError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from concurrent.futures import Future
+    from pathlib import Path
+    from types import TracebackType
+
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.base import FileWriter
+    from mlflow_ipfs.content.storage.local.files.packs import PackWriter
+    from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock, Stamp
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.system.locking import LockFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A file whose bytes are being made durable."""
+
+    draft: Path
+    stamp: Future[Stamp]
+    kind: str
+    root: bytes | None
+    rows: list[NewBlock]
+
+
+class LocalPublication:
+    """One publish into a local store. See ``Publication``.
+
+    Args:
+        parts: the store.
+        keep_found: let no gc delete anything meanwhile, whenever it was condemned.
+    """
+
+    _class = index_rows.OWNED
+
+    def __init__(self, parts: Parts, *, keep_found: bool = False) -> None:
+        parts.database.check_writable()
+        self._parts = parts
+        self._pid = os.getpid()
+        self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
+        try:
+            with disk_faults(parts.layout.folder):
+                self._mark: OpenPublication | None = OpenPublication(
+                    parts.layout, parts.disk, parts.database, relies_on_condemned=keep_found
+                )
+        except BaseException:
+            self._no_deletion.release()
+            raise
+        self._seen: set[bytes] = set()
+        self._roots: set[bytes] = set()
+        self._new_bytes = 0
+        self._small = SmallBlocks(parts.database, parts.disk, parts.session.draft, self._take_pack, self._class)
+        self._writers: list[ObjectWriter] = []
+        self._syncer = Syncer(parts.disk)
+        self._waiting: list[_Waiting] = []
+        self._files: list[NewFile] = []  # durable and in their place, not yet in the index
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pid != os.getpid():
+            return  # a forked child unwinds its copy of the stack; the publication is the parent's
+        if self._is_open:
+            self._discard()
+        mark, lock = self._mark, self._no_deletion
+        self._mark = self._no_deletion = None
+        if mark is not None:
+            mark.end()
+        if lock is not None:
+            lock.release()
+
+    def put(self, cid: CID, data: bytes) -> None:
+        """Add a block whose CID the caller has just computed from ``data``, or verified."""
+        self._check_open()
+        check_block_size(cid, data)
+        if cid.identity_data is None and cid.multihash not in self._seen:
+            self._seen.add(cid.multihash)
+            with disk_faults(self._parts.layout.folder):
+                self._small.put(cid, bytes(data))
+
+    def begin_file(self, *, read_back: bool = False) -> FileWriter:
+        """Start a file that is kept contiguous."""
+        del read_back  # a draft can always be read
+        self._check_open()
+        parts = self._parts
+        with disk_faults(parts.layout.folder):
+            writer = ObjectWriter(parts.disk, parts.session.draft(), parts.layout.folder, self._take_object)
+        self._writers.append(writer)
+        return writer
+
+    def has(self, cid: CID) -> bool:
+        """Tell whether the block is in the store, undamaged as far as known, or in this publication."""
+        self._check_open()
+        if cid.identity_data is not None or cid.multihash in self._seen:
+            return True
+        with self._parts.database.read() as connection:
+            return bool(index_rows.known_among(connection, [cid.multihash], self._class))
+
+    def commit(self, changes: Changes | None = None) -> int:
+        """Make everything durable and visible, then add the names. Returns how many bytes were new."""
+        self._check_open()
+        changes = changes or Changes()
+        with self._parts.database.read() as connection:
+            self._check_roots(connection, changes)
+        try:
+            with disk_faults(self._parts.layout.folder):
+                inline = self._small.finish()
+                self._move_files()
+                superfluous = self._write_rows(inline, changes)
+        except BaseException as error:
+            self._discard(outcome_is_known=not isinstance(error, StoreFormatError))
+            raise
+        self._end()
+        for file in superfluous:
+            self._parts.disk.remove(self._parts.layout.folder / file.name)
+            self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
+        return self._new_bytes + sum(block.length for block in inline)
+
+    def _check_open(self) -> None:
+        if not self._is_open or self._pid != os.getpid():
+            msg = "this publication has ended"
+            raise ValueError(msg)
+
+    def _check_roots(self, connection: sqlite3.Connection, changes: Changes) -> None:
+        """Whatever gets a name must be here."""
+        roots = changes.named_cids()
+        wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
+        missing = wanted.keys() - index_rows.all_known_among(connection, wanted)
+        if missing:
+            msg = f"{wanted[min(missing)]} is not in the store, so nothing can be made to refer to it; nothing was kept"
+            raise NotFoundError(msg)
+
+    def _take_pack(self, pack: PackWriter) -> None:
+        self._new_bytes += pack.block_bytes
+        self._wait_for(pack.finish(), index_rows.PACK, None, pack.rows)
+
+    def _take_object(self, root: bytes, rows: list[NewBlock], size_bytes: int, draft: Draft) -> None:
+        """A finished file: kept unless the store, or this publication, has it."""
+        is_known = root in self._roots or self._has_object(root, rows, size_bytes)
+        self._roots.add(root)
+        self._seen.update(row.multihash for row in rows)
+        if is_known:
+            drop_draft(self._parts.disk, draft)
+            return
+        with self._parts.database.read() as connection:
+            new = find_new_leaves(connection, rows, size_bytes) if self._class == index_rows.OWNED else None
+        if new is not None:
+            move_leaves(self._parts.disk, draft, new, self._small.put)
+            drop_draft(self._parts.disk, draft)
+            return
+        self._new_bytes += size_bytes
+        self._wait_for(draft, index_rows.OBJECT, root, rows)
+
+    def _has_object(self, root: bytes, rows: list[NewBlock], size_bytes: int) -> bool:
+        """Whether the object of that root is here and sound, and every leaf is in the index too."""
+        parts = self._parts
+        with parts.database.read() as connection:
+            place_id = find_sound_object(
+                connection, parts.layout, parts.disk, root, size_bytes=size_bytes, class_=self._class
+            )
+            wanted = {row.multihash for row in rows}
+            return place_id is not None and len(index_rows.known_among(connection, wanted, self._class)) == len(wanted)
+
+    def _wait_for(self, draft: Draft, kind: str, root: bytes | None, rows: list[NewBlock]) -> None:
+        self._waiting.append(_Waiting(draft.path, self._syncer.start(draft), kind, root, rows))
+
+    def _move_files(self) -> None:
+        """Give every file its place, once its bytes are durable."""
+        folders: list[Path] = [self._parts.layout.files] if self._waiting else []
+        while self._waiting:
+            waiting = self._waiting[0]
+            name = object_name(waiting.root) if waiting.root is not None else pack_name()
+            file = NewFile(waiting.kind, name, waiting.root, waiting.rows, waiting.stamp.result())
+            self._files.append(file)
+            folders.append(move_into_place(self._parts.layout, self._parts.disk, waiting.draft, name))
+            self._waiting.pop(0)
+        self._syncer.sync_folders(folders)
+        self._syncer.close()
+
+    def _write_rows(self, inline: list[NewBlock], changes: Changes) -> list[NewFile]:
+        database, rows = self._parts.database, RowWriter(self._parts.layout, self._parts.disk, self._class)
+        *earlier, last = batches(self._files)
+        for batch in earlier:
+            with database.write() as connection:
+                rows.write(connection, batch)
+        with database.write() as connection:
+            rows.write(connection, last)
+            rows.drop_unused_packs(connection, self._files)
+            index_rows.insert_blocks(connection, None, inline)
+            must_promote = changes != Changes() and holds_blocks(connection)
+            self._write_names(connection, changes, only_try=must_promote)
+        if must_promote:  # what the names need is all there now, some of it perhaps in the cache
+            with promoted(self._parts, list(changes.named_cids())) as connection:
+                self._write_names(connection, changes)
+        return rows.superfluous
+
+    def _write_names(self, connection: sqlite3.Connection, changes: Changes, *, only_try: bool = False) -> None:
+        """Write the rows of the names; with ``only_try`` only see whether that would go well."""
+        self._check_roots(connection, changes)  # again: what was cached may have been evicted
+        connection.execute("SAVEPOINT names")
+        for pin in changes.unpins:
+            drop_pin(connection, pin.cid, pin.owner)
+        for pin in changes.pins:
+            put_pin(connection, pin)
+        put_outbox(connection, changes.outbox)
+        for frozen in changes.frozen:
+            put_frozen(connection, frozen)
+        put_entries(connection, changes.entries)
+        if only_try:
+            connection.execute("ROLLBACK TO names")
+        connection.execute("RELEASE names")
+
+    def _discard(self, *, outcome_is_known: bool = True) -> None:
+        """Remove every file of this publication that nothing refers to."""
+        disk = self._parts.disk
+        for writer in self._writers:
+            writer.discard()
+        self._small.discard()
+        self._syncer.close()
+        for waiting in self._waiting:
+            disk.remove(waiting.draft)
+        if outcome_is_known and self._files:
+            self._remove_files()
+        self._end()
+
+    def _remove_files(self) -> None:
+        """Remove moved files that have no row. An earlier batch may have given some of them one."""
+        try:
+            with self._parts.database.read() as connection:
+                referenced = index_rows.places_among(connection, [file.name for file in self._files])
+        except MlflowIpfsError:
+            return  # gc will find them
+        for file in self._files:
+            if file.name not in referenced:
+                self._parts.disk.remove(self._parts.layout.folder / file.name)
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._writers.clear()
+        self._seen.clear()

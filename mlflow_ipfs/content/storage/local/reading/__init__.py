@@ -1,0 +1,1 @@
+"""Reading blocks and files of a local store."""

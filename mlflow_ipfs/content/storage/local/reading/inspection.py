@@ -1,0 +1,144 @@
+"""A look at a store from outside, for people: what is in it and in what state. Changes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.storage.local.files.open_publications import PREFIX
+from mlflow_ipfs.content.storage.local.files.sessions import HOLD_PREFIX
+from mlflow_ipfs.content.storage.local.index.creating import lost_index
+from mlflow_ipfs.content.storage.local.index.error_translation import explain
+from mlflow_ipfs.content.storage.local.index.index_file import open_index_file, unreadable_index
+from mlflow_ipfs.content.storage.local.index.layout import Layout, read_format
+from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
+from mlflow_ipfs.content.system.mounts import file_system_type
+
+if sys.platform != "win32":
+    import fcntl
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAFE_SQLITE: Final = (3, 51, 3)  # the first release without the WAL-reset bug, https://sqlite.org/wal.html
+
+_LABELS: Final = {"block": "blocks", "place": "files", "pin": "pins", "ref": "refs", "entry": "entries"}
+_TABLES: Final = {table: _LABELS.get(table, table) for table in ("block", "place", *(t.table for t in NAME_TABLES))}
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a store holds.
+
+    Attributes:
+        counts: rows by what they are: ``blocks``, ``files``, ``pins``, ``refs``, ``entries`` (files of
+            ``mfs://``), ``frozen`` paths, ``outbox``.
+        stored_bytes: size of all files of the store, and of the blocks inside its index.
+        cached_bytes: size of those files that may go at any time.
+        damaged_files: files in which a bad block was found.
+    """
+
+    counts: dict[str, int]
+    stored_bytes: int
+    cached_bytes: int
+    damaged_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """Processes that use a store, and ones that died without tidying up."""
+
+    live: int
+    dead: int
+
+
+def read_store_id(folder: Path) -> str:
+    """The id of the store in a folder.
+
+    Raises:
+        StoreFormatError: no store, or one that this version can't open.
+        FileNotFoundError: the folder has no ``format.json``.
+    """
+    return read_format(Layout(folder))
+
+
+def count_contents(folder: Path) -> Contents:
+    """Ask the index, without opening it for writing.
+
+    Raises:
+        StoreFormatError: the index is missing or damaged.
+    """
+    layout = Layout(folder)
+    try:
+        with closing(open_index_file(layout.database, is_live=True)) as connection:
+            counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
+            files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
+            inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
+            cached = _number(connection, "SELECT coalesce(sum(size), 0) FROM place WHERE class = 'cache'")
+            damaged = _number(
+                connection,
+                "SELECT count(*) FROM place WHERE damaged AND EXISTS (SELECT 1 FROM block b WHERE b.place = place.id)",
+            )
+    except sqlite3.Error as error:
+        if not layout.database.exists():
+            raise lost_index(layout) from error
+        raise explain(layout, error) or unreadable_index(layout.database, error) from error
+    return Contents(counts, files + inline, cached, damaged)
+
+
+def _number(connection: sqlite3.Connection, query: str) -> int:
+    value: int = connection.execute(query).fetchone()[0]
+    return value
+
+
+def count_sessions(folder: Path) -> Sessions:
+    """Tell the sessions whose process lives from those whose lock died with it.
+
+    A session that this user may not read counts as live, since its process cannot be ruled out.
+    """
+    live = dead = 0
+    for path in Layout(folder).sessions.iterdir():
+        if path.name.startswith((PREFIX, HOLD_PREFIX)):
+            continue  # of one publication or import; its process has a session, too
+        try:
+            is_held = _is_locked(path)
+        except FileNotFoundError:  # it has just ended
+            continue
+        except PermissionError:
+            is_held = True
+        live += is_held
+        dead += not is_held
+    return Sessions(live, dead)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; looks without leaving its own pid there."""
+    if sys.platform == "win32":
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def log_bytes(folder: Path) -> int:
+    """Size of the changes that wait in SQLite's log to be moved into the index."""
+    try:
+        return Layout(folder).log.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def count_quarantined(folder: Path) -> int:
+    """How many damaged files were set aside. Old indexes lie there in folders of their own."""
+    return sum(path.is_file() for path in Layout(folder).quarantine.iterdir())
+
+
+def file_system_of(folder: Path) -> str | None:
+    """The type of the file system that holds an existing folder; None where the system doesn't tell."""
+    return file_system_type(folder.resolve())

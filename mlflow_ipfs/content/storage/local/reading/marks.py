@@ -1,0 +1,167 @@
+"""Which rows of ``block`` do the roots need? A bit for each row, and nodes read in batches.
+
+Ten million blocks take 2.5 MB. Only nodes are read; a leaf costs a look into the index.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS
+from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
+from mlflow_ipfs.content.storage.local.index.sql_batches import MAX_VALUES, VALUES, select_many
+from mlflow_ipfs.content.storage.marking import links_of_node, read_node
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.storage.local.index.layout import Layout
+    from mlflow_ipfs.content.system.disk import Disk
+
+_NODES: Final = 50  # read at a time; each may link to thousands of others
+
+
+_Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
+
+
+class Row(NamedTuple):
+    """A block of the index, and where it lies."""
+
+    multihash: bytes
+    id: int
+    form: int
+    data: bytes | None
+    place_name: str | None
+    offset: int
+    length: int
+
+
+class Bits:
+    """A growing row of bits."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, number: int) -> bool:
+        """Set a bit. Returns whether it was set before."""
+        index, bit = number >> 3, 1 << (number & 7)
+        if index >= len(self._bytes):
+            self._bytes.extend(bytes(index + 1 + (index >> 3) - len(self._bytes)))
+        was_set = bool(self._bytes[index] & bit)
+        self._bytes[index] |= bit
+        return was_set
+
+    def __contains__(self, number: int) -> bool:
+        index = number >> 3
+        return index < len(self._bytes) and bool(self._bytes[index] & 1 << (number & 7))
+
+
+class Marker:
+    """Marks all that lies below roots, in as many calls as there are snapshots to look at.
+
+    Args:
+        layout: where the store is.
+        disk: reads the nodes.
+        reader: reads a node in which something is wrong, to note the damage and name it.
+        pass_missing: whether a node that is not in the store is passed over; what is below it stays unmarked.
+
+    Attributes:
+        passed: multihashes of blocks that were passed over.
+    """
+
+    def __init__(self, layout: Layout, disk: Disk, reader: BlockReader, *, pass_missing: bool = False) -> None:
+        self._pass_missing = pass_missing
+        self.passed: set[bytes] = set()
+        self._files = OpenFiles(layout, disk)
+        self._reader = reader
+        self._marked = Bits()
+        self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
+        self._fresh: list[int] = []
+        self._notes_fresh = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    def __contains__(self, block_id: int) -> bool:
+        return block_id in self._marked
+
+    def take_fresh(self) -> list[int]:
+        """The ids that were marked since the last call; none at the first."""
+        self._notes_fresh = True
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def mark(self, connection: sqlite3.Connection, roots: Iterable[CID]) -> None:
+        """Mark every block below the roots.
+
+        Raises:
+            IntegrityError: a node is missing or damaged, so nobody can say what it needs.
+        """
+        waiting = ((root, root) for root in roots)
+        stack: list[_Below] = []
+        leaves: list[_Below] = []  # not kept on the stack: a folder has many
+        while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
+            del stack[-_NODES:]
+            for below in self._step(connection, batch):
+                (stack if below[0].codec in CODECS_WITH_LINKS else leaves).append(below)
+                if len(leaves) == MAX_VALUES:
+                    self._mark_leaves(connection, leaves)
+        self._mark_leaves(connection, leaves)
+
+    def _mark_leaves(self, connection: sqlite3.Connection, leaves: list[_Below]) -> None:
+        """Mark blocks that link to nothing, and empty the list."""
+        if leaves:
+            for _ in self._step(connection, leaves):
+                pass
+        leaves.clear()
+
+    def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
+        """Mark a few blocks. Gives what they link to."""
+        rows = find_rows(connection, {cid.multihash for cid, _ in batch})
+        nodes: list[tuple[Row, _Below]] = []
+        for cid, root in batch:
+            row = rows.get(cid.multihash)
+            if row is not None:
+                if not self._marked.add(row.id) and self._notes_fresh:
+                    self._fresh.append(row.id)
+                is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafForm.RAW
+                if is_node and not self._walked[cid.codec].add(row.id):
+                    nodes.append((row, (cid, root)))
+            elif self._pass_missing and cid.identity_data is None:
+                self.passed.add(cid.multihash)
+            elif cid.codec in CODECS_WITH_LINKS:
+                yield from _links(cid, root, read_node(self._reader, cid, root))
+        nodes.sort(key=lambda node: (node[0].place_name or "", node[0].offset))
+        for row, (cid, root) in nodes:
+            yield from _links(cid, root, self._read(row, cid, root))
+
+    def _read(self, row: Row, cid: CID, root: CID) -> bytes:
+        data = row.data if row.place_name is None else self._files.read(row.place_name, row.offset, row.length)
+        if data is None or not cid.matches(data):
+            return read_node(self._reader, cid, root)
+        return data
+
+
+def find_rows(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, Row]:
+    """The rows of those blocks that are there, by multihash."""
+    query = (
+        "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
+        f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"
+    )
+    return {row[0]: Row(*row) for row in select_many(connection, query, multihashes)}
+
+
+def _links(cid: CID, root: CID, block: bytes) -> Iterable[_Below]:
+    return [(link, root) for link in links_of_node(cid, block)]

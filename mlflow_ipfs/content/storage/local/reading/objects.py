@@ -1,0 +1,239 @@
+"""Is an object still the file that its root names? By its stamp, or by hashing it leaf by leaf."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.blocks.base import Leaf
+from mlflow_ipfs.content.cid import DAG_PB
+from mlflow_ipfs.content.codecs.unixfs import LeafForm, block_of_leaf, encode_leaf
+from mlflow_ipfs.content.dag import read_unixfs
+from mlflow_ipfs.content.files.file_reader import check_parts, part_bounds
+from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.index.index_rows import PlaceRow, Stamp
+from mlflow_ipfs.content.system.disk import NO_LINKS
+from mlflow_ipfs.content.system.read_ahead import map_ahead
+from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlflow_ipfs.content.blocks.base import BlockReader
+    from mlflow_ipfs.content.cid import CID
+    from mlflow_ipfs.content.dag import UnixFSNode
+    from mlflow_ipfs.content.storage.local.index.database import Database
+    from mlflow_ipfs.content.storage.local.reading.context import Parts
+
+
+def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_bytes: int) -> Iterator[Leaf]:
+    """The leaves of a file. Only nodes are read, and leaves whose form the index does not tell.
+
+    Args:
+        database: says of a leaf in an object how its block is made.
+        reader: reads the nodes.
+        root: the file.
+        size_bytes: its size.
+
+    Raises:
+        NotFoundError: a node, or the row of a leaf, is not in the store.
+        InvalidDataError: the file is not of the kind that an object can be.
+    """
+    offset = visits = 0
+    stack = [(root, size_bytes)]
+    while stack:
+        cid, length = stack.pop()
+        visits += 1  # nodes that hold 0 bytes count, too: shared ones can be visited 2**60 times
+        check_parts(root, visits, size_bytes)
+        form = _form_by_index(database, cid)
+        if form is None:
+            node = read_unixfs(reader, cid)
+            if _is_wrapped_leaf(node):
+                form = LeafForm.UNIXFS_FILE
+            else:
+                parts = _parts_of(node, root)
+                if cid != root and length != sum(size for _, size in parts):
+                    msg = f"the node {cid} of the file {root} holds another number of bytes than the node above it says"
+                    raise InvalidDataError(msg)
+                stack.extend(reversed(parts))
+                continue
+        yield Leaf(cid, offset, length, form)
+        offset += length
+
+
+def _form_by_index(database: Database, cid: CID) -> LeafForm | None:
+    """How a leaf is made from the file's bytes; None where its block has to be looked at."""
+    if cid.codec != DAG_PB:
+        return LeafForm.RAW
+    with database.read() as connection:
+        row = index_rows.find_block(connection, cid.multihash)
+    if row is None:
+        msg = f"the block {cid} is not in the store"
+        raise NotFoundError(msg)
+    return LeafForm.UNIXFS_FILE if row.form is LeafForm.UNIXFS_FILE else None
+
+
+def _is_wrapped_leaf(node: UnixFSNode) -> bool:
+    """Whether a block is the plain wrapping of a piece of a file. It lies in a pack whole, as any small block."""
+    return not node.links and node.data.is_file and node.block == encode_leaf(node.data.data or b"")
+
+
+def _parts_of(node: UnixFSNode, root: CID) -> list[tuple[CID, int]]:
+    if node.data.data or not node.data.is_file:
+        msg = f"the node {node.cid} of the file {root} holds bytes of its own, so it has no object"
+        raise InvalidDataError(msg)
+    part_bounds(node.cid, node.data)  # checks them
+    return list(zip([link.cid for link in node.links], node.data.block_sizes, strict=True))
+
+
+_logger = logging.getLogger(__name__)
+_TRUSTED: Final = "%s: %s is as the index has it (inode, size, mtime); trusted without hashing"
+
+
+class ObjectChecker:
+    """Finds the object of a file, and sets it aside when it is damaged.
+
+    Args:
+        parts: the store.
+        reader: reads the nodes above the leaves.
+        verify_always: hash the object each time, whatever its stamp says.
+    """
+
+    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
+        self._parts = parts
+        self._reader = reader
+        self._verify_always = verify_always
+
+    def find(self, cid: CID) -> tuple[Path, PlaceRow] | None:
+        """The object of a file, undamaged, and its row. Raises as ``Storage.file_path``."""
+        place = self._find(cid)
+        if place is None:
+            _logger.debug("%s: the store keeps no single file of it", cid)
+        while place is not None:
+            path = self._parts.layout.folder / place.name
+            try:
+                stamp = Stamp.of(self._parts.disk.status(path))
+                return (path, place) if self._is_sound(cid, path, place, stamp) else None
+            except FileNotFoundError:
+                before, place = place, self._find(cid)  # a gc or another reader may have come in between
+                if place == before:
+                    raise self._set_aside(cid, place, "is missing") from None
+        return None
+
+    def find_unchanged(self, cid: CID) -> tuple[Path, PlaceRow] | None:
+        """Return the object of a file and its row if its stamp alone says that it is undamaged. Reads no byte of it."""
+        place = self._find(cid)
+        if place is None:
+            return None
+        path = self._parts.layout.folder / place.name
+        try:
+            reasons = self._reasons_to_hash(place, Stamp.of(self._parts.disk.status(path)))
+        except FileNotFoundError:
+            return None
+        if reasons:
+            _logger.debug("%s: %s has to be hashed first: %s", cid, path, reasons)
+            return None
+        _logger.debug(_TRUSTED, cid, path)
+        return path, place
+
+    def _reasons_to_hash(self, place: PlaceRow, stamp: Stamp) -> str:
+        """Say why a stamp is not enough to trust an object; empty if it is."""
+        known = place.stamp
+        pairs = [
+            ("inode", stamp.inode, known.inode),
+            ("size", stamp.size_bytes, known.size_bytes),
+            ("mtime", stamp.mtime_ns, known.mtime_ns),
+        ]
+        reasons = [f"its {name} is {now} instead of {before}" for name, now, before in pairs if now != before]
+        if place.is_damaged:
+            reasons.append("damage was found in it before")
+        if self._verify_always:
+            reasons.append("every file is to be hashed, whatever its stamp")
+        return ", ".join(reasons)
+
+    def _find(self, cid: CID) -> PlaceRow | None:
+        with self._parts.database.read() as connection:
+            return index_rows.find_object_of(connection, cid)
+
+    def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
+        """Whether the object is whole; False if the store lacks the nodes to tell."""
+        is_as_known = stamp == place.stamp and not place.is_damaged
+        reasons = self._reasons_to_hash(place, stamp)
+        if not reasons:
+            _logger.debug(_TRUSTED, cid, path)
+            return True
+        if stamp.size_bytes != place.stamp.size_bytes:
+            raise self._set_aside(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
+        _logger.debug("%s: hashing %s, %d bytes: %s", cid, path, stamp.size_bytes, reasons)
+        try:
+            damaged = self._find_damage(cid, path, stamp.size_bytes)
+        except NotFoundError as error:
+            _logger.debug("%s: %s cannot be checked: %s", cid, path, error)
+            return False
+        if damaged is not None:
+            raise self._set_aside(cid, place, f"is damaged in its leaf {damaged}")
+        _logger.debug("%s: every leaf in %s has the hash in its CID", cid, path)
+        if not is_as_known:
+            with suppress(OSError):  # on a disk that takes no modes; the hash counts
+                self._parts.disk.make_read_only(path)
+            # Not being able to note it only means that the next reader hashes again.
+            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+                index_rows.restamp(connection, place, stamp)
+        return True
+
+    def _find_damage(self, cid: CID, path: Path, size_bytes: int) -> CID | None:
+        """Hash the whole file. Returns the first leaf that is not as its CID says."""
+        disk = self._parts.disk
+        descriptor = disk.open_to_read(path)
+
+        def check(leaf: Leaf) -> tuple[Leaf, bool]:
+            piece = disk.read_what_is_left(descriptor, leaf.offset, leaf.length)
+            return leaf, leaf.cid.matches(block_of_leaf(piece, leaf.form))
+
+        end = 0
+        expected = iterate_leaves(self._parts.database, self._reader, cid, size_bytes)
+        try:
+            with closing(map_ahead(check, expected)) as leaves:  # its threads end before the file
+                for leaf, is_sound in leaves:
+                    if not is_sound:
+                        return leaf.cid
+                    end = leaf.offset + leaf.length
+            return None if end == size_bytes else cid
+        finally:
+            disk.close(descriptor)
+
+    def _give_second_name(self, path: Path, aside: Path) -> None:
+        """So that the index never names what is not there: the first name goes after the commit."""
+        disk = self._parts.disk
+        with suppress(FileNotFoundError):
+            try:
+                disk.link(path, aside)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                disk.rename(path, aside)
+            disk.sync_folder(aside.parent)
+
+    def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
+        """Move a damaged object out of the way. Its undamaged blocks can still be read there."""
+        layout, disk = self._parts.layout, self._parts.disk
+        path, name = layout.folder / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
+        advice, is_ours = "Add the content again to heal it", False
+        try:
+            with self._parts.database.write() as connection:
+                current = index_rows.find_object_of(connection, cid)
+                if current is not None and current.name == place.name:  # else somebody was faster
+                    index_rows.set_aside(connection, place.id, name)
+                    self._give_second_name(path, layout.folder / name)
+                    is_ours = True
+            if is_ours:
+                disk.remove(path)
+            advice = f"It was moved to {layout.quarantine}. {advice}"
+        except (MlflowIpfsError, OSError) as error:
+            if not isinstance(error, ImmutableError):
+                advice = f"It could not be moved to {layout.quarantine} ({error}). {advice}"
+        msg = f"the file of {cid}, {path}, {what}. {advice}"
+        return IntegrityError(msg)

@@ -1,0 +1,1 @@
+"""Repair of a local store: scrub, affected names, index backups, rebuild."""

@@ -1,0 +1,5 @@
+"""Storage in memory: for tests, and as the model that other storages are compared with."""
+
+from mlflow_ipfs.content.storage.memory.storage import MemoryStorage
+
+__all__ = ["MemoryStorage"]
