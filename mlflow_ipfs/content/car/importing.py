@@ -180,8 +180,11 @@ class CarImport:
         except InvalidDataError:
             return  # ``finish`` says so
         for link in below:
-            if self._need(link) and link.identity_data is not None:
-                self._need_links(link, link.identity_data)
+            if self._needed.add(link):
+                self._hold.add(link)
+                inside = link.identity_data
+                if inside is not None:
+                    self._need_links(link, inside)
 
     def finish(self, pin: str | None) -> list[CID]:
         """Check that every root is complete, then pin them all in one step. Returns the roots.

@@ -114,8 +114,11 @@ class LocalPublication:
         check_block_size(cid, data)
         if cid.identity_data is None and cid.multihash not in self._seen:
             self._seen.add(cid.multihash)
-            with disk_faults(self._parts.layout.folder):
+            try:
                 self._small.put(cid, bytes(data))
+            except OSError:  # entering the context for each of millions of blocks takes as long as the rest
+                with disk_faults(self._parts.layout.folder):
+                    raise
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
         """Start a file that is kept contiguous."""
