@@ -295,7 +295,7 @@ with open_local_storage(sys.argv[1]) as storage:
 (view / "file").write_text("still there")
 print(view)
 """
-    project = Path(__file__).parents[4]
+    project = Path(__file__).parents[5]
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True, cwd=project)
     assert done.stdout.strip().startswith(str(folder))
     assert not Path(done.stdout.strip()).exists()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.base import Storage
     from mlflow_ipfs.content.storage.local import LocalStorage
 
-VECTORS = Path(__file__).parents[3] / "vectors"
+VECTORS = Path(__file__).parents[4] / "vectors"
 FORMATS = sorted(path.name for path in VECTORS.glob("store-format-*"))
 
 

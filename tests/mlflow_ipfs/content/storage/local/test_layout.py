@@ -23,7 +23,7 @@ from support.storages import publish_blocks, publish_file, rows_of
 if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local import LocalStorage
 
-PROJECT = Path(__file__).parents[4]
+PROJECT = Path(__file__).parents[5]
 
 
 def test_a_new_store_has_the_parts_of_the_design(storage: LocalStorage, folder: Path) -> None:

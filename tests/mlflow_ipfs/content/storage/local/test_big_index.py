@@ -13,7 +13,7 @@ import pytest
 
 from support.big_index import make_big_index
 
-TESTS = Path(__file__).parents[3]
+TESTS = Path(__file__).parents[4]
 TIMEOUT_SECONDS = 900
 BASE_BYTES = 24 << 20  # SQLite's caches, modules imported on the way, one batch of everything
 BYTES_PER_BLOCK = 4  # marks are bits; a list of ids alone would take 40

@@ -23,7 +23,7 @@ from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
 from support.blocks import Blocks, from_dag_json, import_into
 from vector_trees import build
 
-VECTORS = Path(__file__).resolve().parents[2] / "vectors"
+VECTORS = Path(__file__).resolve().parents[3] / "vectors"
 
 Vector = dict[str, Any]
 

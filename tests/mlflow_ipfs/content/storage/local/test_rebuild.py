@@ -290,7 +290,7 @@ def test_states_and_the_number_of_the_last_condemnation_go_on(folder: Path) -> N
         assert rows_of(storage, "SELECT count(*) FROM place WHERE condemned_at IS NOT NULL") == [(0,)]
 
 
-VECTORS = sorted((Path(__file__).parents[3] / "vectors").glob("store-format-*"))
+VECTORS = sorted((Path(__file__).parents[4] / "vectors").glob("store-format-*"))
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda path: path.name)
