@@ -13,7 +13,7 @@
     ├── IntegrityError(OSError)            bytes do not match their CID
     ├── SourceChangedError(OSError)        a file changed while it was read
     ├── ImmutableError(PermissionError)    a write to immutable content
-    ├── PolicyError(PermissionError)       refused by a setting
+    ├── PolicyError(PermissionError)       refused by a setting, or by the owner and mode of a file
     ├── ConflictError(FileExistsError)     compare-and-swap lost, or a name is taken by something else
     ├── StoreBusyError(TimeoutError)       a lock was not free within the limit
     ├── StoreFullError(OSError)            the disk under the store is full
@@ -80,7 +80,7 @@ class ImmutableError(MlflowIpfsError, PermissionError):
 
 
 class PolicyError(MlflowIpfsError, PermissionError):
-    """The operator's settings refuse this."""
+    """The operator's settings, or the owner and mode of a file, refuse this."""
 
 
 class ConflictError(MlflowIpfsError, FileExistsError):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CONFTEST = "from support.not_run import pytest_sessionfinish, pytest_terminal_summary"
 ONE_MISSING = """
 from support.not_run import not_run
-
-pytestmark = pytest.mark.slow
 
 def test_that_runs(): pass
 def test_that_cannot(): not_run("the moon is missing; `make moon` gets it")

@@ -130,7 +130,6 @@ def use(storage: LocalStorage, *, is_whole: bool) -> None:
         *hostile_backups.SCHEMAS[4:-1],
     ],
 )
-@pytest.mark.slow
 def test_what_no_index_has_is_refused(backup: Path, tmp_path: Path, change: str, verify: bool) -> None:
     copy = hostile_backups.copy_of(backup, tmp_path)
     with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:

@@ -76,7 +76,6 @@ def test_there_are_enough_vectors_of_both_profiles() -> None:
 
 
 @pytest.mark.parametrize("vector", UNIXFS, ids=name_of)
-@pytest.mark.slow
 def test_the_cid_is_the_one_that_kubo_makes(vector: Vector, tmp_path: Path) -> None:
     path = tmp_path / "root"
     build(vector["recipe"], path)

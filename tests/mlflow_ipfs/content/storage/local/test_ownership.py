@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -166,6 +167,23 @@ def test_root_gives_nothing_away_through_a_link(ordinary_user: OrdinaryUser, tmp
         with pytest.raises(PolicyError, match="remove it if it is a link"):
             step(link.parent / "file", link / "moved")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.usefixtures("root")
+def test_root_that_may_not_change_owners_leaves_nothing(
+    ordinary_user: OrdinaryUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container without CAP_CHOWN."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    disk = Disk()
+    for create in (disk.create, disk.make_folder):
+        with pytest.raises(PolicyError, match="new was not created: .*CAP_CHOWN"):
+            create(ordinary_user.folder / "new")
+    assert os.listdir(ordinary_user.folder) == []
 
 
 @pytest.mark.usefixtures("root")
