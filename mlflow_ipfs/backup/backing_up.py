@@ -51,7 +51,8 @@ def make_backup(
         folder: where the backup goes: new, empty, or with an earlier backup of this store.
         database: MLflow's; None: the store alone.
         verify: hash what is copied.
-        timeout_seconds: how long to wait for another backup into the folder.
+        timeout_seconds: how long to wait for another backup into the folder, and for programs that lock the database
+            while it is read before anything is copied.
         progress: told how many bytes were copied or hashed since it was told last.
         accept_outside: called if the database names artifacts that the store does not contain, before anything is
             copied. If it returns True, the backup is made without them and records what it lacks. None: refuse.
@@ -80,7 +81,7 @@ def make_backup(
             copy = stack.enter_context(
                 closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
             )
-            outside = find_outside_artifacts(database, store)
+            outside = find_outside_artifacts(database, store, timeout_seconds=timeout_seconds)
             if outside and not (accept_outside and accept_outside(outside)):
                 raise _incomplete(backup.folder, outside)
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))

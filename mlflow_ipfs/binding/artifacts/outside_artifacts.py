@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind, ArtifactRow, iterate_rows, read_experiments
-from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database
 from mlflow_ipfs.binding.locations import (
     IPFS,
     MFS,
@@ -89,7 +89,11 @@ class OutsideArtifact:
 
 
 def find_outside_artifacts(
-    database: URL, store: ContentStore, *, environ: Mapping[str, str] | None = None
+    database: URL,
+    store: ContentStore,
+    *,
+    environ: Mapping[str, str] | None = None,
+    timeout_seconds: float = LOCK_SECONDS,
 ) -> tuple[OutsideGroup, ...]:
     """Return what the store does not contain of the artifacts that MLflow's database names, grouped.
 
@@ -97,15 +101,21 @@ def find_outside_artifacts(
         database: MLflow's database. It is only read.
         store: the store to look into.
         environ: MLflow's settings; None: the environment of this process.
+        timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
+        StoreBusyError: another program locked the database for too long.
         SettingsError: the database can't be read.
     """
-    return group(iterate_outside_artifacts(database, store, environ=environ))
+    return group(iterate_outside_artifacts(database, store, environ=environ, timeout_seconds=timeout_seconds))
 
 
 def iterate_outside_artifacts(
-    database: URL, store: ContentStore, *, environ: Mapping[str, str] | None = None
+    database: URL,
+    store: ContentStore,
+    *,
+    environ: Mapping[str, str] | None = None,
+    timeout_seconds: float = LOCK_SECONDS,
 ) -> Iterator[OutsideArtifact]:
     """Yield every row whose artifacts are outside the store, and then the experiments that have such rows.
 
@@ -113,11 +123,13 @@ def iterate_outside_artifacts(
         database: MLflow's database; a relative location is looked for beside a SQLite file, too.
         store: the store to look into.
         environ: MLflow's settings; None: the environment of this process.
+        timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
+        StoreBusyError: another program locked the database for too long.
         SettingsError: the database can't be read.
     """
-    with opened_database(database) as connection:
+    with opened_database(database, timeout_seconds) as connection:
         # All at once: MLflow's writers wait for a reader of SQLite, and looking at directories may take minutes.
         experiments = read_experiments(connection)
         rows = [row for row in iterate_rows(connection) if row.has_artifacts or scheme_of(row.uri) != MFS]

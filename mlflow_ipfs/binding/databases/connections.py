@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,21 +11,26 @@ import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.errors import SettingsError
+from mlflow_ipfs.errors import SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import URL, Connection
 
-_LOCK_SECONDS: Final = 30.0  # for MLflow's writers, each of whom holds SQLite's lock for the length of a commit
+LOCK_SECONDS: Final = 30.0  # for MLflow's writers, each of whom holds SQLite's lock for the length of a commit
 
 
 @contextmanager
-def opened_database(url: URL) -> Iterator[Connection]:
+def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
     """Connect to MLflow's database for reading, for the length of a ``with``.
 
+    Args:
+        url: the database.
+        timeout_seconds: how long to wait for a program that locks a SQLite database.
+
     Raises:
+        StoreBusyError: another program locked it for too long.
         SettingsError: it can't be read.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
@@ -32,13 +38,21 @@ def opened_database(url: URL) -> Iterator[Connection]:
     if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
         msg = f"there is no database {shown}; name another one"
         raise SettingsError(msg)
-    options = {"timeout": _LOCK_SECONDS} if is_sqlite else {}
+    options = {"timeout": timeout_seconds} if is_sqlite else {}
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
     try:
         with engine.connect() as connection:
             yield connection
     except SQLAlchemyError as error:
+        if _is_busy(error):
+            msg = f"another program keeps MLflow's database {shown} locked; end it, or try again"
+            raise StoreBusyError(msg) from error
         msg = f"MLflow's database {shown} can't be read: {getattr(error, 'orig', None) or error}; name another one"
         raise SettingsError(msg) from error
     finally:
         engine.dispose()
+
+
+def _is_busy(error: SQLAlchemyError) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    return code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}

@@ -67,16 +67,17 @@ def test_a_writer_in_mlflows_database_is_waited_for_but_nobody_waits_for_it(
     begin = SqliteCopy.begin
 
     def tell_and_begin(copy: SqliteCopy) -> None:
-        has_begun.set()
+        if not has_begun.is_set():  # not before: what the database names is read earlier, without the store's lock
+            writer.execute("BEGIN EXCLUSIVE")
+            has_begun.set()
         begin(copy)
 
     monkeypatch.setattr(SqliteCopy, "begin", tell_and_begin)
     with (
         ThreadPoolExecutor(1) as pool,
         open_local_storage(site.folder / "store") as other,
-        closing(sqlite3.connect(site.database, isolation_level=None)) as writer,
+        closing(sqlite3.connect(site.database, isolation_level=None, check_same_thread=False)) as writer,
     ):
-        writer.execute("BEGIN EXCLUSIVE")
         site.storage.close()
         site.storage = open_local_storage(site.folder / "store", timeout_seconds=LONG_SECONDS)
         backup = pool.submit(site.back_up)

@@ -17,6 +17,7 @@ from mlflow_ipfs.binding.databases.places import DatabasePlace
 from mlflow_ipfs.binding.databases.sightings import observe, settle_in
 from mlflow_ipfs.binding.databases.uris import name_driver
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import NotFoundError, SettingsError
 
@@ -132,6 +133,19 @@ def test_a_restore_does_not_choose_among_several_places(
     third = Path(shutil.copy(original, tmp_path / "third.db"))
     settle_in(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
     assert names(storage) == ["copy.db", "original.db", "third.db"]
+
+
+def test_with_a_store_that_cannot_change_a_copy_is_found_and_nothing_is_recorded(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original.db", tmp_path / "copy.db"
+    engine = sqlalchemy.create_engine(f"sqlite:///{original}", poolclass=NullPool)
+    registry_id = ensure_registry_id(engine)
+    with open_local_storage(tmp_path / "store") as storage:
+        observe(storage, registry_id, engine)
+    shutil.copy(original, copy)
+    other = sqlalchemy.create_engine(f"sqlite:///{copy}", poolclass=NullPool)
+    with open_local_storage(tmp_path / "store", read_only=True) as storage:
+        assert observe(storage, registry_id, other).is_shared
+        assert len(list_places(storage, registry_id)) == 1
 
 
 def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
