@@ -23,7 +23,7 @@ from mlflow_ipfs.content.dag import find_link, read_unixfs
 from mlflow_ipfs.content.files.exporter import Exporter
 from mlflow_ipfs.content.files.file_reader import UnixFSFile
 from mlflow_ipfs.content.listing import list_entries
-from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError
+from mlflow_ipfs.errors import InvalidDataError, MlflowIpfsError, NotFoundError
 from support.blocks import Blocks
 from support.hostile_dags import deep_file, put_directory, put_file, put_leaf, put_shard
 
@@ -248,3 +248,14 @@ def test_what_is_below_a_misplaced_name_is_verified_too() -> None:
 @given(st.lists(st.binary(max_size=70), max_size=40))
 def test_many_names_are_hashed_as_one(names: list[bytes]) -> None:
     assert murmur3_x64_64_many(names) == [murmur3_x64_64(name) for name in names]
+
+
+def test_a_misplaced_name_is_listed_and_written_as_by_kubo(tmp_path: Path) -> None:
+    """`ipfs ls` and `ipfs get` show it, and `ipfs cat` of its path says that there is no such link."""
+    blocks = Blocks()
+    root = misplaced(blocks)
+    assert [entry.name for entry in list_entries(blocks, read_unixfs(blocks, root))] == ["x"]
+    Exporter(blocks).export(root, tmp_path / "out")
+    assert (tmp_path / "out" / "x").read_bytes() == b"data"
+    with pytest.raises(NotFoundError):
+        find_link(blocks, read_unixfs(blocks, root), "x")
