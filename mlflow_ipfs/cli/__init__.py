@@ -11,16 +11,20 @@ import click
 import mlflow_ipfs
 from mlflow_ipfs.cli.add import add
 from mlflow_ipfs.cli.application import PROGRAM, Application
-from mlflow_ipfs.cli.backup import backup, restore
+from mlflow_ipfs.cli.backup import backup
 from mlflow_ipfs.cli.car import car
+from mlflow_ipfs.cli.cat import cat
 from mlflow_ipfs.cli.databases import databases
+from mlflow_ipfs.cli.doctor import doctor
 from mlflow_ipfs.cli.du import du
 from mlflow_ipfs.cli.gc import gc
-from mlflow_ipfs.cli.get import cat, get, ls
+from mlflow_ipfs.cli.get import get
+from mlflow_ipfs.cli.ls import ls
 from mlflow_ipfs.cli.options import Workplace, shared_options
 from mlflow_ipfs.cli.pin import pin
+from mlflow_ipfs.cli.restore import restore
 from mlflow_ipfs.cli.scrub import scrub
-from mlflow_ipfs.cli.verify import doctor, verify
+from mlflow_ipfs.cli.verify import verify
 
 __all__ = ["main"]
 

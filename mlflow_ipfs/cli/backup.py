@@ -8,7 +8,6 @@ SQLAlchemy takes longer to import than most commands to run, so it waits until i
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
-from mlflow_ipfs.content.system.access import owner_of
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -33,7 +31,8 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _database_options(command: Command) -> Command:
+def database_options(command: Command) -> Command:
+    """Add the options that backup and restore share."""
     for option in (
         click.option("--no-verify", is_flag=True, help="Don't hash what was copied."),
         click.option("--store-only", is_flag=True, help="Leave MLflow's database out."),
@@ -47,7 +46,8 @@ def _database_options(command: Command) -> Command:
     return command
 
 
-def _database(uri: str | None, *, store_only: bool) -> URL | None:
+def parse_database(uri: str | None, *, store_only: bool) -> URL | None:
+    """Return the database that the options name; None for the store alone."""
     if store_only and uri:
         msg = "--store-only and --backend-store-uri exclude each other"
         raise click.UsageError(msg)
@@ -65,7 +65,7 @@ def _database(uri: str | None, *, store_only: bool) -> URL | None:
     is_flag=True,
     help="Leave out artifacts that the database names and the store does not contain.",
 )
-@_database_options
+@database_options
 @json_option
 @pass_workplace
 def backup(
@@ -93,7 +93,7 @@ def backup(
             print_result({"outside": fields}, _outside_line("outside", fields), as_json=as_json)
         return without_outside_artifacts
 
-    database = _database(backend_store_uri, store_only=store_only)
+    database = parse_database(backend_store_uri, store_only=store_only)
     with workplace.open_store() as store, Progress("backing up") as progress:
         manifest, report = make_backup(
             store,
@@ -106,62 +106,17 @@ def backup(
         )
     lines = [
         f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
-        *_lines(report, manifest.database),
-        *_left_out(manifest),
+        *report_lines(report, manifest.database),
+        *left_out_lines(manifest),
     ]
-    _print(manifest, report, lines, as_json=as_json)
+    print_report(manifest, report, lines, as_json=as_json)
     if report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
         raise IntegrityError(msg)
 
 
-@click.command(short_help="Put a backup where nothing is yet.")
-@click.argument("source", metavar="SRC", type=click.Path(readable=False, path_type=Path))
-@_database_options
-@json_option
-@pass_workplace
-def restore(
-    workplace: Workplace,
-    source: Path,
-    backend_store_uri: str | None,
-    *,
-    store_only: bool,
-    no_verify: bool,
-    as_json: bool,
-) -> None:
-    """Put a backup back: the store at MLFLOW_IPFS_STORE (or --store), and MLflow's database.
-
-    Nothing is written over: there must be no store and no database yet. A restore that was broken off goes on.
-
-    When root restores, the store and the database belong to the owners of the directories that they are put into.
-    """
-    from mlflow_ipfs.backup.backing_up import restore_backup
-
-    database = _database(backend_store_uri, store_only=store_only)
-    target = workplace.settings.store
-    with Progress("restoring") as progress:
-        done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
-    manifest, report, has_new_database = done
-    uri = "" if database is None else printable(database.render_as_string(hide_password=True))
-    where = f" and {uri}" if has_new_database else ""
-    lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
-    if report is not None:
-        lines += _lines(report, manifest.database if has_new_database else None)
-    if manifest.database is not None and not store_only:
-        lines += _left_out(manifest)
-    if uri and not has_new_database:
-        lines.append(f"database   {uri} is there already, the same")
-    owner = owner_of(target)
-    _print(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, owner=owner)
-    if os.geteuid() == 0 and target.stat().st_uid == 0:
-        path = shlex.quote(str(target))
-        note(f"{path} belongs to root: before a server of another user opens it, run `chown -R USER:GROUP {path}`")
-    if report is not None and report.problems:
-        msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
-        raise IntegrityError(msg)
-
-
-def _lines(report: CloneReport, database: str | None) -> list[str]:
+def report_lines(report: CloneReport, database: str | None) -> list[str]:
+    """Return the lines about what was copied."""
     new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
     lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
     if database is not None:
@@ -170,7 +125,8 @@ def _lines(report: CloneReport, database: str | None) -> list[str]:
     return [*lines, f"hashed     {hashed}"]
 
 
-def _left_out(manifest: Manifest) -> list[str]:
+def left_out_lines(manifest: Manifest) -> list[str]:
+    """Return a line for each group of artifacts that the backup does not contain."""
     return [_outside_line("left out", group) for group in manifest.outside_artifacts]
 
 
@@ -180,9 +136,10 @@ def _outside_line(label: str, group: Mapping[str, Any]) -> str:
     return printable(f"{label:<9}  {what} in {group['place']}, for example {examples}")
 
 
-def _print(
+def print_report(
     manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
 ) -> None:
+    """Print problems, then the result."""
     problems = report.problems if report is not None else ()
     for cid, reason in problems:
         print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)

@@ -24,7 +24,6 @@ from mlflow_ipfs.cli.options import (
 )
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
 from mlflow_ipfs.content.car.format import CarPart
-from mlflow_ipfs.content.car.importing import CarImport
 from mlflow_ipfs.content.car.resuming import draft_of
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.pins import USER
@@ -41,6 +40,7 @@ from mlflow_ipfs.errors import (
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName, Located
     from mlflow_ipfs.cli.car_sources import Source
+    from mlflow_ipfs.content.car.importing import CarImport
     from mlflow_ipfs.content.car.resuming import ExportedCar
 
 _MOST_ROOTS: Final = 16  # that fit into a command which people copy
@@ -190,7 +190,7 @@ def import_(
     with (
         workplace.open_store(create=True) as store,
         Progress(label, total) as progress,
-        CarImport(store.storage, all_blocks=all_blocks, progress=progress.advance) as transfer,
+        store.begin_car_import(all_blocks=all_blocks, progress=progress.advance) as transfer,
     ):
         for source in sources:
             _take(workplace, transfer, source, part, progress)

@@ -59,7 +59,7 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
             groups.setdefault(_group_of(root, root.cid), []).append(root.cid)
     for tree in trees:
         location = MfsPath.parse(tree)
-        entries = store.storage.entries.walk(location.root, location.path)
+        entries = store.files.walk(location)
         groups.setdefault(Group("experiment", tree), []).extend(entry.cid for entry in entries)
     return groups
 

@@ -1,11 +1,10 @@
-"""``get``, ``cat`` and ``ls``: content comes out again, verified."""
+"""``get``: write content to disk, verified."""
 
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,24 +13,16 @@ from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
     Workplace,
     find,
-    json_errors_option,
     json_option,
     pass_workplace,
-    text_of,
     tracking_option,
 )
-from mlflow_ipfs.cli.terminal import Progress, align, format_size, note, print_result, printable
-from mlflow_ipfs.content.dag import read_unixfs
-from mlflow_ipfs.errors import IsAFolderError
+from mlflow_ipfs.cli.terminal import Progress, print_result, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlflow_ipfs.binding.uris import ContentName, Located
-    from mlflow_ipfs.content.listing import Entry
-
-_PIECE_BYTES: Final = 1 << 20
-_SUFFIXES: Final = {"directory": "/", "symlink": "@", "unknown": "?"}
 
 
 @click.command()
@@ -100,76 +91,4 @@ def _write(target: Path, export: Callable[[Path], None]) -> None:
 
 def total_bytes(found: Located) -> int:
     """About how much there is to read: each link to a block counts, as its node states it."""
-    return read_unixfs(found.store.storage.blocks, found.root).dag_bytes
-
-
-@click.command()
-@click.argument("content", type=ANY_CONTENT)
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N bytes.")
-@click.option("--length", type=click.IntRange(min=0), metavar="N", help="Write at most N bytes.")
-@tracking_option
-@json_errors_option
-@pass_workplace
-def cat(workplace: Workplace, content: ContentName, offset: int, length: int | None, tracking_uri: str | None) -> None:
-    """Write the bytes of a file to standard output."""
-    output = sys.stdout.buffer
-    with workplace.open_store() as store:
-        found = find(store, content, tracking_uri)
-        try:
-            file = found.store.open(found.cid, found.path)
-        except IsAFolderError as error:
-            msg = f"{text_of(content)} is a folder; list it with `mlflow-ipfs ls` or write it to disk with `mlflow-ipfs get`"
-            raise IsAFolderError(msg) from error
-        with file:
-            file.seek(offset)
-            left = length
-            while left is None or left > 0:
-                piece = file.read(_PIECE_BYTES if left is None else min(left, _PIECE_BYTES))
-                if not piece:
-                    break
-                output.write(piece)
-                left = None if left is None else left - len(piece)
-        output.flush()
-
-
-@click.command(short_help="List a folder.")
-@click.argument("content", type=ANY_CONTENT)
-@tracking_option
-@json_option
-@pass_workplace
-def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
-    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @, data that is not UnixFS in ?.
-
-    A folder of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
-    """
-    with workplace.open_store() as store:
-        found = find(store, content, tracking_uri)
-        entries = _list(found)
-        folders = [entry.cid for entry in entries if found.place and entry.is_dir]
-        unnamed = {cid for cid in folders if not store.storage.blocks.has(cid)}
-    if as_json:
-        for entry in entries:
-            cid = None if entry.cid in unnamed else str(entry.cid)
-            fields = {"name": entry.name, "cid": cid, "kind": entry.kind, "size_bytes": entry.size_bytes}
-            print_result(fields, "", as_json=True)
-        return
-    rows = [("-" if entry.cid in unnamed else str(entry.cid), _size_of(entry), _name_of(entry)) for entry in entries]
-    for line in align(rows, right={1}):
-        click.echo(line)
-    if unnamed:
-        note(
-            f"folders with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
-        )
-
-
-def _list(found: Located) -> list[Entry]:
-    entry = found.store.stat(found.cid, found.path)
-    return found.store.ls(entry.cid) if entry.is_dir else [entry]
-
-
-def _size_of(entry: Entry) -> str:
-    return "-" if entry.is_dir else format_size(entry.size_bytes)
-
-
-def _name_of(entry: Entry) -> str:
-    return printable(entry.name) + _SUFFIXES.get(entry.kind, "")
+    return found.store.dag_size(found.root)

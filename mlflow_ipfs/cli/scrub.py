@@ -112,8 +112,8 @@ def _healing(store: ContentStore, source: Path | None, own: Path) -> Iterator[No
         msg = f"--heal-from {source} is the store itself; name a backup of it, or another store"
         raise click.UsageError(msg)
     with open_local_storage(folder, read_only=True) as other:
-        store.storage.heal_from(other.blocks)
+        store.heal_from(other.blocks)
         try:
             yield
         finally:
-            store.storage.heal_from(None)
+            store.heal_from(None)

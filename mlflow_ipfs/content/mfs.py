@@ -202,6 +202,10 @@ class MutableFiles:
         """Files and folders directly in a folder; [] if there are none."""
         return self._storage.entries.list(location.root, location.path)
 
+    def walk(self, location: MfsPath) -> Sequence[MfsEntry]:
+        """Return the file at a path, or every file below it, from one snapshot, in order of path bytes."""
+        return self._storage.entries.walk(location.root, location.path)
+
     def delete(self, location: MfsPath) -> int:
         """Remove a file, or all files below a folder. Returns how many; content that is frozen stays."""
         check_mutable(location)

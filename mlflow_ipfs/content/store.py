@@ -216,6 +216,14 @@ class ContentStore:
         """
         return resolve(self.blocks, _cid(cid), path)
 
+    def has(self, cid: CID | str) -> bool:
+        """Return whether the block of a CID can be read; what it links to may be missing."""
+        return self.blocks.has(_cid(cid))
+
+    def dag_size(self, cid: CID | str) -> int:
+        """Return the size in bytes of all blocks below a CID, as its node states it."""
+        return read_unixfs(self.blocks, _cid(cid)).dag_bytes
+
     def stat(self, cid: CID | str, path: str = "") -> Entry:
         """What is at a path."""
         return describe_node(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
@@ -391,6 +399,14 @@ class ContentStore:
         with CarImport(self.storage, all_blocks=all_blocks, progress=progress) as transfer:
             transfer.take(file, part)
             return transfer.finish(pin)
+
+    def begin_car_import(self, *, all_blocks: bool = False, progress: Callable[[int], None] | None = None) -> CarImport:
+        """Start an import of several CARs, a context manager. See ``CarImport``."""
+        return CarImport(self.storage, all_blocks=all_blocks, progress=progress)
+
+    def heal_from(self, source: BlockReader | None) -> None:
+        """Replace blocks that turn out to be damaged by those of another reader, verified; None ends this."""
+        self.storage.heal_from(source)
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content; files of ``mfs://`` by directory."""

@@ -1,0 +1,66 @@
+"""``ls``: list a directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mlflow_ipfs.cli.options import (
+    ANY_CONTENT,
+    Workplace,
+    find,
+    json_option,
+    pass_workplace,
+    tracking_option,
+)
+from mlflow_ipfs.cli.terminal import align, format_size, note, print_result, printable
+
+if TYPE_CHECKING:
+    from mlflow_ipfs.binding.uris import ContentName, Located
+    from mlflow_ipfs.content.listing import Entry
+
+_SUFFIXES: Final = {"directory": "/", "symlink": "@", "unknown": "?"}
+
+
+@click.command(short_help="List a folder.")
+@click.argument("content", type=ANY_CONTENT)
+@tracking_option
+@json_option
+@pass_workplace
+def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
+    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @, data that is not UnixFS in ?.
+
+    A folder of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
+    """
+    with workplace.open_store() as store:
+        found = find(store, content, tracking_uri)
+        entries = _list(found)
+        folders = [entry.cid for entry in entries if found.place and entry.is_dir]
+        unnamed = {cid for cid in folders if not store.has(cid)}
+    if as_json:
+        for entry in entries:
+            cid = None if entry.cid in unnamed else str(entry.cid)
+            fields = {"name": entry.name, "cid": cid, "kind": entry.kind, "size_bytes": entry.size_bytes}
+            print_result(fields, "", as_json=True)
+        return
+    rows = [("-" if entry.cid in unnamed else str(entry.cid), _size_of(entry), _name_of(entry)) for entry in entries]
+    for line in align(rows, right={1}):
+        click.echo(line)
+    if unnamed:
+        note(
+            f"folders with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
+        )
+
+
+def _list(found: Located) -> list[Entry]:
+    entry = found.store.stat(found.cid, found.path)
+    return found.store.ls(entry.cid) if entry.is_dir else [entry]
+
+
+def _size_of(entry: Entry) -> str:
+    return "-" if entry.is_dir else format_size(entry.size_bytes)
+
+
+def _name_of(entry: Entry) -> str:
+    return printable(entry.name) + _SUFFIXES.get(entry.kind, "")
