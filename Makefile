@@ -1,4 +1,4 @@
-# Everything happens in this folder: .venv and .venv-stock (environments), .cache (Kubo, timings).
+# Everything happens in this directory: .venv and .venv-stock (environments), .cache (Kubo, timings).
 # Python 3.11 or newer and make are all that must be there; a second call of anything starts at once.
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3` picks another.

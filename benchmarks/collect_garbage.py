@@ -1,7 +1,7 @@
 """How long does a gc of a million blocks take if 90% of them are needed, and how long do publishers wait meanwhile?
 
 A collection has no peer that copies bytes: the lines say seconds, MB and the bars of this project
-(20 s, 150 MB, 1 s). The store has 1,000 folders of 1,000 small files, one in ten of them garbage.
+(20 s, 150 MB, 1 s). The store has 1,000 directories of 1,000 small files, one in ten of them garbage.
 Every measured collection runs in a process of its own, beside one that publishes without a pause.
 """
 
@@ -26,30 +26,30 @@ from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
 
 BLOCKS = int(os.environ.get("BENCH_BLOCKS", "1000000"))
-IN_A_FOLDER, FOLDERS_IN_A_PUBLICATION = 1000, 10
+IN_A_DIRECTORY, DIRECTORYS_IN_A_PUBLICATION = 1000, 10
 BARS = {"wall seconds": 20.0, "peak memory above the idle interpreter, MB": 150.0, "longest publication, seconds": 1.0}
 
 
-def publish_folders(storage: LocalStorage, first: int, count: int, owner: str | None) -> None:
-    """Publish folders of small files, all of them new."""
+def publish_directories(storage: LocalStorage, first: int, count: int, owner: str | None) -> None:
+    """Publish directories of small files, all of them new."""
     with storage.publish() as publication:
         nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
         pins = []
-        for folder in range(first, first + count):
+        for directory in range(first, first + count):
             links = []
-            for file in range(IN_A_FOLDER):
-                data = b"%d/%d " % (folder, file) * 8
+            for file in range(IN_A_DIRECTORY):
+                data = b"%d/%d " % (directory, file) * 8
                 cid = CID.of(data)
                 publication.put(cid, data)
                 links.append(Link(cid, b"%06d" % file, len(data)))
-            pins.append(nodes.build_folder(links).cid)
+            pins.append(nodes.build_directory(links).cid)
         publication.commit(Changes(pins=[Pin(owner, cid) for cid in pins] if owner else []))
 
 
-def publish_many(folder: Path, first: int, count: int, *, owner: str | None) -> None:
-    with open_local_storage(folder) as storage:
-        for start in range(first, first + count, FOLDERS_IN_A_PUBLICATION):
-            publish_folders(storage, start, min(FOLDERS_IN_A_PUBLICATION, first + count - start), owner)
+def publish_many(directory: Path, first: int, count: int, *, owner: str | None) -> None:
+    with open_local_storage(directory) as storage:
+        for start in range(first, first + count, DIRECTORYS_IN_A_PUBLICATION):
+            publish_directories(storage, start, min(DIRECTORYS_IN_A_PUBLICATION, first + count - start), owner)
 
 
 def read_peak_kib() -> int:
@@ -58,22 +58,22 @@ def read_peak_kib() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
-def collect(folder: Path) -> None:
+def collect(directory: Path) -> None:
     """In a process of its own: one collection. Prints what it took."""
     idle = read_peak_kib()
     started = time.perf_counter()
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         report = storage.collect_garbage(grace_seconds=0)
     seconds = time.perf_counter() - started
     peak = read_peak_kib()
     print(json.dumps([seconds, (peak - idle) / 1024, report.kept_blocks, report.removed_blocks]))
 
 
-def publish_until_told(folder: Path) -> None:
+def publish_until_told(directory: Path) -> None:
     """In a process of its own: small publications until standard input ends. Prints the longest one, in seconds."""
     longest, number = 0.0, 0
     os.set_blocking(0, False)
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         while not _has_ended():
             number += 1
             started = time.perf_counter()
@@ -92,10 +92,10 @@ def _has_ended() -> bool:
         return False
 
 
-def run_beside_a_publisher(folder: Path) -> tuple[float, float, float]:
+def run_beside_a_publisher(directory: Path) -> tuple[float, float, float]:
     script = [sys.executable, __file__]
-    with subprocess.Popen([*script, "publish", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
-        output = subprocess.run([*script, "collect", folder], stdout=subprocess.PIPE, check=True).stdout
+    with subprocess.Popen([*script, "publish", directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
+        output = subprocess.run([*script, "collect", directory], stdout=subprocess.PIPE, check=True).stdout
         longest, _ = publisher.communicate(timeout=60)
     seconds, megabytes, kept, removed = json.loads(output)
     print(f"{kept} kept, {removed} removed", file=sys.stderr)
@@ -103,14 +103,14 @@ def run_beside_a_publisher(folder: Path) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name, "store")
-        folders = BLOCKS // IN_A_FOLDER
-        publish_many(folder, 0, folders * 9 // 10, owner="benchmark")
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name, "store")
+        directories = BLOCKS // IN_A_DIRECTORY
+        publish_many(directory, 0, directories * 9 // 10, owner="benchmark")
         results = []
         for number in range(1, PAIRS + 1):
-            publish_many(folder, number * folders, folders // 10, owner=None)
-            results.append(run_beside_a_publisher(folder))
+            publish_many(directory, number * directories, directories // 10, owner=None)
+            results.append(run_beside_a_publisher(directory))
     for (measure, bar), values in zip(BARS.items(), zip(*results, strict=True), strict=True):
         middle = statistics.median(values)
         line = {"benchmark": f"gc_of_{BLOCKS}_blocks", "measure": measure, "ours": round(middle, 3), "peer": bar}

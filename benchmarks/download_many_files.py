@@ -1,4 +1,4 @@
-"""How long does it take to lay out 10,000 files of 4 KiB in 100 folders, compared with shutil.copytree?
+"""How long does it take to lay out 10,000 files of 4 KiB in 100 directories, compared with shutil.copytree?
 
 Neither syncs its files. Ours hashes every byte, and puts a file under its name only when it is whole.
 """
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        make_tree(folder / "source")
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        make_tree(directory / "source")
         numbers = count()
 
         def measure(lay_out: Callable[[Path], object]) -> float:
             # Removed at the end only: file systems are slow where files were deleted a moment ago.
-            destination = folder / f"out-{next(numbers)}"
+            destination = directory / f"out-{next(numbers)}"
             return measure_seconds(lambda: lay_out(destination))
 
-        with open_store(Settings(store=folder / "store")) as store:
-            cid = store.add(folder / "source").cid
+        with open_store(Settings(store=directory / "store")) as store:
+            cid = store.add(directory / "source").cid
             compare(
                 "download_10000_files_of_4_KiB",
                 "wall seconds",
                 lambda: measure(lambda destination: store.view(cid, dst=destination)),
-                lambda: measure(lambda destination: shutil.copytree(folder / "source", destination)),
+                lambda: measure(lambda destination: shutil.copytree(directory / "source", destination)),
                 "shutil.copytree",
             )
 

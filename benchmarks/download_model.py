@@ -34,21 +34,21 @@ SMALL_FILES = {"MLmodel": "flavors: {}\n", "requirements.txt": "mlflow\n", "cond
 PIECE_BYTES = 1 << 20
 
 
-def make_model(folder: Path, mebibytes: int) -> str:
+def make_model(directory: Path, mebibytes: int) -> str:
     """A model on disk, and the same in a store. Its CID."""
-    model = folder / "model"
+    model = directory / "model"
     model.mkdir()
     make_file(model / "model.bin", mebibytes)
     for name, text in SMALL_FILES.items():
         (model / name).write_text(text)
-    with open_store(Settings(store=folder / "store")) as store:
+    with open_store(Settings(store=directory / "store")) as store:
         return str(store.add(model).cid)
 
 
-def download(folder: Path, cid: str, destination: Path | None) -> float:
+def download(directory: Path, cid: str, destination: Path | None) -> float:
     """Wall time of one download, after which everything must be there."""
-    os.environ |= {"MLFLOW_IPFS_STORE": f"local:{folder / 'store'}", "HOME": str(folder)}
-    os.chdir(folder)
+    os.environ |= {"MLFLOW_IPFS_STORE": f"local:{directory / 'store'}", "HOME": str(directory)}
+    os.chdir(directory)
     if destination is not None:
         destination.mkdir()
     target = None if destination is None else str(destination)
@@ -56,7 +56,7 @@ def download(folder: Path, cid: str, destination: Path | None) -> float:
     seconds = measure_seconds(
         lambda: found.append(mlflow.artifacts.download_artifacts(f"ipfs://{cid}", dst_path=target))
     )
-    check_same(folder / "model", Path(found[0]))
+    check_same(directory / "model", Path(found[0]))
     return seconds
 
 
@@ -81,7 +81,7 @@ def copy(model: Path, destination: Path) -> float:
 
 def run_and_clean(user: OrdinaryUser, name: str, action: partial[float]) -> float:
     """Run as the user, and remove what was written, outside of the measured time."""
-    destination = user.folder / name
+    destination = user.directory / name
     seconds = user.run(action, destination)
     for path in destination.iterdir() if destination.exists() else ():
         path.unlink()
@@ -91,22 +91,22 @@ def run_and_clean(user: OrdinaryUser, name: str, action: partial[float]) -> floa
 
 
 def main(mebibytes: int) -> None:
-    tempfile.tempdir = os.environ.get("BENCH_FOLDER")
+    tempfile.tempdir = os.environ.get("BENCH_DIRECTORY")
     with contextlib.contextmanager(make_ordinary_user)() as user:
-        cid = user.run(make_model, user.folder, mebibytes)
-        peer = partial(run_and_clean, user, "copy", partial(copy, user.folder / "model"))
+        cid = user.run(make_model, user.directory, mebibytes)
+        peer = partial(run_and_clean, user, "copy", partial(copy, user.directory / "model"))
         question = f"download_model_{mebibytes}_MiB"
         compare(
             f"{question}_without_destination",
             "wall seconds",
-            lambda: user.run(download, user.folder, cid, None),
+            lambda: user.run(download, user.directory, cid, None),
             peer,
             "copying the files",
         )
         compare(
             f"{question}_to_a_destination",
             "wall seconds",
-            partial(run_and_clean, user, "out", partial(download, user.folder, cid)),
+            partial(run_and_clean, user, "out", partial(download, user.directory, cid)),
             peer,
             "copying the files",
         )

@@ -58,9 +58,9 @@ _stores = count()
 
 
 def publish_into_new_store(source: Path, scratch: Path) -> float:
-    """Wall time of adding a file or folder to a store that is empty; the store is removed again."""
-    folder = scratch / f"store-{next(_stores)}"
-    with open_store(Settings(store=folder)) as store:
+    """Wall time of adding a file or directory to a store that is empty; the store is removed again."""
+    directory = scratch / f"store-{next(_stores)}"
+    with open_store(Settings(store=directory)) as store:
         seconds = measure_seconds(lambda: store.add(source))
-    shutil.rmtree(folder)
+    shutil.rmtree(directory)
     return seconds

@@ -1,4 +1,4 @@
-"""A run with 100,000 artifacts, made at once: 100 folders of 1,000 files, in a store and, for peers, on disk."""
+"""A run with 100,000 artifacts, made at once: 100 directories of 1,000 files, in a store and, for peers, on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-FOLDERS, FILES_EACH = 100, 1_000
+DIRECTORYS, FILES_EACH = 100, 1_000
 RUN = "0/9f2c1e/artifacts"
 
 
@@ -22,23 +22,23 @@ def put_large_run(store: ContentStore, root: str) -> None:
     """Put the entries of the whole run in one publication. Every file is 16 bytes of its own."""
     entries: list[MfsEntry] = []
     with store.storage.publish() as publication:
-        for folder in range(FOLDERS):
+        for directory in range(DIRECTORYS):
             for file in range(FILES_EACH):
-                data = content_of(folder, file)
+                data = content_of(directory, file)
                 cid = CID.of(data)
                 publication.put(cid, data)
-                path = f"{RUN}/{folder:03}/file-{file:04}.bin"
+                path = f"{RUN}/{directory:03}/file-{file:04}.bin"
                 entries.append(MfsEntry(root, path, cid, len(data), len(data), time.time_ns()))
         publication.commit(Changes(entries=entries))
 
 
-def make_large_folder(folder: Path) -> None:
-    """One of the run's folders, as files on disk."""
-    folder.mkdir(parents=True)
+def make_large_directory(directory: Path) -> None:
+    """One of the run's directories, as files on disk."""
+    directory.mkdir(parents=True)
     for file in range(FILES_EACH):
-        (folder / f"file-{file:04}.bin").write_bytes(content_of(0, file))
+        (directory / f"file-{file:04}.bin").write_bytes(content_of(0, file))
 
 
-def content_of(folder: int, file: int) -> bytes:
+def content_of(directory: int, file: int) -> bytes:
     """The bytes of one file."""
-    return b"%07d-%07d\n" % (folder, file)
+    return b"%07d-%07d\n" % (directory, file)

@@ -1,6 +1,6 @@
 """How long does it take to publish, compared with `ipfs add` through a Kubo daemon with the same profile?
 
-One file of 1 GiB, and 10,000 files of 4 KiB in 100 folders. The daemon is warm and offline; its repository
+One file of 1 GiB, and 10,000 files of 4 KiB in 100 directories. The daemon is warm and offline; its repository
 is emptied between the turns, outside the measured time. Both must give the same CID.
 
 Usage: python benchmarks/publish_beside_kubo.py [MEBIBYTES]
@@ -46,21 +46,21 @@ def check_same_cid(daemon: KuboDaemon, source: Path, scratch: Path) -> None:
 
 
 def main(mebibytes: int) -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        file, tree = folder / "file", folder / "tree"
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        file, tree = directory / "file", directory / "tree"
         make_file(file, mebibytes)
         make_tree(tree)
-        with run_daemon(init_repository(provision(), folder / "kubo", PROFILE)) as daemon:
+        with run_daemon(init_repository(provision(), directory / "kubo", PROFILE)) as daemon:
             for question, source in (
                 (f"publish_{mebibytes}_MiB", file),
                 ("publish_10000_files_of_4_KiB", tree),
             ):
-                check_same_cid(daemon, source, folder)
+                check_same_cid(daemon, source, directory)
                 compare(
                     question,
                     "wall seconds",
-                    lambda source=source: publish_into_new_store(source, folder),  # type: ignore[misc]
+                    lambda source=source: publish_into_new_store(source, directory),  # type: ignore[misc]
                     lambda source=source: add_to_kubo(daemon, source),  # type: ignore[misc]
                     f"ipfs add through a daemon, {PROFILE}",
                 )

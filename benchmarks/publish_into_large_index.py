@@ -1,4 +1,4 @@
-"""How long does it take to publish 10,000 files of 4 KiB in 100 folders into a large index, compared with shutil.copytree?
+"""How long does it take to publish 10,000 files of 4 KiB in 100 directories into a large index, compared with shutil.copytree?
 
 The index has a million blocks, or as many as the argument says; the question is asked for 5,000,000. Every published
 tree is new. The peer's copy is made durable, too, in the cheapest way there is: one sync at the end. At most 1.5 is
@@ -26,18 +26,18 @@ from support.big_index import make_big_index
 
 def main(blocks: int) -> None:
     numbers = count()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        make_big_index(folder / "store", blocks, pinned=0)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        make_big_index(directory / "store", blocks, pinned=0)
 
         def fresh_tree() -> Path:
-            source = folder / f"source-{next(numbers)}"
+            source = directory / f"source-{next(numbers)}"
             make_tree(source)
             os.sync()  # what is written here must not be paid for by whoever syncs next
             return source
 
         def copy() -> float:
-            source, destination = fresh_tree(), folder / "copy"
+            source, destination = fresh_tree(), directory / "copy"
 
             def copy_durably() -> None:
                 shutil.copytree(source, destination)
@@ -48,7 +48,7 @@ def main(blocks: int) -> None:
             shutil.rmtree(source)
             return seconds
 
-        with open_store(Settings(store=folder / "store")) as store:
+        with open_store(Settings(store=directory / "store")) as store:
 
             def publish() -> float:
                 source = fresh_tree()

@@ -1,4 +1,4 @@
-"""How long does it take to publish 10,000 files of 4 KiB in 100 folders, compared with shutil.copytree?
+"""How long does it take to publish 10,000 files of 4 KiB in 100 directories, compared with shutil.copytree?
 
 The peer does not sync its files; ours is durable when it returns.
 """
@@ -12,26 +12,26 @@ from pathlib import Path
 
 from harness import compare, measure_seconds, publish_into_new_store
 
-FOLDERS, FILES_EACH, FILE_BYTES = 100, 100, 4096
+DIRECTORYS, FILES_EACH, FILE_BYTES = 100, 100, 4096
 
 
-def make_tree(folder: Path) -> None:
+def make_tree(directory: Path) -> None:
     """Files of random bytes."""
-    for number in range(FOLDERS):
-        below = folder / f"{number:03}"
+    for number in range(DIRECTORYS):
+        below = directory / f"{number:03}"
         below.mkdir(parents=True)
         for file in range(FILES_EACH):
             (below / f"{file:03}.bin").write_bytes(os.urandom(FILE_BYTES))
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        source = folder / "source"
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        source = directory / "source"
         make_tree(source)
 
         def copy() -> float:
-            destination = folder / "copy"
+            destination = directory / "copy"
             seconds = measure_seconds(lambda: shutil.copytree(source, destination))
             shutil.rmtree(destination)
             return seconds
@@ -39,7 +39,7 @@ def main() -> None:
         compare(
             "publish_10000_files_of_4_KiB",
             "wall seconds",
-            lambda: publish_into_new_store(source, folder),
+            lambda: publish_into_new_store(source, directory),
             copy,
             "shutil.copytree",
         )

@@ -27,12 +27,12 @@ def read_peak_kib() -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
-def publish(source: Path, folder: Path) -> None:
+def publish(source: Path, directory: Path) -> None:
     """In a process of its own: publish, and print by how many MB the peak has grown."""
     idle = read_peak_kib()
     from mlflow_ipfs import Settings, open_store  # noqa: PLC0415 - its own memory counts
 
-    with open_store(Settings(store=folder)) as store:
+    with open_store(Settings(store=directory)) as store:
         store.add(source)
     print(json.dumps((read_peak_kib() - idle) * 1024 / 1e6))
 
@@ -40,15 +40,15 @@ def publish(source: Path, folder: Path) -> None:
 def main(mebibytes: int) -> None:
     from publish_one_file import make_file  # noqa: PLC0415 - not in the measured process
 
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         source = Path(name, "source")
         make_file(source, mebibytes)
         grown = []
         for number in range(PAIRS):
-            folder = Path(name, f"store-{number}")
-            command = [sys.executable, __file__, "publish", str(source), str(folder)]
+            directory = Path(name, f"store-{number}")
+            command = [sys.executable, __file__, "publish", str(source), str(directory)]
             grown.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
-            shutil.rmtree(folder)
+            shutil.rmtree(directory)
     middle = statistics.median(grown)
     line = {
         "benchmark": f"publish_memory_{mebibytes}_MiB",

@@ -27,19 +27,19 @@ def copy_durably(source: Path, destination: Path) -> None:
             writer.write(piece)
         writer.flush()
         os.fsync(writer.fileno())
-    folder = os.open(destination.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    directory = os.open(destination.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
 
 
 def main(mebibytes: int) -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        source = folder / "source"
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        source = directory / "source"
         make_file(source, mebibytes)
 
         def copy() -> float:
-            destination = folder / "copy"
+            destination = directory / "copy"
             seconds = measure_seconds(lambda: copy_durably(source, destination))
             destination.unlink()
             return seconds
@@ -47,7 +47,7 @@ def main(mebibytes: int) -> None:
         compare(
             f"publish_one_file_{mebibytes}_MiB",
             "wall seconds",
-            lambda: publish_into_new_store(source, folder),
+            lambda: publish_into_new_store(source, directory),
             copy,
             "copy and fsync",
         )

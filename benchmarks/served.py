@@ -26,7 +26,7 @@ TIMEOUT_SECONDS: Final = 300
 
 @dataclass(frozen=True)
 class Served:
-    """A server and the folder for its temporary files."""
+    """A server and the directory for its temporary files."""
 
     server: MlflowServer
     temporary: Path
@@ -72,16 +72,16 @@ def _place(name: str) -> str:
 
 
 @contextlib.contextmanager
-def run_servers(folder: Path) -> Iterator[tuple[Served, Served]]:
+def run_servers(directory: Path) -> Iterator[tuple[Served, Served]]:
     """Ours at L1, and stock MLflow with local artifacts; stock MLflow's own environment if there is one."""
     stock_python = ROOT / ".venv-stock" / "bin" / "python"
     with contextlib.ExitStack() as running:
         servers = []
         for name, registry, destination, python, env in (
             ("ours", "ipfs+sqlite", "mfs://mlflow", None, {"PYTHONPATH": str(ROOT)}),
-            ("stock", "sqlite", f"{folder}/stock/artifacts", stock_python if stock_python.exists() else None, {}),
+            ("stock", "sqlite", f"{directory}/stock/artifacts", stock_python if stock_python.exists() else None, {}),
         ):
-            own, temporary = folder / name, folder / name / "tmp"
+            own, temporary = directory / name, directory / name / "tmp"
             temporary.mkdir(parents=True)
             arguments = (
                 *("--backend-store-uri", f"sqlite:///{own}/mlflow.db"),
@@ -94,9 +94,9 @@ def run_servers(folder: Path) -> Iterator[tuple[Served, Served]]:
         yield servers[0], servers[1]
 
 
-def sync_artifact(folder: Path, name: str) -> None:
+def sync_artifact(directory: Path, name: str) -> None:
     """Make durable what a stock server has written, as ours is when it answers."""
-    [path] = (folder / "stock" / "artifacts").rglob(name)
+    [path] = (directory / "stock" / "artifacts").rglob(name)
     for place in (path, path.parent):
         descriptor = os.open(place, os.O_RDONLY)
         os.fsync(descriptor)

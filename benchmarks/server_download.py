@@ -37,13 +37,13 @@ def download_all(served: Served, size_bytes: int) -> None:
 
 
 def main(mebibytes: int) -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
         size_bytes = mebibytes << 20
-        make_file(folder / NAME, mebibytes)
-        with run_servers(folder) as (ours, stock):
+        make_file(directory / NAME, mebibytes)
+        with run_servers(directory) as (ours, stock):
             for served in (ours, stock):
-                served.upload(NAME, folder / NAME)
+                served.upload(NAME, directory / NAME)
             check_range(ours, size_bytes)
             compare(
                 f"server_download_{mebibytes}_MiB",

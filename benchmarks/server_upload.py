@@ -29,11 +29,11 @@ def change(source: Path, number: int) -> None:
 
 def main(mebibytes: int) -> None:
     numbers = count()
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        source = folder / "source"
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        source = directory / "source"
         make_file(source, mebibytes)
-        with run_servers(folder) as (ours, stock):
+        with run_servers(directory) as (ours, stock):
 
             def upload_ours() -> float:
                 change(source, next(numbers))
@@ -42,7 +42,7 @@ def main(mebibytes: int) -> None:
             def upload_stock() -> float:
                 def upload() -> None:
                     stock.upload("model.bin", source)
-                    sync_artifact(folder, "model.bin")
+                    sync_artifact(directory, "model.bin")
 
                 return measure_seconds(upload)
 

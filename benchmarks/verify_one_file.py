@@ -39,7 +39,7 @@ def hash_blocks(count: int) -> None:
 
 
 def main(mebibytes: int) -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         source = Path(name, "source")
         make_file(source, mebibytes)
         with open_store(Settings(store=Path(name, "store"))) as store:

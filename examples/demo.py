@@ -20,9 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 EXAMPLES = Path(__file__).parent
-FOLDER = Path(os.environ.get("DEMO_FOLDER", "demo-output")).absolute()
-TRACKING_URI = f"ipfs+sqlite:///{FOLDER / 'mlflow.db'}"
-STORE = FOLDER / "store"
+DIRECTORY = Path(os.environ.get("DEMO_DIRECTORY", "demo-output")).absolute()
+TRACKING_URI = f"ipfs+sqlite:///{DIRECTORY / 'mlflow.db'}"
+STORE = DIRECTORY / "store"
 DOES_NOT_VERIFY = 4  # exit code of `mlflow-ipfs verify`
 
 
@@ -41,7 +41,7 @@ def environment(store: Path = STORE) -> dict[str, str]:
 def run(*command: str | Path, store: Path = STORE, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a Python script or module in a new process, with its output captured."""
     result = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=FOLDER, env=environment(store), text=True, capture_output=True,
+        [sys.executable, *map(str, command)], cwd=DIRECTORY, env=environment(store), text=True, capture_output=True,
         timeout=300, check=False,
     )  # fmt: skip
     if check and result.returncode:
@@ -108,11 +108,11 @@ def show_freezing(run_id: str, outputs_sha256: str) -> None:
 
     client = MlflowClient()
     [model] = client.search_logged_models([client.get_run(run_id).info.experiment_id])
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder, "data", "model.pth")
+    with tempfile.TemporaryDirectory() as directory:
+        weights = Path(directory, "data", "model.pth")
         weights.parent.mkdir()
         weights.write_bytes(b"not a model any more")
-        client.log_model_artifacts(model.model_id, folder)
+        client.log_model_artifacts(model.model_id, directory)
     say(f"models:/{model.model_id} now has other bytes in data/model.pth")
     after = predict("models:/digits/1")
     expect(after["outputs_sha256"] == outputs_sha256, "version 1 is frozen: it still loads, unchanged")
@@ -150,7 +150,7 @@ def damage_copy(model_cid: str) -> Path:
     """Copy the store and flip one bit of the model's weights in the copy."""
     from mlflow_ipfs import Settings, open_store
 
-    copy = FOLDER / "damaged-store"
+    copy = DIRECTORY / "damaged-store"
     shutil.copytree(STORE, copy)
     with open_store(Settings(store=copy)) as store:
         weights = store.local_path(model_cid, "data/model.pth")
@@ -169,19 +169,19 @@ def show_report() -> None:
     step(5, "Write a report: curves, params, lineage by CID")
     from digits.report import write_report
 
-    report = FOLDER / "report.html"
+    report = DIRECTORY / "report.html"
     write_report("digits", "1", report)
     say(str(report))
 
 
 def main() -> None:
     started = time.monotonic()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(DIRECTORY, ignore_errors=True)
+    DIRECTORY.mkdir(parents=True)
     os.environ.update(environment())
     warnings.simplefilter("ignore")
     logging.getLogger("mlflow_ipfs").setLevel(logging.CRITICAL)  # refusals are printed here
-    print(f"mlflow-ipfs demo, in {FOLDER}")
+    print(f"mlflow-ipfs demo, in {DIRECTORY}")
     run_id, model_cid, dataset_uri = show_training()
     outputs_sha256 = show_loading(model_cid)
     show_freezing(run_id, outputs_sha256)

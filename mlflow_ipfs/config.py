@@ -1,7 +1,7 @@
 """Settings: every ``MLFLOW_IPFS_*`` variable, and ``config.toml`` with the same names.
 
 A setting is looked for in the environment, then in ``config.toml`` in the user's configuration
-folder (there without the prefix and in lower case: ``timeout_seconds = 30``), then it has its
+directory (there without the prefix and in lower case: ``timeout_seconds = 30``), then it has its
 default. The other rooms are given values; only this file reads the environment.
 """
 
@@ -51,17 +51,17 @@ class VerifyMode(StrEnum):
     ALWAYS = "always"
 
 
-def default_store_folder(environ: Mapping[str, str]) -> Path:
-    """``store`` in the folder where this platform keeps an application's data."""
-    return _user_folder(environ, "XDG_DATA_HOME", ".local/share") / "store"
+def default_store_directory(environ: Mapping[str, str]) -> Path:
+    """``store`` in the directory where this platform keeps an application's data."""
+    return _user_directory(environ, "XDG_DATA_HOME", ".local/share") / "store"
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """``config.toml`` in the folder where this platform keeps an application's configuration."""
-    return _user_folder(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
+    """``config.toml`` in the directory where this platform keeps an application's configuration."""
+    return _user_directory(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
-def _user_folder(environ: Mapping[str, str], xdg_variable: str, below_home: str) -> Path:
+def _user_directory(environ: Mapping[str, str], xdg_variable: str, below_home: str) -> Path:
     if sys.platform == "win32":
         return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / APPLICATION
     if sys.platform == "darwin":
@@ -84,9 +84,9 @@ class Settings:
     """What the user decided. Made by ``Settings.from_environment()``, or by hand.
 
     Attributes:
-        store: folder of the local store.
+        store: directory of the local store.
         root: mutable tree below which clients without a server put artifacts.
-        profile: import profile, which decides the CIDs of files and folders.
+        profile: import profile, which decides the CIDs of files and directories.
         chunker: where files are cut; None: as the profile says.
         cache_bytes: how much room the store's cache may take.
         timeout_seconds: the longest wait for a lock of the store, or for a client's next bytes.
@@ -97,7 +97,7 @@ class Settings:
         import_allow: URI prefixes that a *server* may import models from.
     """
 
-    store: Path = field(default_factory=lambda: default_store_folder(os.environ))
+    store: Path = field(default_factory=lambda: default_store_directory(os.environ))
     root: MfsPath = field(default_factory=lambda: MfsPath.parse(DEFAULT_ROOT))
     profile: Profile = UNIXFS_V1_2025
     chunker: Chunker | None = None
@@ -135,7 +135,7 @@ def load_settings(
     found = _from_file(file or config_file(environ), must_exist=file is not None)
     found |= _from_variables(environ)
     values = {name: setting.read() for name, setting in found.items()}
-    values.setdefault("store", default_store_folder(environ))
+    values.setdefault("store", default_store_directory(environ))
     return Settings(**values), {name: setting.place for name, setting in found.items()}
 
 
@@ -193,25 +193,25 @@ def _known() -> str:
 
 
 def read_store(value: str) -> Path:
-    """The folder of a store: ``local:<folder>``, or the folder alone if it is an absolute path or starts with ``~``.
+    """The directory of a store: ``local:<directory>``, or the directory alone if it is an absolute path or starts with ``~``.
 
     Raises:
-        SettingsError: it is another kind of store, or a relative path, which would mean another folder elsewhere.
+        SettingsError: it is another kind of store, or a relative path, which would mean another directory elsewhere.
         RuntimeError: there is no such user.
     """
     scheme, colon, rest = value.partition(":")
     if scheme == "kubo" and colon:
-        msg = "stores on a Kubo node come with a later version; use local:<folder>"
+        msg = "stores on a Kubo node come with a later version; use local:<directory>"
         raise SettingsError(msg)
     if scheme == "local" and rest:
         return Path(rest).expanduser().absolute()
-    folder = Path(value).expanduser()
-    if folder.is_absolute():
-        return folder
+    directory = Path(value).expanduser()
+    if directory.is_absolute():
+        return directory
     if "://" in value or value in {"", "local:"}:
-        msg = "a store is a folder on a disk of this machine; write local:<folder>"
+        msg = "a store is a directory on a disk of this machine; write local:<directory>"
     else:
-        msg = f"a relative path means another folder elsewhere; write local:{folder.absolute()}"
+        msg = f"a relative path means another directory elsewhere; write local:{directory.absolute()}"
     raise SettingsError(msg)
 
 

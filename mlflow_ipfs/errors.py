@@ -4,12 +4,12 @@
 
     MlflowIpfsError(Exception)
     ├── InvalidCIDError(ValueError)        text or bytes are not a CID that we may use
-    ├── InvalidPathError(ValueError)       a content path, an URI or a name in a folder is malformed or unsafe
+    ├── InvalidPathError(ValueError)       a content path, an URI or a name in a directory is malformed or unsafe
     ├── InvalidDataError(ValueError)       block or CAR bytes break their format or a limit
     ├── SettingsError(ValueError)          a setting has no usable value
     ├── NotFoundError(FileNotFoundError)   no block, path, pin, ref or entry of that name
-    ├── NotAFolderError(NotADirectoryError)  a folder was needed, the path names a file
-    ├── IsAFolderError(IsADirectoryError)  a file was needed, the path names a folder
+    ├── NotDirectoryError(NotADirectoryError)  a directory was needed, the path names a file
+    ├── IsDirectoryError(IsADirectoryError)  a file was needed, the path names a directory
     ├── IntegrityError(OSError)            bytes do not match their CID
     ├── SourceChangedError(OSError)        a file changed while it was read
     ├── ImmutableError(PermissionError)    a write to immutable content
@@ -44,7 +44,7 @@ class InvalidCIDError(MlflowIpfsError, ValueError):
 
 
 class InvalidPathError(MlflowIpfsError, ValueError):
-    """A content path, URI or name is malformed, or would leave its folder."""
+    """A content path, URI or name is malformed, or would leave its directory."""
 
 
 class InvalidDataError(MlflowIpfsError, ValueError):
@@ -59,12 +59,12 @@ class NotFoundError(MlflowIpfsError, FileNotFoundError):
     """No such block, path, pin, ref or entry."""
 
 
-class NotAFolderError(MlflowIpfsError, NotADirectoryError):
-    """A folder was needed and the path names something else."""
+class NotDirectoryError(MlflowIpfsError, NotADirectoryError):
+    """A directory was needed and the path names something else."""
 
 
-class IsAFolderError(MlflowIpfsError, IsADirectoryError):
-    """A file was needed and the path names a folder."""
+class IsDirectoryError(MlflowIpfsError, IsADirectoryError):
+    """A file was needed and the path names a directory."""
 
 
 class IntegrityError(MlflowIpfsError, OSError):
@@ -102,7 +102,7 @@ class DiskError(MlflowIpfsError, OSError):
 
 
 class StoreFormatError(MlflowIpfsError, RuntimeError):
-    """The folder is not a store, or its format or file system is not one that we can use."""
+    """The directory is not a store, or its format or file system is not one that we can use."""
 
 
 class RemoteError(MlflowIpfsError, ConnectionError):

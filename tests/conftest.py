@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # pytest finds these hooks by their names here
 
-SLOW_FOLDERS = {"doors", "examples"}
+SLOW_DIRECTORYS = {"doors", "examples"}
 PROJECT = Path(__file__).resolve().parent.parent
 
 set_hypothesis_home_dir(PROJECT / ".hypothesis")
@@ -43,7 +43,7 @@ class StartServer(Protocol):
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests see no settings of the user and write into no folder of the user."""
+    """Tests see no settings of the user and write into no directory of the user."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
@@ -59,8 +59,8 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test leaves in its working folder goes with the test."""
+def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test leaves in its working directory goes with the test."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -142,10 +142,10 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def ordinary_user() -> Iterator[OrdinaryUser]:
-    """Somebody who is not root, with a folder: ``ordinary_user.run(function, …)``."""
+    """Somebody who is not root, with a directory: ``ordinary_user.run(function, …)``."""
     yield from make_ordinary_user()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what starts MLflow in new processes first: with several workers, none is left alone with it at the end."""
-    items.sort(key=lambda item: SLOW_FOLDERS.isdisjoint(item.path.parts))
+    items.sort(key=lambda item: SLOW_DIRECTORYS.isdisjoint(item.path.parts))

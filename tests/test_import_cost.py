@@ -56,10 +56,10 @@ class ImportCost:
         return {module.partition(".")[0] for module in self.modules}
 
 
-def measure_import(names: list[str], *, after: list[str], folder: Path) -> ImportCost:
+def measure_import(names: list[str], *, after: list[str], directory: Path) -> ImportCost:
     done = subprocess.run(
         [sys.executable, "-c", PROBE, json.dumps([after, names])],
-        cwd=folder,
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=90,
@@ -78,11 +78,11 @@ def find_doors() -> list[str]:
 @pytest.fixture(scope="module")
 def doors_after_mlflow(tmp_path_factory: pytest.TempPathFactory) -> ImportCost:
     """The cost of all doors together, the best of a few tries."""
-    folder = tmp_path_factory.mktemp("doors")
+    directory = tmp_path_factory.mktemp("doors")
     costs: list[ImportCost] = []
     while len(costs) < TRIES and all(cost.seconds > DOOR_LIMIT_SECONDS for cost in costs):
-        costs.append(measure_import(find_doors(), after=["mlflow"], folder=folder))
-    assert list(folder.iterdir()) == [], "an import left something behind"
+        costs.append(measure_import(find_doors(), after=["mlflow"], directory=directory))
+    assert list(directory.iterdir()) == [], "an import left something behind"
     return min(costs, key=lambda cost: cost.seconds)
 
 
@@ -100,10 +100,10 @@ def test_all_doors_together_import_fast(doors_after_mlflow: ImportCost) -> None:
 
 
 def test_importing_the_package_and_using_its_names_needs_the_standard_library_only(tmp_path: Path) -> None:
-    cost = measure_import(["mlflow_ipfs", "mlflow_ipfs.config", "mlflow_ipfs.opening"], after=[], folder=tmp_path)
+    cost = measure_import(["mlflow_ipfs", "mlflow_ipfs.config", "mlflow_ipfs.opening"], after=[], directory=tmp_path)
     assert cost.packages - set(sys.stdlib_module_names) == {"mlflow_ipfs"}
 
 
 def test_the_command_line_starts_without_mlflow(tmp_path: Path) -> None:
-    cost = measure_import(["mlflow_ipfs.cli"], after=[], folder=tmp_path)
+    cost = measure_import(["mlflow_ipfs.cli"], after=[], directory=tmp_path)
     assert cost.packages & ({"mlflow"} | FRAMEWORKS | DATA_LIBRARIES) == set()

@@ -21,9 +21,9 @@ def test_that_cannot(): not_run("the moon is missing; `make moon` gets it")
 NONE_MISSING = "def test_that_runs(): pass"
 
 
-def run_pytest(folder: Path, tests: str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    (folder / "conftest.py").write_text(CONFTEST)
-    (folder / "test_some.py").write_text(tests)
+def run_pytest(directory: Path, tests: str, *options: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    (directory / "conftest.py").write_text(CONFTEST)
+    (directory / "test_some.py").write_text(tests)
     kept = {name: value for name, value in os.environ.items() if name != "CI" and "TEST" not in name}
     return subprocess.run(
         [
@@ -35,9 +35,9 @@ def run_pytest(folder: Path, tests: str, *options: str, **settings: str) -> subp
             "-c",
             "/dev/null",
             "--rootdir",
-            folder,
+            directory,
             *options,
-            folder,
+            directory,
         ],
         env=kept | settings | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,

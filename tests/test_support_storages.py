@@ -39,7 +39,7 @@ def test_a_name_of_content_that_lacks_a_block_is_found(tmp_path: Path, table: st
         cid = CID.of(node, DAG_PB)
         put_block(storage, cid, node)
         check_sound(storage)
-        connection = sqlite3.connect(storage.folder / "store.db")
+        connection = sqlite3.connect(storage.directory / "store.db")
         with connection:
             connection.execute(ROWS[table], (bytes(cid),))
         connection.close()

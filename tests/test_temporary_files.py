@@ -25,9 +25,9 @@ time.sleep(60)
 """
 
 
-def hold(folder: Path, kind: str, size_bytes: int) -> subprocess.Popen[bytes]:
+def hold(directory: Path, kind: str, size_bytes: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", _HOLD, kind, str(size_bytes)]
-    return subprocess.Popen(command, env={"TMPDIR": str(folder)}, start_new_session=True)
+    return subprocess.Popen(command, env={"TMPDIR": str(directory)}, start_new_session=True)
 
 
 @pytest.mark.parametrize("kind", ["named", "nameless"])

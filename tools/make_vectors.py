@@ -61,7 +61,7 @@ class Kubo:
     def add(self, made: Vector, path: Path) -> Vector:
         """Add a path as a vector says; returns the vector with what Kubo made of it."""
         profile = made["profile"]
-        # The blocks are really stored: with --only-hash and --preserve-*, Kubo prints the wrong CID for folders.
+        # The blocks are really stored: with --only-hash and --preserve-*, Kubo prints the wrong CID for directories.
         command = ["add", "--quieter", "--recursive", "--pin=false", *_flags(profile, made["options"])]
         cid = self.run(profile, *command, path).decode().strip()
         cumulative = self.run(profile, "files", "stat", "--format=<cumulsize>", f"/ipfs/{cid}")
@@ -91,7 +91,7 @@ def _flags(profile: str, options: dict[str, Any]) -> Iterator[str]:
 
 
 def make_unixfs(kubo: Kubo, work: Path) -> Iterator[Vector]:
-    """Build each recipe in a folder of its own and let Kubo add it."""
+    """Build each recipe in a directory of its own and let Kubo add it."""
     for number, made in enumerate(describe_all()):
         place = work / f"tree-{number}"
         place.mkdir()

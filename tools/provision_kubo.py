@@ -4,7 +4,7 @@ In this order, and it says which way it took:
 
 1. ``TESTS_KUBO``, if set: that binary or an error.
 2. ``ipfs`` on PATH, if new enough.
-3. What an earlier call left under ``.cache/kubo`` in this folder.
+3. What an earlier call left under ``.cache/kubo`` in this directory.
 4. The official release, checked against the SHA-512 that is published beside it.
 5. A build from Kubo's Go module, which Go checks against its checksum database.
 

@@ -29,7 +29,7 @@ class Soak:
     """One run.
 
     Args:
-        kept: a folder of its own for the output of rounds; those that ended well leave nothing there.
+        kept: a directory of its own for the output of rounds; those that ended well leave nothing there.
         options: more of pytest's.
 
     Attributes:

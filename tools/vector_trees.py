@@ -1,4 +1,4 @@
-"""Builds the files and folders that a golden vector's recipe describes.
+"""Builds the files and directories that a golden vector's recipe describes.
 
 A recipe is JSON. The same recipe gives the same bytes, names, modes and times on every machine:
 
@@ -6,7 +6,7 @@ A recipe is JSON. The same recipe gives the same bytes, names, modes and times o
   seed's UTF-8; ``{"kind": "file", "size": N, "byte": B}`` is one byte N times; ``{"kind": "file",
   "text": "…"}`` is that text in UTF-8.
 - symlink: ``{"kind": "symlink", "target": NAME}``.
-- folder: ``{"kind": "folder", "entries": [[NAME, recipe], …]}``, and for wide ones
+- directory: ``{"kind": "directory", "entries": [[NAME, recipe], …]}``, and for wide ones
   ``"numbered": {"count": N, "name": "f%04d", "each": recipe}`` beside it.
 - NAME is text, or ``{"base64": "…"}`` for bytes that are no UTF-8.
 - any of them may have ``"mode": "0644"`` (octal) and ``"mtime": [seconds, nanoseconds]``.
@@ -53,7 +53,7 @@ def file_bytes(recipe: Recipe) -> bytes:
 
 
 def entries_of(recipe: Recipe) -> Iterator[tuple[bytes, Recipe]]:
-    """Yield the names of a folder with their recipes."""
+    """Yield the names of a directory with their recipes."""
     for name, child in recipe.get("entries", ()):
         yield decode_name(name), child
     numbered = recipe.get("numbered")
@@ -75,7 +75,7 @@ def build(recipe: Recipe, target: Path | bytes) -> None:
         os.mkdir(path)
         for name, child in entries_of(recipe):
             build(child, os.path.join(path, name))
-    _set_metadata(recipe, path)  # last: writing into a folder changes its time
+    _set_metadata(recipe, path)  # last: writing into a directory changes its time
 
 
 def _set_metadata(recipe: Recipe, path: bytes) -> None:

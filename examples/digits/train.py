@@ -60,12 +60,12 @@ def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader[tuple[torch
     return DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=shuffle)
 
 
-def train(folder: Path) -> str:
+def train(directory: Path) -> str:
     """Train, log and register; returns the run's id."""
     pl.seed_everything(SEED)
     digits = load_digits(as_frame=True)
     frame = digits.data.assign(label=digits.target)
-    parquet = folder / "digits.parquet"
+    parquet = directory / "digits.parquet"
     frame.to_parquet(parquet)
 
     mlflow.set_experiment("digits")

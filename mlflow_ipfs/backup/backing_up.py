@@ -9,12 +9,19 @@ from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.backup.backup_directory import BackupFolder, Manifest
+from mlflow_ipfs.backup.backup_directory import BackupDirectory, Manifest
 from mlflow_ipfs.backup.database_copies import DatabaseCopy, open_copy, sqlite_file
 from mlflow_ipfs.backup.restoring import restore_backup
 from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideGroup, describe, find_outside_artifacts
 from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
-from mlflow_ipfs.content.storage.local.backup import Alone, CloneWriter, Layout, copy_faults, is_store, real_path
+from mlflow_ipfs.content.storage.local.backup import (
+    BackupWriter,
+    Layout,
+    NullParticipant,
+    is_store,
+    real_path,
+    translate_copy_errors,
+)
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.storage.local.backup import CloneReport
+    from mlflow_ipfs.content.storage.local.backup import BackupReport
     from mlflow_ipfs.content.store import ContentStore
 
 __all__ = ["make_backup", "restore_backup"]
@@ -35,7 +42,7 @@ _MAX_GROUPS_SHOWN: Final = 5  # in an error message, which is one line
 
 def make_backup(
     store: ContentStore,
-    folder: Path,
+    directory: Path,
     database: URL | None,
     *,
     verify: bool = True,
@@ -43,15 +50,15 @@ def make_backup(
     progress: Callable[[int], None] | None = None,
     accept_outside: Callable[[Sequence[OutsideGroup]], bool] | None = None,
     disk: Disk | None = None,
-) -> tuple[Manifest, CloneReport]:
+) -> tuple[Manifest, BackupReport]:
     """Copy a store and MLflow's database, as both are in one moment, while everybody goes on working.
 
     Args:
         store: the store.
-        folder: where the backup goes: new, empty, or with an earlier backup of this store.
+        directory: where the backup goes: new, empty, or with an earlier backup of this store.
         database: MLflow's; None: the store alone.
         verify: hash what is copied.
-        timeout_seconds: how long to wait for another backup into the folder, and for programs that lock the database
+        timeout_seconds: how long to wait for another backup into the directory, and for programs that lock the database
             while it is read before anything is copied.
         progress: told how many bytes were copied or hashed since it was told last.
         accept_outside: called if the database names artifacts that the store does not contain, before anything is
@@ -62,7 +69,7 @@ def make_backup(
         What the backup is, and what was done.
 
     Raises:
-        PolicyError: the folder can't hold this backup, or the database names artifacts outside the store.
+        PolicyError: the directory can't hold this backup, or the database names artifacts outside the store.
             Nothing was copied.
         NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
         StoreBusyError: the database or the store was locked by others for too long.
@@ -71,29 +78,29 @@ def make_backup(
             something whole that is damaged in the store and could not be brought back.
     """
     storage = _local(store)
-    backup = BackupFolder(real_path(folder), disk or Disk())
-    _refuse_overlap(backup.folder, storage.folder, database)
-    with copy_faults(backup.folder), ExitStack() as stack:
+    backup = BackupDirectory(real_path(directory), disk or Disk())
+    _refuse_overlap(backup.directory, storage.directory, database)
+    with translate_copy_errors(backup.directory), ExitStack() as stack:
         copy: DatabaseCopy | None = None
         outside: tuple[OutsideGroup, ...] = ()
         backup.check(storage.store_id)  # all that can be refused is, before anything is made
         if database is not None:
             copy = stack.enter_context(
-                closing(open_copy(database, backup.next, backup.disk, storage.make_view_folder()))
+                closing(open_copy(database, backup.next, backup.disk, storage.make_view_directory()))
             )
             outside = find_outside_artifacts(database, store, timeout_seconds=timeout_seconds)
             if outside and not (accept_outside and accept_outside(outside)):
-                raise _incomplete(backup.folder, outside)
+                raise _incomplete(backup.directory, outside)
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
         _heal_from_former(storage, backup)
-        writer = CloneWriter(backup.disk, backup.store, backup.next, progress)
-        report = storage.clone(writer, copy or Alone(), verify=verify)
+        writer = BackupWriter(backup.disk, backup.store, backup.next, progress)
+        report = storage.clone(writer, copy or NullParticipant(), verify=verify)
         manifest = _describe(storage, report, copy, outside, verify=verify)
         backup.switch(manifest)
     return manifest, report
 
 
-def _heal_from_former(storage: LocalStorage, backup: BackupFolder) -> None:
+def _heal_from_former(storage: LocalStorage, backup: BackupDirectory) -> None:
     """Get back what the store has lost since the former backup, which the next one replaces.
 
     Raises:
@@ -105,8 +112,8 @@ def _heal_from_former(storage: LocalStorage, backup: BackupFolder) -> None:
         for cid, reason in storage.heal_known_damage(former.blocks).problems:
             if _has_whole(former, cid):
                 msg = (
-                    f"{reason}. The backup {backup.folder} has it whole and was left as it is: "
-                    f"run `mlflow-ipfs scrub --heal-from {backup.folder}`, then back up again"
+                    f"{reason}. The backup {backup.directory} has it whole and was left as it is: "
+                    f"run `mlflow-ipfs scrub --heal-from {backup.directory}`, then back up again"
                 )
                 raise IntegrityError(msg)
 
@@ -125,23 +132,23 @@ def _local(store: ContentStore) -> LocalStorage:
     return store.storage
 
 
-def _refuse_overlap(folder: Path, store: Path, database: URL | None) -> None:
+def _refuse_overlap(directory: Path, store: Path, database: URL | None) -> None:
     store = real_path(store)
-    if folder.is_relative_to(store) or store.is_relative_to(folder):
-        msg = f"{folder} and the store {store} lie in each other: a backup needs a folder of its own, best on another disk"
+    if directory.is_relative_to(store) or store.is_relative_to(directory):
+        msg = f"{directory} and the store {store} lie in each other: a backup needs a directory of its own, best on another disk"
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
         file = real_path(sqlite_file(database))
-        if file.is_relative_to(folder):
-            msg = f"MLflow's database {file} lies in {folder}: name a folder for the backup alone"
+        if file.is_relative_to(directory):
+            msg = f"MLflow's database {file} lies in {directory}: name a directory for the backup alone"
             raise PolicyError(msg)
 
 
-def _incomplete(folder: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
+def _incomplete(directory: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
     shown = "; ".join(describe(group) for group in outside[:_MAX_GROUPS_SHOWN])
     more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more places" if len(outside) > _MAX_GROUPS_SHOWN else ""
     msg = (
-        f"nothing was copied to {folder}: MLflow's database names artifacts that are not in the store, so the backup "
+        f"nothing was copied to {directory}: MLflow's database names artifacts that are not in the store, so the backup "
         f"would lack them ({shown}{more}). Back those places up by other means and run the backup again with "
         "--without-outside-artifacts. If these artifacts should be in the store, check that --store names the store "
         "of this database; for mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
@@ -151,7 +158,7 @@ def _incomplete(folder: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
 
 def _describe(
     storage: LocalStorage,
-    report: CloneReport,
+    report: BackupReport,
     copy: DatabaseCopy | None,
     outside: Sequence[OutsideGroup],
     *,

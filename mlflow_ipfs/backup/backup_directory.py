@@ -1,4 +1,4 @@
-"""The folder of a backup: what is in it, and how a new backup takes the place of the former one.
+"""The directory of a backup: what is in it, and how a new backup takes the place of the former one.
 
 ::
 
@@ -29,7 +29,7 @@ from mlflow_ipfs.content.storage.local.backup import (
     install,
     is_store,
     make_lock_file,
-    make_real_folder,
+    make_real_directory,
     refuse_used,
     remove_unnamed,
     status_of,
@@ -93,30 +93,30 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class BackupFolder:
+class BackupDirectory:
     """One backup.
 
     Args:
-        folder: an absolute path without links.
+        directory: an absolute path without links.
         disk: takes every step.
     """
 
-    folder: Path
+    directory: Path
     disk: Disk
 
     @property
     def store(self) -> Path:
         """The copy of the store."""
-        return self.folder / "store"
+        return self.directory / "store"
 
     @property
     def next(self) -> Path:
         """The next backup, and drafts."""
-        return self.folder / "next"
+        return self.directory / "next"
 
     @property
     def _manifest(self) -> Path:
-        return self.folder / "backup.json"
+        return self.directory / "backup.json"
 
     @property
     def _next_manifest(self) -> Path:
@@ -124,33 +124,35 @@ class BackupFolder:
 
     @property
     def _lock(self) -> Path:
-        return self.folder / "backup.lock"
+        return self.directory / "backup.lock"
 
     def read(self) -> Manifest:
         """What the backup is.
 
         Raises:
             NotFoundError: there is none.
-            StoreFormatError: it is not complete, of a newer format, or damaged; or a folder of it is a link.
+            StoreFormatError: it is not complete, of a newer format, or damaged; or a directory of it is a link.
         """
-        for folder in (self.store, self.next, self.store / "files", self.store / "quarantine"):
-            if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
-                msg = f"the backup {self.folder} is damaged: {folder} is a link or a file where a folder must be"
+        for directory in (self.store, self.next, self.store / "files", self.store / "quarantine"):
+            if os.path.lexists(directory) and not stat.S_ISDIR(directory.lstat().st_mode):
+                msg = (
+                    f"the backup {self.directory} is damaged: {directory} is a link or a file where a directory must be"
+                )
                 raise StoreFormatError(msg)
         path = self._next_manifest if self._next_manifest.exists() else self._manifest
         if not path.exists():
-            msg = f"{self.folder} is no backup: it has no {self._manifest.name}{self._hint()}"
+            msg = f"{self.directory} is no backup: it has no {self._manifest.name}{self._hint()}"
             raise NotFoundError(msg)
         manifest = _read_manifest(path)
         if not manifest.complete:
-            msg = f"the backup {self.folder} is not complete: run `mlflow-ipfs backup` once more, it goes on from there"
+            msg = f"the backup {self.directory} is not complete: run `mlflow-ipfs backup` once more, it goes on from there"
             raise StoreFormatError(msg)
         return manifest
 
     def _hint(self) -> str:
-        above = BackupFolder(self.folder.parent, self.disk)
-        is_part = above.store == self.folder and above._manifest.exists()
-        return f"; it is part of the backup {above.folder}: name that" if is_part else ""
+        above = BackupDirectory(self.directory.parent, self.disk)
+        is_part = above.store == self.directory and above._manifest.exists()
+        return f"; it is part of the backup {above.directory}: name that" if is_part else ""
 
     def find(self, name: str) -> Path:
         """Where a file of the backup is: in its place, or still on the way to it.
@@ -158,35 +160,35 @@ class BackupFolder:
         Raises:
             StoreFormatError: it isn't there, or is no file.
         """
-        path = (self.store if name == INDEX else self.folder) / name
+        path = (self.store if name == INDEX else self.directory) / name
         if self._next_manifest.exists() and os.path.lexists(self.next / name):
             path = self.next / name
         if status_of(path) is None:
-            msg = f"the backup {self.folder} is damaged: {path} is missing, or is no file"
+            msg = f"the backup {self.directory} is damaged: {path} is missing, or is no file"
             raise StoreFormatError(msg)
         return path
 
     def check(self, store_id: str) -> None:
-        """Refuse a folder in which a backup of a store can't be made. Makes and changes nothing.
+        """Refuse a directory in which a backup of a store can't be made. Makes and changes nothing.
 
         Raises:
-            PolicyError: the folder holds something else, or the backup of another store.
+            PolicyError: the directory holds something else, or the backup of another store.
             StoreFormatError: a newer backup, or a damaged one.
         """
-        if self.folder.exists():
+        if self.directory.exists():
             self._refuse_foreign()
             self._check_owner(store_id)
 
     @contextmanager
     def writing(self, store_id: str, *, timeout_seconds: float) -> Iterator[None]:
-        """Make the folder ready for the next backup of a store, for the length of a ``with``.
+        """Make the directory ready for the next backup of a store, for the length of a ``with``.
 
         Raises:
-            PolicyError: the folder holds something else, or the backup of another store.
+            PolicyError: the directory holds something else, or the backup of another store.
             StoreFormatError: a newer backup, or a damaged one.
             StoreBusyError: another backup is being made there, or somebody has the copied store open.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_foreign()
         make_lock_file(self._lock)
         with FileLock(self._lock, timeout_seconds=timeout_seconds, purpose="is making a backup").exclusive():
@@ -195,8 +197,8 @@ class BackupFolder:
             if not self._manifest.exists():  # before anything else: it says that this is ours, and not complete
                 self.disk.write_file(self._manifest, Manifest(store_id).encode())
             self.disk.remove_tree(self.next)
-            for folder in (self.store, self.next):
-                make_real_folder(self.disk, folder)
+            for directory in (self.store, self.next):
+                make_real_directory(self.disk, directory)
             try:
                 yield
             except BaseException:
@@ -211,7 +213,7 @@ class BackupFolder:
             StoreBusyError: somebody has opened the copied store meanwhile; nothing was switched.
         """
         refuse_used(self.store)
-        self.disk.sync_folder(self.next)
+        self.disk.sync_directory(self.next)
         self.disk.write_file(self._next_manifest, manifest.encode())
         self._finish_former()
 
@@ -224,20 +226,20 @@ class BackupFolder:
         install(self.disk, self.store, self.next / INDEX, manifest.store_id)
         for name in FILES:
             if (self.next / name).exists():
-                self.disk.rename(self.next / name, self.folder / name)
+                self.disk.rename(self.next / name, self.directory / name)
             elif name != manifest.database:
-                self.disk.remove(self.folder / name)
-        self.disk.sync_folder(self.folder)
+                self.disk.remove(self.directory / name)
+        self.disk.sync_directory(self.directory)
         self.disk.rename(self._next_manifest, self._manifest)
-        self.disk.sync_folder(self.folder)
+        self.disk.sync_directory(self.directory)
         remove_unnamed(self.disk, self.store)
         self.disk.remove_tree(self.next)
 
     def _refuse_foreign(self) -> None:
-        names = {path.name for path in self.folder.iterdir()} - {self._lock.name, _LOST_AND_FOUND}
+        names = {path.name for path in self.directory.iterdir()} - {self._lock.name, _LOST_AND_FOUND}
         is_ours = self._manifest.name in names or all(name.startswith(self._manifest.name) for name in names)
         if not is_ours:
-            msg = f"{self.folder} is not empty, and no backup: name a new or an empty folder"
+            msg = f"{self.directory} is not empty, and no backup: name a new or an empty directory"
             raise PolicyError(msg)
         for path in (self._lock, self._manifest, self.store, self.next):
             if path.is_symlink():
@@ -247,26 +249,26 @@ class BackupFolder:
     def _check_owner(self, store_id: str) -> None:
         for path in (self._manifest, self._next_manifest):
             if path.exists() and (other := _read_manifest(path).store_id) != store_id:
-                msg = f"{self.folder} is the backup of another store ({other}): name a folder of its own for this one"
+                msg = f"{self.directory} is the backup of another store ({other}): name a directory of its own for this one"
                 raise PolicyError(msg)
 
 
-def find_store(folder: Path) -> Path:
-    """The store to read that somebody means with a folder: the folder itself, or, if that is a backup, the store in it.
+def find_store(directory: Path) -> Path:
+    """The store to read that somebody means with a directory: the directory itself, or, if that is a backup, the store in it.
 
     Raises:
         NotFoundError: it is neither.
         StoreFormatError: it is a backup that is not complete.
     """
-    if is_store(Layout(folder)):
-        return folder
-    backup = BackupFolder(folder, Disk())
+    if is_store(Layout(directory)):
+        return directory
+    backup = BackupDirectory(directory, Disk())
     try:
         backup.read()
     except NotFoundError as error:
         msg = (
-            f"there is no store at {folder}, and no backup: name a folder that `mlflow-ipfs backup` has written, "
-            "or a store, which is a folder with a format.json"
+            f"there is no store at {directory}, and no backup: name a directory that `mlflow-ipfs backup` has written, "
+            "or a store, which is a directory with a format.json"
         )
         raise NotFoundError(msg) from error
     return backup.store

@@ -15,8 +15,8 @@ from sqlalchemy.exc import ArgumentError
 
 from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
 from mlflow_ipfs.binding.databases.uris import PREFIX, name_driver
-from mlflow_ipfs.content.storage.local.backup import Companion, copy_durably, copy_faults
-from mlflow_ipfs.content.system.locking import locked_folder
+from mlflow_ipfs.content.storage.local.backup import Participant, copy_durably, translate_copy_errors
+from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.content.system.ownership import create_parents
 from mlflow_ipfs.errors import (
     ConflictError,
@@ -38,11 +38,11 @@ SQLITE_FILE: Final = "mlflow.db"
 POSTGRES_FILE: Final = "mlflow.dump"
 FILES: Final = (SQLITE_FILE, POSTGRES_FILE)
 _LOCK_SECONDS: Final = 1.0  # MLflow's writers hold SQLite's lock for the length of a commit
-_RESTORE_SECONDS: Final = 30.0  # for somebody who restores another database into the same folder
+_RESTORE_SECONDS: Final = 30.0  # for somebody who restores another database into the same directory
 _WHAT_TO_DO: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
 
 
-class DatabaseCopy(Companion, Protocol):
+class DatabaseCopy(Participant, Protocol):
     """One database that can be copied; its ``copy_at_leisure`` leaves a finished, durable file."""
 
     @property
@@ -116,22 +116,22 @@ def _hide_password(url: URL, place: str) -> URL:
     )
 
 
-def open_copy(url: URL, folder: Path, disk: Disk, scratch: Path) -> DatabaseCopy:
-    """Get ready to copy a database to a file in a folder.
+def open_copy(url: URL, directory: Path, disk: Disk, scratch: Path) -> DatabaseCopy:
+    """Get ready to copy a database to a file in a directory.
 
     Args:
         url: the database.
-        folder: where the copy goes.
+        directory: where the copy goes.
         disk: takes it.
-        scratch: a folder on a fast disk.
+        scratch: a directory on a fast disk.
 
     Raises:
         NotFoundError: there is no such database, or no program to copy it.
         SettingsError: it can't be reached, or is not MLflow's.
     """
     if url.get_backend_name() == "postgresql":
-        return PostgresCopy(url, folder / POSTGRES_FILE)
-    return SqliteCopy(sqlite_file(url), folder / SQLITE_FILE, disk, scratch)
+        return PostgresCopy(url, directory / POSTGRES_FILE)
+    return SqliteCopy(sqlite_file(url), directory / SQLITE_FILE, disk, scratch)
 
 
 def open_restore(url: URL, copy: Path, disk: Disk) -> DatabaseRestore:
@@ -166,7 +166,7 @@ class SqliteCopy:
         source: the file.
         destination: where the copy goes.
         disk: takes it.
-        scratch: a folder on a fast disk for it, until it goes to its place: the step must be a short one.
+        scratch: a directory on a fast disk for it, until it goes to its place: the step must be a short one.
 
     Raises:
         NotFoundError: there is no such file.
@@ -199,7 +199,7 @@ class SqliteCopy:
         """Copy what the transaction sees, and end it."""
         assert self._connection is not None
         try:
-            with copy_faults(self._draft.parent):
+            with translate_copy_errors(self._draft.parent):
                 self._disk.remove(self._draft)  # of an earlier try
                 self._disk.close(self._disk.create(self._draft))  # private from the start
             with closing(sqlite3.connect(self._draft, isolation_level=None)) as copy:
@@ -212,7 +212,7 @@ class SqliteCopy:
 
     def copy_at_leisure(self) -> None:
         """Give the copy its place."""
-        with copy_faults(self._destination.parent):
+        with translate_copy_errors(self._destination.parent):
             copy_durably(self._disk, self._draft, self._destination)
         self._disk.remove(self._draft)
 
@@ -304,11 +304,11 @@ class SqliteRestore:
         """Put the file there with all its bytes, or not at all. False if it was there already, the same.
 
         Raises:
-            StoreBusyError: another restore was writing into the same folder for too long.
+            StoreBusyError: another restore was writing into the same directory for too long.
         """
-        with copy_faults(self._target.parent):
+        with translate_copy_errors(self._target.parent):
             create_parents(self._target)
-            with locked_folder(self._target.parent, "restores a database into", timeout_seconds=_RESTORE_SECONDS):
+            with locked_directory(self._target.parent, "restores a database into", timeout_seconds=_RESTORE_SECONDS):
                 self.check()
                 if self._is_done():
                     return False
@@ -322,7 +322,7 @@ class SqliteRestore:
             copy_durably(self._disk, self._copy, draft)
             self.check()
             self._disk.rename(draft, self._target)
-            self._disk.sync_folder(self._target.parent)
+            self._disk.sync_directory(self._target.parent)
         finally:
             self._disk.remove(draft)
 

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlflow_ipfs.backup.backup_directory import BackupFolder, Manifest
+from mlflow_ipfs.backup.backup_directory import BackupDirectory, Manifest
 from mlflow_ipfs.backup.database_copies import DatabaseRestore, open_restore, sqlite_file
 from mlflow_ipfs.binding.databases.sightings import settle_in
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.backup import (
     INDEX,
-    CloneWriter,
+    BackupWriter,
     Layout,
     check_platform,
-    clone_folder,
-    copy_faults,
+    copy_backup,
     install,
     is_store,
-    make_real_folder,
+    make_real_directory,
     read_format,
     real_path,
     status_of,
+    translate_copy_errors,
 )
 from mlflow_ipfs.content.system.disk import Disk, is_draft_of
-from mlflow_ipfs.content.system.locking import locked_folder
+from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.content.system.ownership import create_parents
 from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, NotFoundError, PolicyError, StoreFormatError
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from mlflow_ipfs.content.storage.local.backup import CloneReport
+    from mlflow_ipfs.content.storage.local.backup import BackupReport
 
 _logger = logging.getLogger(__name__)
 
-_WORK: Final = "restoring"  # a folder in a store that is being restored: drafts, and whose store it is
+_WORK: Final = "restoring"  # a directory in a store that is being restored: drafts, and whose store it is
 _DRAFTS: Final = "drafts"
 
 
@@ -56,12 +56,12 @@ class Restored(NamedTuple):
     """
 
     manifest: Manifest
-    report: CloneReport | None
+    report: BackupReport | None
     has_new_database: bool
 
 
 def restore_backup(
-    folder: Path,
+    directory: Path,
     target: Path,
     database: URL | None,
     *,
@@ -72,8 +72,8 @@ def restore_backup(
     """Put a backup where nothing is yet. Nothing in the backup changes.
 
     Args:
-        folder: the backup.
-        target: where the store goes: a new or empty folder, or what an earlier attempt has left of it.
+        directory: the backup.
+        target: where the store goes: a new or empty directory, or what an earlier attempt has left of it.
         database: where MLflow's database goes; None: nowhere.
         verify: hash what is copied.
         progress: told how many bytes were copied or hashed since it was told last.
@@ -88,13 +88,13 @@ def restore_backup(
         StoreBusyError: another restore into the same place is under way.
     """
     disk = disk or Disk()
-    backup = BackupFolder(real_path(folder), disk)
+    backup = BackupDirectory(real_path(directory), disk)
     target = real_path(target)
-    with copy_faults(target), ExitStack() as stack:
+    with translate_copy_errors(target), ExitStack() as stack:
         manifest = backup.read()
         restoring = _Restoring(target, manifest, disk)
         # All that can be refused is, before anything is made.
-        _refuse_overlap(backup.folder, target, database)
+        _refuse_overlap(backup.directory, target, database)
         restoring.check()
         database_restore = _open_restore(backup, manifest, database, disk)
         stack.enter_context(restoring.alone())
@@ -125,7 +125,7 @@ def _record_place(target: Path, database: URL) -> None:
 
 
 def _restore(
-    backup: BackupFolder,
+    backup: BackupDirectory,
     manifest: Manifest,
     restoring: _Restoring,
     database_restore: DatabaseRestore | None,
@@ -134,10 +134,10 @@ def _restore(
     verify: bool,
 ) -> Restored:
     work = restoring.begin()
-    writer = CloneWriter(backup.disk, restoring.target, work, progress, doubts_rows=True)
-    store_id, report = clone_folder(backup.store, backup.find(INDEX), writer, verify=verify)
+    writer = BackupWriter(backup.disk, restoring.target, work, progress, verify_rows=True)
+    store_id, report = copy_backup(backup.store, backup.find(INDEX), writer, verify=verify)
     if store_id != manifest.store_id:
-        msg = f"in the backup {backup.folder}, backup.json and the store are of different stores"
+        msg = f"in the backup {backup.directory}, backup.json and the store are of different stores"
         raise StoreFormatError(msg)
     has_new_database = database_restore is not None and database_restore.restore()
     install(backup.disk, restoring.target, work / INDEX, store_id)
@@ -150,17 +150,19 @@ def _refuse_overlap(backup: Path, target: Path, database: URL | None) -> None:
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
         file = real_path(sqlite_file(database))
-        for folder in (backup, target):
-            if file.is_relative_to(folder):
-                msg = f"MLflow's database {file} would lie in {folder}: name another place for it"
+        for directory in (backup, target):
+            if file.is_relative_to(directory):
+                msg = f"MLflow's database {file} would lie in {directory}: name another place for it"
                 raise PolicyError(msg)
 
 
-def _open_restore(backup: BackupFolder, manifest: Manifest, database: URL | None, disk: Disk) -> DatabaseRestore | None:
+def _open_restore(
+    backup: BackupDirectory, manifest: Manifest, database: URL | None, disk: Disk
+) -> DatabaseRestore | None:
     if database is None:
         return None
     if manifest.database is None:
-        msg = f"the backup {backup.folder} has no database in it: restore it with --store-only"
+        msg = f"the backup {backup.directory} has no database in it: restore it with --store-only"
         raise ConflictError(msg)
     restore = open_restore(database, backup.find(manifest.database), disk)
     restore.check()
@@ -208,8 +210,8 @@ class _Restoring:
         """
         was_there = self.target.exists()
         create_parents(self.target)
-        make_real_folder(self._disk, self.target)
-        with locked_folder(self.target, "restores a backup into"):
+        make_real_directory(self._disk, self.target)
+        with locked_directory(self.target, "restores a backup into"):
             self.check()  # once more: the one before may have come to its end
             try:
                 yield
@@ -226,12 +228,12 @@ class _Restoring:
         return self._is_owned() and is_store(where) and read_format(where) == self._manifest.store_id
 
     def begin(self) -> Path:
-        """Take possession of the folder. Returns an empty one in it, for drafts."""
-        make_real_folder(self._disk, self._work)
+        """Take possession of the directory. Returns an empty one in it, for drafts."""
+        make_real_directory(self._disk, self._work)
         self._disk.write_file(self._owner, self._manifest.store_id.encode())
         drafts = self._work / _DRAFTS
         self._disk.remove_tree(drafts)
-        make_real_folder(self._disk, drafts)
+        make_real_directory(self._disk, drafts)
         return drafts
 
     def tidy_up(self) -> None:
@@ -239,7 +241,7 @@ class _Restoring:
         self._disk.remove_tree(self._work)
 
     def _give_up(self) -> None:
-        """Remove what was restored. Of it are only names that a restore makes; the folder was empty before."""
+        """Remove what was restored. Of it are only names that a restore makes; the directory was empty before."""
         if not self._is_owned() or is_store(Layout(self.target)):
             return
         for path in sorted(self.target.iterdir(), key=lambda path: path == self._work):  # what says whose it is, last
@@ -250,7 +252,7 @@ class _Restoring:
                 self._disk.remove(path)
 
     def _is_owned(self) -> bool:
-        """Whether a restore of this very store was begun in the folder, and broken off there."""
+        """Whether a restore of this very store was begun in the directory, and broken off there."""
         if self._work.is_symlink() or not self._work.is_dir():
             return False
         if os.path.lexists(self._owner):

@@ -250,7 +250,7 @@ def _claim(store: ContentStore, trees: _Trees, locations: Iterable[Location], ve
 
 
 def _commit(store: ContentStore, changes: Changes) -> None:
-    with store.storage.publish(keep_found=True) as publication:
+    with store.storage.publish(hold_existing=True) as publication:
         publication.commit(changes)
 
 

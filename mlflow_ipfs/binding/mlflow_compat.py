@@ -173,11 +173,11 @@ def find_logged_model(run: Run, name: str) -> LoggedModel | None:
     return found[0] if found else None
 
 
-def download_foreign(uri: str, folder: str) -> str:
+def download_foreign(uri: str, directory: str) -> str:
     """Download an artifact of any kind that MLflow knows. Returns where it lies."""
     from mlflow.artifacts import download_artifacts
 
-    return str(download_artifacts(artifact_uri=uri, dst_path=folder))
+    return str(download_artifacts(artifact_uri=uri, dst_path=directory))
 
 
 def in_mlflow_command() -> bool:
@@ -191,8 +191,8 @@ def in_mlflow_command() -> bool:
     return context is not None and context.find_root().command is command_line.cli
 
 
-def make_temporary_folder() -> str:
-    """A folder where MLflow puts downloads. Nobody removes it (MLflow issue #12140)."""
+def make_temporary_directory() -> str:
+    """A directory where MLflow puts downloads. Nobody removes it (MLflow issue #12140)."""
     from mlflow.utils.file_utils import create_tmp_dir
 
     return str(create_tmp_dir())

@@ -32,7 +32,7 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
     Args:
         database_uri: MLflow's own URI of the database, ``sqlite:///…``.
         artifact_root: where experiments keep artifacts, as the user named it; None if nobody did.
-        default_root: where they keep them then, in a folder named by the registry id.
+        default_root: where they keep them then, in a directory named by the registry id.
         read_database_uri: a read replica, if there is one.
     """
 

@@ -43,7 +43,7 @@ class Located:
             snapshot on top of it.
         cid: a root.
         path: where below the root.
-        place: the mutable path of which it is a snapshot; its folders are then in memory alone. None: it is frozen.
+        place: the mutable path of which it is a snapshot; its directories are then in memory alone. None: it is frozen.
     """
 
     store: ContentStore

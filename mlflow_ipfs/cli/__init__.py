@@ -20,7 +20,7 @@ from mlflow_ipfs.cli.du import du
 from mlflow_ipfs.cli.gc import gc
 from mlflow_ipfs.cli.get import get
 from mlflow_ipfs.cli.ls import ls
-from mlflow_ipfs.cli.options import Workplace, shared_options
+from mlflow_ipfs.cli.options import CliContext, shared_options
 from mlflow_ipfs.cli.pin import pin
 from mlflow_ipfs.cli.restore import restore
 from mlflow_ipfs.cli.scrub import scrub
@@ -53,7 +53,7 @@ Exit codes:
 def main(context: click.Context) -> None:
     """Content by CID: what MLflow keeps in IPFS, added, read, verified and pinned by hand."""
     if context.obj is None:  # else --store made one
-        context.obj = Workplace(None)
+        context.obj = CliContext(None)
 
 
 for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):

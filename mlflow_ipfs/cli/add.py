@@ -1,4 +1,4 @@
-"""``add``: files and folders become content."""
+"""``add``: files and directories become content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
 from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
 from mlflow_ipfs.content.files.source import look_at
@@ -54,20 +54,20 @@ class AddOptions:
     preserve_mtime: bool
 
 
-@click.command(short_help="Add files and folders, and pin them.")
+@click.command(short_help="Add files and directories, and pin them.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False, allow_dash=True))
 @click.option("-n", "--only-hash", is_flag=True, help="Compute the CID, keep nothing.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), help="Import profile; decides the CID.")
 @click.option("--chunker", metavar="size-N", type=ChunkerType(), help="Cut files every N bytes, up to 1048576.")
-@click.option("-H", "--hidden", is_flag=True, help="Include names in folders that start with a dot.")
-@click.option("-w", "--wrap", is_flag=True, help="Put a folder around it, so that its name is kept.")
+@click.option("-H", "--hidden", is_flag=True, help="Include names in directories that start with a dot.")
+@click.option("-w", "--wrap", is_flag=True, help="Put a directory around it, so that its name is kept.")
 @click.option("--preserve-mode", is_flag=True, help="Record permission bits; changes the CID.")
 @click.option("--preserve-mtime", is_flag=True, help="Record modification times; changes the CID.")
 @click.option("-q", "--quiet", is_flag=True, help="Print CIDs only.")
 @json_option
-@pass_workplace
+@pass_cli_context
 def add(
-    workplace: Workplace,
+    cli_context: CliContext,
     /,
     paths: tuple[str, ...],
     profile: str | None,
@@ -77,20 +77,20 @@ def add(
     as_json: bool,
     **flags: bool,
 ) -> None:
-    """Add files and folders, and pin them; print a line for each, which ends with its CID.
+    """Add files and directories, and pin them; print a line for each, which ends with its CID.
 
     PATH may be - for standard input. CIDs are the same as Kubo's for the same profile. Hidden files in
-    folders are left out unless --hidden is given.
+    directories are left out unless --hidden is given.
     """
     options = AddOptions(**flags)
-    settings = workplace.settings
+    settings = cli_context.settings
     if profile is not None:
         settings = replace(settings, profile=profile_named(profile), chunker=None)
     if chunker is not None:
         settings = replace(settings, chunker=chunker)
     _check_paths(paths, settings.store, options)
     shown = [printable(path) for path in paths]
-    with _hashing_store(settings) if options.only_hash else workplace.open_store(settings, create=True) as store:
+    with _hashing_store(settings) if options.only_hash else cli_context.open_store(settings, create=True) as store:
         for path, name in zip(paths, shown, strict=True):
             added = _add(store, path, options)
             verb, news = ("hashed", "") if options.only_hash else ("added", _news(added))
@@ -153,12 +153,12 @@ def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
 def _total_bytes(path: str, *, hidden: bool) -> int:
     """How much there is to read, for the progress line; what can't be looked at is reported later, by the add."""
     total = 0
-    for folder, folders, files in os.walk(path):
+    for directory, directories, files in os.walk(path):
         if not hidden:
-            folders[:] = [name for name in folders if not name.startswith(".")]
+            directories[:] = [name for name in directories if not name.startswith(".")]
         for name in files:
             if hidden or not name.startswith("."):
-                total += _size_bytes(f"{folder}/{name}")
+                total += _size_bytes(f"{directory}/{name}")
     return total or _size_bytes(path)
 
 

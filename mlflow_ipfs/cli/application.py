@@ -26,7 +26,7 @@ class Application(click.Group):
     """A click group whose expected errors are one line on stderr and an exit code.
 
     Commands of other packages come from the entry-point group ``mlflow_ipfs.commands``: each
-    entry is a ``click.Command``, and ``ctx.obj`` is a ``Workplace``. They are loaded when they are
+    entry is a ``click.Command``, and ``ctx.obj`` is a ``CliContext``. They are loaded when they are
     asked for; one that can't be loaded stands in nobody's way.
     """
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.errors import IntegrityError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.backup.backup_directory import Manifest
     from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideGroup
-    from mlflow_ipfs.content.storage.local.backup import CloneReport
+    from mlflow_ipfs.content.storage.local.backup import BackupReport
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -67,9 +67,9 @@ def parse_database(uri: str | None, *, store_only: bool) -> URL | None:
 )
 @database_options
 @json_option
-@pass_workplace
+@pass_cli_context
 def backup(
-    workplace: Workplace,
+    cli_context: CliContext,
     destination: Path,
     backend_store_uri: str | None,
     *,
@@ -78,9 +78,9 @@ def backup(
     without_outside_artifacts: bool,
     as_json: bool,
 ) -> None:
-    """Copy MLflow's database and the store into a folder, as both are in one moment. Everybody goes on working.
+    """Copy MLflow's database and the store into a directory, as both are in one moment. Everybody goes on working.
 
-    Into a folder with an earlier backup only what is new is copied; that one stays whole until this one is.
+    Into a directory with an earlier backup only what is new is copied; that one stays whole until this one is.
     What was copied is hashed. Exits with 4 if the store itself has damaged content, which is named.
 
     Artifacts that the database names and the store does not contain (in mlruns/, s3://, another server) are listed,
@@ -94,13 +94,13 @@ def backup(
         return without_outside_artifacts
 
     database = parse_database(backend_store_uri, store_only=store_only)
-    with workplace.open_store() as store, Progress("backing up") as progress:
+    with cli_context.open_store() as store, Progress("backing up") as progress:
         manifest, report = make_backup(
             store,
             destination,
             database,
             verify=not no_verify,
-            timeout_seconds=workplace.settings.timeout_seconds,
+            timeout_seconds=cli_context.settings.timeout_seconds,
             progress=progress.advance,
             accept_outside=accept_outside,
         )
@@ -115,7 +115,7 @@ def backup(
         raise IntegrityError(msg)
 
 
-def report_lines(report: CloneReport, database: str | None) -> list[str]:
+def report_lines(report: BackupReport, database: str | None) -> list[str]:
     """Return the lines about what was copied."""
     new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
     lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
@@ -137,7 +137,7 @@ def _outside_line(label: str, group: Mapping[str, Any]) -> str:
 
 
 def print_report(
-    manifest: Manifest, report: CloneReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
+    manifest: Manifest, report: BackupReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
 ) -> None:
     """Print problems, then the result."""
     problems = report.problems if report is not None else ()

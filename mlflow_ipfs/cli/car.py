@@ -12,13 +12,13 @@ import click
 
 from mlflow_ipfs.cli.car_sources import STREAM, list_sources
 from mlflow_ipfs.cli.get import total_bytes
-from mlflow_ipfs.cli.new_files import refuse_existing, require_folder_above
+from mlflow_ipfs.cli.new_files import refuse_existing, require_directory_above
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_option,
-    pass_workplace,
+    pass_cli_context,
     shared_options,
     tracking_option,
 )
@@ -27,7 +27,7 @@ from mlflow_ipfs.content.car.format import CarPart
 from mlflow_ipfs.content.car.resuming import draft_of
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.pins import USER
-from mlflow_ipfs.content.system.destination_errors import destination_faults
+from mlflow_ipfs.content.system.destination_errors import translate_destination_errors
 from mlflow_ipfs.errors import (
     ConflictError,
     IntegrityError,
@@ -71,9 +71,9 @@ def car() -> None:
 )
 @tracking_option
 @json_option
-@pass_workplace
+@pass_cli_context
 def export(
-    workplace: Workplace,
+    cli_context: CliContext,
     content: ContentName,
     output: Path,
     from_byte: int,
@@ -89,7 +89,7 @@ def export(
     """
     _check_output(output, from_byte)
     refuse_existing(output, force=force or output == STREAM)
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         if output == STREAM:
             with Progress(f"exporting {found.root}", _total(found)) as progress:
@@ -113,9 +113,9 @@ def _check_output(output: Path, from_byte: int) -> None:
 
 
 def _export_file(found: Located, output: Path, *, force: bool) -> ExportedCar:
-    require_folder_above(output)
+    require_directory_above(output)
     try:
-        with destination_faults(output), Progress(f"exporting {found.root}", _total(found)) as progress:
+        with translate_destination_errors(output), Progress(f"exporting {found.root}", _total(found)) as progress:
             done = found.store.export_car_file(found.root, output, overwrite=force, progress=progress.advance)
     except BaseException as error:
         if not isinstance(error, (ConflictError, StoreFullError)) and os.path.lexists(draft_of(output)):
@@ -165,9 +165,9 @@ class CIDType(click.ParamType):  # type: ignore[type-arg] # generic only since c
 @click.option("--root", "roots", type=CIDType(), multiple=True, metavar="CID", help="And this is its root.")
 @click.option("--all-blocks", is_flag=True, help="Keep blocks that no root needs, too, until a gc drops them.")
 @json_option
-@pass_workplace
+@pass_cli_context
 def import_(
-    workplace: Workplace,
+    cli_context: CliContext,
     files: tuple[Path, ...],
     from_byte: int | None,
     to_byte: int | None,
@@ -188,13 +188,13 @@ def import_(
     sources, total = list_sources(files, join=join)
     label = f"importing {sources[0].name}" if len(sources) == 1 else f"importing {len(sources)} CARs"
     with (
-        workplace.open_store(create=True) as store,
+        cli_context.open_store(create=True) as store,
         Progress(label, total) as progress,
         store.begin_car_import(all_blocks=all_blocks, progress=progress.advance) as transfer,
     ):
         for source in sources:
-            _take(workplace, transfer, source, part, progress)
-        found = _finish(workplace, transfer, sources)
+            _take(cli_context, transfer, source, part, progress)
+        found = _finish(cli_context, transfer, sources)
     left_out = {"left_out_blocks": transfer.left_out_blocks, "left_out_bytes": transfer.left_out_bytes}
     for root in found:
         print_result({"cid": str(root)} | left_out, f"imported  {root}", as_json=as_json)
@@ -224,40 +224,42 @@ def _part_of(
     return None if from_byte is None else CarPart(from_byte, to_byte, roots)
 
 
-def _take(workplace: Workplace, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress) -> None:
+def _take(
+    cli_context: CliContext, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress
+) -> None:
     try:
         with source.open() as stream:
             transfer.take(stream, part)
     except (InvalidDataError, IntegrityError) as error:
-        msg = f"{source.name}: {error}{_how_to_continue(workplace, transfer, source)}"
+        msg = f"{source.name}: {error}{_how_to_continue(cli_context, transfer, source)}"
         raise IntegrityError(msg) from error
     except MlflowIpfsError as error:
-        msg = f"{error}{_how_to_continue(workplace, transfer, source)}"
+        msg = f"{error}{_how_to_continue(cli_context, transfer, source)}"
         raise type(error)(msg) from error
     except BaseException:  # an interrupt, or the stream's own error
         progress.clear()
         if transfer.kept_blocks:
-            note(f"{source.name}: {transfer.kept()}{_how_to_continue(workplace, transfer, source)}")
+            note(f"{source.name}: {transfer.kept()}{_how_to_continue(cli_context, transfer, source)}")
         raise
 
 
-def _finish(workplace: Workplace, transfer: CarImport, sources: list[Source]) -> list[CID]:
+def _finish(cli_context: CliContext, transfer: CarImport, sources: list[Source]) -> list[CID]:
     try:
         return transfer.finish(USER)
     except MlflowIpfsError as error:
         if len(sources) > 1 or transfer.payload_end is not None:
             raise
         # A CARv1 does not say where it ends: one that broke off between two blocks looks whole.
-        msg = f"{error}{_how_to_continue(workplace, transfer, sources[0])}"
+        msg = f"{error}{_how_to_continue(cli_context, transfer, sources[0])}"
         raise type(error)(msg) from error
 
 
-def _how_to_continue(workplace: Workplace, transfer: CarImport, source: Source) -> str:
+def _how_to_continue(cli_context: CliContext, transfer: CarImport, source: Source) -> str:
     """The command that takes the rest of a stream; nothing for files, which are simply imported again."""
     start = transfer.resume_from
     if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MOST_ROOTS:
         return ""
-    words = ["mlflow-ipfs", *workplace.store_option, "car", "import", "--from-byte", str(start)]
+    words = ["mlflow-ipfs", *cli_context.store_option, "car", "import", "--from-byte", str(start)]
     if transfer.all_blocks:
         words.append("--all-blocks")
     if transfer.payload_end is not None:

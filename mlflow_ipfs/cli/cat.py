@@ -9,14 +9,14 @@ import click
 
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_errors_option,
-    pass_workplace,
+    pass_cli_context,
     text_of,
     tracking_option,
 )
-from mlflow_ipfs.errors import IsAFolderError
+from mlflow_ipfs.errors import IsDirectoryError
 
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName
@@ -30,17 +30,19 @@ _PIECE_BYTES: Final = 1 << 20
 @click.option("--length", type=click.IntRange(min=0), metavar="N", help="Write at most N bytes.")
 @tracking_option
 @json_errors_option
-@pass_workplace
-def cat(workplace: Workplace, content: ContentName, offset: int, length: int | None, tracking_uri: str | None) -> None:
+@pass_cli_context
+def cat(
+    cli_context: CliContext, content: ContentName, offset: int, length: int | None, tracking_uri: str | None
+) -> None:
     """Write the bytes of a file to standard output."""
     output = sys.stdout.buffer
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         try:
             file = found.store.open(found.cid, found.path)
-        except IsAFolderError as error:
-            msg = f"{text_of(content)} is a folder; list it with `mlflow-ipfs ls` or write it to disk with `mlflow-ipfs get`"
-            raise IsAFolderError(msg) from error
+        except IsDirectoryError as error:
+            msg = f"{text_of(content)} is a directory; list it with `mlflow-ipfs ls` or write it to disk with `mlflow-ipfs get`"
+            raise IsDirectoryError(msg) from error
         with file:
             file.seek(offset)
             left = length

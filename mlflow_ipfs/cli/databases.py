@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace, shared_options
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
 from mlflow_ipfs.cli.terminal import format_count, note, print_result, printable
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ def _database_option(command: Command) -> Command:
 
 @databases.command()
 @json_option
-@pass_workplace
-def ls(workplace: Workplace, *, as_json: bool) -> None:
+@pass_cli_context
+def ls(cli_context: CliContext, *, as_json: bool) -> None:
     """List every database that was seen with the store: its registry id, and where it was."""
     from mlflow_ipfs.binding.databases.claims import list_databases
     from mlflow_ipfs.binding.databases.places import describe
 
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = list_databases(store.storage)
     for registry_id, places in found.items():
         for place in places:
@@ -76,9 +76,9 @@ def _line(registry_id: str, place: DatabasePlace, *, is_shared: bool) -> str:
     help="What the server of the copy has had as such  [default: MLFLOW_ARTIFACTS_DESTINATION, else looked for]",
 )
 @json_option
-@pass_workplace
+@pass_cli_context
 def fork(
-    workplace: Workplace, backend_store_uri: str | None, artifacts_destination: str | None, *, as_json: bool
+    cli_context: CliContext, backend_store_uri: str | None, artifacts_destination: str | None, *, as_json: bool
 ) -> None:
     """Give a copied database a registry id, pins, frozen paths and artifact trees of its own.
 
@@ -90,7 +90,7 @@ def fork(
 
     url = find_database(backend_store_uri, os.environ)
     destination = artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         report = fork_database(url, store, destination)
     print_result(asdict(report), "\n".join(_fork_lines(report)), as_json=as_json)
     for name in report.missing:
@@ -115,8 +115,8 @@ def _fork_lines(report: ForkReport) -> list[str]:
 @databases.command()
 @_database_option
 @json_option
-@pass_workplace
-def moved(workplace: Workplace, backend_store_uri: str | None, *, as_json: bool) -> None:
+@pass_cli_context
+def moved(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool) -> None:
     """Say that a database was moved to where it is now, and is not used in any other place.
 
     The store forgets the other places with the same registry id, which it may not be able to look at. If one of them
@@ -127,7 +127,7 @@ def moved(workplace: Workplace, backend_store_uri: str | None, *, as_json: bool)
     from mlflow_ipfs.binding.databases.sightings import settle_in
 
     url = find_database(backend_store_uri, os.environ)
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         sighting = settle_in(store.storage, url)
     lines = [f"forgotten  {printable(place.uri)}" for place in sighting.others] or ["nothing to forget"]
     fields = {"registry_id": sighting.registry_id, "forgotten": [describe(place) for place in sighting.others]}

@@ -7,9 +7,9 @@ import click
 from mlflow_ipfs.cli.doctor_checks import Finding, State, examine
 from mlflow_ipfs.cli.doctor_rebuild import rebuild
 from mlflow_ipfs.cli.options import (
-    Workplace,
+    CliContext,
     json_option,
-    pass_workplace,
+    pass_cli_context,
 )
 from mlflow_ipfs.cli.terminal import format_count, print_result, printable
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -23,10 +23,10 @@ from mlflow_ipfs.errors import MlflowIpfsError
     "--backend-store-uri", metavar="URI", help="MLflow's database: list its model versions that are not frozen, too."
 )
 @json_option
-@pass_workplace
+@pass_cli_context
 @click.pass_context
 def doctor(
-    context: click.Context, workplace: Workplace, *, is_rebuild: bool, backend_store_uri: str | None, as_json: bool
+    context: click.Context, cli_context: CliContext, *, is_rebuild: bool, backend_store_uri: str | None, as_json: bool
 ) -> None:
     """Say what is installed, where the store is and what is in it, and what is wrong.
 
@@ -42,12 +42,12 @@ def doctor(
         msg = "--rebuild reads the store alone; call doctor again with --backend-store-uri"
         raise click.UsageError(msg)
     if is_rebuild:
-        rebuild(workplace, as_json=as_json)
+        rebuild(cli_context, as_json=as_json)
         return
     application = context.find_root().command
     own_commands = application.commands if isinstance(application, click.Group) else {}
     problems, previous = 0, ""
-    for finding in examine(workplace, own_commands, backend_store_uri):
+    for finding in examine(cli_context, own_commands, backend_store_uri):
         problems += finding.state is State.PROBLEM
         fields = {"topic": finding.topic, "state": str(finding.state), "text": finding.text} | finding.facts
         print_result(fields, _line(finding, previous), as_json=as_json)

@@ -25,7 +25,7 @@ from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.profiles import Profile
 from mlflow_ipfs.content.storage.local.index.access_check import check_access
 from mlflow_ipfs.content.storage.local.reading import inspection
-from mlflow_ipfs.content.system.access import access_faults, group_name, remedy, user_name
+from mlflow_ipfs.content.system.access import group_name, remedy, translate_access_errors, user_name
 from mlflow_ipfs.content.system.disk import free_bytes
 from mlflow_ipfs.content.system.mounts import is_network_file_system
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.cli.options import Workplace
+    from mlflow_ipfs.cli.options import CliContext
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.storage.local.index.access_check import Unusable
 
@@ -71,23 +71,25 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def examine(workplace: Workplace, own_commands: Collection[str], database_uri: str | None = None) -> Iterator[Finding]:
+def examine(
+    cli_context: CliContext, own_commands: Collection[str], database_uri: str | None = None
+) -> Iterator[Finding]:
     """Look at everything, and give what was found as it is found.
 
     Args:
-        workplace: the settings and the store.
+        cli_context: the settings and the store.
         own_commands: names of the commands that other packages cannot take.
         database_uri: MLflow's database, whose model versions are checked as well.
     """
     yield _versions()
     yield _sqlite()
     try:
-        settings = workplace.settings
+        settings = cli_context.settings
     except MlflowIpfsError as error:
         yield Finding("settings", str(error), State.PROBLEM)
     else:
-        yield from _store(workplace, settings)
-        yield from _settings(settings, workplace.places)
+        yield from _store(cli_context, settings)
+        yield from _settings(settings, cli_context.places)
     yield from _mlflow()
     if database_uri:
         yield from _model_versions(database_uri)
@@ -113,63 +115,63 @@ def _sqlite() -> Finding:
     return Finding("SQLite", text, State.NOTE, facts)
 
 
-def _store(workplace: Workplace, settings: Settings) -> Iterator[Finding]:
-    folder = settings.store
-    yield from _disk(folder)
+def _store(cli_context: CliContext, settings: Settings) -> Iterator[Finding]:
+    directory = settings.store
+    yield from _disk(directory)
     try:
         is_there = has_store(settings)
     except MlflowIpfsError as error:
-        yield Finding("store", str(error), State.PROBLEM, {"path": str(folder)})
+        yield Finding("store", str(error), State.PROBLEM, {"path": str(directory)})
         return
     if not is_there:
-        yield Finding("store", f"none yet at {folder}; the first add makes it", State.NOTE, {"path": str(folder)})
+        yield Finding("store", f"none yet at {directory}; the first add makes it", State.NOTE, {"path": str(directory)})
         return
-    yield from _access(folder)
+    yield from _access(directory)
     try:
-        with access_faults(folder):
-            yield from _opened_store(workplace, folder)
+        with translate_access_errors(directory):
+            yield from _opened_store(cli_context, directory)
     except FileNotFoundError:
-        yield Finding("store", f"{folder} holds something, but no store", State.PROBLEM, {"path": str(folder)})
+        yield Finding("store", f"{directory} holds something, but no store", State.PROBLEM, {"path": str(directory)})
     except (MlflowIpfsError, OSError) as error:
-        yield Finding("store", str(error), State.PROBLEM, {"path": str(folder)})
+        yield Finding("store", str(error), State.PROBLEM, {"path": str(directory)})
 
 
-def _opened_store(workplace: Workplace, folder: Path) -> Iterator[Finding]:
-    store_id = inspection.read_store_id(folder)
-    yield Finding("store", f"{folder}, format 1", facts={"path": str(folder), "format": 1, "store_id": store_id})
-    yield _contents(folder)
-    yield _log(folder)
-    yield _sessions(folder)
-    yield from _damage(folder)
-    yield _writes(workplace)
+def _opened_store(cli_context: CliContext, directory: Path) -> Iterator[Finding]:
+    store_id = inspection.read_store_id(directory)
+    yield Finding("store", f"{directory}, format 1", facts={"path": str(directory), "format": 1, "store_id": store_id})
+    yield _contents(directory)
+    yield _log(directory)
+    yield _sessions(directory)
+    yield from _damage(directory)
+    yield _writes(cli_context)
 
 
-def _access(folder: Path) -> Iterator[Finding]:
+def _access(directory: Path) -> Iterator[Finding]:
     """Name what the store's owner, or else this user, may not use."""
-    report = check_access(folder)
-    owner, user = user_name(folder.stat().st_uid), user_name(os.geteuid())
+    report = check_access(directory)
+    owner, user = user_name(directory.stat().st_uid), user_name(os.geteuid())
     if not report.by_owner and not report.by_user:
         yield Finding("access", f"the owner {owner} can use every file", facts={"owner": owner, "unusable": []})
         return
     found, whom = (report.by_owner, f"the owner {owner}") if report.by_owner else (report.by_user, f"user {user}")
-    foreign = [item for item in found if item.status.st_uid != folder.stat().st_uid]
-    advice = remedy(folder, (foreign or found)[0].path)
-    names = ", ".join(_unusable(folder, item) for item in found[:NAMED])
+    foreign = [item for item in found if item.status.st_uid != directory.stat().st_uid]
+    advice = remedy(directory, (foreign or found)[0].path)
+    names = ", ".join(_unusable(directory, item) for item in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
     rest = ", and so with the rest" if len(found) > 1 and not foreign else ""
-    text = f"{whom} may not use {names}{more} in {folder}: {advice}{rest}"
+    text = f"{whom} may not use {names}{more} in {directory}: {advice}{rest}"
     facts = {"owner": owner, "unusable": [str(item.path) for item in found[:LISTED]], "unusable_count": len(found)}
     yield Finding("access", text, State.PROBLEM, facts)
 
 
-def _unusable(folder: Path, item: Unusable) -> str:
-    name = "the directory itself" if item.path == folder else item.path.relative_to(folder)
+def _unusable(directory: Path, item: Unusable) -> str:
+    name = "the directory itself" if item.path == directory else item.path.relative_to(directory)
     owner = f"{user_name(item.status.st_uid)}:{group_name(item.status.st_gid)}"
     return f"{name} (of {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
 
 
-def _disk(folder: Path) -> Iterator[Finding]:
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+def _disk(directory: Path) -> Iterator[Finding]:
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
     kind, free = inspection.file_system_of(existing), free_bytes(existing)
     text = f"{kind or 'file system unknown'}, {format_size(free)} free"
     state = State.OK
@@ -180,8 +182,8 @@ def _disk(folder: Path) -> Iterator[Finding]:
     yield Finding("disk", text, state, {"file_system": kind, "free_bytes": free})
 
 
-def _contents(folder: Path) -> Finding:
-    found = inspection.count_contents(folder)
+def _contents(directory: Path) -> Finding:
+    found = inspection.count_contents(directory)
     counts = found.counts
     parts = [
         f"{format_size(found.stored_bytes)} in {format_count(counts['blocks'], 'block')}",
@@ -196,14 +198,14 @@ def _contents(folder: Path) -> Finding:
     return Finding("contents", ", ".join(parts), facts=facts)
 
 
-def _log(folder: Path) -> Finding:
-    waiting = inspection.log_bytes(folder)
+def _log(directory: Path) -> Finding:
+    waiting = inspection.log_bytes(directory)
     text = f"{format_size(waiting)} wait to be moved into the index" if waiting else "nothing waits"
     return Finding("log", text, facts={"log_bytes": waiting})
 
 
-def _sessions(folder: Path) -> Finding:
-    found = inspection.count_sessions(folder)
+def _sessions(directory: Path) -> Finding:
+    found = inspection.count_sessions(directory)
     text = f"{found.live} open"
     if found.dead:
         text += f", {found.dead} of processes that died; what they left goes when the store is opened next"
@@ -211,8 +213,8 @@ def _sessions(folder: Path) -> Finding:
     return Finding("sessions", text, state, {"live": found.live, "dead": found.dead})
 
 
-def _damage(folder: Path) -> Iterator[Finding]:
-    quarantined, damaged = inspection.count_quarantined(folder), inspection.count_contents(folder).damaged_files
+def _damage(directory: Path) -> Iterator[Finding]:
+    quarantined, damaged = inspection.count_quarantined(directory), inspection.count_contents(directory).damaged_files
     facts = {"quarantined_files": quarantined, "damaged_files": damaged}
     if damaged:
         files = format_count(damaged, "damaged file")
@@ -228,10 +230,10 @@ def _damage(folder: Path) -> Iterator[Finding]:
         yield Finding("damage", "none was found so far", facts=facts)
 
 
-def _writes(workplace: Workplace) -> Finding:
+def _writes(cli_context: CliContext) -> Finding:
     """Commit something that leaves nothing behind."""
     try:
-        with workplace.open_store() as store:
+        with cli_context.open_store() as store:
             store.pins.add(Pin(_PROBE_OWNER, _PROBE))
             store.pins.remove(_PROBE, _PROBE_OWNER)
     except (MlflowIpfsError, OSError) as error:

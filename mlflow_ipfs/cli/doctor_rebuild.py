@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.cli.options import Workplace
+    from mlflow_ipfs.cli.options import CliContext
     from mlflow_ipfs.content.storage.local.repair.rebuild import IndexCopyUse, LeftName, RebuildReport
 
 _SHOWN = 20  # of each list, on a terminal; --json has all
 
 
-def rebuild(workplace: Workplace, *, as_json: bool) -> None:
+def rebuild(cli_context: CliContext, *, as_json: bool) -> None:
     """Make a new index for the store, and report what was found.
 
     Raises:
         NotFoundError: the path holds no store.
         MlflowIpfsError: the index was made, but some content or names are damaged or lost.
     """
-    settings = workplace.settings
+    settings = cli_context.settings
     if not has_store(settings):
         msg = f"there is no store at {settings.store}; --store names another"
         raise NotFoundError(msg)
@@ -84,11 +84,11 @@ def _name_fields(names: Iterable[LeftName]) -> list[dict[str, str | None]]:
     return [{"kind": name.kind, "name": name.name, "cid": str(name.cid) if name.cid else None} for name in names]
 
 
-def _lines(report: RebuildReport, folder: Path) -> Iterator[str]:
-    yield _line("store", str(folder))
+def _lines(report: RebuildReport, directory: Path) -> Iterator[str]:
+    yield _line("store", str(directory))
     blocks, files = format_count(report.blocks, "block"), format_count(report.files, "file")
     yield _line("found", f"{blocks} in {files} and in the index, {format_size(report.size_bytes)}; each was hashed")
-    yield from _titled("looked in", [_of_copy(use, folder) for use in report.sources])
+    yield from _titled("looked in", [_of_copy(use, directory) for use in report.sources])
     if not report.sources:
         yield _line("looked in", "no old index and no backup was left")
     names = [format_count(count, kind.noun) for kind, count in report.names.items() if count]
@@ -106,8 +106,8 @@ def _lines(report: RebuildReport, folder: Path) -> Iterator[str]:
     yield from _advice(report)
 
 
-def _of_copy(use: IndexCopyUse, folder: Path) -> str:
-    path = use.path.relative_to(folder.resolve()) if use.path.is_relative_to(folder.resolve()) else use.path
+def _of_copy(use: IndexCopyUse, directory: Path) -> str:
+    path = use.path.relative_to(directory.resolve()) if use.path.is_relative_to(directory.resolve()) else use.path
     made = f", made {_time(use.made_at)}" if use.made_at else ""
     if use.state.startswith("unusable"):
         return f"{path}{made}: {printable(use.state)}"

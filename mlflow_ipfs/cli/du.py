@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import Group, experiment_of, group_of
 from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
 from mlflow_ipfs.content.mfs import MfsPath
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @click.command(short_help="What takes the room, by experiment, model and pin.")
 @json_option
-@pass_workplace
-def du(workplace: Workplace, *, as_json: bool) -> None:
+@pass_cli_context
+def du(cli_context: CliContext, *, as_json: bool) -> None:
     """Say how much of the store each experiment, registered model, ref and pin needs.
 
     The first size is of all blocks that it needs, the second of those that nothing else needs:
     what would become free without it. A block that several need counts for each of them.
     """
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         groups = _collect_groups(store)
         report = store.measure_usage(list(groups.values()))
     found = sorted(zip(groups, report.groups, strict=True), key=lambda pair: -pair[1].total_bytes)

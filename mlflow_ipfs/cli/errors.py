@@ -33,7 +33,7 @@ _NO_ARGUMENTS: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (errors.SettingsError, ExitCode.USAGE),
     (errors.InvalidCIDError, ExitCode.USAGE),
-    (errors.NotAFolderError, ExitCode.NOT_FOUND),
+    (errors.NotDirectoryError, ExitCode.NOT_FOUND),
     (errors.IntegrityError, ExitCode.DOES_NOT_VERIFY),
     (errors.PolicyError, ExitCode.REFUSED),
     (errors.ImmutableError, ExitCode.REFUSED),

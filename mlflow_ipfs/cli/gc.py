@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import Group, group_of
 from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
 
@@ -32,8 +32,8 @@ _NOUNS: Final = {"model": "version", "frozen": "frozen path", "outbox": "waiting
     help="Drop only what a gc that many hours ago found unneeded already.",
 )  # fmt: skip
 @json_option
-@pass_workplace
-def gc(workplace: Workplace, *, dry_run: bool, show_all: bool, grace_hours: float, as_json: bool) -> None:
+@pass_cli_context
+def gc(cli_context: CliContext, *, dry_run: bool, show_all: bool, grace_hours: float, as_json: bool) -> None:
     """Drop what no pin, ref, mfs:// file or model version needs.
 
     What is found unneeded for the first time is only condemned: it goes with a gc after the
@@ -42,7 +42,7 @@ def gc(workplace: Workplace, *, dry_run: bool, show_all: bool, grace_hours: floa
     if show_all and not dry_run:
         msg = "--all is about what --dry-run prints; add --dry-run"
         raise click.UsageError(msg)
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         roots = list(store.roots()) if dry_run else []
         report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
     if as_json:
@@ -89,7 +89,7 @@ def _size_of(roots: Sequence[Root]) -> int:
 def _sum(group: Group, roots: Sequence[Root]) -> str:
     if group.kind == "experiment":
         files = format_count(sum(root.file_count for root in roots), "file")
-        return f"{files} in {format_count(len(roots), 'folder')}, {format_size(_size_of(roots))}"
+        return f"{files} in {format_count(len(roots), 'directory')}, {format_size(_size_of(roots))}"
     if len(roots) == 1:
         return str(roots[0].cid)
     return format_count(len(roots), _NOUNS.get(group.kind, group.kind))
@@ -102,9 +102,9 @@ def _summary(report: GCReport, grace_hours: float) -> str:
     if report.evicted_files:
         copies = format_count(report.evicted_files, "file")
         line += f"; {verb} {copies}, {format_size(report.evicted_bytes)}, from the cache"
-    if not report.condemned_blocks:
+    if not report.deletable_blocks:
         return line
-    later = f"{format_count(report.condemned_blocks, 'block')}, {format_size(report.condemned_bytes)}"
+    later = f"{format_count(report.deletable_blocks, 'block')}, {format_size(report.deletable_bytes)}"
     when = (
         f"to go after {grace_hours:g} h (--grace 0: now)"
         if grace_hours

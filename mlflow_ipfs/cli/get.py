@@ -11,10 +11,10 @@ import click
 from mlflow_ipfs.cli.new_files import draft_beside, refuse_existing
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_option,
-    pass_workplace,
+    pass_cli_context,
     tracking_option,
 )
 from mlflow_ipfs.cli.terminal import Progress, print_result, printable
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     type=click.Path(readable=False, path_type=Path),
     help="Where to write it  [default: its name, here]",
 )
-@click.option("-f", "--force", is_flag=True, help="Write over what is at PATH; in a folder, other files stay.")
+@click.option("-f", "--force", is_flag=True, help="Write over what is at PATH; in a directory, other files stay.")
 @click.option(
     "--verify", is_flag=True, help="Hash every block, also in files that are trusted by inode, size and time."
 )
 @click.option("--allow-outside-links", is_flag=True, help="Restore symlinks that point out of the content, too.")
 @tracking_option
 @json_option
-@pass_workplace
+@pass_cli_context
 def get(
-    workplace: Workplace,
+    cli_context: CliContext,
     content: ContentName,
     output: Path | None,
     tracking_uri: str | None,
@@ -52,13 +52,13 @@ def get(
     allow_outside_links: bool,
     as_json: bool,
 ) -> None:
-    """Write a file or folder to disk.
+    """Write a file or directory to disk.
 
     A large file that the store keeps whole is copied without hashing if its inode, size and time are
     those of the index. With --verify every block of every file is hashed while it is written, and
     nothing is written if one is damaged.
     """
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         target = output if output is not None else Path(found.name)
         refuse_existing(target, force=force)

@@ -8,10 +8,10 @@ import click
 
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_option,
-    pass_workplace,
+    pass_cli_context,
     tracking_option,
 )
 from mlflow_ipfs.cli.terminal import align, format_size, note, print_result, printable
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 _SUFFIXES: Final = {"directory": "/", "symlink": "@", "unknown": "?"}
 
 
-@click.command(short_help="List a folder.")
+@click.command(short_help="List a directory.")
 @click.argument("content", type=ANY_CONTENT)
 @tracking_option
 @json_option
-@pass_workplace
-def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
-    """List a folder: CID, size and name of each entry. Folders end in /, symlinks in @, data that is not UnixFS in ?.
+@pass_cli_context
+def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
+    """List a directory: CID, size and name of each entry. Directories end in /, symlinks in @, data that is not UnixFS in ?.
 
-    A folder of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
+    A directory of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
     """
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         entries = _list(found)
-        folders = [entry.cid for entry in entries if found.place and entry.is_dir]
-        unnamed = {cid for cid in folders if not store.has(cid)}
+        directories = [entry.cid for entry in entries if found.place and entry.is_dir]
+        unnamed = {cid for cid in directories if not store.has(cid)}
     if as_json:
         for entry in entries:
             cid = None if entry.cid in unnamed else str(entry.cid)
@@ -49,7 +49,7 @@ def ls(workplace: Workplace, content: ContentName, tracking_uri: str | None, *, 
         click.echo(line)
     if unnamed:
         note(
-            f"folders with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
+            f"directories with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
         )
 
 

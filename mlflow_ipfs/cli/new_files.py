@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.system.destination_errors import destination_faults
+from mlflow_ipfs.content.system.destination_errors import translate_destination_errors
 from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -27,43 +27,43 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise ConflictError(msg)
 
 
-def require_folder_above(path: Path) -> None:
-    """Refuse to write where there is no folder: a name is more often mistyped than a folder is to be made.
+def require_directory_above(path: Path) -> None:
+    """Refuse to write where there is no directory: a name is more often mistyped than a directory is to be made.
 
     Raises:
         NotFoundError: it is not there.
         InvalidPathError: something else is.
     """
     parent = path.parent
-    with destination_faults(path):
+    with translate_destination_errors(path):
         if os.path.isdir(parent):  # noqa: PTH112 - it never raises
             return
         if not os.path.lexists(parent):
-            msg = f"the folder {str(parent)!r} does not exist; make it, or name another with -o"
+            msg = f"the directory {str(parent)!r} does not exist; make it, or name another with -o"
             raise NotFoundError(msg)
-    msg = f"{str(parent)!r} is no folder, so nothing can be written below it"
+    msg = f"{str(parent)!r} is no directory, so nothing can be written below it"
     raise InvalidPathError(msg)
 
 
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """A path to write a file or a folder to, which becomes ``path`` at the end, or vanishes on an error.
+    """A path to write a file or a directory to, which becomes ``path`` at the end, or vanishes on an error.
 
     Raises:
-        NotFoundError, InvalidPathError: there is no folder for it, or something is in the way.
+        NotFoundError, InvalidPathError: there is no directory for it, or something is in the way.
         OSError: the system refuses it; the error names ``path``.
     """
-    require_folder_above(path)
+    require_directory_above(path)
     target = path.absolute()
-    with destination_faults(target):
-        folder = Path(tempfile.mkdtemp(prefix=".mlflow-ipfs-", dir=target.parent))
-    draft = folder / path.name
+    with translate_destination_errors(target):
+        directory = Path(tempfile.mkdtemp(prefix=".mlflow-ipfs-", dir=target.parent))
+    draft = directory / path.name
     try:
-        with destination_faults(target), _named_as(draft, path):
+        with translate_destination_errors(target), _named_as(draft, path):
             yield draft
             draft.replace(target)
     finally:
-        _remove_tree(folder)
+        _remove_tree(directory)
 
 
 @contextmanager
@@ -77,10 +77,10 @@ def _named_as(draft: Path, path: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(draft), str(path))) from error
 
 
-def _remove_tree(folder: Path) -> None:
-    """Remove a folder even if content made folders in it read-only."""
-    for parent, folders, _ in os.walk(folder):
-        for name in folders:
+def _remove_tree(directory: Path) -> None:
+    """Remove a directory even if content made directories in it read-only."""
+    for parent, directories, _ in os.walk(directory):
+        for name in directories:
             with suppress(OSError):
                 Path(parent, name).chmod(0o700, follow_symlinks=False)
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -13,7 +13,7 @@ from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
 from mlflow_ipfs.cli.errors import CommandError, ExitCode
 from mlflow_ipfs.config import PREFIX, Settings, load_settings, read_store
-from mlflow_ipfs.content.system.access import access_faults
+from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError, SettingsError
 from mlflow_ipfs.opening import open_store
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Workplace:
+class CliContext:
     """The settings and the store that the command line names: ``ctx.obj`` of every command.
 
     Args:
@@ -46,7 +46,7 @@ class Workplace:
     def _loaded(self) -> tuple[Settings, dict[str, str]]:
         if self._store is None:
             return load_settings()
-        return load_settings(os.environ | {f"{PREFIX}STORE": f"local:{_read_folder(self._store)}"})
+        return load_settings(os.environ | {f"{PREFIX}STORE": f"local:{_read_directory(self._store)}"})
 
     @property
     def settings(self) -> Settings:
@@ -77,14 +77,14 @@ class Workplace:
         if not create and not has_store(settings):
             advice = "; `mlflow-ipfs add` makes one, --store names another"
             if settings.store.is_file():
-                advice = ": that is a file, and a store is a folder; --store names another"
+                advice = ": that is a file, and a store is a directory; --store names another"
             msg = f"there is no store at {settings.store}{advice}"
             raise NotFoundError(msg)
         return open_store(settings, create=create)
 
 
-def _read_folder(store: str) -> Path:
-    """The folder that ``--store`` names: as the setting does, or by a path that may be relative here."""
+def _read_directory(store: str) -> Path:
+    """The directory that ``--store`` names: as the setting does, or by a path that may be relative here."""
     is_path = store and "://" not in store and not store.startswith(("local:", "kubo:"))
     try:
         return read_store(f"local:{store}" if is_path else store)
@@ -99,18 +99,18 @@ def has_store(settings: Settings) -> bool:
     Raises:
         PolicyError: this user may not look there.
     """
-    with access_faults(settings.store):
+    with translate_access_errors(settings.store):
         return settings.store.is_dir() and any(settings.store.iterdir())
 
 
 PACKAGE: Final = "mlflow_ipfs"  # its logger
-_pass_workplace = click.make_pass_decorator(Workplace)
+_pass_cli_context = click.make_pass_decorator(CliContext)
 _JSON: Final = f"{__name__}.json"  # in ``ctx.meta``, which a command shares with the groups above it
 
 
-def pass_workplace(command: Command) -> Command:
-    """Give the command its ``Workplace``, as ``--store`` before or after its name says, and ``--debug``."""
-    return store_option(debug_option(_pass_workplace(command)))  # type: ignore[return-value] # click changes the signature
+def pass_cli_context(command: Command) -> Command:
+    """Give the command its ``CliContext``, as ``--store`` before or after its name says, and ``--debug``."""
+    return store_option(debug_option(_pass_cli_context(command)))  # type: ignore[return-value] # click changes the signature
 
 
 def store_option(command: Command) -> Command:
@@ -118,11 +118,11 @@ def store_option(command: Command) -> Command:
 
     def use(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
-            context.obj = Workplace(value)
+            context.obj = CliContext(value)
 
     return click.option(
         "--store",
-        metavar="FOLDER",
+        metavar="DIRECTORY",
         expose_value=False,
         callback=use,
         help="The store to work on, instead of MLFLOW_IPFS_STORE.",

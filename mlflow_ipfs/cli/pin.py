@@ -10,10 +10,10 @@ from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
     CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_option,
-    pass_workplace,
+    pass_cli_context,
     shared_options,
     text_of,
     tracking_option,
@@ -43,13 +43,13 @@ def pin() -> None:
 @click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=ANY_CONTENT)
 @tracking_option
 @json_option
-@pass_workplace
-def add(workplace: Workplace, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
+@pass_cli_context
+def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
     """Pin content, after a look whether all of it is here.
 
     Prints a line for each, which ends with its CID. What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
     """
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         for content in contents:
             found = find(store, content, tracking_uri)
             if found.place is not None:
@@ -67,13 +67,13 @@ def add(workplace: Workplace, contents: tuple[ContentName, ...], tracking_uri: s
 @click.option("--owner", default=USER, show_default=True, help="Whose pin, as `pin ls` shows it.")
 @click.option("--force", is_flag=True, help="Drop even the pin of a model version.")
 @json_option
-@pass_workplace
-def remove(workplace: Workplace, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
+@pass_cli_context
+def remove(cli_context: CliContext, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
     """Drop a pin. The bytes go with the next gc, unless another pin keeps them."""
     if owner.startswith(OWNERS) and not force:
         msg = f"{owner!r} keeps a model version loadable; delete the version in MLflow instead, or add --force"
         raise PolicyError(msg)
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         for content in contents:
             root = content.cid if not content.path else store.resolve(content.cid, content.path)
             if not store.pins.remove(root, owner):
@@ -102,10 +102,10 @@ def _owners(store: ContentStore, cid: CID) -> str:
 @click.argument("content", required=False, type=CONTENT)
 @click.option("--owner", default="", metavar="PREFIX", help="Only owners that start like this.")
 @json_option
-@pass_workplace
-def list_pins(workplace: Workplace, content: IpfsPath | None, owner: str, *, as_json: bool) -> None:
+@pass_cli_context
+def list_pins(cli_context: CliContext, content: IpfsPath | None, owner: str, *, as_json: bool) -> None:
     """List pins: CID, state, owner."""
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         cid = store.resolve(content.cid, content.path) if content is not None else None
         pins = list(store.pins.list(owner_prefix=owner, cid=cid))
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, note, printable
 from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import IntegrityError
@@ -26,9 +26,9 @@ from mlflow_ipfs.cli.backup import database_options, left_out_lines, parse_datab
 @click.argument("source", metavar="SRC", type=click.Path(readable=False, path_type=Path))
 @database_options
 @json_option
-@pass_workplace
+@pass_cli_context
 def restore(
-    workplace: Workplace,
+    cli_context: CliContext,
     source: Path,
     backend_store_uri: str | None,
     *,
@@ -45,7 +45,7 @@ def restore(
     from mlflow_ipfs.backup.backing_up import restore_backup  # noqa: PLC0415 - imports SQLAlchemy, which takes long
 
     database = parse_database(backend_store_uri, store_only=store_only)
-    target = workplace.settings.store
+    target = cli_context.settings.store
     with Progress("restoring") as progress:
         done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
     manifest, report, has_new_database = done

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlflow_ipfs.cli.options import Workplace, json_option, pass_workplace
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.content.storage.local import open_local_storage
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 @click.option(
     "--heal-from",
     "source",
-    metavar="FOLDER",
+    metavar="DIRECTORY",
     type=click.Path(readable=False, path_type=Path),
     help="A backup, or another store that nobody writes to, to replace what is damaged.",
 )
 @json_option
-@pass_workplace
-def scrub(workplace: Workplace, source: Path | None, *, as_json: bool) -> None:
+@pass_cli_context
+def scrub(cli_context: CliContext, source: Path | None, *, as_json: bool) -> None:
     """Read and hash every byte of the store, to find what rotted without anybody looking.
 
     What is damaged is replaced from sound copies in this store, and from another one if that is
     named. The rest is noted, so that adding the content again heals it, and the runs' files, model
     versions, refs and pins that need it are listed. Exits with 4 if there is any.
     """
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         with (
-            _healing(store, source, workplace.settings.store),
+            _healing(store, source, cli_context.settings.store),
             Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
         ):
             report = store.scrub(progress.advance)
@@ -107,11 +107,11 @@ def _healing(store: ContentStore, source: Path | None, own: Path) -> Iterator[No
         return
     from mlflow_ipfs.backup.backup_directory import find_store  # noqa: PLC0415 - imports SQLAlchemy, which takes long
 
-    folder = find_store(source)
-    if folder.resolve() == own.resolve():
+    directory = find_store(source)
+    if directory.resolve() == own.resolve():
         msg = f"--heal-from {source} is the store itself; name a backup of it, or another store"
         raise click.UsageError(msg)
-    with open_local_storage(folder, read_only=True) as other:
+    with open_local_storage(directory, read_only=True) as other:
         store.heal_from(other.blocks)
         try:
             yield

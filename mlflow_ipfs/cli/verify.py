@@ -11,10 +11,10 @@ from mlflow_ipfs.binding.uris import MlflowUri
 from mlflow_ipfs.cli.get import total_bytes
 from mlflow_ipfs.cli.options import (
     ANY_CONTENT,
-    Workplace,
+    CliContext,
     find,
     json_option,
-    pass_workplace,
+    pass_cli_context,
     text_of,
     tracking_option,
 )
@@ -38,16 +38,19 @@ OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every mod
     "--against",
     metavar="PATH",
     type=click.Path(readable=False, path_type=Path),
-    help="Compare with a file or folder, too.",
+    help="Compare with a file or directory, too.",
 )
 @click.option(
-    "-H", "--hidden", is_flag=True, help="Compare names in folders that start with a dot, too, as `add -H` adds them."
+    "-H",
+    "--hidden",
+    is_flag=True,
+    help="Compare names in directories that start with a dot, too, as `add -H` adds them.",
 )
 @tracking_option
 @json_option
-@pass_workplace
+@pass_cli_context
 def verify(
-    workplace: Workplace,
+    cli_context: CliContext,
     content: ContentName,
     against: Path | None,
     tracking_uri: str | None,
@@ -55,7 +58,7 @@ def verify(
     hidden: bool,
     as_json: bool,
 ) -> None:
-    """Read and hash every block of a file, a folder, a model version or a run's artifacts.
+    """Read and hash every block of a file, a directory, a model version or a run's artifacts.
 
     Each bad or missing block is named, with the path of the file that it belongs to; then, unless
     it is compared with something, every name in the store that needs such a block, its own, too.
@@ -65,7 +68,7 @@ def verify(
     elif hidden:
         msg = "--hidden is about what the content is compared with, so it needs --against"
         raise click.UsageError(msg)
-    with workplace.open_store() as store:
+    with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
         damaged = {problem.cid: None for problem in report.problems} if against is None else {}

@@ -12,14 +12,14 @@ from mlflow_ipfs.content.codecs.data_paths import follow_data
 from mlflow_ipfs.content.codecs.hamt import check_child_shard, find_in_shard, layout_of, split_shard
 from mlflow_ipfs.content.codecs.links import DATA_CODECS, links
 from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, decode_unixfs
-from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
+from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mlflow_ipfs.content.blocks.base import BlockReader
 
-MAX_FOLDER_DEPTH: Final = 2048  # nothing on Linux is deeper: PATH_MAX is 4096 bytes
+MAX_DIRECTORY_DEPTH: Final = 2048  # nothing on Linux is deeper: PATH_MAX is 4096 bytes
 MAX_FILE_DEPTH: Final = 128  # a balanced file of 2**60 bytes has 8 levels; trickle files a few dozen
 
 
@@ -41,7 +41,7 @@ class UnixFSNode:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file, or length of the symlink's target; 0 for a folder."""
+        """Size of the file, or length of the symlink's target; 0 for a directory."""
         if self.data.size_bytes is not None:
             return self.data.size_bytes
         return 0 if self.data.is_directory else len(self.data.data or b"") + sum(self.data.block_sizes)
@@ -90,12 +90,12 @@ def split_path(path: str) -> list[str]:
 
 
 def join_path(path: str, name: str) -> str:
-    """The path of a name in the folder at ``path``; the root's is ``""``."""
+    """The path of a name in the directory at ``path``; the root's is ``""``."""
     return f"{path}/{name}" if path else name
 
 
 def encode_name(name: str) -> bytes:
-    """The bytes of a name in a folder: UTF-8 whatever the locale, or the bytes that Python escaped.
+    """The bytes of a name in a directory: UTF-8 whatever the locale, or the bytes that Python escaped.
 
     Raises:
         InvalidPathError: the name holds half of a surrogate pair that stands for no byte.
@@ -108,44 +108,44 @@ def encode_name(name: str) -> bytes:
 
 
 def encode_file_name(name: str) -> bytes:
-    """``encode_name`` of what is to be the name of a file or folder.
+    """``encode_name`` of what is to be the name of a file or directory.
 
     Raises:
         InvalidPathError: it could mean another place, or none.
     """
     encoded = encode_name(name)
     if not is_safe_name(encoded):
-        msg = f"{name!r} cannot be a name in a folder"
+        msg = f"{name!r} cannot be a name in a directory"
         raise InvalidPathError(msg)
     return encoded
 
 
 def decode_name(name: bytes) -> str:
-    """The text of a name in a folder; ``encode_name`` gives the same bytes again, whatever they are."""
+    """The text of a name in a directory; ``encode_name`` gives the same bytes again, whatever they are."""
     return name.decode("utf-8", "surrogateescape")
 
 
-def find_link(reader: BlockReader, folder: UnixFSNode, name: str) -> dag_pb.Link:
-    """Look a name up in a folder.
+def find_link(reader: BlockReader, directory: UnixFSNode, name: str) -> dag_pb.Link:
+    """Look a name up in a directory.
 
     Raises:
-        NotAFolderError: the node is no folder.
-        NotFoundError: the folder has no such name.
+        NotDirectoryError: the node is no directory.
+        NotFoundError: the directory has no such name.
         InvalidPathError: the name is no text.
     """
     wanted = encode_name(name)
-    if folder.data.type is NodeType.DIRECTORY:
-        for link in folder.links:
+    if directory.data.type is NodeType.DIRECTORY:
+        for link in directory.links:
             if link.name == wanted:
                 return link
-    elif folder.data.type is NodeType.HAMT_SHARD:
-        found = _find_in_hamt(reader, folder, wanted)
+    elif directory.data.type is NodeType.HAMT_SHARD:
+        found = _find_in_hamt(reader, directory, wanted)
         if found is not None:
             return found
     else:
-        msg = f"{folder.cid} is not a folder, so there is no {name!r} in it"
-        raise NotAFolderError(msg)
-    msg = f"the folder {folder.cid} has no entry {name!r}"
+        msg = f"{directory.cid} is not a directory, so there is no {name!r} in it"
+        raise NotDirectoryError(msg)
+    msg = f"the directory {directory.cid} has no entry {name!r}"
     raise NotFoundError(msg)
 
 
@@ -176,7 +176,7 @@ def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
 
     Raises:
         NotFoundError: a name or a block is missing; the message holds the whole path.
-        NotAFolderError: the path goes on below a file, or below a value that is neither map nor list.
+        NotDirectoryError: the path goes on below a file, or below a value that is neither map nor list.
         InvalidDataError: a block is malformed, or of a codec that has no paths.
     """
     names = split_path(path)
@@ -187,43 +187,43 @@ def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
             else:
                 cid, count = find_link(reader, read_unixfs(reader, cid), names[0]).cid, 1
             names = names[count:]
-        except (NotFoundError, NotAFolderError) as error:
+        except (NotFoundError, NotDirectoryError) as error:
             msg = f"{error} (while following the path {path!r})"
             raise type(error)(msg) from error
     return cid
 
 
-def iterate_folder(reader: BlockReader, folder: UnixFSNode) -> Iterator[dag_pb.Link]:
-    """Yield the links of a folder under their real names, in the order of its blocks.
+def iterate_directory(reader: BlockReader, directory: UnixFSNode) -> Iterator[dag_pb.Link]:
+    """Yield the links of a directory under their real names, in the order of its blocks.
 
     Raises:
-        NotAFolderError: the node is no folder.
+        NotDirectoryError: the node is no directory.
         InvalidDataError: a name could not be a file name, or occurs twice.
     """
-    if not folder.data.is_directory:
-        msg = f"{folder.cid} is not a folder"
-        raise NotAFolderError(msg)
+    if not directory.data.is_directory:
+        msg = f"{directory.cid} is not a directory"
+        raise NotDirectoryError(msg)
     seen: set[bytes] = set()
-    for link in folder.links if folder.data.type is NodeType.DIRECTORY else _iterate_hamt(reader, folder):
-        check_name(folder.cid, link.name or b"", seen)
+    for link in directory.links if directory.data.type is NodeType.DIRECTORY else _iterate_hamt(reader, directory):
+        check_name(directory.cid, link.name or b"", seen)
         yield link
 
 
-def check_name(folder: CID, name: bytes, seen: set[bytes]) -> None:
-    """Check the next name of a folder, and remember it in ``seen``.
+def check_name(directory: CID, name: bytes, seen: set[bytes]) -> None:
+    """Check the next name of a directory, and remember it in ``seen``.
 
     Raises:
         InvalidDataError: it could not be a file name, or was there before.
     """
     if not is_safe_name(name) or name in seen:
         why = "is there twice" if name in seen else "is no name"
-        msg = f"the folder {folder} has an entry {name!r}, which {why}"
+        msg = f"the directory {directory} has an entry {name!r}, which {why}"
         raise InvalidDataError(msg)
     seen.add(name)
 
 
 def is_safe_name(name: bytes) -> bool:
-    """Tell whether a name can stand in a folder without meaning another place."""
+    """Tell whether a name can stand in a directory without meaning another place."""
     return bool(name) and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
 
 
@@ -245,7 +245,7 @@ def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dag_pb.Link
             return
         cid, depth = below.pop()
         if depth >= max_depth:
-            msg = f"the HAMT folder {root.cid} has more than {max_depth} levels at {cid}"
+            msg = f"the HAMT directory {root.cid} has more than {max_depth} levels at {cid}"
             raise InvalidDataError(msg)
         if not seen.add(cid):
             msg = (

@@ -1,4 +1,4 @@
-"""What is at a path, and what is in a folder."""
+"""What is at a path, and what is in a directory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs.unixfs import NodeType
-from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, read_unixfs
+from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_directory, read_unixfs
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blocks.base import BlockReader
@@ -18,13 +18,13 @@ EntryKind = Literal["file", "directory", "symlink", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, folder or symlink inside content.
+    """A file, directory or symlink inside content.
 
     Attributes:
-        name: its name in its folder; ``""`` for a root.
+        name: its name in its directory; ``""`` for a root.
         cid: its own CID.
         kind: what it is; ``unknown`` for data that is not UnixFS, or that has a hash function which is not supported.
-        size_bytes: size of a file, 0 for a folder; for ``unknown`` what the link states of all blocks below.
+        size_bytes: size of a file, 0 for a directory; for ``unknown`` what the link states of all blocks below.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Entry:
 
     @property
     def is_dir(self) -> bool:
-        """Whether it is a folder."""
+        """Whether it is a directory."""
         return self.kind == "directory"
 
 
@@ -48,13 +48,13 @@ def describe_node(name: str, node: UnixFSNode) -> Entry:
     return Entry(name, node.cid, kind, node.size_bytes)
 
 
-def list_entries(reader: BlockReader, folder: UnixFSNode) -> list[Entry]:
-    """The entries of a folder, by name in byte order.
+def list_entries(reader: BlockReader, directory: UnixFSNode) -> list[Entry]:
+    """The entries of a directory, by name in byte order.
 
     Raises:
-        NotAFolderError: it is none.
+        NotDirectoryError: it is none.
     """
-    links = sorted(iterate_folder(reader, folder), key=lambda link: link.name or b"")
+    links = sorted(iterate_directory(reader, directory), key=lambda link: link.name or b"")
     known: dict[CID, Entry] = {}  # so that a large node under many names is decoded once
     return [_describe_link(reader, link, known) for link in links]
 

@@ -22,14 +22,14 @@ from mlflow_ipfs.content.files.node_builder import NodeBuilder
 from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.storage.base import Changes
-from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsAFolderError, NotAFolderError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsDirectoryError, NotDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from mlflow_ipfs.content.files.chunker import Chunker
-    from mlflow_ipfs.content.names.entries import MfsFolder
+    from mlflow_ipfs.content.names.entries import MfsDirectory
     from mlflow_ipfs.content.storage.base import Storage
 
 _logger = logging.getLogger(__name__)
@@ -109,34 +109,34 @@ class MutableFiles:
 
         Raises:
             ImmutableError: the path is frozen.
-            ConflictError: a folder is there, or a file where a folder is needed.
-            NotFoundError, IsAFolderError, SourceChangedError: about the source.
+            ConflictError: a directory is there, or a file where a directory is needed.
+            NotFoundError, IsDirectoryError, SourceChangedError: about the source.
         """
         return self._put_sources([(location, source)], chunker, progress)[0]
 
     def put_tree(
         self,
         location: MfsPath,
-        folder: Path,
+        directory: Path,
         *,
         chunker: Chunker | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Sequence[MfsEntry]:
-        """Publish every file of a folder, hidden ones too, in one step. Symlinks are followed, as MLflow does.
+        """Publish every file of a directory, hidden ones too, in one step. Symlinks are followed, as MLflow does.
 
-        Empty folders vanish: entries are files.
+        Empty directories vanish: entries are files.
 
         Args:
-            location: the folder's path in the tree.
-            folder: the folder on disk.
+            location: the directory's path in the tree.
+            directory: the directory on disk.
             chunker: where to cut; default the store's.
             progress: called with the number of bytes just read.
 
         Raises:
-            NotAFolderError: the source is a file.
+            NotDirectoryError: the source is a file.
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
-        sources = [(location.join(path), source) for path, source in _files_below(folder)]
+        sources = [(location.join(path), source) for path, source in _files_below(directory)]
         return self._put_sources(sources, chunker, progress) if sources else []
 
     def _put_sources(
@@ -184,22 +184,22 @@ class MutableFiles:
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:
         """Let a path stand for a file that is in the store already."""
         _check_file_place(location)
-        with self._storage.publish(keep_found=True) as publication:
+        with self._storage.publish(hold_existing=True) as publication:
             node = read_unixfs(self._storage.blocks, cid)
             if node.data.is_directory:
-                msg = f"{cid} is a folder; entries of {location} are files"
-                raise IsAFolderError(msg)
+                msg = f"{cid} is a directory; entries of {location} are files"
+                raise IsDirectoryError(msg)
             check_complete(self._storage.blocks, cid)
             entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
             publication.commit(Changes(entries=[entry]))
         return entry
 
-    def stat(self, location: MfsPath) -> MfsEntry | MfsFolder | None:
+    def stat(self, location: MfsPath) -> MfsEntry | MfsDirectory | None:
         """What is at a path, or None."""
         return self._storage.entries.stat(location.root, location.path)
 
-    def list(self, location: MfsPath) -> Sequence[MfsEntry | MfsFolder]:
-        """Files and folders directly in a folder; [] if there are none."""
+    def list(self, location: MfsPath) -> Sequence[MfsEntry | MfsDirectory]:
+        """Files and directories directly in a directory; [] if there are none."""
         return self._storage.entries.list(location.root, location.path)
 
     def walk(self, location: MfsPath) -> Sequence[MfsEntry]:
@@ -207,16 +207,16 @@ class MutableFiles:
         return self._storage.entries.walk(location.root, location.path)
 
     def delete(self, location: MfsPath) -> int:
-        """Remove a file, or all files below a folder. Returns how many; content that is frozen stays."""
+        """Remove a file, or all files below a directory. Returns how many; content that is frozen stays."""
         check_mutable(location)
         return self._storage.entries.delete(location.root, location.path)
 
     def snapshot(self, location: MfsPath, *, changes: Changes | None = None, only_hash: bool = False) -> Added:
-        """Compute the CID that a file or folder has at this moment, from one snapshot of the entries.
+        """Compute the CID that a file or directory has at this moment, from one snapshot of the entries.
 
         Args:
-            location: the file or folder.
-            changes: names to add in the same step as the folder's nodes.
+            location: the file or directory.
+            changes: names to add in the same step as the directory's nodes.
             only_hash: keep nothing.
 
         Raises:
@@ -234,7 +234,7 @@ class MutableFiles:
 
     def _publish_snapshot(self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool) -> Added:
         # The publication comes first: while it is open, no gc can drop what the entries name.
-        with HashOnlyPublication() if only_hash else self._storage.publish(keep_found=True) as publication:
+        with HashOnlyPublication() if only_hash else self._storage.publish(hold_existing=True) as publication:
             entries = self._storage.entries.walk(location.root, location.path)
             if not entries:
                 msg = f"there is no file at or below {location}"
@@ -280,8 +280,8 @@ def check_mutable(location: MfsPath) -> None:
 def _check_file_place(location: MfsPath) -> None:
     check_mutable(location)
     if not location.path:
-        msg = f"{location} is the top of a tree, so it is a folder and no file; name a path below it"
-        raise IsAFolderError(msg)
+        msg = f"{location} is the top of a tree, so it is a directory and no file; name a path below it"
+        raise IsDirectoryError(msg)
 
 
 def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
@@ -289,12 +289,14 @@ def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
     return MfsEntry(location.root, location.path, link.cid, imported.size_bytes, link.size_bytes or 0, time.time_ns())
 
 
-def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a folder with its relative path, in byte order; symlinks followed, loops refused."""
-    if not folder.is_dir():
-        msg = f"{str(folder)!r} is no folder" if folder.exists() else f"there is no folder {str(folder)!r}"
-        raise NotAFolderError(msg) if folder.exists() else NotFoundError(msg)
-    stack: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(folder, "", frozenset())]
+def _files_below(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Every file below a directory with its relative path, in byte order; symlinks followed, loops refused."""
+    if not directory.is_dir():
+        msg = (
+            f"{str(directory)!r} is no directory" if directory.exists() else f"there is no directory {str(directory)!r}"
+        )
+        raise NotDirectoryError(msg) if directory.exists() else NotFoundError(msg)
+    stack: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(directory, "", frozenset())]
     while stack:
         current, path, above = stack.pop()
         if not current.is_dir():
@@ -303,33 +305,33 @@ def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
         status = current.stat()
         identity = status.st_dev, status.st_ino
         if identity in above:
-            msg = f"{str(current)!r} leads back to a folder that it is in"
+            msg = f"{str(current)!r} leads back to a directory that it is in"
             raise InvalidPathError(msg)
         children = sorted(current.iterdir(), key=lambda child: os.fsencode(child.name), reverse=True)
         stack += [(child, join_path(path, child.name), above | {identity}) for child in children]
 
 
 def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuilder) -> Link:
-    """Build the folders that entries imply, from the deepest up; a lone file is itself."""
+    """Build the directories that entries imply, from the deepest up; a lone file is itself."""
     if len(entries) == 1 and entries[0].path == location.path:
         return Link(entries[0].cid, b"", entries[0].dag_bytes)
     skip = len(location.path) + 1 if location.path else 0
-    folders: dict[str, list[Link]] = {"": []}
+    directories: dict[str, list[Link]] = {"": []}
     for entry in entries:
         parent, _, name = entry.path[skip:].rpartition("/")
-        _ensure_folder(folders, parent)
-        folders[parent].append(Link(entry.cid, encode_name(name), entry.dag_bytes))
-    for path in sorted(folders, key=lambda folder: folder.count("/") + bool(folder), reverse=True):
-        link = nodes.build_folder(folders[path])
+        _ensure_directory(directories, parent)
+        directories[parent].append(Link(entry.cid, encode_name(name), entry.dag_bytes))
+    for path in sorted(directories, key=lambda directory: directory.count("/") + bool(directory), reverse=True):
+        link = nodes.build_directory(directories[path])
         if not path:
             return link
         parent, _, name = path.rpartition("/")
-        folders[parent].append(replace(link, name=encode_name(name)))
-    msg = f"no folder was built for {location}"  # the loop always ends at ""
+        directories[parent].append(replace(link, name=encode_name(name)))
+    msg = f"no directory was built for {location}"  # the loop always ends at ""
     raise AssertionError(msg)
 
 
-def _ensure_folder(folders: dict[str, list[Link]], path: str) -> None:
-    while path not in folders:
-        folders[path] = []
+def _ensure_directory(directories: dict[str, list[Link]], path: str) -> None:
+    while path not in directories:
+        directories[path] = []
         path = path.rpartition("/")[0]

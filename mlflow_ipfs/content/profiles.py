@@ -21,8 +21,8 @@ class Profile:
         raw_leaves: whether leaves are bare bytes (else wrapped in UnixFS File nodes).
         chunk_bytes: size of the fixed cuts.
         max_links: the most links of a file's node.
-        hamt_threshold_bytes: a folder is sharded when its estimated size is larger.
-        hamt_estimate: ``block`` estimates by the exact size of the folder's block, ``links`` by names and CIDs.
+        hamt_threshold_bytes: a directory is sharded when its estimated size is larger.
+        hamt_estimate: ``block`` estimates by the exact size of the directory's block, ``links`` by names and CIDs.
         hamt_fanout: slots of a HAMT shard.
     """
 

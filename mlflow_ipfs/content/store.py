@@ -1,4 +1,4 @@
-"""ContentStore: one store as its users see it, files and folders in, CIDs out, and back."""
+"""ContentStore: one store as its users see it, files and directories in, CIDs out, and back."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class ContentStore:
         pin: str | None = USER,
         progress: Callable[[int], None] | None = None,
     ) -> Added:
-        """Add a file, symlink or folder, durably.
+        """Add a file, symlink or directory, durably.
 
         Args:
             path: what to add; a symlink is added as itself.
@@ -135,7 +135,7 @@ class ContentStore:
             chunker: where to cut; default the store's, or the profile's if one is given.
             only_hash: compute the CID and keep nothing.
             hidden: include names that start with a dot.
-            wrap: add a folder around it, so that the name is kept.
+            wrap: add a directory around it, so that the name is kept.
             preserve_mode: record permission bits (changes the CID).
             preserve_mtime: record modification times (changes the CID).
             pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
@@ -183,15 +183,15 @@ class ContentStore:
         return self.add_stream(io.BytesIO(data), pin=pin).cid
 
     def wrap(self, cid: CID | str, name: str, *, pin: str | None = USER) -> CID:
-        """Put content into a new folder under a name: ``<wrapper>/<name>`` is the content.
+        """Put content into a new directory under a name: ``<wrapper>/<name>`` is the content.
 
         Raises:
             InvalidPathError: the name could not be a file name.
         """
-        with self.storage.publish(keep_found=True) as publication:
+        with self.storage.publish(hold_existing=True) as publication:
             node = read_unixfs(self.storage.blocks, _cid(cid))
             nodes = NodeBuilder(publication.put, self._options.profile)
-            link = nodes.build_folder([Link(node.cid, encode_file_name(name), node.dag_bytes)])
+            link = nodes.build_directory([Link(node.cid, encode_file_name(name), node.dag_bytes)])
             publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
         return link.cid
 
@@ -212,7 +212,7 @@ class ContentStore:
         """Follow a path; symlinks are not followed.
 
         Raises:
-            NotFoundError, NotAFolderError: the path leads nowhere.
+            NotFoundError, NotDirectoryError: the path leads nowhere.
         """
         return resolve(self.blocks, _cid(cid), path)
 
@@ -229,10 +229,10 @@ class ContentStore:
         return describe_node(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
 
     def ls(self, cid: CID | str, path: str = "") -> list[Entry]:
-        """The entries of a folder, by name in byte order.
+        """The entries of a directory, by name in byte order.
 
         Raises:
-            NotAFolderError: it is a file.
+            NotDirectoryError: it is a file.
         """
         return list_entries(self.blocks, self._node(cid, path))
 
@@ -240,7 +240,7 @@ class ContentStore:
         """Open a file for seekable reading; every block is verified before its bytes come out.
 
         Raises:
-            IsAFolderError: it is a folder.
+            IsDirectoryError: it is a directory.
             NotFoundError, IntegrityError: here, or while reading.
         """
         return cast("BinaryIO", open_unixfs(self.blocks, self.resolve(cid, path)))
@@ -257,7 +257,7 @@ class ContentStore:
             wait: False for an event loop: nothing is put together or hashed, and damage is not looked for.
 
         Returns:
-            None where there is no such file: folders, small files; without ``wait`` also a file that has to be put
+            None where there is no such file: directories, small files; without ``wait`` also a file that has to be put
             together or hashed first.
 
         Raises:
@@ -288,11 +288,11 @@ class ContentStore:
             progress: called with the number of bytes just written.
 
         Returns:
-            The path of the file or folder.
+            The path of the file or directory.
         """
         found = self.resolve(cid, path)
         name = path.rstrip("/").rpartition("/")[2] or str(found)
-        target = Path(dst) if dst is not None else self.storage.make_view_folder() / name
+        target = Path(dst) if dst is not None else self.storage.make_view_directory() / name
         exporter = Exporter(
             self.blocks,
             linker=None if verify else self.storage,
@@ -312,13 +312,13 @@ class ContentStore:
         not_content: Collection[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> VerifyReport:
-        """Read and hash every block, whatever stamps say; and compare with a file or folder on disk.
+        """Read and hash every block, whatever stamps say; and compare with a file or directory on disk.
 
         Nothing is raised for damage: the report names each block.
 
         Args:
             cid: root of the content.
-            against: a file or folder that must be the same.
+            against: a file or directory that must be the same.
             hidden: whether names in it that start with a dot, and that the content lacks, are a difference; as ``add``'s.
             not_content: paths below ``against`` that may be there beside the content.
             progress: called with the number of bytes just hashed.
@@ -341,17 +341,17 @@ class ContentStore:
         """
         root = _cid(cid)
         self._flush()
-        with self.storage.publish(keep_found=True) as publication:  # what was found complete stays so
+        with self.storage.publish(hold_existing=True) as publication:  # what was found complete stays so
             check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
     def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
-        """Keep a file or folder of a mutable tree as it is at this moment. Returns its CID.
+        """Keep a file or directory of a mutable tree as it is at this moment. Returns its CID.
 
         Raises:
             NotFoundError: nothing is there, or a block is missing.
         """
-        with self.storage.publish(keep_found=True):  # the folders' nodes stay until they are pinned
+        with self.storage.publish(hold_existing=True):  # the directories' nodes stay until they are pinned
             cid = self.files.snapshot(location).cid
             self.pin(cid, owner)
         return cid

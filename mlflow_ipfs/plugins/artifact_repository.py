@@ -23,7 +23,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUpload
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
-from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, IsAFolderError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, IsDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator
@@ -40,42 +40,42 @@ class ContentArtifactRepository(ArtifactRepository):
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
-        self._private_folders: list[Path] = []
+        self._private_directories: list[Path] = []
 
     @abstractmethod
     def _open_tree(self) -> ArtifactTree:
         """The tree that the repository's URI names."""
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """The artifacts directly in a folder, with their sizes; none for a file."""
+        """The artifacts directly in a directory, with their sizes; none for a file."""
         with mlflow_errors():
             items = self._open_tree().list(path or "")
         return [FileInfo(item.path, item.is_dir, item.size_bytes) for item in items]
 
     def download_artifacts(self, artifact_path: str | None, dst_path: str | None = None) -> str:
-        """Bring a file or folder to the local disk, and return where it is.
+        """Bring a file or directory to the local disk, and return where it is.
 
         Args:
             artifact_path: path below the repository's URI; empty: all of it.
-            dst_path: folder to write it to, as files of the user's own. None: a private copy that
+            dst_path: directory to write it to, as files of the user's own. None: a private copy that
                 shares bytes with the store where that is safe, and goes when the process ends.
         """
         from mlflow_ipfs.binding.locations import check_path
 
         with mlflow_errors():
-            path = check_path(artifact_path)  # MLflow joins it to the folder: "/a" would lead out of there
+            path = check_path(artifact_path)  # MLflow joins it to the directory: "/a" would lead out of there
             served = self._link_for_server(path, dst_path) if path and dst_path else None
             if served is not None:
                 return served
-            folder = dst_path or self._make_private_folder()
+            directory = dst_path or self._make_private_directory()
             root = None if path else self._root_file()
-            if root is not None:  # MLflow's own loop knows folders only
-                target = Path(folder, root)
+            if root is not None:  # MLflow's own loop knows directories only
+                target = Path(directory, root)
                 self._download_file("", str(target))
                 return str(target)
-            return str(super().download_artifacts(path, folder))  # type: ignore[no-untyped-call]
+            return str(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
 
-    def _link_for_server(self, path: str, folder: str) -> str | None:
+    def _link_for_server(self, path: str, directory: str) -> str | None:
         """Link a file that MLflow's server is about to send into its temporary directory.
 
         Returns:
@@ -86,7 +86,7 @@ class ContentArtifactRepository(ArtifactRepository):
         if not take_download(self.artifact_uri, path):
             return None
         file = self._open_tree().local_path(path)
-        link = link_into(Path(folder), posixpath.basename(path), file) if file is not None else None
+        link = link_into(Path(directory), posixpath.basename(path), file) if file is not None else None
         return str(link) if link is not None else None
 
     def _root_file(self) -> str | None:
@@ -94,21 +94,21 @@ class ContentArtifactRepository(ArtifactRepository):
         try:
             is_dir = self._open_tree().stat("").is_dir
         except NotFoundError:
-            return None  # a run without artifacts is an empty folder; other trees say so themselves
+            return None  # a run without artifacts is an empty directory; other trees say so themselves
         return None if is_dir else posixpath.basename(self.artifact_uri.rstrip("/"))
 
-    def _make_private_folder(self) -> str:
+    def _make_private_directory(self) -> str:
         if mlflow_compat.in_mlflow_command():
-            return mlflow_compat.make_temporary_folder()
-        folder = _shared_store().storage.make_view_folder()
-        self._private_folders.append(folder)
-        return str(folder)
+            return mlflow_compat.make_temporary_directory()
+        directory = _shared_store().storage.make_view_directory()
+        self._private_directories.append(directory)
+        return str(directory)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         """Write one file to the local disk. Called by MLflow in several threads."""
         with mlflow_errors():
             destination = Path(local_path)
-            private = any(destination.is_relative_to(folder) for folder in self._private_folders)
+            private = any(destination.is_relative_to(directory) for directory in self._private_directories)
             self._open_tree().copy_file(remote_file_path, destination, private=private)
 
     @contextlib.contextmanager
@@ -142,8 +142,8 @@ class ContentArtifactRepository(ArtifactRepository):
         tree = self._open_tree()
         item = tree.stat(artifact_path)
         if item.is_dir:
-            msg = f"{artifact_path!r} is a folder, not a file"
-            raise IsAFolderError(msg)
+            msg = f"{artifact_path!r} is a directory, not a file"
+            raise IsDirectoryError(msg)
         if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
             return None
         path = tree.local_path(artifact_path, wait=False)
@@ -213,7 +213,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
                 store.files.put_file(place, Path(local_file), progress=progress)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Publish all files of a folder in one step: readers see all of them or none."""
+        """Publish all files of a directory in one step: readers see all of them or none."""
         with mlflow_errors():
             store, place = self._place(artifact_path)
             with _show_upload(Path(local_dir)) as progress:
@@ -261,7 +261,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
 @contextlib.contextmanager
 def _show_upload(path: Path) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar for publishing a file or folder, if it is a long one."""
+    """A progress bar for publishing a file or directory, if it is a long one."""
     files = path.rglob("*") if path.is_dir() else (path,)
     size_bytes = sum(file.stat().st_size for file in files if file.is_file())
     with mlflow_compat.show_progress(f"Uploading {path}", size_bytes) as progress:

@@ -1,4 +1,4 @@
-"""The storages that must pass the suites in this folder. A new one is a line here."""
+"""The storages that must pass the suites in this directory. A new one is a line here."""
 
 from __future__ import annotations
 

@@ -27,27 +27,27 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.base import Storage
 
 
-def publish_folder(storage: Storage, *files: bytes, owner: str | None = USER) -> tuple[CID, list[CID]]:
+def publish_directory(storage: Storage, *files: bytes, owner: str | None = USER) -> tuple[CID, list[CID]]:
     with storage.publish() as publication:
         nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
         roots = [put_file(publication, data) for data in files]
         links = [Link(root, b"%d" % number, 0) for number, root in enumerate(roots)]
-        folder = nodes.build_folder(links).cid
-        publication.commit(Changes(pins=[Pin(owner, folder)] if owner else []))
-    return folder, roots
+        directory = nodes.build_directory(links).cid
+        publication.commit(Changes(pins=[Pin(owner, directory)] if owner else []))
+    return directory, roots
 
 
-def identity_folder(*cids: CID) -> CID:
-    """A folder whose node is not stored: it lies in the CID."""
+def identity_directory(*cids: CID) -> CID:
+    """A directory whose node is not stored: it lies in the CID."""
     blocks: dict[CID, bytes] = {}
     nodes = NodeBuilder(blocks.__setitem__, UNIXFS_V1_2025)
-    block = blocks[nodes.build_folder([Link(cid, b"%d" % number, 0) for number, cid in enumerate(cids)]).cid]
+    block = blocks[nodes.build_directory([Link(cid, b"%d" % number, 0) for number, cid in enumerate(cids)]).cid]
     return CID(1, DAG_PB, bytes([IDENTITY, len(block)]) + block)
 
 
 def test_all_below_a_pin_is_kept_and_the_rest_goes(storage: Storage) -> None:
-    kept, files = publish_folder(storage, b"a" * 2500, b"b" * 2500)
-    gone, _ = publish_folder(storage, b"c" * 2500, owner=None)
+    kept, files = publish_directory(storage, b"a" * 2500, b"b" * 2500)
+    gone, _ = publish_directory(storage, b"c" * 2500, owner=None)
     report = storage.collect_garbage()
     assert not report.dry_run
     assert report.removed_blocks > 0
@@ -82,8 +82,8 @@ def test_a_pending_pin_keeps_too(storage: Storage) -> None:
 
 
 def test_a_dry_run_says_the_same_and_removes_nothing(storage: Storage) -> None:
-    publish_folder(storage, b"kept" * 700)
-    gone, _ = publish_folder(storage, b"gone" * 700, owner=None)
+    publish_directory(storage, b"kept" * 700)
+    gone, _ = publish_directory(storage, b"gone" * 700, owner=None)
     plan = storage.collect_garbage(dry_run=True)
     assert plan.dry_run
     assert storage.blocks.has(gone)
@@ -94,8 +94,8 @@ def test_a_dry_run_says_the_same_and_removes_nothing(storage: Storage) -> None:
 
 def test_content_shared_with_something_dropped_stays(storage: Storage) -> None:
     shared = b"s" * 5000
-    publish_folder(storage, shared, b"only there" * 300, owner=None)
-    kept, _ = publish_folder(storage, shared)
+    publish_directory(storage, shared, b"only there" * 300, owner=None)
+    kept, _ = publish_directory(storage, shared)
     storage.collect_garbage()
     assert sum(len(block) for _, block in walk_blocks(storage.blocks, kept)) > 1000
 
@@ -140,25 +140,25 @@ def test_links_in_dag_cbor_are_followed(storage: Storage) -> None:
 
 
 def test_one_block_pinned_as_bytes_and_as_a_node(storage: Storage) -> None:
-    folder, [file] = publish_folder(storage, b"f" * 2500, owner=None)
-    storage.pins.add(Pin("as bytes", CID(1, RAW, folder.multihash)))
-    storage.pins.add(Pin("as node", folder))
+    directory, [file] = publish_directory(storage, b"f" * 2500, owner=None)
+    storage.pins.add(Pin("as bytes", CID(1, RAW, directory.multihash)))
+    storage.pins.add(Pin("as node", directory))
     storage.collect_garbage()
     assert storage.blocks.has(file)
 
 
 def test_with_a_missing_node_nothing_is_removed(storage: Storage) -> None:
-    folder, [file] = publish_folder(storage, b"f" * 2500)
+    directory, [file] = publish_directory(storage, b"f" * 2500)
     [garbage] = publish_blocks(storage, b"garbage", owner=None)
     delete_block(storage, file)
     with pytest.raises(IntegrityError, match=str(file)) as caught:
         storage.collect_garbage()
-    assert str(folder) in str(caught.value)
+    assert str(directory) in str(caught.value)
     assert storage.blocks.has(garbage)
 
 
 def test_a_missing_leaf_is_no_reason_to_keep_garbage(storage: Storage) -> None:
-    publish_folder(storage, b"f" * 2500)
+    publish_directory(storage, b"f" * 2500)
     [garbage] = publish_blocks(storage, b"garbage", owner=None)
     delete_block(storage, CID.of(b"f" * 1000))
     storage.collect_garbage()
@@ -181,7 +181,7 @@ def test_what_a_publication_relies_on_stays(storage: Storage) -> None:
         assert publication.has(cid)
         publication.put(*raw(b"on its way"))
         report = storage.collect_garbage()
-        assert (report.removed_blocks, report.condemned_blocks, report.condemned_bytes > 0) == (0, 1, True)
+        assert (report.removed_blocks, report.deletable_blocks, report.deletable_bytes > 0) == (0, 1, True)
         assert storage.blocks.has(cid)
         publication.commit(Changes(pins=[Pin(USER, cid)]))
         storage.collect_garbage()
@@ -212,7 +212,7 @@ def test_what_is_held_stays_and_other_garbage_goes(storage: Storage) -> None:
             assert not storage.blocks.has(other)
             assert not storage.blocks.has(late)
         report = storage.collect_garbage(dry_run=True)
-        assert (report.kept_blocks, report.removed_blocks, report.condemned_blocks) == (4, 0, 0)
+        assert (report.kept_blocks, report.removed_blocks, report.deletable_blocks) == (4, 0, 0)
         hold.add(late)
     storage.collect_garbage()
     assert list(multihashes(storage)) == []
@@ -222,7 +222,7 @@ def test_what_a_gc_has_condemned_and_is_held_then_stays(storage: Storage) -> Non
     [found] = publish_blocks(storage, b"found" * 30_000, owner=None)
     storage.collect_garbage(grace_seconds=3600)
     with storage.hold() as hold:
-        with storage.publish(keep_found=True):
+        with storage.publish(hold_existing=True):
             hold.add(found)
             hold.flush()
         storage.collect_garbage()
@@ -236,7 +236,7 @@ def test_it_goes_when_the_publication_has_ended(storage: Storage) -> None:
     with storage.publish():
         storage.collect_garbage()
     report = storage.collect_garbage()
-    assert (report.removed_blocks, report.condemned_blocks) == (1, 0)
+    assert (report.removed_blocks, report.deletable_blocks) == (1, 0)
     assert not storage.blocks.has(cid)
 
 
@@ -244,48 +244,48 @@ def test_garbage_is_kept_until_its_grace_is_over(storage: Storage) -> None:
     [cid] = publish_blocks(storage, b"garbage", owner=None)
     for dry_run in (True, False, False, True):
         report = storage.collect_garbage(dry_run=dry_run, grace_seconds=3600)
-        assert (report.removed_blocks, report.condemned_blocks, report.freed_bytes) == (0, 1, 0)
+        assert (report.removed_blocks, report.deletable_blocks, report.freed_bytes) == (0, 1, 0)
     assert storage.blocks.get(cid) == b"garbage"
     assert storage.collect_garbage().removed_blocks == 1
     assert not storage.blocks.has(cid)
 
 
 def test_what_is_named_in_its_grace_stays(storage: Storage) -> None:
-    folder, [file] = publish_folder(storage, b"f" * 2500, owner=None)
+    directory, [file] = publish_directory(storage, b"f" * 2500, owner=None)
     storage.collect_garbage(grace_seconds=3600)
-    storage.pins.add(Pin(USER, folder))
+    storage.pins.add(Pin(USER, directory))
     storage.collect_garbage()
     assert open_unixfs(storage.blocks, file).read() == b"f" * 2500
 
 
 def test_what_is_added_again_in_its_grace_stays(storage: Storage) -> None:
-    publish_folder(storage, b"f" * 2500, b"g" * 30, owner=None)
+    publish_directory(storage, b"f" * 2500, b"g" * 30, owner=None)
     storage.collect_garbage(grace_seconds=3600)
-    _, files = publish_folder(storage, b"f" * 2500, b"g" * 30)
+    _, files = publish_directory(storage, b"f" * 2500, b"g" * 30)
     storage.collect_garbage()
     assert [open_unixfs(storage.blocks, file).read() for file in files] == [b"f" * 2500, b"g" * 30]
 
 
 def test_roots_are_named(storage: Storage) -> None:
-    folder, [file] = publish_folder(storage, b"f" * 2500)
+    directory, [file] = publish_directory(storage, b"f" * 2500)
     storage.refs.set("a/ref", file, expected_version=0)
-    storage.entries.freeze(Frozen("tree", "run", folder))
+    storage.entries.freeze(Frozen("tree", "run", directory))
     entries = [MfsEntry("tree", path, file, 2500, 2600, 0) for path in ("top", "run/b", "run/a", "run/a2/c")]
     with storage.publish() as publication:
         publication.commit(Changes(entries=entries))
     assert list(storage.roots()) == [
-        Root(NameKind.PIN, USER, folder),
+        Root(NameKind.PIN, USER, directory),
         Root(NameKind.REF, "a/ref", file),
         Root(NameKind.FILE, "mfs://tree", None, 1, 2500),
         Root(NameKind.FILE, "mfs://tree/run", None, 2, 5000),
         Root(NameKind.FILE, "mfs://tree/run/a2", None, 1, 2500),
-        Root(NameKind.FROZEN, "mfs://tree/run", folder),
+        Root(NameKind.FROZEN, "mfs://tree/run", directory),
     ]
 
 
 def test_usage_counts_each_block_once(storage: Storage) -> None:
-    first, [shared, _] = publish_folder(storage, b"s" * 2500, b"first" * 200)
-    second, _ = publish_folder(storage, b"s" * 2500, b"second" * 300)
+    first, [shared, _] = publish_directory(storage, b"s" * 2500, b"first" * 200)
+    second, _ = publish_directory(storage, b"s" * 2500, b"second" * 300)
     publish_blocks(storage, b"garbage", owner=None)
     sizes = {
         root: {cid.multihash: len(block) for cid, block in walk_blocks(storage.blocks, root)}
@@ -301,8 +301,8 @@ def test_usage_counts_each_block_once(storage: Storage) -> None:
     assert report.all_bytes == sum(expected) - in_both + len(b"garbage")
 
 
-def test_views_are_private_folders(storage: Storage, tmp_path: Path) -> None:
-    first, second = storage.make_view_folder(), storage.make_view_folder()
+def test_views_are_private_directories(storage: Storage, tmp_path: Path) -> None:
+    first, second = storage.make_view_directory(), storage.make_view_directory()
     assert first != second
     assert list(first.iterdir()) == []
     source = tmp_path / "source"
@@ -320,19 +320,19 @@ def test_closing_twice_is_no_error(storage: Storage) -> None:
 
 
 def test_what_needs_a_damaged_block_is_named_and_what_nothing_needs_too(storage: Storage) -> None:
-    folder, files = publish_folder(storage, b"a" * 2500, b"b" * 2500)
-    other, _ = publish_folder(storage, b"c" * 2500)
+    directory, files = publish_directory(storage, b"a" * 2500, b"b" * 2500)
+    other, _ = publish_directory(storage, b"c" * 2500)
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, files[0]) if cid != files[0])
     garbage = publish_file(storage, b"d" * 2500, owner=None)
     with storage.publish() as publication:
         entries = [MfsEntry("mlflow", "0/run/artifacts/a.bin", files[0], 2500, 2500, 0)]
-        publication.commit(Changes(entries=entries, frozen=[Frozen("mlflow", "0/run/artifacts", folder)]))
+        publication.commit(Changes(entries=entries, frozen=[Frozen("mlflow", "0/run/artifacts", directory)]))
     storage.refs.set("datasets/a", files[0], expected_version=0)
     report = storage.find_affected([leaf, garbage])
     assert [(name.kind, name.name, name.cid) for name in report.names] == [
         ("file", "mfs://mlflow/0/run/artifacts/a.bin", files[0]),
-        ("frozen", "mfs://mlflow/0/run/artifacts", folder),
-        ("pin", USER, folder),
+        ("frozen", "mfs://mlflow/0/run/artifacts", directory),
+        ("pin", USER, directory),
         ("ref", "datasets/a", files[0]),
     ]
     assert {name.damaged for name in report.names} == {(leaf,)}
@@ -342,11 +342,11 @@ def test_what_needs_a_damaged_block_is_named_and_what_nothing_needs_too(storage:
 
 
 def test_below_a_node_that_cannot_be_read_nobody_knows_what_is_needed(storage: Storage) -> None:
-    folder, files = publish_folder(storage, b"a" * 2500)
+    directory, files = publish_directory(storage, b"a" * 2500)
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, files[0]) if cid != files[0])
     delete_block(storage, files[0])
     report = storage.find_affected([leaf, files[0]])
-    assert [(name.cid, name.damaged) for name in report.names] == [(folder, (files[0],))]
+    assert [(name.cid, name.damaged) for name in report.names] == [(directory, (files[0],))]
     assert report.unneeded == ()
 
 
@@ -356,16 +356,16 @@ def test_a_damaged_leaf_that_is_a_root_itself_is_needed_by_its_name(storage: Sto
 
 
 def test_whose_own_root_is_missing_is_affected(storage: Storage) -> None:
-    folder, [file] = publish_folder(storage, b"a" * 2500)
+    directory, [file] = publish_directory(storage, b"a" * 2500)
     storage.refs.set("datasets/a", file, expected_version=0)
-    storage.pins.add(Pin("beside", CID(1, RAW, folder.multihash)))
+    storage.pins.add(Pin("beside", CID(1, RAW, directory.multihash)))
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, file) if cid != file)
-    for root in (folder, file):
+    for root in (directory, file):
         delete_block(storage, root)
-    report = storage.find_affected([folder, file, leaf])
+    report = storage.find_affected([directory, file, leaf])
     assert {(name.kind, name.name, name.damaged) for name in report.names} == {
-        ("pin", USER, (folder,)),
-        ("pin", "beside", (folder,)),
+        ("pin", USER, (directory,)),
+        ("pin", "beside", (directory,)),
         ("ref", "datasets/a", (file,)),
     }
     assert report.unneeded == ()  # who knows what is below them?
@@ -376,9 +376,9 @@ def test_damage_below_a_node_that_lies_in_its_cid_has_a_name(storage: Storage) -
     leaf = next(cid for cid, _ in walk_blocks(storage.blocks, file) if cid != file)
     [beside] = publish_blocks(storage, b"beside", owner=None)
     above_file, above_leaf, above_both, sound = roots = [
-        identity_folder(*cids) for cids in ([file], [leaf], [beside, leaf], [beside])
+        identity_directory(*cids) for cids in ([file], [leaf], [beside, leaf], [beside])
     ]
-    outer = identity_folder(above_file)
+    outer = identity_directory(above_file)
     for root in (*roots, outer):
         storage.pins.add(Pin(USER, root))
     report = storage.find_affected([leaf])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.names.entries import Frozen, MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.entries import Frozen, MfsDirectory, MfsEntry
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ConflictError, NotFoundError
 from support.storages import publish_blocks
@@ -47,7 +47,7 @@ def put(storage: Storage, cid: CID, *paths: str, root: str = "tree") -> list[Mfs
 
 
 def names(storage: Storage, path: str, root: str = "tree") -> list[str]:
-    return [item.name + ("/" if isinstance(item, MfsFolder) else "") for item in storage.entries.list(root, path)]
+    return [item.name + ("/" if isinstance(item, MfsDirectory) else "") for item in storage.entries.list(root, path)]
 
 
 def test_an_entry_comes_back_as_it_was_put(storage: Storage, cid: CID) -> None:
@@ -56,16 +56,16 @@ def test_an_entry_comes_back_as_it_was_put(storage: Storage, cid: CID) -> None:
     assert storage.entries.walk("tree", "a/b/c.txt") == [entry]
 
 
-def test_folders_are_implied(storage: Storage, cid: CID) -> None:
+def test_directories_are_implied(storage: Storage, cid: CID) -> None:
     put(storage, cid, "a/b/c")
-    for folder in ("", "a", "a/b"):
-        assert storage.entries.stat("tree", folder) == MfsFolder("tree", folder)
+    for directory in ("", "a", "a/b"):
+        assert storage.entries.stat("tree", directory) == MfsDirectory("tree", directory)
     for nothing in ("b", "a/c", "a/b/c/d", "a/b/cc", "a/"):
         assert storage.entries.stat("tree", nothing) is None
     assert storage.entries.stat("other", "") is None
 
 
-def test_list_names_what_is_directly_in_a_folder(storage: Storage, cid: CID) -> None:
+def test_list_names_what_is_directly_in_a_directory(storage: Storage, cid: CID) -> None:
     put(storage, cid, "f", "a/x", "a-b/x", "a.b", "a0/y/z", "a/b/c", "ab/c")
     assert names(storage, "") == ["a/", "a-b/", "a.b", "a0/", "ab/", "f"]
     assert names(storage, "a") == ["b/", "x"]
@@ -104,7 +104,7 @@ def test_the_last_writer_wins(storage: Storage, cid: CID) -> None:
 
 
 @pytest.mark.parametrize("path", ["a/b/c/d", "a/b/c/d/e", "a/b", "a", ""])
-def test_a_file_and_a_folder_cannot_share_a_path(storage: Storage, cid: CID, path: str) -> None:
+def test_a_file_and_a_directory_cannot_share_a_path(storage: Storage, cid: CID, path: str) -> None:
     put(storage, cid, "a/b/c")
     with pytest.raises(ConflictError, match="tree"):
         put(storage, cid, path)
@@ -130,7 +130,7 @@ def test_delete_reaches_below(storage: Storage, cid: CID) -> None:
     assert len(storage.entries.walk("other", "")) == 1
 
 
-def test_a_file_can_follow_a_folder_that_is_gone(storage: Storage, cid: CID) -> None:
+def test_a_file_can_follow_a_directory_that_is_gone(storage: Storage, cid: CID) -> None:
     put(storage, cid, "a/b")
     storage.entries.delete("tree", "a/b")
     [entry] = put(storage, cid, "a")
@@ -148,8 +148,8 @@ def test_frozen(storage: Storage, cid: CID) -> None:
     assert list(storage.entries.list_frozen()) == [frozen]
     storage.collect_garbage()
     assert storage.blocks.has(cid)
-    assert storage.entries.thaw(frozen)
-    assert not storage.entries.thaw(frozen)
+    assert storage.entries.unfreeze(frozen)
+    assert not storage.entries.unfreeze(frozen)
     with pytest.raises(NotFoundError):
         storage.entries.freeze(Frozen("tree", "a", CID.of(b"not here")))
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES, Leaf
 from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind, Root
@@ -82,9 +82,9 @@ def test_a_file_of_equal_leaves_comes_back_whole(storage: Storage) -> None:
 def test_leaves_that_do_not_cover_the_file_are_refused(storage: Storage) -> None:
     cid = CID.of(b"abc")
     for leaves in (
-        [Leaf(cid, 0, 2, LeafForm.RAW)],
-        [Leaf(cid, 1, 2, LeafForm.RAW)],
-        [Leaf(cid, 0, 3, LeafForm.RAW), Leaf(cid, 3, 1, LeafForm.RAW)],
+        [Leaf(cid, 0, 2, LeafEncoding.RAW)],
+        [Leaf(cid, 1, 2, LeafEncoding.RAW)],
+        [Leaf(cid, 0, 3, LeafEncoding.RAW), Leaf(cid, 3, 1, LeafEncoding.RAW)],
         [],
     ):
         with storage.publish() as publication:
@@ -107,7 +107,7 @@ def test_what_was_written_can_be_read_back_until_the_file_is_finished(storage: S
         assert writer.read_at(2, 10) == b"cdef", "fewer bytes only at the end"
         assert writer.read_at(6, 1) == b""
         writer.write(b"ghi")
-        writer.finish(CID.of(b"abcdefghi"), [Leaf(CID.of(b"abcdefghi"), 0, 9, LeafForm.RAW)])
+        writer.finish(CID.of(b"abcdefghi"), [Leaf(CID.of(b"abcdefghi"), 0, 9, LeafEncoding.RAW)])
         with pytest.raises(ValueError, match="finished or discarded"):
             writer.read_at(0, 1)
         publication.commit()
@@ -128,7 +128,7 @@ def test_discard_after_finish_does_nothing(storage: Storage) -> None:
     with storage.publish() as publication:
         writer = publication.begin_file()
         writer.write(b"abc")
-        writer.finish(CID.of(b"abc"), [Leaf(CID.of(b"abc"), 0, 3, LeafForm.RAW)])
+        writer.finish(CID.of(b"abc"), [Leaf(CID.of(b"abc"), 0, 3, LeafEncoding.RAW)])
         writer.discard()
         publication.commit()
     assert storage.blocks.get(CID.of(b"abc")) == b"abc"

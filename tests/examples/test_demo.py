@@ -19,18 +19,18 @@ DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo.py"
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What the demo printed, and its folder. The name of the folder is awkward on purpose."""
-    folder = tmp_path_factory.mktemp("demo") / "a folder, ünïcode"
+    """What the demo printed, and its directory. The name of the directory is awkward on purpose."""
+    directory = tmp_path_factory.mktemp("demo") / "a directory, ünïcode"
     result = subprocess.run(
         [sys.executable, DEMO],
-        env=os.environ | {"DEMO_FOLDER": str(folder)},
+        env=os.environ | {"DEMO_DIRECTORY": str(directory)},
         capture_output=True,
         text=True,
         timeout=380,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout, folder
+    return result.stdout, directory
 
 
 def test_every_step_is_shown(demo: tuple[str, Path]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_ipfs.config import FreezeMode, Settings, VerifyMode, config_file, default_store_folder
+from mlflow_ipfs.config import FreezeMode, Settings, VerifyMode, config_file, default_store_directory
 from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.errors import SettingsError
@@ -84,10 +84,10 @@ def test_the_file_counts_below_the_environment(home: dict[str, str]) -> None:
     ("variable", "value", "word"),
     [
         ("STORE", "kubo:http://127.0.0.1:5001", "later version"),
-        ("STORE", "just/a/folder", "/just/a/folder"),
-        ("STORE", "s3://bucket/store", "local:<folder>"),
-        ("STORE", "file:///data/store", "local:<folder>"),
-        ("STORE", "local:", "local:<folder>"),
+        ("STORE", "just/a/directory", "/just/a/directory"),
+        ("STORE", "s3://bucket/store", "local:<directory>"),
+        ("STORE", "file:///data/store", "local:<directory>"),
+        ("STORE", "local:", "local:<directory>"),
         ("ROOT", "s3://bucket", "mfs://<root>"),
         ("ROOT", "mfs://a/../b", ".."),
         ("PROFILE", "nice", "unixfs-v1-2025"),
@@ -146,8 +146,8 @@ def test_a_named_file_must_exist(home: dict[str, str], tmp_path: Path) -> None:
         Settings.from_environment(home, file=tmp_path / "nowhere.toml")
 
 
-def test_a_relative_xdg_folder_is_ignored() -> None:
-    assert default_store_folder({"XDG_DATA_HOME": "relative"}) == Path.home() / ".local/share/mlflow-ipfs/store"
+def test_a_relative_xdg_directory_is_ignored() -> None:
+    assert default_store_directory({"XDG_DATA_HOME": "relative"}) == Path.home() / ".local/share/mlflow-ipfs/store"
 
 
 def test_home_is_understood_in_a_store(home: dict[str, str]) -> None:

@@ -67,10 +67,10 @@ def test_other_settings_are_another_store(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_forked_child_opens_its_own(tmp_path: Path, ordinary_user: OrdinaryUser) -> None:
     del tmp_path
-    settings = Settings(store=ordinary_user.folder / "s")
+    settings = Settings(store=ordinary_user.directory / "s")
     here = ordinary_user.run(lambda: str(open_store(settings).add_bytes(b"from another process")))
     if os.geteuid() == 0:
-        os.chown(ordinary_user.folder, 0, 0)  # root refuses another user's store, and so does the test
+        os.chown(ordinary_user.directory, 0, 0)  # root refuses another user's store, and so does the test
     assert here.startswith("baf")
 
 

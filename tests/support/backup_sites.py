@@ -27,10 +27,10 @@ TIMEOUT_SECONDS = 1.0
 class Site:
     """A store and a database that tell the same number: in a ref's version, and in a row."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.database = folder / "mlflow.db"
-        self.storage = open_local_storage(folder / "store", timeout_seconds=TIMEOUT_SECONDS)
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.database = directory / "mlflow.db"
+        self.storage = open_local_storage(directory / "store", timeout_seconds=TIMEOUT_SECONDS)
         with closing(sqlite3.connect(self.database)) as connection:
             connection.execute("CREATE TABLE experiments (number INTEGER)")
 
@@ -49,29 +49,29 @@ class Site:
     def back_up(self, *, disk: Disk | None = None, to: str = "backup") -> int:
         """Returns how many files were copied."""
         store = ContentStore(self.storage)
-        _, report = make_backup(store, self.folder / to, self.url, timeout_seconds=TIMEOUT_SECONDS, disk=disk)
+        _, report = make_backup(store, self.directory / to, self.url, timeout_seconds=TIMEOUT_SECONDS, disk=disk)
         assert report.problems == ()
         return report.copied_files
 
     def restore(self, name: str, *, disk: Disk | None = None) -> int:
-        """Restore to a folder. Returns the number that both tell, after a look at all bytes."""
-        target = self.folder / name
+        """Restore to a directory. Returns the number that both tell, after a look at all bytes."""
+        target = self.directory / name
         url = sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
-        _, report, _ = restore_backup(self.folder / "backup", target / "store", url, disk=disk)
+        _, report, _ = restore_backup(self.directory / "backup", target / "store", url, disk=disk)
         assert report is None or report.problems == ()
         return told_by(target)
 
 
-def told_by(folder: Path) -> int:
-    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+def told_by(directory: Path) -> int:
+    with closing(sqlite3.connect(directory / "mlflow.db")) as connection:
         [(in_database,)] = connection.execute("SELECT number FROM experiments").fetchall()
-    with open_local_storage(folder / "store", create=False) as storage:
+    with open_local_storage(directory / "store", create=False) as storage:
         check_sound(storage)
         ref = storage.refs.get("number")
         assert storage.file_path(ref.cid) is not None
         assert ref.version == in_database
         assert storage.scrub().problems == ()
-    assert not (folder / "store" / "restoring").exists()
+    assert not (directory / "store" / "restoring").exists()
     return int(in_database)
 
 

@@ -28,13 +28,13 @@ def leaf_cid(number: int) -> CID:
     return CID(1, _RAW, b"\x12\x20" + hashlib.sha256(b"leaf %d" % number).digest())
 
 
-def make_big_index(folder: Path, count: int, pinned: int) -> None:
+def make_big_index(directory: Path, count: int, pinned: int) -> None:
     """Make a store with ``count`` blocks in one pack, a sparse file of zeros.
 
     The first ``pinned`` of them are the leaves of files, whose nodes are real and which are pinned.
     """
-    with open_local_storage(folder) as storage:
-        _insert_blocks(folder, count)
+    with open_local_storage(directory) as storage:
+        _insert_blocks(directory, count)
         with storage.publish() as publication:
             nodes, pins = NodeBuilder(publication.put, UNIXFS_V1_2025), []
             for start in range(0, pinned, _LEAVES_PER_FILE):
@@ -44,18 +44,18 @@ def make_big_index(folder: Path, count: int, pinned: int) -> None:
             publication.commit(Changes(pins=pins))
 
 
-def _insert_blocks(folder: Path, count: int) -> None:
-    path = folder / "files" / "00" / "big.car"
+def _insert_blocks(directory: Path, count: int) -> None:
+    path = directory / "files" / "00" / "big.car"
     path.parent.mkdir(exist_ok=True)
     path.touch()
     os.truncate(path, count * _BLOCK_BYTES)
     status = path.stat()
-    connection = sqlite3.connect(folder / "store.db", isolation_level=None)
+    connection = sqlite3.connect(directory / "store.db", isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
             "INSERT INTO place (id, kind, name, size, inode, mtime_ns, last_used) VALUES (1, 'pack', ?, ?, ?, ?, 0)",
-            (str(path.relative_to(folder)), status.st_size, status.st_ino, status.st_mtime_ns),
+            (str(path.relative_to(directory)), status.st_size, status.st_ino, status.st_mtime_ns),
         )
         connection.executemany(
             "INSERT INTO block (multihash, place, offset, length, form) VALUES (?, 1, ?, ?, 0)", _rows(count)

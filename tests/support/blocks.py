@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, encode_leaf
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, encode_leaf
 from mlflow_ipfs.content.files.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.errors import NotFoundError
 
@@ -92,7 +92,7 @@ class _File:
             assert leaf.offset == end, "leaves cover the file without gaps, in order"
             end += leaf.length
             piece = bytes(self._data[leaf.offset : end])
-            self._blocks.put(leaf.cid, piece if leaf.form is LeafForm.RAW else encode_leaf(piece))
+            self._blocks.put(leaf.cid, piece if leaf.form is LeafEncoding.RAW else encode_leaf(piece))
         assert end == len(self._data)
 
     def discard(self) -> None:

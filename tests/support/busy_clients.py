@@ -87,10 +87,10 @@ class Clients:
         raise AssertionError
 
 
-def check_restored(database: str, folder: Path) -> tuple[int, int]:
+def check_restored(database: str, directory: Path) -> tuple[int, int]:
     """What a database names is in a store, byte for byte. Returns how many runs and versions it names."""
     runs, versions = read_rows(database, _RUNS), read_rows(database, _VERSIONS)
-    storage = open_local_storage(folder, create=False)
+    storage = open_local_storage(directory, create=False)
     with ContentStore(storage) as store:
         check_sound(storage)
         for run_id, uri, edition, deleted in runs:
@@ -133,7 +133,7 @@ def check_content(data: bytes) -> list[Any]:
     return told
 
 
-def check_served(url: str, folder: Path) -> int:
+def check_served(url: str, directory: Path) -> int:
     """A client gets from a server every version that it names, with its run and that run's files. Returns how many."""
     client = MlflowClient(tracking_uri=url, registry_uri=url)
     versions = client.search_model_versions(max_results=1000)
@@ -144,7 +144,7 @@ def check_served(url: str, folder: Path) -> int:
         if "deleted" not in run.data.tags:
             sources.append(f"runs:/{version.run_id}/model")
         for place, source in enumerate(sources):
-            target = folder / f"{number}-{place}"
+            target = directory / f"{number}-{place}"
             target.mkdir(parents=True)
             found = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(target), tracking_uri=url))
             for file in FILES:

@@ -18,14 +18,14 @@ CLIENT_TIMEOUT_SECONDS = 110
 
 
 def run_client(
-    code: str, *arguments: str, folder: Path, python: Path | None = None, env: dict[str, str] | None = None
+    code: str, *arguments: str, directory: Path, python: Path | None = None, env: dict[str, str] | None = None
 ) -> Any:
     """Run a script in a fresh process; its ``answer(value)`` is what this returns.
 
     Args:
         code: the script; ``sys.argv[1:]`` are the arguments.
         arguments: passed on.
-        folder: working folder.
+        directory: working directory.
         python: interpreter; default is this one, where the package is installed.
         env: settings to add to a clean environment.
     """
@@ -33,7 +33,7 @@ def run_client(
     done = subprocess.run(
         [python or Path(sys.executable), "-c", prologue + textwrap.dedent(code), *arguments],
         env=clean_environment(**(env or {})),
-        cwd=folder,
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=CLIENT_TIMEOUT_SECONDS,

@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
-from mlflow_ipfs.content.storage.local.backup.store_copy import CloneReport, install, remove_unnamed
-from mlflow_ipfs.content.storage.local.backup.writer import INDEX, CloneWriter
+from mlflow_ipfs.content.storage.local.backup.snapshot import NullParticipant
+from mlflow_ipfs.content.storage.local.backup.store_copy import BackupReport, install, remove_unnamed
+from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter
 from mlflow_ipfs.content.system.disk import Disk
 from support.storages import publish_blocks, rows_of
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.storage.local import LocalStorage
-    from mlflow_ipfs.content.storage.local.backup.snapshot import Companion
+    from mlflow_ipfs.content.storage.local.backup.snapshot import Participant
 
 
 def clone(
     storage: LocalStorage,
     target: Path,
-    companion: Companion | None = None,
+    participant: Participant | None = None,
     *,
     verify: bool = True,
     disk: Disk | None = None,
-) -> CloneReport:
+) -> BackupReport:
     """Make a copy, and let it take the place of the one before."""
     disk, work = disk or Disk(), target.with_name("work")
     disk.remove_tree(work)
-    report = storage.clone(CloneWriter(disk, target, work), companion or Alone(), verify=verify)
+    report = storage.clone(BackupWriter(disk, target, work), participant or NullParticipant(), verify=verify)
     install(disk, target, work / INDEX, storage.store_id)
     remove_unnamed(disk, target)
     return report
 
 
 @dataclass
-class Hook(Alone):
-    """A companion that does something between the moment and the time when the files are safe."""
+class Hook(NullParticipant):
+    """A participant that does something between the moment and the time when the files are safe."""
 
     action: Callable[[], object]
     calls: int = 0
@@ -59,7 +59,7 @@ def file_with(storage: LocalStorage, cid: CID) -> Path:
     """The file that holds a block."""
     query = f"SELECT p.name FROM place p JOIN block b ON b.place = p.id WHERE b.multihash = x'{cid.multihash.hex()}'"
     [(name,)] = rows_of(storage, query)
-    return storage.folder / str(name)
+    return storage.directory / str(name)
 
 
 def flip_byte(path: Path, offset: int = 100) -> None:

@@ -81,6 +81,6 @@ class CommandLine:
         return outcome
 
     def residue(self) -> list[Path]:
-        """Files that are left in the store's working folders."""
-        folders = [self.store / name for name in ("tmp", "views", "sessions")]
-        return [path for folder in folders if folder.exists() for path in folder.rglob("*")]
+        """Files that are left in the store's working directories."""
+        directories = [self.store / name for name in ("tmp", "views", "sessions")]
+        return [path for directory in directories if directory.exists() for path in directory.rglob("*")]

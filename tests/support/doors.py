@@ -1,4 +1,4 @@
-"""Fixtures for tests of the MLflow doors: a store, a database and MLflow pointed at them, all in the test's folder."""
+"""Fixtures for tests of the MLflow doors: a store, a database and MLflow pointed at them, all in the test's directory."""
 
 from __future__ import annotations
 

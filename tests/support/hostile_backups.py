@@ -59,20 +59,20 @@ def fill(storage: LocalStorage) -> None:
         publication.commit(Changes(entries=[entry], frozen=[frozen]))
 
 
-def spoil(folder: Path, chance: random.Random) -> str:
+def spoil(directory: Path, chance: random.Random) -> str:
     """Spoil one thing. Returns what."""
     kinds = (spoil_value, spoil_value, spoil_value, drop_row, spoil_schema, spoil_file, spoil_file, spoil_manifest)
     spoiler = chance.choice(kinds)
-    path = folder / ("backup.json" if spoiler is spoil_manifest else "store/store.db")
+    path = directory / ("backup.json" if spoiler is spoil_manifest else "store/store.db")
     if spoiler is not spoil_file and (path.is_symlink() or not path.is_file()):
         return "nothing"  # it was spoiled before; a pipe would be waited for
-    return spoiler(folder, chance)
+    return spoiler(directory, chance)
 
 
-def spoil_value(folder: Path, chance: random.Random) -> str:
+def spoil_value(directory: Path, chance: random.Random) -> str:
     """Put something absurd into a row, whatever the table's rules are."""
     table, value = chance.choice(TABLES), chance.choice(VALUES)
-    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+    with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         if not columns:
             return "nothing"  # the table is gone already
@@ -104,35 +104,35 @@ def _set_rules(connection: sqlite3.Connection, table: str, *, keep: bool) -> Non
     connection.execute("PRAGMA writable_schema = RESET")
 
 
-def _open(folder: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(folder / "store/store.db", isolation_level=None)
+def _open(directory: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(directory / "store/store.db", isolation_level=None)
     connection.execute("PRAGMA ignore_check_constraints = ON")
     connection.execute("PRAGMA synchronous = OFF")
     return connection
 
 
-def drop_row(folder: Path, chance: random.Random) -> str:
+def drop_row(directory: Path, chance: random.Random) -> str:
     """Delete rows."""
     table = chance.choice(TABLES)
-    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+    with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         connection.execute(f"DELETE FROM {table} WHERE abs(random()) % 3 = 0")
     return f"rows of {table} are gone"
 
 
-def spoil_schema(folder: Path, chance: random.Random) -> str:
+def spoil_schema(directory: Path, chance: random.Random) -> str:
     """Let the index have other tables, or code in it."""
     statement = chance.choice(SCHEMAS)
-    with suppress(sqlite3.Error), closing(_open(folder)) as connection:
+    with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         connection.execute(statement)
     return statement
 
 
-def spoil_file(folder: Path, chance: random.Random) -> str:
+def spoil_file(directory: Path, chance: random.Random) -> str:
     """Let a file of the backup be something else."""
-    path = chance.choice(sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()))
+    path = chance.choice(sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()))
     path.chmod(0o644)
     data = path.read_bytes()
-    what = chance.choice(("cut", "longer", "flip", "flip", "noise", "gone", "folder", "link", "pipe", "sparse"))
+    what = chance.choice(("cut", "longer", "flip", "flip", "noise", "gone", "directory", "link", "pipe", "sparse"))
     if what == "cut":
         path.write_bytes(data[: chance.randrange(len(data) + 1)])
     elif what == "longer":
@@ -148,18 +148,18 @@ def spoil_file(folder: Path, chance: random.Random) -> str:
         os.truncate(path, 40 << 20)
     else:
         path.unlink()
-    if what == "folder":
+    if what == "directory":
         path.mkdir()
     elif what == "link":
-        path.symlink_to(folder.parent / "outside/secret")
+        path.symlink_to(directory.parent / "outside/secret")
     elif what == "pipe":
         os.mkfifo(path)
-    return f"{path.relative_to(folder)}: {what}"
+    return f"{path.relative_to(directory)}: {what}"
 
 
-def spoil_manifest(folder: Path, chance: random.Random) -> str:
+def spoil_manifest(directory: Path, chance: random.Random) -> str:
     """Let the description say something absurd."""
-    path = folder / "backup.json"
+    path = directory / "backup.json"
     with suppress(ValueError, OSError):
         fields = json.loads(path.read_bytes())
         name = chance.choice(sorted(fields))
@@ -169,9 +169,9 @@ def spoil_manifest(folder: Path, chance: random.Random) -> str:
     return "nothing"
 
 
-def copy_of(backup: Path, folder: Path) -> Path:
+def copy_of(backup: Path, directory: Path) -> Path:
     """A copy of a backup to be spoiled, with something outside of it that nobody may touch."""
-    shutil.copytree(backup, folder / "backup", symlinks=True)
-    (folder / "outside").mkdir()
-    (folder / "outside/secret").write_text("secret")
-    return folder / "backup"
+    shutil.copytree(backup, directory / "backup", symlinks=True)
+    (directory / "outside").mkdir()
+    (directory / "outside/secret").write_text("secret")
+    return directory / "backup"

@@ -28,7 +28,7 @@ class KuboCommandError(AssertionError):
 
 @dataclass(frozen=True)
 class KuboRepository:
-    """A Kubo repository of its own in a temporary folder; call it like the command: ``ipfs("add", path)``."""
+    """A Kubo repository of its own in a temporary directory; call it like the command: ``ipfs("add", path)``."""
 
     binary: Path
     path: Path

@@ -60,7 +60,7 @@ def remember(storage: LocalStorage, contents: dict[CID, bytes]) -> Model:
 
 
 def fill(storage: LocalStorage, seed: int, work: Path) -> Model:
-    """Files and folders of every kind, of random sizes, in random order, with a gc in between."""
+    """Files and directories of every kind, of random sizes, in random order, with a gc in between."""
     chance = random.Random(seed)
     workload = Workload()
     steps = workload.steps()
@@ -68,22 +68,22 @@ def fill(storage: LocalStorage, seed: int, work: Path) -> Model:
         step(storage)
     for number, profile in enumerate([SMALL_V1, SMALL_V0] * 2):
         store = ContentStore(storage, profile=profile, chunker=chance.choice(CUTS))
-        folder = work / f"{seed}-{number}"
-        folder.mkdir(parents=True)
+        directory = work / f"{seed}-{number}"
+        directory.mkdir(parents=True)
         for file in range(chance.choice([3, 40])):
             size = chance.choice([0, 1, 999, 1000, 1001, 4096, 30_000])
-            (folder / f"file {file}").write_bytes(chance.randbytes(size))
-        store.add(folder, pin=chance.choice(["user", "run/7"]))
+            (directory / f"file {file}").write_bytes(chance.randbytes(size))
+        store.add(directory, pin=chance.choice(["user", "run/7"]))
         if chance.random() < 0.3:
             storage.collect_garbage(grace_seconds=0)
     return remember(storage, dict(workload.contents))
 
 
-def lose_index(folder: Path, *, backups: bool = True) -> None:
-    for path in folder.glob("store.db*"):
+def lose_index(directory: Path, *, backups: bool = True) -> None:
+    for path in directory.glob("store.db*"):
         path.unlink()
     if not backups:
-        for path in (folder / "backup").iterdir():
+        for path in (directory / "backup").iterdir():
             path.unlink()
 
 
@@ -96,9 +96,9 @@ def check_kept(storage: LocalStorage, model: Model) -> None:
             assert open_unixfs(storage.blocks, root).read() == model.contents[root]
 
 
-def check_rebuilt(folder: Path, report: RebuildReport, model: Model, names: Names | None) -> None:
+def check_rebuilt(directory: Path, report: RebuildReport, model: Model, names: Names | None) -> None:
     """Check a rebuilt store, before and after a gc that has no mercy."""
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         for cid in report.recovered_incomplete:  # remains of garbage that lay in a pack
             assert storage.pins.remove(cid, report.recovered_owner or "")
         pins = [pin for pin in storage.pins.list() if not pin.owner.startswith("recovered/")]
@@ -110,7 +110,7 @@ def check_rebuilt(folder: Path, report: RebuildReport, model: Model, names: Name
         storage.collect_garbage(grace_seconds=0)
         check_kept(storage, model)
         check_whole(storage, model.contents)
-        assert not leftovers(folder)
+        assert not leftovers(directory)
         assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}
         root = publish_file(storage, b"published afterwards" * 200, owner="afterwards")
         assert open_unixfs(storage.blocks, root).read() == b"published afterwards" * 200
@@ -118,7 +118,7 @@ def check_rebuilt(folder: Path, report: RebuildReport, model: Model, names: Name
 
 def publish_in_pack(storage: LocalStorage, multihash: bytes, data: bytes) -> None:
     """Move an inline block to a pack, as if more had been published with it."""
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute("DELETE FROM block WHERE multihash = ?", (multihash,))
     cid = CID(1, 0x70 if data[:1] in (b"\x12", b"\x0a") else 0x55, multihash)
     with storage.publish() as publication:
@@ -142,8 +142,8 @@ def put_entry(storage: LocalStorage, path: str, cid: CID) -> None:
         publication.commit(Changes(entries=[MfsEntry("t", path, cid, 3, 3, 1)]))
 
 
-def one_file(folder: Path, kind: str) -> Path:
-    name = next(path for path in folder.glob("files/*/*") if (path.suffix == ".car") == (kind == "pack"))
+def one_file(directory: Path, kind: str) -> Path:
+    name = next(path for path in directory.glob("files/*/*") if (path.suffix == ".car") == (kind == "pack"))
     assert isinstance(name, Path)
     return name
 

@@ -51,16 +51,16 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def run_mlflow_server(
-    folder: Path,
+    directory: Path,
     *arguments: str | Path,
     env: Mapping[str, str] | None = None,
     workers: int = 2,
     python: Path | None = None,
 ) -> Iterator[MlflowServer]:
-    """Run `mlflow server ARGUMENTS` in ``folder``; the server and its workers are gone when the block ends.
+    """Run `mlflow server ARGUMENTS` in ``directory``; the server and its workers are gone when the block ends.
 
     Args:
-        folder: working folder of the server; its log goes there too.
+        directory: working directory of the server; its log goes there too.
         arguments: command line after `mlflow server`, without host, port and workers.
         env: settings to add to a clean environment.
         workers: number of worker processes.
@@ -71,10 +71,10 @@ def run_mlflow_server(
         TimeoutError: it did not answer in time; likewise.
     """
     port = find_free_port()
-    log = folder / f"mlflow-server-{port}.log"
+    log = directory / f"mlflow-server-{port}.log"
     listen: list[str | Path] = ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
     command: list[str | Path] = [python or Path(sys.executable), "-m", "mlflow", "server", *listen, *arguments]
-    process = start_process(command, env=clean_environment(**(env or {})), cwd=folder, log=log)
+    process = start_process(command, env=clean_environment(**(env or {})), cwd=directory, log=log)
     server = MlflowServer(f"http://127.0.0.1:{port}", log, process.pid)
     try:
         _wait_for_server(server, process)

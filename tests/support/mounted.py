@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 class MountedDisk:
     """A mounted tmpfs."""
 
-    folder: Path
+    directory: Path
 
     def remount(self, *, read_only: bool) -> None:
         """Allow or forbid writing."""
-        subprocess.run(["mount", "-o", f"remount,{'ro' if read_only else 'rw'}", self.folder], check=True)
+        subprocess.run(["mount", "-o", f"remount,{'ro' if read_only else 'rw'}", self.directory], check=True)
 
 
 @contextmanager
-def mounted_tmpfs(folder: Path, *, size_bytes: int) -> Iterator[MountedDisk]:
+def mounted_tmpfs(directory: Path, *, size_bytes: int) -> Iterator[MountedDisk]:
     """Mount a tmpfs for the length of a ``with``; the test is NOT RUN where that is not allowed."""
-    folder.mkdir()
+    directory.mkdir()
     try:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", folder], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", directory], capture_output=True, check=False
         )
     except FileNotFoundError:
         not_run("mounting a small disk needs the command `mount`")
     if done.returncode:
         not_run("mounting a small disk needs root (the same fault is injected in other tests)")
     try:
-        yield MountedDisk(folder)
+        yield MountedDisk(directory)
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["umount", "--lazy", directory], check=True)

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL server: of its own folder and port, with a password, gone at the end.
+"""A throw-away PostgreSQL server: of its own directory and port, with a password, gone at the end.
 
 A server refuses to run as root, so it runs as the user without rights then.
 """
@@ -41,11 +41,15 @@ _SETTINGS: Final = {
 
 
 def find_programs() -> Path | None:
-    """The folder with PostgreSQL's programs. Debian has the server's where PATH doesn't lead."""
+    """The directory with PostgreSQL's programs. Debian has the server's where PATH doesn't lead."""
     on_path = shutil.which("initdb")
-    folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: folder.parent.name, reverse=True)
-    return next((folder for folder in folders if all((folder / name).exists() for name in _PROGRAMS)), None)
+    directories = [Path(on_path).resolve().parent] if on_path else []
+    directories += sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"), key=lambda directory: directory.parent.name, reverse=True
+    )
+    return next(
+        (directory for directory in directories if all((directory / name).exists() for name in _PROGRAMS)), None
+    )
 
 
 @dataclass
@@ -53,28 +57,28 @@ class PostgresServer:
     """A server that runs.
 
     Attributes:
-        programs: the folder with its programs.
-        folder: its own folder.
+        programs: the directory with its programs.
+        directory: its own directory.
         port: where it listens on 127.0.0.1.
         password: of its only user, who may do everything.
     """
 
     programs: Path
-    folder: Path
+    directory: Path
     port: int = field(default_factory=find_free_port)
     password: str = field(default_factory=lambda: f"secret-{secrets.token_hex(8)}")
     _process: subprocess.Popen[bytes] | None = None
 
     def initialize(self) -> None:
-        """Make its folder."""
-        file = self.folder / "password"
+        """Make its directory."""
+        file = self.directory / "password"
         file.write_text(self.password)
         file.chmod(0o644)
         options = ["--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={file}", "--encoding=UTF8"]
         done = subprocess.run(
             [self.programs / "initdb", *options, "--locale=C", "-D", self._data],
             **_as_nobody(),
-            cwd=self.folder,
+            cwd=self.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -90,7 +94,7 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self._data, "-p", str(self.port), *options],
                 **_as_nobody(),
-                cwd=self.folder,
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -139,11 +143,11 @@ class PostgresServer:
 
     @property
     def _data(self) -> Path:
-        return self.folder / "data"
+        return self.directory / "data"
 
     @property
     def _log(self) -> Path:
-        return self.folder / "log"
+        return self.directory / "log"
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -161,7 +165,7 @@ def run_postgres() -> Iterator[PostgresServer]:
     if programs is None:
         not_run("PostgreSQL's server is missing (initdb, postgres); on Debian and Ubuntu: apt install postgresql")
     for user in make_ordinary_user():
-        server = PostgresServer(programs, user.folder)
+        server = PostgresServer(programs, user.directory)
         server.initialize()
         try:
             server.start()

@@ -1,8 +1,8 @@
 """A loss of power, replayed: what a disk may hold afterwards, at every step of a recorded workload.
 
 ``RecordingDisk`` notes every step that a store takes. ``replay`` goes through the steps and builds, at any of
-them, folders that a disk may show after the power was lost there: bytes and names that were not synced may be
-there, may be missing or may be torn, each for itself. A rename between two folders counts as two names: the
+them, directories that a disk may show after the power was lost there: bytes and names that were not synced may be
+there, may be missing or may be torn, each for itself. A rename between two directories counts as two names: the
 harshest reading of POSIX. SQLite's own writes do not go through ``Disk``, so its files are copied when a commit
 or a checkpoint returns, which under ``synchronous=FULL`` means that they are durable; before a commit returns, any
 part of what it appends to the log may be there, and before a checkpoint returns any of the pages that it moves.
@@ -42,20 +42,20 @@ class File:
 
 
 @dataclass
-class Folder:
-    """The durable names in a folder, and the changes since it was last synced: name and file, or None if removed."""
+class Directory:
+    """The durable names in a directory, and the changes since it was last synced: name and file, or None if removed."""
 
-    durable: dict[str, File | Folder] = field(default_factory=dict)
-    pending: list[tuple[str, File | Folder | None]] = field(default_factory=list)
+    durable: dict[str, File | Directory] = field(default_factory=dict)
+    pending: list[tuple[str, File | Directory | None]] = field(default_factory=list)
 
-    def now(self) -> dict[str, File | Folder]:
+    def now(self) -> dict[str, File | Directory]:
         """The names that programs see."""
         return _apply(self.durable, self.pending)
 
 
 def _apply(
-    names: dict[str, File | Folder], changes: list[tuple[str, File | Folder | None]]
-) -> dict[str, File | Folder]:
+    names: dict[str, File | Directory], changes: list[tuple[str, File | Directory | None]]
+) -> dict[str, File | Directory]:
     result = dict(names)
     for name, node in changes:
         result.pop(name, None)
@@ -76,16 +76,16 @@ class RecordingDisk(Disk):
     """Notes every change below a store. Syncs nothing: that is what the replay is for.
 
     Args:
-        store: the store's folder.
+        store: the store's directory.
         sync_files: whether syncing a file counts.
-        sync_folders: whether syncing a folder counts.
+        sync_directories: whether syncing a directory counts.
     """
 
-    def __init__(self, store: Path, *, sync_files: bool = True, sync_folders: bool = True) -> None:
+    def __init__(self, store: Path, *, sync_files: bool = True, sync_directories: bool = True) -> None:
         self.events: list[Event] = []
         self._store = store
         self._sync_files = sync_files
-        self._sync_folders = sync_folders
+        self._sync_directories = sync_directories
         self._guard = threading.RLock()
         self._numbers: dict[int, int] = {}  # of a descriptor's file
         self._count = 0
@@ -110,10 +110,10 @@ class RecordingDisk(Disk):
             if self._sync_files and descriptor in self._numbers:
                 self._note("sync", self._numbers[descriptor])
 
-    def sync_folder(self, path: Path) -> None:
+    def sync_directory(self, path: Path) -> None:
         with self._guard:
-            if self._sync_folders and path.is_relative_to(self._store):
-                self._note("sync_folder", self._name(path))
+            if self._sync_directories and path.is_relative_to(self._store):
+                self._note("sync_directory", self._name(path))
 
     def seal(self, descriptor: int) -> os.stat_result:
         with self._guard:
@@ -144,10 +144,10 @@ class RecordingDisk(Disk):
             if path.is_relative_to(self._store):
                 self._note("remove", self._name(path))
 
-    def make_folder(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> None:
         with self._guard:
-            super().make_folder(path)
-            self._note("make_folder", self._name(path))
+            super().make_directory(path)
+            self._note("make_directory", self._name(path))
 
     def remove_tree(self, path: Path) -> None:
         with self._guard:
@@ -214,7 +214,7 @@ class Moment:
     events: list[Event]
     step: int = 0
     told: Any = None
-    root: Folder = field(default_factory=Folder)
+    root: Directory = field(default_factory=Directory)
     _files: dict[int, File] = field(default_factory=dict)
     _database: tuple[bytes, bytes] = b"", b""
 
@@ -230,23 +230,23 @@ class Moment:
         return next(later, self.told)
 
     def names(self, below: str) -> set[str]:
-        """Every file's path below a folder, as programs see it."""
+        """Every file's path below a directory, as programs see it."""
         found = set()
-        for name, node in self._folder(below).now().items():
-            found |= self.names(f"{below}/{name}") if isinstance(node, Folder) else {f"{below}/{name}"}
+        for name, node in self._directory(below).now().items():
+            found |= self.names(f"{below}/{name}") if isinstance(node, Directory) else {f"{below}/{name}"}
         return found
 
     def build(self, target: Path, style: str, chance: random.Random) -> None:
-        """Make a folder as the disk may show it after the power was lost now.
+        """Make a directory as the disk may show it after the power was lost now.
 
         Args:
-            target: the folder, which must not be there.
+            target: the directory, which must not be there.
             style: ``least``: nothing that isn't durable is there; ``names``: every name, no byte; ``bytes``: every name
                 and byte; ``random``: any of it, torn.
             chance: decides.
         """
         target.mkdir(mode=0o700)
-        _build_folder(self.root, target, style, chance)
+        _build_directory(self.root, target, style, chance)
         database, log = self._database_now(style, chance)
         if database:
             (target / "store.db").write_bytes(database)
@@ -270,21 +270,21 @@ class Moment:
     def _is_database(self, index: int) -> bool:
         return self.events[index].kind in {"commit", "checkpoint", "closed"}
 
-    def _folder(self, path: str) -> Folder:
-        folder = self.root
+    def _directory(self, path: str) -> Directory:
+        directory = self.root
         for part in Path(path).parts:
-            node = folder.now()[part]
-            assert isinstance(node, Folder)
-            folder = node
-        return folder
+            node = directory.now()[part]
+            assert isinstance(node, Directory)
+            directory = node
+        return directory
 
-    def _change(self, path: str, node: File | Folder | None) -> None:
+    def _change(self, path: str, node: File | Directory | None) -> None:
         place = Path(path)
-        self._folder(str(place.parent)).pending.append((place.name, node))
+        self._directory(str(place.parent)).pending.append((place.name, node))
 
-    def _node(self, path: str) -> File | Folder | None:
+    def _node(self, path: str) -> File | Directory | None:
         place = Path(path)
-        return self._folder(str(place.parent)).now().get(place.name)
+        return self._directory(str(place.parent)).now().get(place.name)
 
     def _create(self, path: str, number: int) -> None:
         self._files[number] = File()
@@ -296,10 +296,10 @@ class Moment:
     def _sync(self, number: int) -> None:
         self._files[number].synced = len(self._files[number].data)
 
-    def _sync_folder(self, path: str) -> None:
-        folder = self._folder(path)
-        folder.durable = folder.now()
-        folder.pending.clear()
+    def _sync_directory(self, path: str) -> None:
+        directory = self._directory(path)
+        directory.durable = directory.now()
+        directory.pending.clear()
 
     def _rename(self, source: str, destination: str) -> None:
         node = self._node(source)
@@ -314,9 +314,9 @@ class Moment:
         if self._node(path) is not None:
             self._change(path, None)
 
-    def _make_folder(self, path: str) -> None:
+    def _make_directory(self, path: str) -> None:
         if self._node(path) is None:
-            self._change(path, Folder())
+            self._change(path, Directory())
 
     def _commit(self, database: bytes, log: bytes) -> None:
         self._database = database, log
@@ -334,15 +334,15 @@ def _mix_pages(old: bytes, new: bytes, chance: random.Random) -> bytes:
     return b"".join(chance.choice((old, new))[start : start + _PAGE_BYTES] for start in starts)
 
 
-def _build_folder(folder: Folder, target: Path, style: str, chance: random.Random) -> None:
-    kept = folder.pending if style in {"names", "bytes"} else []
+def _build_directory(directory: Directory, target: Path, style: str, chance: random.Random) -> None:
+    kept = directory.pending if style in {"names", "bytes"} else []
     if style == "random":
-        kept = [change for change in folder.pending if chance.random() < 0.5]
-    for name, node in _apply(folder.durable, kept).items():
+        kept = [change for change in directory.pending if chance.random() < 0.5]
+    for name, node in _apply(directory.durable, kept).items():
         path = target / name
-        if isinstance(node, Folder):
+        if isinstance(node, Directory):
             path.mkdir(mode=0o700)
-            _build_folder(node, path, style, chance)
+            _build_directory(node, path, style, chance)
         else:
             path.write_bytes(_bytes_of(node, style, chance))
 

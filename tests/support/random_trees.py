@@ -1,4 +1,4 @@
-"""Random files and folders for property tests, described as the golden vectors are (tools/vector_trees.py)."""
+"""Random files and directories for property tests, described as the golden vectors are (tools/vector_trees.py)."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def files(sizes: Sequence[int], *, with_metadata: bool = False) -> st.SearchStra
 
 
 def trees(sizes: Sequence[int], *, with_metadata: bool = False, max_leaves: int = 12) -> st.SearchStrategy[Recipe]:
-    """Files, symlinks, and folders of them."""
+    """Files, symlinks, and directories of them."""
 
     def symlink(target: bytes, more: dict[str, Any]) -> Recipe:
         times = {"mtime": more["mtime"]} if "mtime" in more else {}  # a symlink has no mode of its own
         return {"kind": "symlink", "target": encode_name(target), **times}
 
-    def folder(entries: dict[bytes, Recipe], more: dict[str, Any]) -> Recipe:
-        return {"kind": "folder", "entries": [[encode_name(name), child] for name, child in entries.items()], **more}
+    def directory(entries: dict[bytes, Recipe], more: dict[str, Any]) -> Recipe:
+        return {"kind": "directory", "entries": [[encode_name(name), child] for name, child in entries.items()], **more}
 
     rest = metadata() if with_metadata else st.just({})
     leaves = st.one_of(files(sizes, with_metadata=with_metadata), st.builds(symlink, targets(), rest))
     return st.recursive(
         leaves,
-        lambda inner: st.builds(folder, st.dictionaries(names(), inner, max_size=5), rest),
+        lambda inner: st.builds(directory, st.dictionaries(names(), inner, max_size=5), rest),
         max_leaves=max_leaves,
     )

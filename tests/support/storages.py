@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_ipfs.content.blocks.base import Leaf
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, encode_leaf
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, encode_leaf
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.files.leaf_pipeline import hash_leaf
 from mlflow_ipfs.content.files.node_builder import NodeBuilder
@@ -46,7 +46,7 @@ def put_file(
     max_links: int | None = None,
 ) -> CID:
     """Write one file as an object, and put the nodes above its leaves. Returns its root."""
-    profile, form = (UNIXFS_V0_2015, LeafForm.UNIXFS_FILE) if wrapped else (UNIXFS_V1_2025, LeafForm.RAW)
+    profile, form = (UNIXFS_V0_2015, LeafEncoding.UNIXFS_FILE) if wrapped else (UNIXFS_V1_2025, LeafEncoding.RAW)
     writer = publication.begin_file()
     writer.write(data)
     pieces = [data[start : start + leaf_bytes] for start in range(0, len(data), leaf_bytes)] or [b""]
@@ -99,7 +99,7 @@ def delete_block(storage: Storage, cid: CID) -> bool:
             storage._state.cached.discard(cid.multihash)
             return storage._state.blocks.pop(cid.multihash, None) is not None
     assert isinstance(storage, LocalStorage)
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute("UPDATE place SET root = NULL WHERE root = ?", (cid.multihash,))
         gone = connection.execute("DELETE FROM block WHERE multihash = ?", (cid.multihash,))
     return bool(gone.rowcount)
@@ -111,7 +111,7 @@ def multihashes(storage: Storage) -> Iterator[bytes]:
         with storage._state.changed:
             return iter(list(storage._state.blocks))
     assert isinstance(storage, LocalStorage)
-    with storage._parts.database.read() as connection:
+    with storage._context.database.read() as connection:
         query = f"SELECT b.multihash FROM {index_rows._BLOCK} WHERE {index_rows._THERE} ORDER BY b.id"
         return iter([row[0] for row in connection.execute(query)])
 
@@ -184,7 +184,7 @@ class FullDisk(SteppedDisk):
             "rename": "takes the place of another name, as a rule",
             "remove": "needs none",
             "remove_tree": "needs none",
-            "sync_folder": "names got their room when they were made",
+            "sync_directory": "names got their room when they were made",
             "clone": "shares its bytes with another file",
             "link": "is a name",
             "checkpoint": "may be put off",
@@ -212,21 +212,21 @@ class FullDisk(SteppedDisk):
 
 def files_of(storage: LocalStorage) -> set[str]:
     """Names of the immutable files that lie in the store."""
-    return {str(path.relative_to(storage.folder)) for path in storage.folder.glob("files/*/*")}
+    return {str(path.relative_to(storage.directory)) for path in storage.directory.glob("files/*/*")}
 
 
 def rows_of(storage: LocalStorage, query: str) -> list[tuple[Any, ...]]:
     """Ask the store's index directly."""
-    connection = sqlite3.connect(storage.folder / "store.db")
+    connection = sqlite3.connect(storage.directory / "store.db")
     try:
         return connection.execute(query).fetchall()
     finally:
         connection.close()
 
 
-def leftovers(folder: Path) -> list[str]:
+def leftovers(directory: Path) -> list[str]:
     """Drafts of publications that are lying about."""
-    return sorted(str(path.relative_to(folder)) for path in folder.glob("tmp/*/*"))
+    return sorted(str(path.relative_to(directory)) for path in directory.glob("tmp/*/*"))
 
 
 def check_sound(storage: LocalStorage) -> None:

@@ -167,7 +167,7 @@ class Workload:
             storage.pins.remove(pin.cid, pin.owner)
 
     def drop_cache(self, storage: LocalStorage) -> None:
-        evict(storage._parts, 0)
+        evict(storage._context, 0)
 
     def publish_what_is_gone(self, storage: LocalStorage) -> None:
         with storage.publish() as publication:
@@ -204,5 +204,5 @@ def check_usable(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
 
 def check_no_residue(storage: LocalStorage) -> None:
     """Check that no draft and no file without a row lies in the store."""
-    assert not leftovers(storage.folder)
+    assert not leftovers(storage.directory)
     assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}

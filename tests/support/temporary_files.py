@@ -16,19 +16,19 @@ _POLL_SECONDS: Final = 0.002
 
 
 @contextlib.contextmanager
-def watch_temporary_files(folder: Path, group: int) -> Iterator[dict[str, int]]:
+def watch_temporary_files(directory: Path, group: int) -> Iterator[dict[str, int]]:
     """Look for temporary files until the block ends. Yields their sizes in bytes by path, as they are found.
 
     Args:
-        folder: where the processes put temporary files (``TMPDIR``).
-        group: the process group of the server. What it has open in the folder counts even if it has no name any more.
+        directory: where the processes put temporary files (``TMPDIR``).
+        group: the process group of the server. What it has open in the directory counts even if it has no name any more.
     """
     found: dict[str, int] = {}
     has_ended = threading.Event()
 
     def watch() -> None:
         while not has_ended.wait(_POLL_SECONDS):
-            found.update(_temporary_files(folder, group))
+            found.update(_temporary_files(directory, group))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -39,11 +39,11 @@ def watch_temporary_files(folder: Path, group: int) -> Iterator[dict[str, int]]:
         watcher.join()
 
 
-def _temporary_files(folder: Path, group: int) -> dict[str, int]:
-    files = [file for file in folder.rglob("*") if not file.is_symlink()]  # a link to a file elsewhere is no copy
+def _temporary_files(directory: Path, group: int) -> dict[str, int]:
+    files = [file for file in directory.rglob("*") if not file.is_symlink()]  # a link to a file elsewhere is no copy
     for process in _processes_of(group):
         with contextlib.suppress(OSError):
-            files += [file for file in (process / "fd").iterdir() if _is_open_in(folder, file)]
+            files += [file for file in (process / "fd").iterdir() if _is_open_in(directory, file)]
     found = {}
     for file in files:
         with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ def _processes_of(group: int) -> Iterator[Path]:
                 yield process
 
 
-def _is_open_in(folder: Path, descriptor: Path) -> bool:
+def _is_open_in(directory: Path, descriptor: Path) -> bool:
     with contextlib.suppress(OSError):
-        return descriptor.readlink().is_relative_to(folder)
+        return descriptor.readlink().is_relative_to(directory)
     return False

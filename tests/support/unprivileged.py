@@ -1,9 +1,9 @@
 """Run a function as an ordinary user, also when the tests run as root.
 
-Root reads and writes whatever it likes, so a test of an unreadable file or a read-only folder
+Root reads and writes whatever it likes, so a test of an unreadable file or a read-only directory
 proves nothing as root. The function runs in a forked child that has given up root for good. It
 runs on what this process has imported already: the ordinary user may not be able to read the
-folder where Python's libraries are, so import what the function needs before the call.
+directory where Python's libraries are, so import what the function needs before the call.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class ChildError(AssertionError):
 
 @dataclass(frozen=True)
 class OrdinaryUser:
-    """An ordinary user with a folder of its own.
+    """An ordinary user with a directory of its own.
 
     Attributes:
-        folder: empty at the start; the user owns it.
+        directory: empty at the start; the user owns it.
         uid: the user's number, if the tests run as root; else the user is the one who runs them.
         gid: the number of the only group.
     """
 
-    folder: Path
+    directory: Path
     uid: int = NOBODY
     gid: int = NOBODY
 
@@ -80,15 +80,15 @@ class OrdinaryUser:
 
 
 def make_ordinary_user() -> Iterator[OrdinaryUser]:
-    """Make a user and its folder, for a fixture; the folder goes at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-test-"))
+    """Make a user and its directory, for a fixture; the directory goes at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-test-"))
     if os.geteuid() == 0:
-        os.chown(folder, NOBODY, NOBODY)
+        os.chown(directory, NOBODY, NOBODY)
     try:
-        yield OrdinaryUser(folder)
+        yield OrdinaryUser(directory)
     finally:
-        _make_removable(folder)
-        shutil.rmtree(folder)
+        _make_removable(directory)
+        shutil.rmtree(directory)
 
 
 def _run_child(writer: int, call: Callable[[], object], uid: int, gid: int) -> None:
@@ -133,7 +133,7 @@ def _read_all(reader: int, child: int, *, timeout_seconds: float = 60) -> bytes:
         parts.append(part)
 
 
-def _make_removable(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
+def _make_removable(directory: Path) -> None:
+    for path in (directory, *directory.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             path.chmod(0o700)

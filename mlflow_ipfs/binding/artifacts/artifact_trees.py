@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.locations import check_path, join_path
 from mlflow_ipfs.content.dag import read_unixfs
-from mlflow_ipfs.content.names.entries import MfsFolder
-from mlflow_ipfs.errors import IsAFolderError, NotAFolderError, NotFoundError
+from mlflow_ipfs.content.names.entries import MfsDirectory
+from mlflow_ipfs.errors import IsDirectoryError, NotDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ class Item:
 
     Attributes:
         path: where it is, from the tree's root; ``""`` is the root itself.
-        size_bytes: size of a file; None for a folder.
+        size_bytes: size of a file; None for a directory.
     """
 
     path: str
@@ -50,7 +50,7 @@ class ArtifactTree(Protocol):
         """
 
     def list(self, path: str) -> list[Item]:
-        """What is directly in a folder. Of a file, or of nothing in a mutable tree, an empty list.
+        """What is directly in a directory. Of a file, or of nothing in a mutable tree, an empty list.
 
         Raises:
             NotFoundError: nothing is there, in a tree that can't change.
@@ -65,7 +65,7 @@ class ArtifactTree(Protocol):
 
         Raises:
             NotFoundError: nothing is there.
-            IsAFolderError: a folder is there.
+            IsDirectoryError: a directory is there.
         """
 
     def copy_file(self, path: str, destination: Path, *, private: bool) -> None:
@@ -79,7 +79,7 @@ class ArtifactTree(Protocol):
 
         Raises:
             NotFoundError: nothing is there.
-            IsAFolderError: a folder is there.
+            IsDirectoryError: a directory is there.
         """
 
 
@@ -101,7 +101,7 @@ class FrozenTree:
         path = check_path(path)
         try:
             entries = self.store.ls(self.cid, join_path(self.prefix, path))
-        except NotAFolderError:
+        except NotDirectoryError:
             return []
         return [_item(join_path(path, entry.name), entry) for entry in entries]
 
@@ -125,14 +125,14 @@ class FrozenTree:
 
         Raises:
             NotFoundError: nothing is there, or a symlink that leads out of the content.
-            IsAFolderError: a folder is there.
+            IsDirectoryError: a directory is there.
         """
         place = join_path(self.prefix, check_path(path))
         for _ in range(MAX_SYMLINKS):
             entry = self.store.stat(self.cid, place)
             if entry.is_dir:
-                msg = f"{join_path(str(self.cid), place)} is a folder, not a file"
-                raise IsAFolderError(msg)
+                msg = f"{join_path(str(self.cid), place)} is a directory, not a file"
+                raise IsDirectoryError(msg)
             if entry.kind != "symlink":
                 return entry.cid
             target = read_unixfs(self.store.storage.blocks, entry.cid).data.data or b""
@@ -153,8 +153,8 @@ def _item(path: str, entry: Entry) -> Item:
     return Item(path, entry.is_dir, None if entry.is_dir else entry.size_bytes)
 
 
-def _mutable_item(path: str, entry: MfsEntry | MfsFolder) -> Item:
-    if isinstance(entry, MfsFolder):
+def _mutable_item(path: str, entry: MfsEntry | MfsDirectory) -> Item:
+    if isinstance(entry, MfsDirectory):
         return Item(path, is_dir=True, size_bytes=None)
     return Item(path, is_dir=False, size_bytes=entry.size_bytes)
 
@@ -220,7 +220,7 @@ class MutableTree:
         if entry is None:
             msg = f"there is no artifact at {self.at(path)}"
             raise NotFoundError(msg)
-        if isinstance(entry, MfsFolder):
-            msg = f"{self.at(path)} is a folder, not a file"
-            raise IsAFolderError(msg)
+        if isinstance(entry, MfsDirectory):
+            msg = f"{self.at(path)} is a directory, not a file"
+            raise IsDirectoryError(msg)
         return FrozenTree(self.store, entry.cid), ""

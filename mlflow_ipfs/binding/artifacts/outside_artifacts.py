@@ -193,9 +193,9 @@ def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Pro
 class _Proxied:
     """What is known about the files behind ``mlflow-artifacts:`` locations, which do not name their destination."""
 
-    def __init__(self, stored: set[str], folders: tuple[Path, ...], *, is_store: bool) -> None:
+    def __init__(self, stored: set[str], directories: tuple[Path, ...], *, is_store: bool) -> None:
         self._stored = stored
-        self._folders = folders
+        self._directories = directories
         self._is_store = is_store or bool(stored)
 
     @classmethod
@@ -205,11 +205,11 @@ class _Proxied:
         """Find out which of the database's proxied locations have files in the store."""
         wanted = {path for row in rows if (path := _proxied_path(row.uri)) is not None}
         destination = next((environ[name] for name in _DESTINATIONS if environ.get(name)), "")
-        folders = [base / _DEFAULT_DESTINATION for base in bases]
+        directories = [base / _DEFAULT_DESTINATION for base in bases]
         if destination and scheme_of(destination) in {"", "file"}:
-            folders.append(Path(_local_path(destination) or destination))
+            directories.append(Path(_local_path(destination) or destination))
         stored = _stored_among(wanted, store) if wanted else set()
-        return cls(stored, tuple(folders), is_store=scheme_of(destination) == MFS)
+        return cls(stored, tuple(directories), is_store=scheme_of(destination) == MFS)
 
     def is_outside(self, row: ArtifactRow) -> bool:
         """Tell whether the files of a row are not in the store."""
@@ -218,7 +218,7 @@ class _Proxied:
             return True
         if path in self._stored:
             return False
-        on_disk = any(_has_file(folder / path) for folder in self._folders)
+        on_disk = any(_has_file(directory / path) for directory in self._directories)
         return on_disk or row.has_artifacts or not self._is_store
 
 
@@ -233,7 +233,7 @@ def _proxied_path(uri: str) -> str | None:
 
 
 def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
-    """Those of the paths that have files below any folder of the store's mutable trees."""
+    """Those of the paths that have files below any directory of the store's mutable trees."""
     found: set[str] = set()
     for root in store.roots():
         if root.kind is not NameKind.FILE:
@@ -275,7 +275,7 @@ def _has_file(path: Path) -> bool:
 
 
 def _bases(database: URL) -> tuple[Path, ...]:
-    """Where a relative location may start: this process's folder, and that of a SQLite file."""
+    """Where a relative location may start: this process's directory, and that of a SQLite file."""
     bases = [Path.cwd()]
     if database.get_backend_name() == "sqlite" and database.database:
         bases.append(Path(database.database).absolute().parent)

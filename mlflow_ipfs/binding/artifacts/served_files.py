@@ -44,9 +44,9 @@ def take_download(artifact_uri: str, path: str) -> bool:
     return is_expected
 
 
-def link_into(folder: Path, name: str, file: Path) -> Path | None:
+def link_into(directory: Path, name: str, file: Path) -> Path | None:
     """Make a symlink to a file of the store. Returns None on a file system without symlinks."""
-    link = folder / name
+    link = directory / name
     try:
         link.symlink_to(file)
     except OSError:

@@ -1,4 +1,4 @@
-"""Snapshots of mutable trees that change nothing: the folders that the entries imply stay in memory."""
+"""Snapshots of mutable trees that change nothing: the directories that the entries imply stay in memory."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def snapshot_in_memory(store: ContentStore, location: MfsPath) -> tuple[ContentStore, CID]:
-    """What a file or folder of a mutable tree is at this moment, without publishing it.
+    """What a file or directory of a mutable tree is at this moment, without publishing it.
 
     Returns:
-        A store that reads like the given one and has the folder's nodes as well; the folder's CID.
+        A store that reads like the given one and has the directory's nodes as well; the directory's CID.
         Closing the given store closes both.
 
     Raises:
@@ -36,9 +36,9 @@ class _SnapshotStorage:
         self._nodes: dict[bytes, bytes] = {}
         self.blocks = _SnapshotBlocks(below.blocks, self._nodes)
 
-    def publish(self, *, keep_found: bool = False) -> _MemoryPublication:
+    def publish(self, *, hold_existing: bool = False) -> _MemoryPublication:
         """Collect blocks in memory."""
-        del keep_found  # nothing gets a name
+        del hold_existing  # nothing gets a name
         return _MemoryPublication(self._nodes)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the storage below

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
-LOOSE_FOLDER: Final = "registry"  # below the experiment: content that came from no run of it
+LOOSE_DIRECTORY: Final = "registry"  # below the experiment: content that came from no run of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class FrozenModel:
     """A model whose content is pinned, and may now be registered.
 
     Attributes:
-        cid: the folder that holds ``MLmodel``.
+        cid: the directory that holds ``MLmodel``.
         size_bytes: sum of the sizes of its files.
         location: the version's ``storage_location``.
         pending: the pin that keeps it until the version's own pin does.
@@ -127,9 +127,9 @@ class Freezer:
             )
             raise PolicyError(msg)
         # MLflow's download threads may still be writing when one of them fails: that must not hide why it failed.
-        with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-", ignore_cleanup_errors=True) as folder:
+        with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-", ignore_cleanup_errors=True) as directory:
             try:
-                path = mlflow_compat.download_foreign(uri, folder)
+                path = mlflow_compat.download_foreign(uri, directory)
             except Exception as error:
                 # Anything: a missing library, an unknown scheme, another program's server. MLflow itself would
                 # only have written the URI down.
@@ -150,7 +150,7 @@ class Freezer:
             if self._server is None or self._server.destination is None:
                 place, location = None, f"{IPFS}://{cid}"
             else:
-                path = join_path(self._experiment_of(source), LOOSE_FOLDER, self._registry_id)
+                path = join_path(self._experiment_of(source), LOOSE_DIRECTORY, self._registry_id)
                 place, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
             return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, place))
         finally:
@@ -161,7 +161,7 @@ class Freezer:
             self._pins.finish(pending)
             msg = (
                 f"the location {location!r} has {len(location)} characters, more than the "
-                f"{mlflow_compat.MAX_LOCATION_LENGTH} that MLflow's database takes; use shorter folder names"
+                f"{mlflow_compat.MAX_LOCATION_LENGTH} that MLflow's database takes; use shorter directory names"
             )
             raise InvalidPathError(msg)
         return FrozenModel(cid, size_bytes, location, pending)
@@ -182,7 +182,7 @@ class Freezer:
     def _size(self, cid: CID) -> int:
         """Sum of the sizes of all files below a CID, in bytes.
 
-        Content may be hostile: folders are counted once, however many links lead to them, and at any depth.
+        Content may be hostile: directories are counted once, however many links lead to them, and at any depth.
         """
         entry = self._store.stat(cid)
         if not entry.is_dir:
@@ -233,5 +233,5 @@ class Freezer:
         )
 
 
-def _is_within(place: MfsPath, folder: MfsPath) -> bool:
-    return place.root == folder.root and f"{place.path}/".startswith(f"{folder.path}/" if folder.path else "")
+def _is_within(place: MfsPath, directory: MfsPath) -> bool:
+    return place.root == directory.root and f"{place.path}/".startswith(f"{directory.path}/" if directory.path else "")

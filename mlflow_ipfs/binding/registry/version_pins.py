@@ -222,8 +222,8 @@ class VersionPins:
             return
         assert pending.place is not None, "it has a path"
         place, cid = pending.place, pending.pin.cid
-        self._store.storage.entries.thaw(Frozen(place.root, place.path, cid))
-        if self._is_needed(pending):  # somebody froze it anew between the question and the thaw
+        self._store.storage.entries.unfreeze(Frozen(place.root, place.path, cid))
+        if self._is_needed(pending):  # somebody froze it anew between the question and the unfreeze
             self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
 
     def _is_needed(self, pending: Pending) -> bool:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.codecs.unixfs import LeafForm
+    from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 
 MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that IPFS nodes accept (Bitswap's limit)
 MAX_LEAF_BYTES: Final = 1 << 20  # the largest chunk that we cut; leaves room for wrapping
@@ -23,7 +23,7 @@ class Leaf:
     cid: CID
     offset: int
     length: int
-    form: LeafForm
+    form: LeafEncoding
 
 
 class BlockReader(ABC):

@@ -18,7 +18,7 @@ MAX_BLOCKS: Final = 64
 _MAX_BYTES: Final = 4 << 20  # what is said of sizes may be a lie
 
 
-class SmallBlocksAhead(BlockReader):
+class PrefetchingReader(BlockReader):
     """A ``BlockReader`` that can be told which blocks are asked for next. For one thread.
 
     A block that was read ahead is kept until it is asked for.

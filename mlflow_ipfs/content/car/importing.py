@@ -60,7 +60,7 @@ class CarImport:
         self.left_out_bytes = 0
         self._hold = storage.hold()
         self._steps = ImportSteps(storage, self._hold, self._note_step)
-        self._undecided = UndecidedBlocks(storage.make_view_folder)
+        self._undecided = UndecidedBlocks(storage.make_view_directory)
         self._needed = SeenBlocks()
         self._position = 0  # where the frame ends that was dealt with last
         self._first_undecided: int | None = None
@@ -149,7 +149,7 @@ class CarImport:
 
     def _find_needed(self, roots: Sequence[CID]) -> None:
         """Note what the roots need, as far as their nodes are here: of a partial import that goes on."""
-        with self._storage.publish(keep_found=True):
+        with self._storage.publish(hold_existing=True):
             stack = [root for root in roots if self._need(root)]
             while stack:
                 cid = stack.pop()
@@ -199,7 +199,9 @@ class CarImport:
             StoreFullError, StoreBusyError: nothing was pinned.
         """
         try:
-            with self._storage.publish(keep_found=True) as around:  # until the pins are there, no gc may come between
+            with self._storage.publish(
+                hold_existing=True
+            ) as around:  # until the pins are there, no gc may come between
                 self._complete()
                 around.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
         except MlflowIpfsError as error:

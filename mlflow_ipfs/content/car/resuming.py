@@ -70,13 +70,13 @@ def export_car_file(
         disk: takes what is written; for tests.
 
     Raises:
-        ConflictError: the file is there or is a folder, or another export is writing it, or something odd has the draft's name.
+        ConflictError: the file is there or is a directory, or another export is writing it, or something odd has the draft's name.
         NotFoundError, IntegrityError, InvalidDataError: a block cannot be had, or its links cannot be known.
         StoreFullError: the disk under the file is full.
     """
     disk = disk or Disk()
     if path.is_dir():
-        msg = f"{str(path)!r} is a folder; name a file"
+        msg = f"{str(path)!r} is a directory; name a file"
         raise ConflictError(msg)
     with _locked_draft(path) as descriptor:
         if not overwrite and os.path.lexists(path):
@@ -93,8 +93,8 @@ def export_car_file(
             if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
                 raise _full_disk(path, draft) from error
             raise
-        with suppress(OSError):  # not every file system can sync a folder
-            disk.sync_folder(path.absolute().parent)
+        with suppress(OSError):  # not every file system can sync a directory
+            disk.sync_directory(path.absolute().parent)
     return ExportedCar(draft.size_bytes, draft.resumed_bytes, draft.dropped_bytes)
 
 

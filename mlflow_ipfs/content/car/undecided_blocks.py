@@ -128,15 +128,15 @@ class UndecidedBlocks:
     """The undecided blocks of one import. A context manager.
 
     Args:
-        make_folder: gives a private folder for the copies.
+        make_directory: gives a private directory for the copies.
 
     Attributes:
         count: how many blocks wait.
         size_bytes: how many bytes they have.
     """
 
-    def __init__(self, make_folder: Callable[[], Path]) -> None:
-        self._make_folder = make_folder
+    def __init__(self, make_directory: Callable[[], Path]) -> None:
+        self._make_directory = make_directory
         self._places = _Places()
         self._sources: list[int] = []  # descriptors; the files of CARs have their bytes where the CAR has them
         self._copies: int | None = None
@@ -256,11 +256,11 @@ class UndecidedBlocks:
         return place
 
     def _open_copies(self) -> int:
-        folder = self._make_folder()
-        path = folder / "undecided"
+        directory = self._make_directory()
+        path = directory / "undecided"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         path.unlink()  # the bytes go with the descriptor, whatever ends the process
-        folder.rmdir()
+        directory.rmdir()
         return descriptor
 
 

@@ -1,4 +1,4 @@
-"""Compare: is a file or folder on disk the same as content?"""
+"""Compare: is a file or directory on disk the same as content?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.checking.verify import Problem
 from mlflow_ipfs.content.codecs.unixfs import NodeType
-from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_folder, join_path, read_unixfs
+from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_directory, join_path, read_unixfs
 from mlflow_ipfs.content.files.file_reader import UnixFSFile
-from mlflow_ipfs.content.files.source import SourceKind, list_folder, look_at
+from mlflow_ipfs.content.files.source import SourceKind, list_directory, look_at
 from mlflow_ipfs.content.files.source_reader import read_symlink
 from mlflow_ipfs.errors import MlflowIpfsError, PolicyError, RemoteError
 
@@ -37,15 +37,15 @@ class Comparison(NamedTuple):
 def compare_with_disk(
     reader: BlockReader, root: CID, against: Path, *, hidden: bool = True, not_content: frozenset[str] = frozenset()
 ) -> Comparison:
-    """Compare content with a file or folder on disk, leaf by leaf along the DAG.
+    """Compare content with a file or directory on disk, leaf by leaf along the DAG.
 
     No record of the chunker is needed: the DAG itself says where the cuts are.
 
     Args:
         reader: where the blocks are.
         root: the content.
-        against: the file or folder.
-        hidden: whether names in folders that start with a dot count, if only the disk has them. Those of the content always do.
+        against: the file or directory.
+        hidden: whether names in directories that start with a dot count, if only the disk has them. Those of the content always do.
         not_content: paths on disk that may be there beside the content.
     """
     problems: list[Problem] = []
@@ -55,7 +55,7 @@ def compare_with_disk(
         try:
             node = read_unixfs(reader, cid)
             if node.data.is_directory:
-                stack.extend(_compare_folder(reader, node, target, path, problems=problems))
+                stack.extend(_compare_directory(reader, node, target, path, problems=problems))
             else:
                 reason = _compare_single(reader, node, target)
                 if reason:
@@ -79,14 +79,14 @@ def _is_hidden(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
 
 
-def _compare_folder(
+def _compare_directory(
     reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
 ) -> list[tuple[CID, Path, str]]:
-    if look_at(os.fsencode(target)).kind is not SourceKind.FOLDER:
-        problems.append(Problem(node.cid, path, f"{str(target)!r} is no folder"))
+    if look_at(os.fsencode(target)).kind is not SourceKind.DIRECTORY:
+        problems.append(Problem(node.cid, path, f"{str(target)!r} is no directory"))
         return []
-    inside = {link.name or b"": link.cid for link in iterate_folder(reader, node)}
-    for name in list_folder(os.fsencode(target)):
+    inside = {link.name or b"": link.cid for link in iterate_directory(reader, node)}
+    for name in list_directory(os.fsencode(target)):
         if name not in inside:
             only = join_path(path, decode_name(name))
             problems.append(Problem(node.cid, only, _ONLY_ON_DISK))

@@ -16,8 +16,8 @@ from mlflow_ipfs.content.codecs.hamt import ShardPlace, check_child_shard, check
 from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.content.codecs.unixfs import NodeType, decode_unixfs
 from mlflow_ipfs.content.dag import (
+    MAX_DIRECTORY_DEPTH,
     MAX_FILE_DEPTH,
-    MAX_FOLDER_DEPTH,
     check_name,
     check_symlink,
     decode_name,
@@ -147,8 +147,8 @@ class Parent:
         if self.is_file and self.levels == MAX_FILE_DEPTH + 1:
             msg = f"the file {cid} has more than {MAX_FILE_DEPTH} levels"
             raise InvalidDataError(msg)
-        if not self.is_file and self.levels == MAX_FOLDER_DEPTH + 1 and not self.is_child_shard:
-            msg = f"folders are nested deeper than {MAX_FOLDER_DEPTH} levels"
+        if not self.is_file and self.levels == MAX_DIRECTORY_DEPTH + 1 and not self.is_child_shard:
+            msg = f"directories are nested deeper than {MAX_DIRECTORY_DEPTH} levels"
             raise InvalidDataError(msg)
 
     def check_as(self, visit: Visit) -> None:

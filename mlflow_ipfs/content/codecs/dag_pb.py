@@ -1,4 +1,4 @@
-"""dag-pb: the block format of UnixFS files and folders.
+"""dag-pb: the block format of UnixFS files and directories.
 
 ::
 
@@ -43,7 +43,7 @@ class Link:
 
     Attributes:
         cid: the block that is linked.
-        name: file name in a folder, empty in a file; None where the block has no Name field.
+        name: file name in a directory, empty in a file; None where the block has no Name field.
         size_bytes: ``Tsize``, the sum of the sizes of all blocks below, each link counted; None where absent.
     """
 
@@ -82,7 +82,7 @@ def encode_link(link: Link) -> bytes:
 
 
 def encode_link_fields(cid: bytes, name: bytes | None, size_bytes: int | None) -> bytes:
-    """The same from the link's fields. ``encode_field`` is not used: a large folder has 100,000 links."""
+    """The same from the link's fields. ``encode_field`` is not used: a large directory has 100,000 links."""
     body = _CID_KEY + encode_varint(len(cid)) + cid
     if name is not None:
         body += _NAME_KEY + encode_varint(len(name)) + name
@@ -179,7 +179,7 @@ def decode_node(block: bytes) -> Node:
 
 
 def _decode_link(body: bytes) -> Link:
-    """Decode the body of a link, most often of a common form: a large file or folder has thousands."""
+    """Decode the body of a link, most often of a common form: a large file or directory has thousands."""
     if body[:2] == _USUAL_CID and body[38:39] == _NAME_KEY and len(body) > _USUAL_NAME:
         start = _USUAL_NAME + 1
         end = start + body[_USUAL_NAME]  # if the name is longer than 127 bytes, no key of a size follows there

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.codecs.links import decode_data
-from mlflow_ipfs.errors import NotAFolderError, NotFoundError
+from mlflow_ipfs.errors import NotDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def follow_data(cid: CID, block: bytes, names: Sequence[str]) -> tuple[CID, int]
 
     Raises:
         NotFoundError: a map has no such key, a list no such position, or the path ends before a link.
-        NotAFolderError: the path goes on below a value that is neither map nor list.
+        NotDirectoryError: the path goes on below a value that is neither map nor list.
         InvalidDataError: the block is malformed.
     """
     value = decode_data(cid, block)
@@ -62,7 +62,7 @@ def _child(value: Value, name: str, place: str) -> Value:
         msg = f"the list at {place} has {len(value)} items, counted from 0, and none at {name!r}"
         raise NotFoundError(msg)
     msg = f"{place} is {_kind(value)}, so there is no {name!r} in it"
-    raise NotAFolderError(msg)
+    raise NotDirectoryError(msg)
 
 
 def _kind(value: Value) -> str:

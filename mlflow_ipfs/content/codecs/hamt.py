@@ -1,4 +1,4 @@
-"""HAMT: folders too large for one block, sharded by a hash of their names.
+"""HAMT: directories too large for one block, sharded by a hash of their names.
 
 A shard has ``fanout`` slots. A name's slot is the next ``log2(fanout)`` bits of its hash; a slot
 holds the link to the file, or to a child shard when several names meet there. Link names start
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
 
-MURMUR3_X64_64: Final = 0x22  # the only hash function that UnixFS folders use
+MURMUR3_X64_64: Final = 0x22  # the only hash function that UnixFS directories use
 MAX_FANOUT: Final = 1024  # Kubo's limit
 _HASH_BITS: Final = 64
 
@@ -83,13 +83,13 @@ def layout_of(data: UnixFSData) -> ShardLayout:
         InvalidDataError: another hash function, or a fanout that cannot be.
     """
     if data.hash_type != MURMUR3_X64_64:
-        msg = f"a HAMT folder uses hash function {data.hash_type}; only {MURMUR3_X64_64} (murmur3-x64-64) is defined"
+        msg = f"a HAMT directory uses hash function {data.hash_type}; only {MURMUR3_X64_64} (murmur3-x64-64) is defined"
         raise InvalidDataError(msg)
     return ShardLayout(data.fanout or 0)
 
 
 class HamtBuilder:
-    """Builds the shards of one folder.
+    """Builds the shards of one directory.
 
     Args:
         put: keeps a dag-pb block and returns its CID.
@@ -101,7 +101,7 @@ class HamtBuilder:
         self._layout = ShardLayout(fanout)
 
     def build(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
-        """Shard the links of a folder; every name must be there once.
+        """Shard the links of a directory; every name must be there once.
 
         Returns:
             A nameless link to the root shard, with the cumulative size of all blocks below.
@@ -168,7 +168,7 @@ def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     """Tell a shard's links apart.
 
     Returns:
-        Links to files and folders, under their real names; and links to child shards.
+        Links to files and directories, under their real names; and links to child shards.
 
     Raises:
         InvalidDataError: the links are not those of the slots that the bitfield names.
@@ -253,7 +253,7 @@ def find_in_shard(node: Node, data: UnixFSData, name: bytes, depth: int) -> tupl
 
     Returns:
         The link in the name's slot, and whether it is the thing itself (else a child shard to
-        look into next); ``(None, False)`` when the folder has no such name.
+        look into next); ``(None, False)`` when the directory has no such name.
 
     Raises:
         InvalidDataError: the links are not those of the slots that the bitfield names.

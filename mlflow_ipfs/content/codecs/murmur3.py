@@ -1,4 +1,4 @@
-"""MurmurHash3 x64 128, first half: where HAMT folders put a name.
+"""MurmurHash3 x64 128, first half: where HAMT directories put a name.
 
 Not for verification: it is no cryptographic hash. Source: https://github.com/aappleby/smhasher
 """

@@ -1,4 +1,4 @@
-"""UnixFS: files, folders and symlinks as dag-pb nodes.
+"""UnixFS: files, directories and symlinks as dag-pb nodes.
 
 ::
 
@@ -38,7 +38,7 @@ NANOSECONDS: Final = 1_000_000_000
 _MTIME_NANOSECONDS_KEY: Final = bytes((2 << 3 | FIXED32,))
 
 
-class LeafForm(IntEnum):
+class LeafEncoding(IntEnum):
     """How the block of a leaf is encoded from the bytes of the file. Stored: never renumber."""
 
     RAW = 0  # the block is the bytes
@@ -82,7 +82,7 @@ class UnixFSData:
 
     @property
     def is_directory(self) -> bool:
-        """Whether the node is a folder, sharded or not."""
+        """Whether the node is a directory, sharded or not."""
         return self.type in (NodeType.DIRECTORY, NodeType.HAMT_SHARD)
 
     @property
@@ -193,7 +193,7 @@ def decode_unixfs(node: Node) -> UnixFSData:
 
 
 def leaf_frame(length: int) -> tuple[bytes, bytes]:
-    """What stands before and after the bytes of a wrapped leaf (``LeafForm.UNIXFS_FILE``) of that length."""
+    """What stands before and after the bytes of a wrapped leaf (``LeafEncoding.UNIXFS_FILE``) of that length."""
     data_field = b"\x12" + encode_varint(length) if length else b""
     suffix = b"\x18" + encode_varint(length)
     body_length = 2 + len(data_field) + length + len(suffix)
@@ -206,9 +206,9 @@ def encode_leaf(payload: bytes | memoryview) -> bytes:
     return b"".join((prefix, payload, suffix))
 
 
-def block_of_leaf(piece: bytes, form: LeafForm | int) -> bytes:
+def block_of_leaf(piece: bytes, form: LeafEncoding | int) -> bytes:
     """The block of a leaf, from its bytes of the file."""
-    return encode_leaf(piece) if form == LeafForm.UNIXFS_FILE else piece
+    return encode_leaf(piece) if form == LeafEncoding.UNIXFS_FILE else piece
 
 
 def encode_symlink(target: bytes, *, mtime_ns: int | None = None) -> bytes:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.codecs.unixfs import NodeType
-from mlflow_ipfs.content.system.destination_errors import destination_faults
+from mlflow_ipfs.content.system.destination_errors import translate_destination_errors
 from mlflow_ipfs.errors import InvalidPathError
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def make_directory(target: Path, *, parents: bool) -> None:
     Raises:
         InvalidPathError: something else is in the way, a symlink to a directory included.
     """
-    with destination_faults(target):
+    with translate_destination_errors(target):
         try:
             target.mkdir(parents=parents)
         except FileExistsError:
             if not _is_directory(target):
-                msg = f"{str(target)!r} is in the way: it is no folder, and the content has a folder of that name"
+                msg = f"{str(target)!r} is in the way: it is no directory, and the content has a directory of that name"
                 raise InvalidPathError(msg) from None
 
 
@@ -49,7 +49,7 @@ def finish_directory(target: Path, data: UnixFSData) -> None:
     Raises:
         InvalidPathError: it was removed or replaced meanwhile.
     """
-    with destination_faults(target):
+    with translate_destination_errors(target):
         if not _is_directory(target):  # a symlink would take the mode and the time to what it leads to
             msg = f"{str(target)!r} was removed or replaced while it was filled"
             raise InvalidPathError(msg)
@@ -69,11 +69,11 @@ def replacing(target: Path, data: UnixFSData, *, parents: bool) -> Iterator[Path
         InvalidPathError: a directory is there, or something above it is in the way.
         StoreFullError: no room at the destination.
     """
-    with destination_faults(target):
+    with translate_destination_errors(target):
         if parents:
             target.parent.mkdir(parents=True, exist_ok=True)
         if _is_directory(target):
-            msg = f"{str(target)!r} is a folder, and the content has a file of that name"
+            msg = f"{str(target)!r} is a directory, and the content has a file of that name"
             raise InvalidPathError(msg)
         # That the name is free is seen when it is taken: with O_EXCL, or by an operation that fails if it exists.
         temporary = target.with_name(f".mlflow-ipfs-{secrets.token_hex(8)}")
@@ -82,7 +82,7 @@ def replacing(target: Path, data: UnixFSData, *, parents: bool) -> Iterator[Path
             _restore_metadata(temporary, data)
             os.replace(temporary, target)
         except BaseException:
-            with suppress(FileNotFoundError, NotADirectoryError):  # its folder may be gone, too
+            with suppress(FileNotFoundError, NotADirectoryError):  # its directory may be gone, too
                 temporary.unlink()
             raise
 

@@ -1,6 +1,6 @@
 """Exporter: DAGs become files, directories and symlinks on disk again.
 
-Names come from content that may be hostile: ``iterate_folder`` checks every one, and ``destination.py`` writes nothing
+Names come from content that may be hostile: ``iterate_directory`` checks every one, and ``destination.py`` writes nothing
 through a symlink. Here is the walk of the DAG; the export of one file is in ``file_exporter.py``.
 """
 
@@ -10,9 +10,9 @@ import os
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mlflow_ipfs.content.blocks.prefetching import MAX_BLOCKS, SMALL_BYTES, SmallBlocksAhead
+from mlflow_ipfs.content.blocks.prefetching import MAX_BLOCKS, SMALL_BYTES, PrefetchingReader
 from mlflow_ipfs.content.blocks.seen_blocks import SeenBlocks
-from mlflow_ipfs.content.dag import MAX_FOLDER_DEPTH, iterate_folder, read_unixfs
+from mlflow_ipfs.content.dag import MAX_DIRECTORY_DEPTH, iterate_directory, read_unixfs
 from mlflow_ipfs.content.files.destination import finish_directory, make_directory
 from mlflow_ipfs.content.files.file_exporter import FileExporter, FileLinker
 from mlflow_ipfs.content.files.tree_size import check_tree_size, measure_tree
@@ -71,7 +71,7 @@ class Exporter:
         allow_outside_links: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self._reader = SmallBlocksAhead(reader)
+        self._reader = PrefetchingReader(reader)
         self._files = FileExporter(
             self._reader,
             linker=linker,
@@ -81,9 +81,9 @@ class Exporter:
         )
 
     def export(self, cid: CID, destination: Path) -> None:
-        """Write a file, symlink or folder to ``destination``.
+        """Write a file, symlink or directory to ``destination``.
 
-        An existing file is replaced; an existing folder is merged into, file by file. Folders above it are made.
+        An existing file is replaced; an existing directory is merged into, file by file. Directories above it are made.
 
         Raises:
             NotFoundError, IntegrityError: a block is missing or damaged; files before it are complete.
@@ -107,7 +107,7 @@ class Exporter:
                 _check_depth(item.depth)
                 # Read first: of a directory that cannot be read, nothing is left at the destination.
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
-                         for link in iterate_folder(self._reader, node)]  # fmt: skip
+                         for link in iterate_directory(self._reader, node)]  # fmt: skip
                 make_directory(item.target, parents=item.depth == 0)
                 todo.append(item._replace(written=node.data))
                 repeats.count(item.cid, len(links))
@@ -144,8 +144,8 @@ class _Repeats:
 
 
 def _check_depth(depth: int) -> None:
-    if depth > MAX_FOLDER_DEPTH:
-        msg = f"the content has folders nested deeper than {MAX_FOLDER_DEPTH} levels"
+    if depth > MAX_DIRECTORY_DEPTH:
+        msg = f"the content has directories nested deeper than {MAX_DIRECTORY_DEPTH} levels"
         raise InvalidDataError(msg)
 
 

@@ -152,7 +152,7 @@ class FileExporter:
     def _checked_link(self, node: UnixFSNode, target: Path, depth: int) -> str:
         """Where a symlink points to; raises if it must not be restored."""
         link = os.fsdecode(check_symlink(node.cid, node.data))
-        if not self._allow_outside_links and _leaves_folder(link, depth):
+        if not self._allow_outside_links and _leaves_directory(link, depth):
             place = f"the symlink {target.name!r}" if depth else "the content itself, a symlink,"
             msg = (
                 f"{place} would point to {link!r}, which may lead out of the content: refused, "
@@ -172,11 +172,11 @@ def _check_room(node: UnixFSNode, temporary: Path) -> None:
         raise StoreFullError(msg)
 
 
-def _leaves_folder(link: str, depth: int) -> bool:
+def _leaves_directory(link: str, depth: int) -> bool:
     """Whether a link that stands ``depth`` levels below the destination may lead out of it.
 
     A ``..`` after a name counts as leading out: the name may be a symlink that leads up, and
-    then ``name/..`` is above it. Leading ones go up real folders, so they can be counted.
+    then ``name/..`` is above it. Leading ones go up real directories, so they can be counted.
     """
     if link.startswith("/"):
         return True

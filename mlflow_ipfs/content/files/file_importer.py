@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES
 from mlflow_ipfs.content.codecs.dag_pb import encode_node
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, NodeType, UnixFSData, block_of_leaf, encode_data, encode_symlink
+from mlflow_ipfs.content.codecs.unixfs import (
+    LeafEncoding,
+    NodeType,
+    UnixFSData,
+    block_of_leaf,
+    encode_data,
+    encode_symlink,
+)
 from mlflow_ipfs.content.files.chunker import FixedSizeChunker, cut_lengths
 from mlflow_ipfs.content.files.leaf_pipeline import LeafPipeline, leaf_rows
 from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
@@ -64,7 +71,7 @@ class FileImporter:
         self._chunker = chunker
         self._progress = progress
         self._nodes = NodeBuilder(publication.put, profile)
-        self._form = LeafForm.RAW if profile.raw_leaves else LeafForm.UNIXFS_FILE
+        self._form = LeafEncoding.RAW if profile.raw_leaves else LeafEncoding.UNIXFS_FILE
         self._started_pipeline: LeafPipeline | None = None
 
     def close(self) -> None:
@@ -128,7 +135,7 @@ class FileImporter:
         leaves = []
         for piece in pieces:
             block = block_of_leaf(piece, self._form)
-            leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
+            leaf = self._nodes.put_leaf(block, raw=self._form is LeafEncoding.RAW)
             leaves.append(Subtree(leaf.cid, len(piece), len(block)))
         return self._nodes.build_file(leaves, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
 
@@ -138,7 +145,7 @@ class FileImporter:
         else:
             fields = UnixFSData(NodeType.FILE, data or None, len(data), mode=metadata.mode, mtime_ns=metadata.mtime_ns)
             block = encode_node((), encode_data(fields))
-        leaf = self._nodes.put_leaf(block, raw=self._form is LeafForm.RAW)
+        leaf = self._nodes.put_leaf(block, raw=self._form is LeafEncoding.RAW)
         return Subtree(leaf.cid, len(data), len(block))
 
     def _import_large(self, fill: Callable[[memoryview], int], lengths: Iterable[int], metadata: Metadata) -> Subtree:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import MAX_FILE_DEPTH, UnixFSNode, read_unixfs
-from mlflow_ipfs.errors import InvalidDataError, IsAFolderError
+from mlflow_ipfs.errors import InvalidDataError, IsDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +54,7 @@ class _Span:
 def _span(node: UnixFSNode, start: int) -> _Span:
     if not node.data.is_file:
         msg = f"{node.cid} is a {node.data.type.name.lower()}, not a file"
-        raise IsAFolderError(msg) if node.data.is_directory else InvalidDataError(msg)
+        raise IsDirectoryError(msg) if node.data.is_directory else InvalidDataError(msg)
     return _Span(node, part_bounds(node.cid, node.data, start))
 
 
@@ -107,7 +107,7 @@ class UnixFSFile(io.RawIOBase):
         root: the file, or its node if that has been read.
 
     Raises:
-        IsAFolderError: the CID names a folder.
+        IsDirectoryError: the CID names a directory.
         InvalidDataError: the nodes of the file contradict each other.
         NotFoundError, IntegrityError: while reading, when a block is missing or damaged.
     """

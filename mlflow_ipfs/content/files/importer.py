@@ -19,7 +19,7 @@ from mlflow_ipfs.content.files.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
 from mlflow_ipfs.content.files.source import SourceKind, look_at, walk
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile
-from mlflow_ipfs.errors import InvalidPathError, IsAFolderError
+from mlflow_ipfs.errors import InvalidPathError, IsDirectoryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class ImportOptions:
     Attributes:
         profile: the parameters that decide the CID.
         chunker: where files are cut; None for the profile's fixed size.
-        include_hidden: whether names in folders that start with a dot are included.
+        include_hidden: whether names in directories that start with a dot are included.
         preserve_mode: record POSIX permission bits. Makes every leaf a dag-pb node, as Kubo does:
             a raw leaf has no room for them.
         preserve_mtime: record modification times, with the same effect.
@@ -134,7 +134,7 @@ class Importer:
         self._files.close()
 
     def import_path(self, path: str | os.PathLike[str], *, wrap: bool = False) -> Imported:
-        """Import a file, a symlink (as itself), or a folder with all below it.
+        """Import a file, a symlink (as itself), or a directory with all below it.
 
         Args:
             path: what to import.
@@ -149,7 +149,7 @@ class Importer:
         links: list[Link] = []  # of sources whose directory has not been built yet
         size_bytes = 0
         for visit in walk(os.fsencode(path), include_hidden=self._options.include_hidden):
-            if visit.source.kind is SourceKind.FOLDER:
+            if visit.source.kind is SourceKind.DIRECTORY:
                 link = self._build_directory(visit, links)
                 del links[len(links) - visit.child_count :]
             else:
@@ -165,14 +165,14 @@ class Importer:
 
         Raises:
             NotFoundError: nothing is at the path, or the symlink leads nowhere.
-            IsAFolderError: it is a folder.
+            IsDirectoryError: it is a directory.
             InvalidPathError: it is no file, or a symlink that leads in a circle.
             PermissionError, SourceChangedError: as for ``import_path``.
         """
         source = look_at(os.fsencode(os.path.realpath(path)))
-        if source.kind is SourceKind.FOLDER:
-            msg = f"{os.fspath(path)!r} is a folder, and a file is needed"
-            raise IsAFolderError(msg)
+        if source.kind is SourceKind.DIRECTORY:
+            msg = f"{os.fspath(path)!r} is a directory, and a file is needed"
+            raise IsDirectoryError(msg)
         if source.kind is SourceKind.SYMLINK:
             msg = f"the symlink {os.fspath(path)!r} leads in a circle"
             raise InvalidPathError(msg)
@@ -196,11 +196,13 @@ class Importer:
         self.hidden_left_out += visit.hidden_left_out
         metadata = self._metadata(visit.source)
         entries = links[len(links) - visit.child_count :]
-        link = self._nodes.build_folder(entries, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
+        link = self._nodes.build_directory(entries, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
         return replace(link, name=visit.name)
 
     def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
-        return self._nodes.build_folder([replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))])
+        return self._nodes.build_directory(
+            [replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))]
+        )
 
     def _metadata(self, source: Source) -> Metadata:
         return Metadata(

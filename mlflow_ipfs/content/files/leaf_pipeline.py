@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES, Leaf
 from mlflow_ipfs.content.cid import CID, DAG_PB, sha2_256_multihash
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, leaf_frame
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, leaf_frame
 from mlflow_ipfs.content.files.node_builder import Subtree
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ _HASH_THREADS: Final = min(4, os.cpu_count() or 1)
 _BUFFERS: Final = _HASH_THREADS + 2  # one is being filled, one waits
 
 
-def hash_leaf(payload: memoryview | bytes, form: LeafForm, cid_version: int) -> Subtree:
+def hash_leaf(payload: memoryview | bytes, form: LeafEncoding, cid_version: int) -> Subtree:
     """Compute the CID of one leaf from its bytes of the file. A raw leaf has a CIDv1 in every profile, as in Kubo."""
-    if form is LeafForm.RAW:
+    if form is LeafEncoding.RAW:
         return Subtree(CID.of(payload), len(payload), len(payload))
     prefix, suffix = leaf_frame(len(payload))
     digest = hashlib.sha256(prefix)
@@ -43,7 +43,7 @@ class LeafPipeline:
         cid_version: version of the CIDs of wrapped leaves.
     """
 
-    def __init__(self, form: LeafForm, cid_version: int) -> None:
+    def __init__(self, form: LeafEncoding, cid_version: int) -> None:
         self._form = form
         self._cid_version = cid_version
         self._pool = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="mlflow-ipfs-hash")
@@ -94,7 +94,7 @@ class LeafPipeline:
         return memoryview(self._buffers[slot])
 
 
-def leaf_rows(leaves: Iterable[Subtree], form: LeafForm) -> Iterator[Leaf]:
+def leaf_rows(leaves: Iterable[Subtree], form: LeafEncoding) -> Iterator[Leaf]:
     """Where each leaf lies in its file."""
     offset = 0
     for leaf in leaves:

@@ -1,4 +1,4 @@
-"""From leaves to files and from links to folders: the nodes above the bytes."""
+"""From leaves to files and from links to directories: the nodes above the bytes."""
 
 from __future__ import annotations
 
@@ -87,16 +87,16 @@ class NodeBuilder:
         dag_bytes = len(block) + sum(child.dag_bytes for child in children)
         return Subtree(self.put_node(block), size_bytes, dag_bytes)
 
-    def build_folder(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
-        """Build a folder, sharded when the profile's estimate says that it is too large for one block.
+    def build_directory(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
+        """Build a directory, sharded when the profile's estimate says that it is too large for one block.
 
         Args:
-            links: what is in the folder, in any order, each name once.
+            links: what is in the directory, in any order, each name once.
             mode: permission bits to record, if any.
             mtime_ns: modification time to record, if any.
 
         Returns:
-            A nameless link to the folder.
+            A nameless link to the directory.
         """
         links = sorted(links, key=lambda link: link.name or b"")  # raw bytes: no locale, no Unicode folding
         if self._is_surely_too_large(links):
@@ -112,7 +112,7 @@ class NodeBuilder:
     def _is_surely_too_large(self, links: Iterable[Link]) -> bool:
         """Whether names and CIDs alone are too many bytes: all that the estimate "links" counts, and less than a block.
 
-        Stops at the threshold, so that no block of a very large folder is built in vain.
+        Stops at the threshold, so that no block of a very large directory is built in vain.
         """
         left = self._profile.hamt_threshold_bytes
         for link in links:

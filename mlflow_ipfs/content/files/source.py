@@ -21,7 +21,7 @@ class SourceKind(Enum):
     """What a path is."""
 
     FILE = "file"
-    FOLDER = "folder"
+    DIRECTORY = "directory"
     SYMLINK = "symlink"
 
 
@@ -75,7 +75,7 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
         SourceChangedError: an entry vanished after its directory was listed.
     """
     top = look_at(path)
-    if top.kind is not SourceKind.FOLDER:
+    if top.kind is not SourceKind.DIRECTORY:
         yield Visit(top, b"")
         return
     directories = [_open_directory(top, b"", include_hidden=include_hidden)]
@@ -86,14 +86,14 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
             continue
         name = directory.todo.pop()
         child = _look_at_child(directory.visit.source, name)
-        if child.kind is SourceKind.FOLDER:
+        if child.kind is SourceKind.DIRECTORY:
             directories.append(_open_directory(child, name, include_hidden=include_hidden))
         else:
             yield Visit(child, name)
 
 
 def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _OpenDirectory:
-    names = list_folder(source.path)
+    names = list_directory(source.path)
     visible = names if include_hidden else [entry for entry in names if not entry.startswith(b".")]
     hidden_left_out = len(names) - len(visible)
     if hidden_left_out:
@@ -114,30 +114,30 @@ def look_at(path: bytes) -> Source:
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        msg = f"there is no file or folder {os.fsdecode(path)!r}"
+        msg = f"there is no file or directory {os.fsdecode(path)!r}"
         raise NotFoundError(msg) from None
     for kind, test in _TESTS:
         if test(status.st_mode):
             return Source(path, kind, status)
-    msg = f"{os.fsdecode(path)!r} is neither a file nor a folder nor a symlink, so it has no content to add"
+    msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink, so it has no content to add"
     raise InvalidPathError(msg)
 
 
 _TESTS = (
     (SourceKind.FILE, stat.S_ISREG),
-    (SourceKind.FOLDER, stat.S_ISDIR),
+    (SourceKind.DIRECTORY, stat.S_ISDIR),
     (SourceKind.SYMLINK, stat.S_ISLNK),
 )
 
 
-def list_folder(path: bytes) -> list[bytes]:
-    """Names in a folder, in byte order."""
+def list_directory(path: bytes) -> list[bytes]:
+    """Names in a directory, in byte order."""
     return sorted(os.listdir(path))
 
 
-def _look_at_child(folder: Source, name: bytes) -> Source:
-    """Find out what a name that was listed in a folder is; raises ``SourceChangedError`` if it is gone."""
-    path = os.path.join(folder.path, name)
+def _look_at_child(directory: Source, name: bytes) -> Source:
+    """Find out what a name that was listed in a directory is; raises ``SourceChangedError`` if it is gone."""
+    path = os.path.join(directory.path, name)
     try:
         return look_at(path)
     except NotFoundError as error:

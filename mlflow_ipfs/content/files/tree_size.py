@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blocks.seen_blocks import SeenBlocks
 from mlflow_ipfs.content.cid import RAW
-from mlflow_ipfs.content.dag import iterate_folder, read_unixfs
+from mlflow_ipfs.content.dag import iterate_directory, read_unixfs
 from mlflow_ipfs.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _Directory:
 
     def __init__(self, reader: BlockReader, node: UnixFSNode) -> None:
         self.cid = node.cid
-        entries = [link.cid for link in iterate_folder(reader, node)]
+        entries = [link.cid for link in iterate_directory(reader, node)]
         self.stored = self.written = len(entries)
         self.waiting = [cid for cid in entries if cid.codec != RAW]
 

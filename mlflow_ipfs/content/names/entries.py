@@ -1,6 +1,6 @@
 """Entries: the rows behind ``mfs://``, one for each file of a mutable file tree.
 
-Folders are implied by the files in them, so an empty folder does not exist. A path is a
+Directories are implied by the files in them, so an empty directory does not exist. A path is a
 tuple-free string, ``a/b/c``, without leading or trailing slash; ``""`` is the root's top.
 """
 
@@ -42,8 +42,8 @@ class MfsEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class MfsFolder:
-    """A folder that the entries below it imply."""
+class MfsDirectory:
+    """A directory that the entries below it imply."""
 
     root: str
     path: str
@@ -66,11 +66,11 @@ class Frozen:
 class Entries(Protocol):
     """The mutable trees of one store. New entries come in with ``Publication.commit``."""
 
-    def stat(self, root: str, path: str) -> MfsEntry | MfsFolder | None:
-        """The file or the implied folder at a path, or None."""
+    def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
+        """The file or the implied directory at a path, or None."""
 
-    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsFolder]:
-        """The files and folders directly in a folder, by name in byte order; [] if there is none."""
+    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
+        """The files and directories directly in a directory, by name in byte order; [] if there is none."""
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
         """The file at ``path``, or every file below it, from one snapshot, in order of path bytes."""
@@ -85,7 +85,7 @@ class Entries(Protocol):
             NotFoundError: the root block of the CID is not in the store.
         """
 
-    def thaw(self, frozen: Frozen) -> bool:
+    def unfreeze(self, frozen: Frozen) -> bool:
         """Withdraw that permission. Returns whether there was one."""
 
     def is_frozen(self, frozen: Frozen) -> bool:

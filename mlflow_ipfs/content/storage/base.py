@@ -159,7 +159,7 @@ class Storage(Files, Maintenance, Protocol):
     def notes(self) -> Notes:
         """Short texts that a layer above keeps in the store. They retain no content."""
 
-    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> Publication:
+    def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> Publication:
         """Start a publication. Any number may be open at once, in any number of processes.
 
         Until the publication ends, gc deletes nothing that was in the store when it began, nor anything committed
@@ -169,7 +169,7 @@ class Storage(Files, Maintenance, Protocol):
             in_cache: the blocks are copies of what can be fetched again. They can be read, may be evicted at any
                 time, and count as absent for other publications; ``commit`` takes no names. If a name comes to need
                 them, they are verified and owned from then on.
-            keep_found: until the publication ends, nothing that can be read is deleted, not even what a gc had
+            hold_existing: until the publication ends, nothing that can be read is deleted, not even what a gc had
                 condemned before: for callers that name content which already exists in the store.
         """
 

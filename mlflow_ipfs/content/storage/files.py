@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 
-def make_view_folder_elsewhere() -> Path:
-    """A private folder in the system's temporary folder, for a store that nothing can be written to."""
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-view-"))
-    atexit.register(remove_in_same_process, folder, os.getpid())
-    return folder
+def make_view_directory_elsewhere() -> Path:
+    """A private directory in the system's temporary directory, for a store that nothing can be written to."""
+    directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-view-"))
+    atexit.register(remove_in_same_process, directory, os.getpid())
+    return directory
 
 
-def remove_in_same_process(folder: Path, pid: int) -> None:
-    """Remove a folder at exit, but not at the exit of a forked child."""
+def remove_in_same_process(directory: Path, pid: int) -> None:
+    """Remove a directory at exit, but not at the exit of a forked child."""
     if os.getpid() == pid:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 class Files(Protocol):
@@ -50,5 +50,5 @@ class Files(Protocol):
         Bytes are shared only where writing to one path cannot change the other; otherwise they are copied.
         """
 
-    def make_view_folder(self) -> Path:
+    def make_view_directory(self) -> Path:
         """Make a new empty private directory, removed when this process ends."""

@@ -24,9 +24,9 @@ class GCReport:
         removed_blocks: blocks that were deleted.
         freed_bytes: the disk space that the deletion freed.
         dry_run: whether nothing was deleted.
-        condemned_blocks: blocks that no name needs and that a later gc deletes: their grace period is not over, or an
+        deletable_blocks: blocks that no name needs and that a later gc deletes: their grace period is not over, or an
             open publication may still rely on them.
-        condemned_bytes: the size of those blocks.
+        deletable_bytes: the size of those blocks.
         evicted_files: cached copies that were deleted, because the cache exceeded its limit or the disk was nearly full.
         evicted_bytes: the disk space that this freed, besides ``freed_bytes``.
     """
@@ -35,8 +35,8 @@ class GCReport:
     removed_blocks: int
     freed_bytes: int
     dry_run: bool
-    condemned_blocks: int = 0
-    condemned_bytes: int = 0
+    deletable_blocks: int = 0
+    deletable_bytes: int = 0
     evicted_files: int = 0
     evicted_bytes: int = 0
 

@@ -55,9 +55,9 @@ def unknown_pin(pin: Pin) -> NotFoundError:
     return NotFoundError(f"there is no {pin.state.value} pin of {pin.cid} by {pin.owner!r}")
 
 
-def folder_in_the_way(root: str, path: str) -> ConflictError:
-    """A file is to be put where the entries of ``mfs://`` imply a folder."""
-    return ConflictError(f"mfs://{root}/{path} is a folder, so no file can be put there")
+def directory_in_the_way(root: str, path: str) -> ConflictError:
+    """A file is to be put where the entries of ``mfs://`` imply a directory."""
+    return ConflictError(f"mfs://{root}/{path} is a directory, so no file can be put there")
 
 
 def file_in_the_way(root: str, path: str) -> ConflictError:

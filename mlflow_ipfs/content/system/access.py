@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def access_faults(folder: Path) -> Iterator[None]:
+def translate_access_errors(directory: Path) -> Iterator[None]:
     """Turn a refusal of the system into our error, which names the path and the remedy. Other errors pass.
 
     Args:
-        folder: the store's directory, or another one whose owner should own what is in it.
+        directory: the store's directory, or another one whose owner should own what is in it.
 
     Raises:
         PolicyError: this user may not read or write something.
@@ -37,51 +37,51 @@ def access_faults(folder: Path) -> Iterator[None]:
     except MlflowIpfsError:
         raise
     except PermissionError as error:
-        raise refused(folder, error) from error
+        raise refused(directory, error) from error
 
 
-def refused(folder: Path, error: PermissionError) -> PolicyError:
+def refused(directory: Path, error: PermissionError) -> PolicyError:
     """Our error for a refusal of the system."""
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-    paths = [Path(os.fsdecode(name)) for name in names] or [folder]
+    paths = [Path(os.fsdecode(name)) for name in names] or [directory]
     obstacle = next((found for path in paths if (found := _obstacle(path)) is not None), paths[0])
-    return no_access(folder, obstacle)
+    return no_access(directory, obstacle)
 
 
-def no_access(folder: Path, path: Path) -> PolicyError:
+def no_access(directory: Path, path: Path) -> PolicyError:
     """The error for something that this user may not use.
 
     Args:
-        folder: the store's directory.
+        directory: the store's directory.
         path: the file or directory.
     """
     user = user_name(os.geteuid())
-    return PolicyError(f"user {user} may not read or write {path}{_in_brackets(path)}: {remedy(folder, path)}")
+    return PolicyError(f"user {user} may not read or write {path}{_in_brackets(path)}: {remedy(directory, path)}")
 
 
-def remedy(folder: Path, path: Path) -> str:
+def remedy(directory: Path, path: Path) -> str:
     """What to do so that the owner of a directory can use a path in it."""
-    owner, status = _status(folder.resolve()), _status(path)
+    owner, status = _status(directory.resolve()), _status(path)
     if owner is None or status is None:
         return "let this user read and write there, or run this as its owner"
     if status.st_uid != owner.st_uid:
-        return f"give everything in the directory to its owner, `{chown_command(folder)}`"
+        return f"give everything in the directory to its owner, `{chown_command(directory)}`"
     if status.st_uid == os.geteuid() or os.geteuid() == 0:
-        return f"let its owner use it, `chmod {_missing_bits(folder, path, status)} {shlex.quote(str(path))}`"
+        return f"let its owner use it, `chmod {_missing_bits(directory, path, status)} {shlex.quote(str(path))}`"
     return f"run this as user {user_name(owner.st_uid)}, the owner"
 
 
-def _missing_bits(folder: Path, path: Path, status: os.stat_result) -> str:
+def _missing_bits(directory: Path, path: Path, status: os.stat_result) -> str:
     """The bits that a store needs on a file or directory. What is sealed stays so: other files may share its bytes."""
     if stat.S_ISDIR(status.st_mode):
         return "u+rwx"
-    is_sealed = path.is_relative_to(folder) and len(path.relative_to(folder).parts) == _SEALED_DEPTH
+    is_sealed = path.is_relative_to(directory) and len(path.relative_to(directory).parts) == _SEALED_DEPTH
     return "u+r" if is_sealed else "u+rw"
 
 
-def chown_command(folder: Path) -> str:
+def chown_command(directory: Path) -> str:
     """The command that gives a directory and everything in it to the owner of the directory."""
-    return f"sudo chown -R {owner_of(folder)} {shlex.quote(str(folder))}"
+    return f"sudo chown -R {owner_of(directory)} {shlex.quote(str(directory))}"
 
 
 def is_usable(path: Path, status: os.stat_result, *, read_only: bool = False) -> bool:

@@ -19,8 +19,8 @@ _IN_THE_WAY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, e
 
 
 @contextmanager
-def destination_faults(target: Path) -> Iterator[None]:
-    """Translate what the system says while ``target`` is made, or a draft of it in the same folder.
+def translate_destination_errors(target: Path) -> Iterator[None]:
+    """Translate what the system says while ``target`` is made, or a draft of it in the same directory.
 
     Errors that name other files, as those of the store do, come through as they are.
 
@@ -67,9 +67,9 @@ def _obstacle(target: Path) -> str:
     parent = target.parent
     if os.path.isdir(parent):
         if os.path.isdir(target):
-            return "a folder of that name is there"
-        return f"in the folder {str(parent)!r} something was removed or replaced meanwhile, or it takes no new names"
+            return "a directory of that name is there"
+        return f"in the directory {str(parent)!r} something was removed or replaced meanwhile, or it takes no new names"
     there = next((path for path in (parent, *parent.parents) if os.path.lexists(path)), parent)
     if os.path.lexists(there) and not os.path.isdir(there):
-        return f"{str(there)!r} is no folder"
-    return f"there is no folder {str(parent)!r}, or not any more"
+        return f"{str(there)!r} is no directory"
+    return f"there is no directory {str(parent)!r}, or not any more"

@@ -80,8 +80,8 @@ class Disk:
         else:
             os.fsync(descriptor)
 
-    def sync_folder(self, path: Path) -> None:
-        """Return when the names in a folder would survive a loss of power."""
+    def sync_directory(self, path: Path) -> None:
+        """Return when the names in a directory would survive a loss of power."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             self.sync(descriptor)
@@ -114,13 +114,13 @@ class Disk:
         with suppress(FileNotFoundError):
             os.unlink(path)
 
-    def make_folder(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> None:
         """Make a directory for the users of the one around it; that it is there already is no error."""
         with suppress(FileExistsError):
             ownership.create_directory(path)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a folder with all below it, as far as that is possible."""
+        """Remove a directory with all below it, as far as that is possible."""
         shutil.rmtree(path, ignore_errors=True)
 
     def open_to_read(self, path: Path | str) -> int:
@@ -169,7 +169,7 @@ class Disk:
         finally:
             self.close(descriptor)
         self.rename(draft, path)
-        self.sync_folder(path.parent)
+        self.sync_directory(path.parent)
 
     def allocate(self, path: Path, size_bytes: int) -> None:
         """Create a file that really occupies so many bytes."""

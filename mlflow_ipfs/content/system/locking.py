@@ -43,18 +43,18 @@ def try_flock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 @contextmanager
-def locked_folder(folder: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
-    """Hold a folder alone for the length of a ``with``. It needs no file in it, and leaves none.
+def locked_directory(directory: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
+    """Hold a directory alone for the length of a ``with``. It needs no file in it, and leaves none.
 
     Args:
-        folder: an existing folder.
+        directory: an existing directory.
         purpose: what whoever holds it does, for the message.
         timeout_seconds: how long to wait.
 
     Raises:
         StoreBusyError: it was not free in time.
     """
-    with _locked(folder, os.O_DIRECTORY, purpose, timeout_seconds):
+    with _locked(directory, os.O_DIRECTORY, purpose, timeout_seconds):
         yield
 
 

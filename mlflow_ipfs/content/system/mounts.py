@@ -1,4 +1,4 @@
-"""What a folder is on: locks and SQLite's log fail silently on network file systems, and nobody writes to read-only mounts."""
+"""What a directory is on: locks and SQLite's log fail silently on network file systems, and nobody writes to read-only mounts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NETWORK_TYPES: Final = frozenset({
 })  # fmt: skip
 
 
-def file_system_type(folder: Path, mount_table: Path = MOUNT_TABLE) -> str | None:
-    """Name of the file system that holds ``folder``, or None where the system doesn't tell.
+def file_system_type(directory: Path, mount_table: Path = MOUNT_TABLE) -> str | None:
+    """Name of the file system that holds ``directory``, or None where the system doesn't tell.
 
     Args:
-        folder: an existing folder, resolved.
+        directory: an existing directory, resolved.
         mount_table: the list of mounts in the format of ``/proc/self/mountinfo``.
     """
     try:
@@ -30,9 +30,9 @@ def file_system_type(folder: Path, mount_table: Path = MOUNT_TABLE) -> str | Non
     for line in lines:
         fields, _, rest = line.partition(" - ")
         mount_point = Path(_unescape(fields.split(" ")[4]))
-        if folder.is_relative_to(mount_point):
+        if directory.is_relative_to(mount_point):
             depth = len(mount_point.parts)
-            if best is None or depth >= best[0]:  # of two on the same folder the later one is on top
+            if best is None or depth >= best[0]:  # of two on the same directory the later one is on top
                 best = depth, rest.split(" ")[0]
     return best[1] if best else None
 
@@ -42,9 +42,9 @@ def is_network_file_system(type_name: str) -> bool:
     return type_name in _NETWORK_TYPES or type_name.startswith("fuse.")
 
 
-def is_read_only_mount(folder: Path) -> bool:
-    """Tell whether nobody at all can write below an existing folder."""
-    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+def is_read_only_mount(directory: Path) -> bool:
+    """Tell whether nobody at all can write below an existing directory."""
+    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
 
 
 def _unescape(text: str) -> str:

@@ -45,22 +45,22 @@ def test_a_first_backup_that_fails_at_any_step_is_none_until_the_next_is_made(si
         try:
             site.back_up(disk=disk, to=name)
         except MlflowIpfsError as error:
-            check_error(error, number, site.folder / name, disk.failed)
-        if (site.folder / name).exists():
-            (site.folder / name).rename(site.folder / "backup")
+            check_error(error, number, site.directory / name, disk.failed)
+        if (site.directory / name).exists():
+            (site.directory / name).rename(site.directory / "backup")
         if disk.failed is None:
             break
         failed.add(disk.failed)
         try:
             assert site.restore(f"restored-{steps}") == 1
         except (NotFoundError, StoreFormatError):
-            assert not (site.folder / f"restored-{steps}").exists()
+            assert not (site.directory / f"restored-{steps}").exists()
         site.back_up()
         assert site.restore(f"again-{steps}") == 1
-        (site.folder / "backup").rename(site.folder / f"done-{steps}")
+        (site.directory / "backup").rename(site.directory / f"done-{steps}")
     else:
         pytest.fail(NO_END)
-    assert failed >= {"create", "write", "sync", "sync_folder", "rename", "make_folder"}, failed
+    assert failed >= {"create", "write", "sync", "sync_directory", "rename", "make_directory"}, failed
 
 
 @pytest.mark.parametrize("number", KINDS, ids=errno.errorcode.get)
@@ -74,7 +74,7 @@ def test_a_backup_that_fails_at_any_step_leaves_one_whole(site: Site, number: in
         try:
             site.back_up(disk=disk)
         except MlflowIpfsError as error:
-            check_error(error, number, site.folder / "backup", disk.failed)
+            check_error(error, number, site.directory / "backup", disk.failed)
         if disk.failed is None:
             break
         seen.add(site.restore(f"restored-{steps}"))
@@ -95,7 +95,7 @@ def test_a_restore_that_fails_at_any_step_goes_on(site: Site, number: int) -> No
         try:
             site.restore(name, disk=disk)
         except MlflowIpfsError as error:
-            check_error(error, number, site.folder / name, disk.failed)
+            check_error(error, number, site.directory / name, disk.failed)
         if disk.failed is None:
             break
         assert site.restore(name) == 1

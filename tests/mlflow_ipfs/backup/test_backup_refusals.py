@@ -1,4 +1,4 @@
-"""What is mistyped is refused before anything is made: no folder, no file, not even a parent of one."""
+"""What is mistyped is refused before anything is made: no directory, no file, not even a parent of one."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def site(site: Site) -> Site:
     return site
 
 
-def tree(folder: Path) -> dict[Path, int]:
-    """All that lies in a folder but the working folders of the store itself."""
-    apart = folder / "store"
-    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if not path.is_relative_to(apart)}
+def tree(directory: Path) -> dict[Path, int]:
+    """All that lies in a directory but the working directories of the store itself."""
+    apart = directory / "store"
+    return {path: path.lstat().st_mtime_ns for path in directory.rglob("*") if not path.is_relative_to(apart)}
 
 
 @pytest.mark.parametrize("destination", ["new", "new/below/it", "empty"])
 @pytest.mark.parametrize(
     ("uri", "error"),
     [
-        ("sqlite:///{folder}/nowhere.db", NotFoundError),
-        ("sqlite:///{folder}/empty.db", SettingsError),
-        ("sqlite:///{folder}/text.db", MlflowIpfsError),
+        ("sqlite:///{directory}/nowhere.db", NotFoundError),
+        ("sqlite:///{directory}/empty.db", SettingsError),
+        ("sqlite:///{directory}/text.db", MlflowIpfsError),
         ("sqlite://", SettingsError),
         ("postgresql://me@127.0.0.1:1/mlflow?connect_timeout=2", MlflowIpfsError),
     ],
@@ -44,89 +44,89 @@ def tree(folder: Path) -> dict[Path, int]:
 def test_no_backup_of_a_database_that_is_none(
     site: Site, destination: str, uri: str, error: type[MlflowIpfsError]
 ) -> None:
-    (site.folder / "empty").mkdir()
-    (site.folder / "empty.db").touch()
-    (site.folder / "text.db").write_text("this is no database, " * 100)
-    before = tree(site.folder)
-    url = sqlalchemy.make_url(uri.format(folder=site.folder))
+    (site.directory / "empty").mkdir()
+    (site.directory / "empty.db").touch()
+    (site.directory / "text.db").write_text("this is no database, " * 100)
+    before = tree(site.directory)
+    url = sqlalchemy.make_url(uri.format(directory=site.directory))
     with pytest.raises(error):
-        make_backup(ContentStore(site.storage), site.folder / destination, url, timeout_seconds=1)
-    assert tree(site.folder) == before
+        make_backup(ContentStore(site.storage), site.directory / destination, url, timeout_seconds=1)
+    assert tree(site.directory) == before
 
 
 def test_no_backup_into_what_is_none(site: Site) -> None:
     site.back_up()
-    (site.folder / "other").mkdir()
-    other = Site(site.folder / "other")
+    (site.directory / "other").mkdir()
+    other = Site(site.directory / "other")
     other.back_up()
-    (site.folder / "full").mkdir()
-    (site.folder / "full/mine").touch()
-    (site.folder / "linked").symlink_to("backup", target_is_directory=True)
-    shutil.copytree(site.folder / "backup", site.folder / "newer")
-    (site.folder / "newer/backup.json").write_text('{"format": 9}')
-    before = tree(site.folder)
+    (site.directory / "full").mkdir()
+    (site.directory / "full/mine").touch()
+    (site.directory / "linked").symlink_to("backup", target_is_directory=True)
+    shutil.copytree(site.directory / "backup", site.directory / "newer")
+    (site.directory / "newer/backup.json").write_text('{"format": 9}')
+    before = tree(site.directory)
     refused = {"full": PolicyError, "other/backup": PolicyError, "newer": StoreFormatError, "store/x": PolicyError}
     for name, error in refused.items():
         with pytest.raises(error):
             site.back_up(to=name)
         with pytest.raises(error):
-            make_backup(ContentStore(site.storage), site.folder / name, None, timeout_seconds=1)
-    assert tree(site.folder) == before
+            make_backup(ContentStore(site.storage), site.directory / name, None, timeout_seconds=1)
+    assert tree(site.directory) == before
     other.storage.close()
 
 
 def test_no_restore_of_what_is_none_and_none_over_anything(site: Site) -> None:
     site.back_up()
-    make_backup(ContentStore(site.storage), site.folder / "alone", None, timeout_seconds=1)
-    (site.folder / "full").mkdir()
-    (site.folder / "full/mine").touch()
-    before = tree(site.folder)
-    new = site.folder / "new/store"
-    url = sqlalchemy.make_url(f"sqlite:///{site.folder}/new/mlflow.db")
+    make_backup(ContentStore(site.storage), site.directory / "alone", None, timeout_seconds=1)
+    (site.directory / "full").mkdir()
+    (site.directory / "full/mine").touch()
+    before = tree(site.directory)
+    new = site.directory / "new/store"
+    url = sqlalchemy.make_url(f"sqlite:///{site.directory}/new/mlflow.db")
     inside = sqlalchemy.make_url(f"sqlite:///{new}/mlflow.db")
     postgres = sqlalchemy.make_url("postgresql://me@127.0.0.1:1/mlflow")
     attempts: dict[str, Callable[[], object]] = {
-        "is no backup": lambda: restore_backup(site.folder / "nowhere", new, url),
-        "has no backup.json": lambda: restore_backup(site.folder / "full", new, url),
-        "has no database": lambda: restore_backup(site.folder / "alone", new, url),
-        "of a sqlite database": lambda: restore_backup(site.folder / "backup", new, postgres),
-        "mlflow.db is there already": lambda: restore_backup(site.folder / "backup", new, site.url),
-        "full is there already": lambda: restore_backup(site.folder / "backup", site.folder / "full", url),
-        "mine is there already": lambda: restore_backup(site.folder / "backup", site.folder / "full/mine", url),
-        "would lie in": lambda: restore_backup(site.folder / "backup", new, inside),
-        "lie in each other": lambda: restore_backup(site.folder / "backup", site.folder / "backup/new", url),
+        "is no backup": lambda: restore_backup(site.directory / "nowhere", new, url),
+        "has no backup.json": lambda: restore_backup(site.directory / "full", new, url),
+        "has no database": lambda: restore_backup(site.directory / "alone", new, url),
+        "of a sqlite database": lambda: restore_backup(site.directory / "backup", new, postgres),
+        "mlflow.db is there already": lambda: restore_backup(site.directory / "backup", new, site.url),
+        "full is there already": lambda: restore_backup(site.directory / "backup", site.directory / "full", url),
+        "mine is there already": lambda: restore_backup(site.directory / "backup", site.directory / "full/mine", url),
+        "would lie in": lambda: restore_backup(site.directory / "backup", new, inside),
+        "lie in each other": lambda: restore_backup(site.directory / "backup", site.directory / "backup/new", url),
     }
     for message, attempt in attempts.items():
         with pytest.raises(MlflowIpfsError, match=message):
             attempt()
-        assert tree(site.folder) == before, message
+        assert tree(site.directory) == before, message
 
 
 @pytest.mark.parametrize("name", ["loop", "loop/below", "long" * 75])
 def test_paths_that_nothing_can_have_are_refused(site: Site, name: str) -> None:
     site.back_up()
-    backup, path = site.folder / "backup", site.folder / name
-    (site.folder / "loop").symlink_to("loop")
-    before = tree(site.folder)
+    backup, path = site.directory / "backup", site.directory / name
+    (site.directory / "loop").symlink_to("loop")
+    before = tree(site.directory)
     url = sqlalchemy.make_url(f"sqlite:///{path}")
     with pytest.raises(PolicyError, match=name):
         restore_backup(backup, path, None)
     with pytest.raises(PolicyError, match=name):
-        restore_backup(path, site.folder / "there", None)
+        restore_backup(path, site.directory / "there", None)
     with pytest.raises(PolicyError, match=name):
         make_backup(ContentStore(site.storage), path, None, timeout_seconds=1)
     if name.startswith("loop"):
         with pytest.raises(PolicyError, match=name):
-            restore_backup(backup, site.folder / "there", url)
+            restore_backup(backup, site.directory / "there", url)
         with pytest.raises(PolicyError, match=name):
-            make_backup(ContentStore(site.storage), site.folder / "new", url, timeout_seconds=1)
-    assert tree(site.folder) == before
+            make_backup(ContentStore(site.storage), site.directory / "new", url, timeout_seconds=1)
+    assert tree(site.directory) == before
 
 
 @pytest.mark.parametrize("name", ["store", "next"])
 def test_no_backup_is_made_through_a_link(site: Site, name: str) -> None:
     site.back_up()
-    backup, elsewhere = site.folder / "backup", site.folder / "elsewhere"
+    backup, elsewhere = site.directory / "backup", site.directory / "elsewhere"
     if name == "store":
         (backup / name).rename(elsewhere)
     else:  # decided, and not yet moved to its place
@@ -134,7 +134,7 @@ def test_no_backup_is_made_through_a_link(site: Site, name: str) -> None:
         (backup / "backup.json").rename(elsewhere / "backup.json")
         (backup / "backup.json").write_bytes((elsewhere / "backup.json").read_bytes())
     (backup / name).symlink_to(elsewhere)
-    before = tree(site.folder)
+    before = tree(site.directory)
     with pytest.raises(PolicyError, match="is a link"):
         site.back_up()
-    assert tree(site.folder) == before
+    assert tree(site.directory) == before

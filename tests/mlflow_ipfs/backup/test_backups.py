@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def test_a_backup_is_restored_elsewhere_and_changes_nothing_in_it(site: Site) -> None:
     site.advance(1)
     assert site.back_up() == 1
-    before = {path: path.stat().st_mtime_ns for path in (site.folder / "backup").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in (site.directory / "backup").rglob("*")}
     assert site.restore("restored") == 1
-    assert {path: path.stat().st_mtime_ns for path in (site.folder / "backup").rglob("*")} == before
-    with open_local_storage(site.folder / "restored/store") as storage:
+    assert {path: path.stat().st_mtime_ns for path in (site.directory / "backup").rglob("*")} == before
+    with open_local_storage(site.directory / "restored/store") as storage:
         assert storage.store_id == site.storage.store_id
 
 
@@ -34,10 +34,10 @@ def test_the_next_backup_copies_what_is_new_and_says_so(site: Site) -> None:
     site.advance(2)
     assert site.back_up() == 1
     assert site.back_up() == 0
-    manifest = json.loads((site.folder / "backup/backup.json").read_bytes())
+    manifest = json.loads((site.directory / "backup/backup.json").read_bytes())
     assert (manifest["complete"], manifest["files"], manifest["database"]) == (True, 2, "mlflow.db")
     assert site.restore("restored") == 2
-    assert sorted(path.name for path in (site.folder / "backup").iterdir()) == [
+    assert sorted(path.name for path in (site.directory / "backup").iterdir()) == [
         "backup.json", "backup.lock", "mlflow.db", "store",
     ]  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_the_next_backup_copies_what_is_new_and_says_so(site: Site) -> None:
 def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     site.advance(1)
     site.back_up()
-    taken = site.folder / "taken"
+    taken = site.directory / "taken"
     (taken / "store").mkdir(parents=True)
     (taken / "store/mine").write_text("mine")
     with pytest.raises(ConflictError, match="store is there already"):
@@ -67,13 +67,13 @@ def test_nothing_is_restored_beside_the_log_of_a_lost_database(site: Site, suffi
     """SQLite would replay it into the restored file, also into one that an earlier attempt has put there."""
     site.advance(1)
     site.back_up()
-    log = site.folder / f"there/mlflow.db{suffix}"
+    log = site.directory / f"there/mlflow.db{suffix}"
     log.parent.mkdir()
     log.write_bytes(b"of another database")
     with pytest.raises(ConflictError, match=f"mlflow.db{suffix} .* move it away"):
         site.restore("there")
     assert [path.name for path in log.parent.iterdir()] == [log.name]
-    shutil.copyfile(site.folder / "backup/mlflow.db", log.parent / "mlflow.db")
+    shutil.copyfile(site.directory / "backup/mlflow.db", log.parent / "mlflow.db")
     with pytest.raises(ConflictError, match="move it away"):
         site.restore("there")
     log.unlink()
@@ -82,7 +82,7 @@ def test_nothing_is_restored_beside_the_log_of_a_lost_database(site: Site, suffi
 
 def test_a_store_alone_is_backed_up_and_restored(site: Site) -> None:
     site.advance(1)
-    backup, target = site.folder / "backup", site.folder / "restored"
+    backup, target = site.directory / "backup", site.directory / "restored"
     site.back_up()
     make_backup(ContentStore(site.storage), backup, None, timeout_seconds=1)
     assert not (backup / "mlflow.db").exists(), "it would be of another moment"

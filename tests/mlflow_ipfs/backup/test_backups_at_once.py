@@ -1,4 +1,4 @@
-"""Two backups into one folder, two restores into one place: the second waits, or says what is in its way."""
+"""Two backups into one directory, two restores into one place: the second waits, or says what is in its way."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class HeldDisk(SteppedDisk):
             assert self.may_go_on.wait(LONG_SECONDS)
 
 
-def test_the_second_backup_into_a_folder_names_what_is_in_its_way(site: Site) -> None:
+def test_the_second_backup_into_a_directory_names_what_is_in_its_way(site: Site) -> None:
     site.back_up()
     site.advance(2)
     disk = HeldDisk()
@@ -67,8 +67,8 @@ def test_the_second_backup_waits_for_the_first(site: Site) -> None:
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(site.back_up, disk=disk)
         assert disk.has_stopped.wait(LONG_SECONDS)
-        store, folder = ContentStore(site.storage), site.folder / "backup"
-        second = pool.submit(make_backup, store, folder, site.url, timeout_seconds=LONG_SECONDS)
+        store, directory = ContentStore(site.storage), site.directory / "backup"
+        second = pool.submit(make_backup, store, directory, site.url, timeout_seconds=LONG_SECONDS)
         disk.may_go_on.set()
         assert first.result(LONG_SECONDS) == 1
         manifest, report = second.result(LONG_SECONDS)
@@ -84,16 +84,16 @@ def test_the_second_restore_into_a_place_is_refused_and_changes_nothing(site: Si
         first = pool.submit(site.restore, "there", disk=disk)
         try:
             assert disk.has_stopped.wait(LONG_SECONDS)
-            before = sorted((site.folder / "there").rglob("*"))
+            before = sorted((site.directory / "there").rglob("*"))
             with pytest.raises(MlflowIpfsError, match="another process restores a backup into|there already"):
                 site.restore("there")
-            assert sorted((site.folder / "there").rglob("*")) == before
+            assert sorted((site.directory / "there").rglob("*")) == before
         finally:
             disk.may_go_on.set()
         assert first.result(LONG_SECONDS) == 1
     with pytest.raises(ConflictError):
         site.restore("there")
-    assert told_by(site.folder / "there") == 1
+    assert told_by(site.directory / "there") == 1
 
 
 def test_two_stores_do_not_get_one_database(site: Site) -> None:
@@ -101,11 +101,11 @@ def test_two_stores_do_not_get_one_database(site: Site) -> None:
     site.back_up()
     site.advance(2)
     site.back_up(to="other")
-    url = sqlalchemy.make_url(f"sqlite:///{site.folder}/one/mlflow.db")
-    target = site.folder / "one/mlflow.db"
-    second = SqliteRestore(target, site.folder / "other/mlflow.db", Disk())
+    url = sqlalchemy.make_url(f"sqlite:///{site.directory}/one/mlflow.db")
+    target = site.directory / "one/mlflow.db"
+    second = SqliteRestore(target, site.directory / "other/mlflow.db", Disk())
     disk = HeldDisk("rename")
-    first = SqliteRestore(target, site.folder / "backup/mlflow.db", disk)
+    first = SqliteRestore(target, site.directory / "backup/mlflow.db", disk)
     second.check()
     with ThreadPoolExecutor(2) as pool:
         restoring = pool.submit(first.restore)
@@ -119,7 +119,7 @@ def test_two_stores_do_not_get_one_database(site: Site) -> None:
             other.result(LONG_SECONDS)
     with closing(sqlite3.connect(str(url.database))) as connection:
         assert connection.execute("SELECT number FROM experiments").fetchall() == [(1,)]
-    assert os.listdir(site.folder / "one") == ["mlflow.db"]
+    assert os.listdir(site.directory / "one") == ["mlflow.db"]
 
 
 def test_of_many_restores_at_once_one_comes_through(site: Site) -> None:
@@ -128,16 +128,16 @@ def test_of_many_restores_at_once_one_comes_through(site: Site) -> None:
 
     def race() -> None:
         start.wait(LONG_SECONDS)
-        url = sqlalchemy.make_url(f"sqlite:///{site.folder}/there/mlflow.db")
+        url = sqlalchemy.make_url(f"sqlite:///{site.directory}/there/mlflow.db")
         try:
-            restore_backup(site.folder / "backup", site.folder / "there/store", url)
+            restore_backup(site.directory / "backup", site.directory / "there/store", url)
         except (StoreBusyError, ConflictError):
             os._exit(7)
 
     children = [fork_child(race) for _ in range(RACERS)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert sorted(codes) == [0] + [7] * (RACERS - 1)
-    assert told_by(site.folder / "there") == 1
+    assert told_by(site.directory / "there") == 1
 
 
 def test_who_is_killed_holds_nobody_up(site: Site) -> None:
@@ -148,7 +148,7 @@ def test_who_is_killed_holds_nobody_up(site: Site) -> None:
 
     child = fork_child(restore_half)
     try:
-        drafts = site.folder / "there/store/restoring"
+        drafts = site.directory / "there/store/restoring"
         wait_until(drafts.exists, timeout_seconds=LONG_SECONDS, what="a restore began")
         with pytest.raises(StoreBusyError):
             site.restore("there")

@@ -1,4 +1,4 @@
-"""A backup is often the last sound copy: the next one into the same folder gives back what it has, before it lets go."""
+"""A backup is often the last sound copy: the next one into the same directory gives back what it has, before it lets go."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_the_store_gets_back_what_the_former_backup_has(site: Site, root: CID) -
     site.back_up()  # without a problem
     assert read(site.storage, root) == CONTENT
     assert site.storage.scrub().problems == ()
-    with open_local_storage(site.folder / "backup" / "store", read_only=True) as copy:
+    with open_local_storage(site.directory / "backup" / "store", read_only=True) as copy:
         assert read(copy, root) == CONTENT
 
 
 def test_a_damaged_pack_is_healed_too(site: Site) -> None:
     cids = publish_blocks(site.storage, *(b"%d" % number * 1000 for number in range(80)))
     site.back_up()
-    [pack] = site.storage.folder.glob("files/*/*.car")
+    [pack] = site.storage.directory.glob("files/*/*.car")
     damage(pack)
     assert site.storage.scrub().problems
     site.back_up()
@@ -79,7 +79,7 @@ def test_what_cannot_be_brought_back_stays_in_the_backup(
             patch.setattr(LocalPublication, "put", refuse)
             with pytest.raises(IntegrityError, match=r"scrub --heal-from .*backup"):
                 site.back_up()
-        with open_local_storage(site.folder / "backup" / "store", read_only=True) as copy:
+        with open_local_storage(site.directory / "backup" / "store", read_only=True) as copy:
             assert read(copy, root) == CONTENT
     site.back_up()
     assert read(site.storage, root) == CONTENT
@@ -92,5 +92,5 @@ def test_what_the_former_backup_lacks_does_not_stop_the_next(site: Site) -> None
     assert path is not None
     damage(path)
     assert len(site.storage.scrub().problems) == 1
-    _, report = make_backup(ContentStore(site.storage), site.folder / "backup", site.url, timeout_seconds=1)
+    _, report = make_backup(ContentStore(site.storage), site.directory / "backup", site.url, timeout_seconds=1)
     assert report.problems

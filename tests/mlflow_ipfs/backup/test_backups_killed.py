@@ -45,7 +45,7 @@ def test_a_first_backup_that_was_killed_is_refused_until_it_is_complete(site: Si
                 assert site.restore(f"restored-{steps}") == 1
             except (NotFoundError, StoreFormatError):
                 refused += 1
-                assert not (site.folder / f"restored-{steps}/store").exists()
+                assert not (site.directory / f"restored-{steps}/store").exists()
         else:
             break
     assert refused > 10
@@ -68,8 +68,8 @@ def test_a_restore_killed_at_any_step_goes_on(site: Site) -> None:
 def test_a_database_that_a_broken_off_restore_left_out_is_restored_by_the_next(site: Site) -> None:
     site.advance(1)
     site.back_up()
-    target = site.folder / "there"
-    restore_backup(site.folder / "backup", target / "store", None)
+    target = site.directory / "there"
+    restore_backup(site.directory / "backup", target / "store", None)
     (target / "store/restoring").mkdir()  # as if it had been killed before it tidied up
     (target / "store/restoring/store_id").write_text(site.storage.store_id)
     assert site.restore("there") == 1

@@ -75,11 +75,11 @@ def test_a_writer_in_mlflows_database_is_waited_for_but_nobody_waits_for_it(
     monkeypatch.setattr(SqliteCopy, "begin", tell_and_begin)
     with (
         ThreadPoolExecutor(1) as pool,
-        open_local_storage(site.folder / "store") as other,
+        open_local_storage(site.directory / "store") as other,
         closing(sqlite3.connect(site.database, isolation_level=None, check_same_thread=False)) as writer,
     ):
         site.storage.close()
-        site.storage = open_local_storage(site.folder / "store", timeout_seconds=LONG_SECONDS)
+        site.storage = open_local_storage(site.directory / "store", timeout_seconds=LONG_SECONDS)
         backup = pool.submit(site.back_up)
         assert has_begun.wait(LONG_SECONDS), "now the backup holds the store's lock, and waits for MLflow's"
         publish_file(other, b"published while MLflow's database is locked", owner="other")
@@ -103,6 +103,6 @@ def test_a_database_with_a_log_of_its_own_is_copied_with_it(site: Site) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("SELECT * FROM experiments").fetchall()  # while it is open the log stays
         site.advance(1)
-        assert (site.folder / "mlflow.db-wal").stat().st_size > 0
+        assert (site.directory / "mlflow.db-wal").stat().st_size > 0
         site.back_up()
     assert site.restore("restored") == 1

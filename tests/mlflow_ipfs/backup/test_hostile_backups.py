@@ -38,40 +38,40 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     hostile_backups.fill(site.storage)
     site.advance(1)
     site.back_up()
-    yield site.folder / "backup"
+    yield site.directory / "backup"
     site.storage.close()
 
 
-def attempt(folder: Path, *, verify: bool) -> MlflowIpfsError | None:
+def attempt(directory: Path, *, verify: bool) -> MlflowIpfsError | None:
     """Restore, and look at what came of it. Returns why it was refused."""
-    backup = folder / "backup"
-    before = outside(folder)
-    url = sqlalchemy.make_url(f"sqlite:///{folder}/there/mlflow.db")
+    backup = directory / "backup"
+    before = outside(directory)
+    url = sqlalchemy.make_url(f"sqlite:///{directory}/there/mlflow.db")
     refusal, told = None, set[CID]()
     try:
-        _, report, _ = restore_backup(backup, folder / "there/store", url, verify=verify)
+        _, report, _ = restore_backup(backup, directory / "there/store", url, verify=verify)
         assert report is not None
         told = {cid for cid, _ in report.problems}
     except MlflowIpfsError as error:
         refusal = error
-    assert outside(folder) == before
+    assert outside(directory) == before
     if refusal is None:
-        with open_local_storage(folder / "there/store", create=False) as storage:
+        with open_local_storage(directory / "there/store", create=False) as storage:
             use(storage, is_whole=verify and not told)
-        with open_local_storage(folder / "there/store", create=False) as storage:
+        with open_local_storage(directory / "there/store", create=False) as storage:
             found = {cid for cid, _ in storage.scrub().problems}
         assert not verify or found <= told, "what is damaged is told when it is restored"
     elif isinstance(refusal, StoreFormatError):
-        assert not [path for path in (folder / "there").rglob("*") if path.is_file()], refusal
-        assert not (folder / "there/store").exists()
+        assert not [path for path in (directory / "there").rglob("*") if path.is_file()], refusal
+        assert not (directory / "there/store").exists()
     else:
-        assert not (folder / "there/store/format.json").exists()
+        assert not (directory / "there/store/format.json").exists()
     return refusal
 
 
-def outside(folder: Path) -> dict[Path, tuple[int, int]]:
+def outside(directory: Path) -> dict[Path, tuple[int, int]]:
     """All that isn't in the destination."""
-    paths = [path for name in ("backup", "outside") for path in (folder / name).rglob("*")]
+    paths = [path for name in ("backup", "outside") for path in (directory / name).rglob("*")]
     return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in paths if not path.is_dir()}
 
 
@@ -215,10 +215,10 @@ def test_a_row_that_tells_the_wrong_place_is_found(backup: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["store", "next", "store/files", "store/quarantine"])
-def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Path, name: str) -> None:
+def test_no_directory_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Path, name: str) -> None:
     """Not even to one in which all is as it must be."""
     copy = hostile_backups.copy_of(backup, tmp_path)
-    elsewhere = tmp_path / "outside/folder"
+    elsewhere = tmp_path / "outside/directory"
     if (copy / name).exists():
         (copy / name).rename(elsewhere)
     else:  # the next backup, as one that was decided and not yet moved
@@ -227,7 +227,7 @@ def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Pat
     refusal = attempt(tmp_path, verify=True)
     assert isinstance(refusal, StoreFormatError)
     assert str(copy / name) in str(refusal)
-    with pytest.raises(StoreFormatError, match="where a folder must be"):
+    with pytest.raises(StoreFormatError, match="where a directory must be"):
         find_store(copy)
 
 
@@ -236,7 +236,7 @@ def test_no_folder_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: Pat
 def test_whatever_is_wrong_with_a_backup(backup: Path, seed: int, count: int, verify: bool) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-test-") as name:
-        folder = Path(name)
-        copy = hostile_backups.copy_of(backup, folder)
+        directory = Path(name)
+        copy = hostile_backups.copy_of(backup, directory)
         note("; ".join(hostile_backups.spoil(copy, chance) for _ in range(count)))
-        note(repr(attempt(folder, verify=verify)))
+        note(repr(attempt(directory, verify=verify)))

@@ -283,7 +283,7 @@ def test_a_damaged_dump_leaves_the_database_empty_and_no_store(
 def test_a_dump_that_nothing_comes_of_is_not_read_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL
 ) -> None:
-    """A network's folder whose server is away looks like that, and a pipe."""
+    """A network's directory whose server is away looks like that, and a pipe."""
     monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.3)
     dump = tmp_path / "mlflow.dump"
     os.mkfifo(dump)

@@ -23,7 +23,7 @@ STEPS = 300
 def backup(site: Site) -> Path:
     site.advance(1)
     site.back_up()
-    return site.folder / "backup"
+    return site.directory / "backup"
 
 
 def cut_index(backup: Path) -> None:
@@ -31,9 +31,9 @@ def cut_index(backup: Path) -> None:
     os.truncate(index, index.stat().st_size // 2)
 
 
-def put_strangers(folder: Path) -> dict[Path, str]:
+def put_strangers(directory: Path) -> dict[Path, str]:
     """Files of somebody else. Returns what is in them."""
-    files = {folder / name: f"in {name}" for name in ("mine.txt", "mydir/x", "store.db.mine", "format.json.old.new")}
+    files = {directory / name: f"in {name}" for name in ("mine.txt", "mydir/x", "store.db.mine", "format.json.old.new")}
     for path, text in files.items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
@@ -51,7 +51,7 @@ def begin(target: Path, store_id: str) -> None:
 def test_a_strangers_file_among_what_is_left_of_a_restore_is_refused_and_survives(
     site: Site, backup: Path, is_damaged: bool
 ) -> None:
-    target = site.folder / "there"
+    target = site.directory / "there"
     begin(target, site.storage.store_id)
     strangers = put_strangers(target)
     if is_damaged:
@@ -71,11 +71,11 @@ def test_a_strangers_file_among_what_is_left_of_a_restore_is_refused_and_survive
 
 
 def test_a_strangers_file_that_comes_in_the_midst_of_a_restore_survives_its_end(site: Site, backup: Path) -> None:
-    target = site.folder / "there"
+    target = site.directory / "there"
     strangers: dict[Path, str] = {}
 
     def come(step: str) -> None:
-        if step == "make_folder" and (target / "restoring/store_id").exists() and not strangers:
+        if step == "make_directory" and (target / "restoring/store_id").exists() and not strangers:
             strangers.update(put_strangers(target))
 
     cut_index(backup)
@@ -87,8 +87,10 @@ def test_a_strangers_file_that_comes_in_the_midst_of_a_restore_survives_its_end(
 
 
 @pytest.mark.parametrize("name", ["restoring/mine", "restoring/store_id.mine.new"])
-def test_a_folder_that_happens_to_be_called_restoring_is_nobodys_leftover(site: Site, backup: Path, name: str) -> None:
-    target = site.folder / "there"
+def test_a_directory_that_happens_to_be_called_restoring_is_nobodys_leftover(
+    site: Site, backup: Path, name: str
+) -> None:
+    target = site.directory / "there"
     (target / "restoring/drafts").mkdir(parents=True)
     (target / name).write_text("mine")
     with pytest.raises(ConflictError, match="is there already"):
@@ -100,7 +102,7 @@ def test_a_folder_that_happens_to_be_called_restoring_is_nobodys_leftover(site: 
 def test_whatever_a_restore_leaves_at_any_step_is_known_as_its_own(site: Site, backup: Path) -> None:
     """Else it would neither go on nor tidy up."""
     for steps in range(STEPS):
-        target = site.folder / f"there-{steps}"
+        target = site.directory / f"there-{steps}"
         try:
             restore_backup(backup, target, None, disk=MortalDisk(steps))
         except KilledError:
@@ -119,7 +121,7 @@ def test_whatever_a_restore_leaves_at_any_step_is_known_as_its_own(site: Site, b
         pytest.fail("no restore came to its end")
 
 
-def make_folder(path: Path) -> None:
+def make_directory(path: Path) -> None:
     path.mkdir()
 
 
@@ -131,12 +133,14 @@ def make_link(path: Path) -> None:
     path.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("make", [make_folder, make_noise, make_link, os.mkfifo])
-def test_a_folder_that_no_restore_has_left_is_refused(site: Site, backup: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("make", [make_directory, make_noise, make_link, os.mkfifo])
+def test_a_directory_that_no_restore_has_left_is_refused(
+    site: Site, backup: Path, make: Callable[[Path], None]
+) -> None:
     """Whatever lies where the store's id would be: a pipe is not waited for."""
-    owner = site.folder / "there/restoring/store_id"
+    owner = site.directory / "there/restoring/store_id"
     owner.parent.mkdir(parents=True)
     make(owner)
     with pytest.raises(ConflictError, match="is there already"):
-        restore_backup(backup, site.folder / "there", None)
+        restore_backup(backup, site.directory / "there", None)
     assert os.path.lexists(owner)

@@ -11,7 +11,7 @@ from mlflow.utils.request_utils import _TRANSIENT_FAILURE_RESPONSE_CODES
 
 from mlflow_ipfs import errors
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors, to_mlflow_exception
-from mlflow_ipfs.content.storage.local.backup.files import copy_faults
+from mlflow_ipfs.content.storage.local.backup.files import translate_copy_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_missing_artifact_is_not_found() -> None:
 def test_only_a_disk_that_fails_means_that_data_is_lost(
     tmp_path: Path, number: int, kind: type[errors.MlflowIpfsError], code: str, advice: str
 ) -> None:
-    with pytest.raises(errors.MlflowIpfsError, match=advice) as caught, copy_faults(tmp_path):
+    with pytest.raises(errors.MlflowIpfsError, match=advice) as caught, translate_copy_errors(tmp_path):
         raise OSError(number, os.strerror(number), str(tmp_path / "file"))
     assert type(caught.value) is kind
     assert str(tmp_path) in str(caught.value)

@@ -33,12 +33,12 @@ def after_another_user(user: OrdinaryUser, mode: int, call: Callable[[str], obje
     """Call with a database's URI, when MLflow's lock for it is a file that this user may not write to."""
 
     def work() -> object:
-        tempfile.tempdir = str(user.folder)
-        uri = f"sqlite:///{user.folder}/mlflow.db"
+        tempfile.tempdir = str(user.directory)
+        uri = f"sqlite:///{user.directory}/mlflow.db"
         mlflow_compat.prepare_database(uri)
-        (lock,) = user.folder.glob("db_init_lock-*")
+        (lock,) = user.directory.glob("db_init_lock-*")
         lock.chmod(mode)
-        (user.folder / "mlflow.db").unlink()
+        (user.directory / "mlflow.db").unlink()
         mlflow_compat.SqlTrackingStore._engine_map.clear()
         return call(uri)
 
@@ -47,7 +47,7 @@ def after_another_user(user: OrdinaryUser, mode: int, call: Callable[[str], obje
 
 def test_a_second_user_makes_the_tables(ordinary_user: OrdinaryUser) -> None:
     after_another_user(ordinary_user, 0o444, mlflow_compat.prepare_database)
-    assert (ordinary_user.folder / "mlflow.db").stat().st_size > 100_000
+    assert (ordinary_user.directory / "mlflow.db").stat().st_size > 100_000
 
 
 def test_a_lock_that_cannot_be_read_is_named_with_the_remedy(ordinary_user: OrdinaryUser) -> None:
@@ -57,7 +57,7 @@ def test_a_lock_that_cannot_be_read_is_named_with_the_remedy(ordinary_user: Ordi
 
 def test_mlflow_gets_an_error_of_its_own(ordinary_user: OrdinaryUser) -> None:
     def build(uri: str) -> str:
-        os.environ["XDG_CONFIG_HOME"] = str(ordinary_user.folder)
+        os.environ["XDG_CONFIG_HOME"] = str(ordinary_user.directory)
         with pytest.raises(MlflowException, match="TMPDIR") as caught:
             build_tracking_store(f"ipfs+{uri}")
         return str(caught.value.error_code)
@@ -69,7 +69,7 @@ def test_a_second_user_waits_for_the_first(ordinary_user: OrdinaryUser, monkeypa
     monkeypatch.setattr(mlflow_compat, "_TABLES_SECONDS", 0.2)
 
     def prepare(uri: str) -> bool:
-        (path,) = ordinary_user.folder.glob("db_init_lock-*")
+        (path,) = ordinary_user.directory.glob("db_init_lock-*")
         descriptor = os.open(path, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         with pytest.raises(StoreBusyError, match="makes MLflow's tables and holds /"):

@@ -19,8 +19,8 @@ def cli(tmp_path: Path) -> CommandLine:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with a file of several chunks, a small one, a hidden one, a symlink and an odd name."""
+def directory(tmp_path: Path) -> Path:
+    """A directory with a file of several chunks, a small one, a hidden one, a symlink and an odd name."""
     root = tmp_path / "data"
     (root / "sub").mkdir(parents=True)
     (root / "big.bin").write_bytes(BIG)
@@ -32,6 +32,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def root(cli: CommandLine, folder: Path) -> str:
-    """CID of the folder, hidden file and all; 10 blocks."""
-    return cli("add", "-q", "--hidden", folder).cid
+def root(cli: CommandLine, directory: Path) -> str:
+    """CID of the directory, hidden file and all; 10 blocks."""
+    return cli("add", "-q", "--hidden", directory).cid

@@ -44,27 +44,27 @@ def test_json_has_one_object_for_each_path(cli: CommandLine, tmp_path: Path) -> 
     assert all(record["cid"].startswith("bafkrei") for record in outcome.records)
 
 
-def test_hidden_files_are_left_out_and_counted(cli: CommandLine, folder: Path) -> None:
-    without = cli("add", folder)
+def test_hidden_files_are_left_out_and_counted(cli: CommandLine, directory: Path) -> None:
+    without = cli("add", directory)
     assert "1 hidden name in " in without.stderr
     assert "--hidden" in without.stderr
-    with_hidden = cli("add", "--hidden", folder)
+    with_hidden = cli("add", "--hidden", directory)
     assert with_hidden.stderr == ""
     assert with_hidden.cid != without.cid
     assert ".hidden" not in cli("ls", without.cid).stdout.decode()
     assert ".hidden" in cli("ls", with_hidden.cid).stdout.decode()
 
 
-def test_what_is_added_is_pinned(cli: CommandLine, folder: Path) -> None:
-    cid = cli("add", folder).cid
+def test_what_is_added_is_pinned(cli: CommandLine, directory: Path) -> None:
+    cid = cli("add", directory).cid
     assert [(record["cid"], record["owner"]) for record in cli("pin", "ls", "--json").records] == [(cid, "user")]
 
 
-def test_only_hash_makes_no_store(cli: CommandLine, folder: Path) -> None:
-    outcome = cli("add", "--only-hash", folder, "-", stdin=b"")
+def test_only_hash_makes_no_store(cli: CommandLine, directory: Path) -> None:
+    outcome = cli("add", "--only-hash", directory, "-", stdin=b"")
     assert not cli.store.exists()
     assert outcome.lines[0].startswith("hashed  ")
-    assert outcome.lines[0].split()[-1] == cli("add", "-q", folder).lines[0]
+    assert outcome.lines[0].split()[-1] == cli("add", "-q", directory).lines[0]
     assert outcome.lines[1].endswith(EMPTY)
 
 
@@ -81,16 +81,16 @@ def test_only_hash_makes_no_store(cli: CommandLine, folder: Path) -> None:
     ids=lambda options: " ".join(options) or "plain",
 )
 def test_cids_are_kubos(
-    cli: CommandLine, folder: Path, kubo_v1: KuboRepository, ours: tuple[str, ...], kubos: tuple[str, ...]
+    cli: CommandLine, directory: Path, kubo_v1: KuboRepository, ours: tuple[str, ...], kubos: tuple[str, ...]
 ) -> None:
-    expected = kubo_v1("add", "--pin=false", "--recursive", "--quieter", *kubos, folder)
-    assert cli("add", "-q", *ours, folder).lines == [expected]
+    expected = kubo_v1("add", "--pin=false", "--recursive", "--quieter", *kubos, directory)
+    assert cli("add", "-q", *ours, directory).lines == [expected]
 
 
 @pytest.mark.kubo
-def test_cids_of_the_old_profile_are_kubos(cli: CommandLine, folder: Path, kubo_v0: KuboRepository) -> None:
-    expected = kubo_v0("add", "--only-hash", "--recursive", "--quieter", folder)
-    assert cli("add", "-q", "--only-hash", "--profile", "unixfs-v0-2015", folder).lines == [expected]
+def test_cids_of_the_old_profile_are_kubos(cli: CommandLine, directory: Path, kubo_v0: KuboRepository) -> None:
+    expected = kubo_v0("add", "--only-hash", "--recursive", "--quieter", directory)
+    assert cli("add", "-q", "--only-hash", "--profile", "unixfs-v0-2015", directory).lines == [expected]
 
 
 @pytest.mark.kubo
@@ -110,12 +110,12 @@ def test_a_chunker_and_a_profile_apply_to_standard_input_too(cli: CommandLine) -
 
 
 def test_a_profile_on_the_command_line_puts_a_chunker_of_the_settings_out_of_force(
-    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = cli("add", "-q", "-n", folder / "big.bin").lines
+    expected = cli("add", "-q", "-n", directory / "big.bin").lines
     monkeypatch.setenv("MLFLOW_IPFS_CHUNKER", "size-1000")
-    assert cli("add", "-q", "-n", folder / "big.bin").lines != expected
-    assert cli("add", "-q", "-n", "--profile", "unixfs-v1-2025", folder / "big.bin").lines == expected
+    assert cli("add", "-q", "-n", directory / "big.bin").lines != expected
+    assert cli("add", "-q", "-n", "--profile", "unixfs-v1-2025", directory / "big.bin").lines == expected
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_what_makes_no_sense_for_standard_input_is_refused(cli: CommandLine, arg
     assert "standard input" in result.stderr
 
 
-def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, folder: Path) -> None:
-    outcome = cli("add", folder, "missing", code=3)
-    assert outcome.stderr == "mlflow-ipfs: there is no file or folder 'missing'\n"
+def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, directory: Path) -> None:
+    outcome = cli("add", directory, "missing", code=3)
+    assert outcome.stderr == "mlflow-ipfs: there is no file or directory 'missing'\n"
     assert not cli.store.exists()
 
 
@@ -151,25 +151,25 @@ def test_a_socket_or_pipe_is_refused(cli: CommandLine, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
-    locked = ordinary_user.folder / "locked"
+    locked = ordinary_user.directory / "locked"
     locked.write_text("secret")
     locked.chmod(0)
-    result = ordinary_user.run(_add, ordinary_user.folder / "store", locked)
+    result = ordinary_user.run(_add, ordinary_user.directory / "store", locked)
     assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
 
 
 def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
-    ordinary_user.run(_add, store, _readable_file(ordinary_user.folder))
+    store = ordinary_user.directory / "store"
+    ordinary_user.run(_add, store, _readable_file(ordinary_user.directory))
     ordinary_user.run(store.chmod, 0o500)
-    code, stderr = ordinary_user.run(_add, store, ordinary_user.folder / "file")
+    code, stderr = ordinary_user.run(_add, store, ordinary_user.directory / "file")
     assert code == ExitCode.REFUSED
     assert stderr.startswith("mlflow-ipfs: ")
     assert f"may not read or write {store} (of " in stderr
 
 
-def _readable_file(folder: Path) -> Path:
-    file = folder / "file"
+def _readable_file(directory: Path) -> Path:
+    file = directory / "file"
     file.write_text("x")
     file.chmod(0o644)
     return file
@@ -182,15 +182,15 @@ def _add(store: Path, path: Path) -> tuple[int, str]:
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(
-    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli("add", folder / "sub")
+    cli("add", directory / "sub")
 
     def no_room(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Disk, "write", no_room)
-    result = cli("add", folder, code=1)
+    result = cli("add", directory, code=1)
     assert "is full" in result.stderr
     assert result.stderr.startswith("mlflow-ipfs: ")
     assert result.stdout == b""
@@ -209,26 +209,26 @@ def test_a_name_that_is_no_utf8_is_shown_escaped(cli: CommandLine, tmp_path: Pat
     assert cli("add", name).lines[0].startswith(r"added  \xff-file")
 
 
-def test_how_much_was_new_is_said(cli: CommandLine, folder: Path) -> None:
-    big = folder / "big.bin"
+def test_how_much_was_new_is_said(cli: CommandLine, directory: Path) -> None:
+    big = directory / "big.bin"
     (line,) = cli("add", big).lines
     cid = line.rpartition(" ")[2]
     assert line == f"added  {big}    2.6 MB, all new  {cid}"
     assert cli("add", big).lines == [f"added  {big}    2.6 MB, nothing new  {cid}"]
-    (folder / "new.bin").write_bytes(os.urandom(100_000))
-    (line,) = cli("add", folder).lines
-    assert re.fullmatch(rf"added  {folder}    2\.7 MB, 100\.\d kB of it new  bafy[a-z2-7]+", line)
-    (folder / "sub" / "newer.txt").write_text("newer")
-    (folder / "empty").touch()
-    new, empty = cli("add", folder / "sub", folder / "empty").lines
+    (directory / "new.bin").write_bytes(os.urandom(100_000))
+    (line,) = cli("add", directory).lines
+    assert re.fullmatch(rf"added  {directory}    2\.7 MB, 100\.\d kB of it new  bafy[a-z2-7]+", line)
+    (directory / "sub" / "newer.txt").write_text("newer")
+    (directory / "empty").touch()
+    new, empty = cli("add", directory / "sub", directory / "empty").lines
     assert re.fullmatch(
         r"added  \S+ +15 B, 1\d\d B new  bafybei[a-z2-7]+", new
-    )  # the folder's node is larger than the files
+    )  # the directory's node is larger than the files
     assert "  0 B  bafkrei" in empty
 
 
-def test_new_bytes_stand_in_json_unless_nothing_was_kept(cli: CommandLine, folder: Path) -> None:
-    records = [cli("add", "--json", *flags, folder / "big.bin").records[0] for flags in (["-n"], [], [])]
+def test_new_bytes_stand_in_json_unless_nothing_was_kept(cli: CommandLine, directory: Path) -> None:
+    records = [cli("add", "--json", *flags, directory / "big.bin").records[0] for flags in (["-n"], [], [])]
     assert [record["new_bytes"] for record in records] == [None, 2_560_159, 0]
-    (line,) = cli("add", "-n", folder / "big.bin").lines
-    assert "new" not in line.removeprefix(f"hashed  {folder}")
+    (line,) = cli("add", "-n", directory / "big.bin").lines
+    assert "new" not in line.removeprefix(f"hashed  {directory}")

@@ -169,37 +169,37 @@ def test_damage_is_named_and_has_its_own_code(cli: CommandLine, root: str, tmp_p
 @pytest.mark.slow
 def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) -> None:
     """Whenever it happens, the former backup can be restored, and the next one ends well."""
-    folder = tmp_path / "backup"
-    cli("backup", folder, "--store-only")
+    directory = tmp_path / "backup"
+    cli("backup", directory, "--store-only")
     big = tmp_path / "big.bin"
     midway = 0
     for number in range(KILLS):
         big.write_bytes(os.urandom(12 << 20))
         cid = cli("add", "-q", big).cid
         process = subprocess.Popen(
-            [*cli.command, "backup", folder, "--store-only"],
+            [*cli.command, "backup", directory, "--store-only"],
             env=cli.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for_drafts(folder, process)
+        wait_for_drafts(directory, process)
         time.sleep(0.02 * number)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        midway += (folder / "next").exists()
+        midway += (directory / "next").exists()
         target = tmp_path / "restored"
-        cli("--store", target, "restore", folder, "--store-only")
+        cli("--store", target, "restore", directory, "--store-only")
         assert cli("--store", target, "verify", root).code == 0
         shutil.rmtree(target)
-        cli("backup", folder, "--store-only")
-        assert cli("--store", folder / "store", "verify", cid).code == 0
+        cli("backup", directory, "--store-only")
+        assert cli("--store", directory / "store", "verify", cid).code == 0
     assert midway, "every kill came too late: this test shows nothing"
 
 
-def wait_for_drafts(folder: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for_drafts(directory: Path, process: subprocess.Popen[bytes]) -> None:
     """Until the process has begun to copy: what comes before is not worth a kill."""
     deadline = time.monotonic() + 30
-    while not (folder / "next").exists():
+    while not (directory / "next").exists():
         if process.poll() is not None:
             return  # on a busy machine it may be done already; how many were killed midway is counted
         assert time.monotonic() < deadline, "the backup has not begun to copy within 30 s"

@@ -39,9 +39,9 @@ def test_a_car_carries_content_to_another_store(cli: CommandLine, root: str, tmp
     assert cli("--store", tmp_path / "other", "pin", "ls", "--json").records[0]["cid"] == root
 
 
-def test_a_car_needs_a_folder_that_is_there(cli: CommandLine, root: str) -> None:
+def test_a_car_needs_a_directory_that_is_there(cli: CommandLine, root: str) -> None:
     outcome = cli("car", "export", root, "-o", "nowhere/x.car", code=3)
-    assert "the folder 'nowhere' does not exist; make it" in outcome.stderr
+    assert "the directory 'nowhere' does not exist; make it" in outcome.stderr
     outcome = cli("car", "export", root, "-o", "x" * 250 + ".car", code=1)
     assert "does not take such a name" in outcome.stderr
     assert "partial" not in outcome.stderr
@@ -56,21 +56,21 @@ def test_a_car_may_come_and_go_through_pipes(cli: CommandLine, root: str, tmp_pa
 
 
 @pytest.mark.kubo
-def test_kubo_reads_our_car(cli: CommandLine, root: str, folder: Path, kubo_v1: KuboRepository) -> None:
+def test_kubo_reads_our_car(cli: CommandLine, root: str, directory: Path, kubo_v1: KuboRepository) -> None:
     cli("car", "export", root, "-o", "x.car")
     kubo_v1("dag", "import", "--pin-roots=false", Path("x.car").absolute())
-    assert kubo_v1.run("cat", f"{root}/big.bin") == (folder / "big.bin").read_bytes()
+    assert kubo_v1.run("cat", f"{root}/big.bin") == (directory / "big.bin").read_bytes()
 
 
 @pytest.mark.kubo
 @pytest.mark.parametrize("profile", ["kubo_v0", "kubo_v1"])
-def test_we_read_kubos_car(cli: CommandLine, folder: Path, profile: str, request: pytest.FixtureRequest) -> None:
+def test_we_read_kubos_car(cli: CommandLine, directory: Path, profile: str, request: pytest.FixtureRequest) -> None:
     kubo: KuboRepository = request.getfixturevalue(profile)
-    cid = kubo("add", "--pin=false", "--recursive", "--quieter", folder)
+    cid = kubo("add", "--pin=false", "--recursive", "--quieter", directory)
     data = kubo.run("dag", "export", "--progress=false", cid)
     assert cli("car", "import", "-", stdin=data).lines == [f"imported  {cid}"]
     cli("get", cid, "-o", "out")
-    assert Path("out/big.bin").read_bytes() == (folder / "big.bin").read_bytes()
+    assert Path("out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()
     assert cli("car", "export", cid).stdout == data
 
 

@@ -79,7 +79,7 @@ def test_get_says_why_it_hashes_a_file_again(
     if "mtime" in how:
         os.utime(file, ns=(0, 0))
     else:
-        with open_local_storage(cli.store) as storage, storage._parts.database.write() as connection:
+        with open_local_storage(cli.store) as storage, storage._context.database.write() as connection:
             connection.execute("UPDATE place SET damaged = 1")
     said.clear()
     cli("get", f"{root}/big.bin", "-o", "out")
@@ -129,9 +129,9 @@ def test_it_is_said_why_no_file_was_assembled(
 
 
 def test_it_is_said_what_healed_a_file(
-    cli: CommandLine, folder: Path, root: str, tmp_path: Path, said: pytest.LogCaptureFixture
+    cli: CommandLine, directory: Path, root: str, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    other = cli("--store", tmp_path / "other", "add", "-q", "--hidden", folder).cid
+    other = cli("--store", tmp_path / "other", "add", "-q", "--hidden", directory).cid
     assert other == root
     file = file_of(cli, root)
     rot(file)
@@ -142,26 +142,26 @@ def test_it_is_said_what_healed_a_file(
     assert f"is healed from the store {tmp_path / 'other'}" in said.text
     assert "so it is assembled again from blocks" in said.text
     assert "assembled in the place of its damaged file" in said.text
-    assert (tmp_path / "out/big.bin").read_bytes() == (folder / "big.bin").read_bytes()
+    assert (tmp_path / "out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()
 
 
-def test_get_verify_finds_what_stamps_do_not_show(cli: CommandLine, folder: Path, root: str) -> None:
+def test_get_verify_finds_what_stamps_do_not_show(cli: CommandLine, directory: Path, root: str) -> None:
     rot(file_of(cli, root))
     cli("get", root, "-o", "trusted")
-    assert Path("trusted/big.bin").read_bytes() != (folder / "big.bin").read_bytes(), "this is what --verify is for"
+    assert Path("trusted/big.bin").read_bytes() != (directory / "big.bin").read_bytes(), "this is what --verify is for"
     outcome = cli("get", "--verify", root, "-o", "out", code=4)
     assert "is damaged between bytes 1048576 and 2097152" in outcome.stderr
     assert not Path("out").exists()
 
 
 def test_get_verify_writes_what_is_sound(
-    cli: CommandLine, folder: Path, root: str, said: pytest.LogCaptureFixture
+    cli: CommandLine, directory: Path, root: str, said: pytest.LogCaptureFixture
 ) -> None:
     outcome = cli("get", "--verify", root, "-o", "out")
     assert outcome.lines == [f"got  out  {root}  every block hashed"]
     assert "trusted" not in said.text
     cli("verify", root, "--against", "out", "--hidden")
-    assert Path("out/big.bin").read_bytes() == (folder / "big.bin").read_bytes()
+    assert Path("out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()
     for options, verified in (((), False), (("--verify",), True)):
         (record,) = cli("get", *options, "--json", root, "-o", "out", "--force").records
         assert record == {"path": "out", "cid": root, "verified": verified}

@@ -28,8 +28,8 @@ def findings(cli: CommandLine, *, code: int = 0) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_a_sound_store_has_no_problem(cli: CommandLine, folder: Path) -> None:
-    root = cli("add", "-q", "--hidden", folder).lines[0]
+def test_a_sound_store_has_no_problem(cli: CommandLine, directory: Path) -> None:
+    root = cli("add", "-q", "--hidden", directory).lines[0]
     found = findings(cli)
     assert "problem" not in {record["state"] for record in found.values()}
     assert found["store"]["path"] == str(cli.store)
@@ -41,8 +41,8 @@ def test_a_sound_store_has_no_problem(cli: CommandLine, folder: Path) -> None:
     assert cli("pin", "ls", "--json").records == [{"cid": root, "owner": "user", "state": "confirmed"}]
 
 
-def test_it_reads_well(cli: CommandLine, folder: Path) -> None:
-    cli("add", folder)
+def test_it_reads_well(cli: CommandLine, directory: Path) -> None:
+    cli("add", directory)
     lines = cli("doctor").lines
     assert lines[0].startswith("  mlflow-ipfs  0.")
     assert f"  store        {cli.store}, format 1" in lines
@@ -72,7 +72,7 @@ def test_no_store_yet_is_no_problem_and_none_is_made(cli: CommandLine) -> None:
     assert not cli.store.exists()
 
 
-def test_a_folder_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
+def test_a_directory_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
     cli.store.mkdir()
     (cli.store / "diary.txt").write_text("mine")
     found = findings(cli, code=1)
@@ -80,15 +80,15 @@ def test_a_folder_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
     assert "1 problem found" in cli("doctor", code=1).stderr
 
 
-def test_a_newer_format_is_a_problem(cli: CommandLine, folder: Path) -> None:
-    cli("add", folder)
+def test_a_newer_format_is_a_problem(cli: CommandLine, directory: Path) -> None:
+    cli("add", directory)
     file = cli.store / "format.json"
     file.write_text(file.read_text().replace('"min_reader": 1', '"min_reader": 99'))
     assert "upgrade mlflow-ipfs" in findings(cli, code=1)["store"]["text"]
 
 
-def test_a_lost_index_is_a_problem(cli: CommandLine, folder: Path) -> None:
-    cli("add", folder)
+def test_a_lost_index_is_a_problem(cli: CommandLine, directory: Path) -> None:
+    cli("add", directory)
     (cli.store / "store.db").unlink()
     assert findings(cli, code=1)["store"]["state"] == "problem"
 
@@ -103,9 +103,9 @@ def test_a_wrong_setting_is_a_problem_and_the_rest_is_still_looked_at(
 
 
 def test_a_disk_that_takes_no_writes_is_a_problem(
-    cli: CommandLine, folder: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CommandLine, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cli("add", folder)
+    cli("add", directory)
 
     def no_room(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -125,8 +125,8 @@ def test_a_network_file_system_is_a_problem(cli: CommandLine, monkeypatch: pytes
     assert findings(cli, code=1)["disk"]["state"] == "problem"
 
 
-def test_damage_that_was_found_is_a_problem(cli: CommandLine, folder: Path) -> None:
-    root = cli("add", "-q", folder).lines[0]
+def test_damage_that_was_found_is_a_problem(cli: CommandLine, directory: Path) -> None:
+    root = cli("add", "-q", directory).lines[0]
     big = next(path for path in (cli.store / "files").rglob("*") if path.is_file() and path.stat().st_size > 2_000_000)
     big.chmod(0o644)
     with big.open("r+b") as file:
@@ -137,10 +137,10 @@ def test_damage_that_was_found_is_a_problem(cli: CommandLine, folder: Path) -> N
     assert findings(cli, code=1)["damage"]["state"] == "problem"
 
 
-def test_a_session_that_is_open_is_counted(cli: CommandLine, folder: Path) -> None:
-    cli("add", folder)
+def test_a_session_that_is_open_is_counted(cli: CommandLine, directory: Path) -> None:
+    cli("add", directory)
     with open_local_storage(cli.store) as storage:
-        storage.make_view_folder()
+        storage.make_view_directory()
         assert findings(cli)["sessions"]["live"] == 1
 
 

@@ -30,10 +30,10 @@ import mlflow
 from click.testing import CliRunner
 from mlflow_ipfs.cli import main
 
-def make_model(folder):
+def make_model(directory):
     mlflow.set_experiment("digits")
     with mlflow.start_run() as run:
-        mlflow.log_artifacts(folder, "model")
+        mlflow.log_artifacts(directory, "model")
         mlflow.log_text("hello", "notes/hello.txt")
     client = mlflow.MlflowClient()
     client.create_registered_model("digits")
@@ -86,7 +86,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Project:
-    """A run with a folder `model` and a file `notes/hello.txt`, and version 1 of `digits` made of `model`."""
+    """A run with a directory `model` and a file `notes/hello.txt`, and version 1 of `digits` made of `model`."""
 
     cli: CommandLine
     tracking_uri: str
@@ -122,8 +122,8 @@ def make_project(cli: CommandLine, tracking_uri: str) -> Iterator[Project]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    folder = tmp_path_factory.mktemp("project")
-    with make_project(CommandLine(folder / "store"), f"ipfs+sqlite:///{folder}/mlflow.db") as made:
+    directory = tmp_path_factory.mktemp("project")
+    with make_project(CommandLine(directory / "store"), f"ipfs+sqlite:///{directory}/mlflow.db") as made:
         yield made
 
 
@@ -174,7 +174,7 @@ def test_a_file_of_a_version_a_run_and_a_mutable_path_is_read(project: Project) 
         assert (project.cli.store.parent / place / "weights.bin").read_bytes() == weights.read_bytes()
 
 
-def test_a_run_is_a_folder_with_the_cids_that_its_parts_would_have_as_content(project: Project) -> None:
+def test_a_run_is_a_directory_with_the_cids_that_its_parts_would_have_as_content(project: Project) -> None:
     outcomes = project.run(
         ("ls", "--json", f"runs:/{project.run_id}"),
         ("verify", "--json", f"runs:/{project.run_id}"),
@@ -185,7 +185,7 @@ def test_a_run_is_a_folder_with_the_cids_that_its_parts_would_have_as_content(pr
     assert set(listed) == {"model", "notes"}
     assert listed["model"] == project.cid == outcomes[2].lines[0]
     assert outcomes[1].records[0]["ok"]
-    assert outcomes[3].records[-1]["condemned_blocks"] == 0, "looking at a run must write nothing into the store"
+    assert outcomes[3].records[-1]["deletable_blocks"] == 0, "looking at a run must write nothing into the store"
 
 
 def test_versions_and_runs_can_be_pinned(project: Project) -> None:

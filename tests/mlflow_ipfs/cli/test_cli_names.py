@@ -23,10 +23,10 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
 
 @pytest.fixture(scope="module")
 def root(cli: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("content")
-    (folder / "sub").mkdir()
-    (folder / "sub" / "small.txt").write_text("small\n")
-    return cli("add", "-q", folder).cid
+    directory = tmp_path_factory.mktemp("content")
+    (directory / "sub").mkdir()
+    (directory / "sub" / "small.txt").write_text("small\n")
+    return cli("add", "-q", directory).cid
 
 
 COMMANDS = [("get", "-o", "out"), ("cat",), ("ls",), ("verify",), ("pin", "add"), ("car", "export", "-o", "x.car")]
@@ -65,7 +65,7 @@ class TestEveryCommandThatReads:
         assert "there is no store" in result.stderr
         assert not (tmp_path / "none").exists()
 
-    def test_a_folder_that_is_no_store_is_1(
-        self, cli: CommandLine, root: str, command: tuple[str, ...], folder: Path
+    def test_a_directory_that_is_no_store_is_1(
+        self, cli: CommandLine, root: str, command: tuple[str, ...], directory: Path
     ) -> None:
-        assert "is no" in cli("--store", folder, *command, root, code=1).stderr
+        assert "is no" in cli("--store", directory, *command, root, code=1).stderr

@@ -30,7 +30,7 @@ def root() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_settings(ordinary_user: OrdinaryUser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(ordinary_user.folder / "config"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(ordinary_user.directory / "config"))
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def cli(ordinary_user: OrdinaryUser, tmp_path: Path) -> CommandLine:
     warm("add", "-q", __file__)
     for command in ("doctor", "gc", "scrub"):
         warm(command)
-    cli = CommandLine(ordinary_user.folder / "store")
-    (ordinary_user.folder / "data").write_bytes(bytes(300_000))
-    (ordinary_user.folder / "data").chmod(0o644)
-    ordinary_user.run(cli, "add", "-q", ordinary_user.folder / "data")
+    cli = CommandLine(ordinary_user.directory / "store")
+    (ordinary_user.directory / "data").write_bytes(bytes(300_000))
+    (ordinary_user.directory / "data").chmod(0o644)
+    ordinary_user.run(cli, "add", "-q", ordinary_user.directory / "data")
     return cli
 
 
@@ -65,7 +65,7 @@ def test_doctor_says_that_the_owner_can_use_everything(cli: CommandLine, ordinar
 
 @pytest.mark.usefixtures("root")
 def test_after_root_has_added_everything_goes_on(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
-    other = ordinary_user.folder / "other"
+    other = ordinary_user.directory / "other"
     other.write_bytes(b"other" * 60_000)
     cid = cli("add", "-q", other).cid
     cli("gc")
@@ -74,8 +74,8 @@ def test_after_root_has_added_everything_goes_on(cli: CommandLine, ordinary_user
     assert access(ordinary_user, cli, as_root=True)["state"] == "ok"
 
 
-def _other_file(folder: Path, number: int) -> Path:
-    path = folder / f"other{number}"
+def _other_file(directory: Path, number: int) -> Path:
+    path = directory / f"other{number}"
     path.write_bytes(bytes([number]) * 300_000)
     return path
 
@@ -135,11 +135,11 @@ def test_what_is_in_a_directory_of_root_is_named_as_refused_not_as_damaged(
     cli: CommandLine, ordinary_user: OrdinaryUser
 ) -> None:
     cid = run(ordinary_user, cli, "pin", "ls", "--json").records[0]["cid"]
-    (folder,) = (cli.store / "files").iterdir()
-    os.chown(folder, 0, 0)
+    (directory,) = (cli.store / "files").iterdir()
+    os.chown(directory, 0, 0)
     for arguments in (("verify", cid), ("scrub",), ("cat", cid)):
         outcome = run(ordinary_user, cli, *arguments, code=ExitCode.REFUSED)
-        assert f"{folder} (of root:root, mode 0700)" in outcome.stderr
+        assert f"{directory} (of root:root, mode 0700)" in outcome.stderr
         assert "sudo chown -R" in outcome.stderr
 
 
@@ -159,7 +159,7 @@ def test_a_directory_that_this_user_may_not_enter(cli: CommandLine, ordinary_use
 
 @pytest.mark.usefixtures("root")
 def test_a_store_of_root_asks_another_user_to_be_root(ordinary_user: OrdinaryUser) -> None:
-    cli = CommandLine(ordinary_user.folder / "roots")
+    cli = CommandLine(ordinary_user.directory / "roots")
     cli.store.mkdir()
     cli("add", "-q", __file__)
     cli.store.chmod(0o755)
@@ -184,7 +184,7 @@ def test_a_restore_by_root_into_a_directory_of_the_service_user_is_that_users(
 def test_a_backup_by_root_into_a_directory_of_the_service_user_goes_on_with_that_user(
     cli: CommandLine, ordinary_user: OrdinaryUser, tmp_path: Path
 ) -> None:
-    backup = ordinary_user.folder / "backup"
+    backup = ordinary_user.directory / "backup"
     run(ordinary_user, cli, "backup", "--store-only", backup)
     cli("add", "-q", _other_file(tmp_path, 1))
     cli("backup", "--store-only", backup)
@@ -196,7 +196,7 @@ def test_a_backup_by_root_into_a_directory_of_the_service_user_goes_on_with_that
 
 @pytest.mark.usefixtures("root")
 def test_a_backup_that_root_makes_is_roots_alone(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
-    backup = ordinary_user.folder / "backup"
+    backup = ordinary_user.directory / "backup"
     cli("backup", "--store-only", backup)
     assert {path.lstat().st_uid for path in (backup, *backup.rglob("*"))} == {0}
     assert backup.stat().st_mode & 0o777 == 0o700
@@ -220,7 +220,7 @@ def test_a_restore_by_root_to_a_new_place_says_that_it_is_roots(
     assert "owner      root:root" in outcome.lines
     assert f"chown -R USER:GROUP {target.store}" in outcome.stderr
     shutil.rmtree(target.store)
-    target = CommandLine(ordinary_user.folder / "restored")
+    target = CommandLine(ordinary_user.directory / "restored")
     assert (
         target("restore", "--store-only", "--json", tmp_path / "backup").records[-1]["owner"]
         == f"nobody:{group_name(NOBODY)}"

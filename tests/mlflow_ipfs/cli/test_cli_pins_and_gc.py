@@ -48,8 +48,8 @@ def test_an_unpinned_root_goes_with_gc_and_a_pinned_one_stays(cli: CommandLine, 
 def test_gc_as_json(cli: CommandLine, root: str) -> None:
     (record,) = cli("gc", "--json").records
     assert record == {"kept_blocks": 10, "removed_blocks": 0, "freed_bytes": 0, "dry_run": False} | {
-        "condemned_blocks": 0,
-        "condemned_bytes": 0,
+        "deletable_blocks": 0,
+        "deletable_bytes": 0,
         "evicted_files": 0,
         "evicted_bytes": 0,
     }
@@ -87,9 +87,9 @@ def test_of_many_keepers_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLi
             store.refs.set(f"datasets/{number}", root, expected_version=0)
     lines = cli("gc", "--dry-run").lines
     assert lines[:4] == [
-        "kept by  experiment  mfs://mlflow/2  20 files in 20 folders, 240 B",
-        "kept by  experiment  mfs://mlflow/1  20 files in 20 folders, 160 B",
-        "kept by  experiment  mfs://mlflow/0  20 files in 20 folders, 80 B",
+        "kept by  experiment  mfs://mlflow/2  20 files in 20 directories, 240 B",
+        "kept by  experiment  mfs://mlflow/1  20 files in 20 directories, 160 B",
+        "kept by  experiment  mfs://mlflow/0  20 files in 20 directories, 80 B",
         "kept by  model       digits          30 versions",
     ]
     assert all(line.startswith("kept by  ref         datasets/") for line in lines[4:20])
@@ -125,10 +125,10 @@ def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
     assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
 
 
-def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, folder: Path) -> None:
+def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, directory: Path) -> None:
     run = MfsPath.parse("mfs://mlflow/0/run/artifacts")
     with open_store(Settings(store=cli.store)) as store:
-        store.files.put_tree(run, folder)
+        store.files.put_tree(run, directory)
         expected = str(store.files.snapshot(run, only_hash=True).cid)
     assert cli("pin", "add", str(run)).lines == [f"pinned  {run}  {expected}"]
     with open_store(Settings(store=cli.store)) as store:

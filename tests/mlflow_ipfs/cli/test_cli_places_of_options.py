@@ -58,11 +58,11 @@ def test_a_store_is_named_by_any_path(
 
 
 @pytest.mark.parametrize("value", ["s3://bucket/store", "file:///store", "kubo:http://127.0.0.1:5001", "", "local:"])
-def test_what_is_no_folder_is_refused_and_nothing_is_made(cli: CommandLine, tmp_path: Path, value: str) -> None:
+def test_what_is_no_directory_is_refused_and_nothing_is_made(cli: CommandLine, tmp_path: Path, value: str) -> None:
     Path("file").write_text("file")
     before = set(Path.cwd().rglob("*"))
     error = cli("--store", value, "add", "file", code=2).stderr
     assert error.startswith(f"mlflow-ipfs: --store: {value!r} can't be used: ")
-    assert "local:<folder>" in error
+    assert "local:<directory>" in error
     assert set(Path.cwd().rglob("*")) == before
     assert not list(tmp_path.glob("store"))

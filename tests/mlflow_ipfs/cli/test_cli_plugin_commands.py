@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 MODULE = """
 import click
-from mlflow_ipfs.cli.options import Workplace
+from mlflow_ipfs.cli.options import CliContext
 
 @click.command(short_help="Say where the store is.")
 @click.pass_obj
-def where(workplace: Workplace) -> None:
-    click.echo(workplace.settings.store)
+def where(cli_context: CliContext) -> None:
+    click.echo(cli_context.settings.store)
 
 @click.command()
 def add() -> None:
@@ -53,8 +53,8 @@ def test_a_command_of_another_package_runs_and_is_listed(cli: CommandLine) -> No
     assert any(line.split() == ["where", "Say", "where", "the", "store", "is."] for line in cli("--help").lines)
 
 
-def test_a_command_of_ours_is_not_replaced(cli: CommandLine, folder: Path) -> None:
-    assert cli("add", "-q", folder).lines[0].startswith("bafybei")
+def test_a_command_of_ours_is_not_replaced(cli: CommandLine, directory: Path) -> None:
+    assert cli("add", "-q", directory).lines[0].startswith("bafybei")
 
 
 def test_a_broken_command_stands_in_nobodys_way(cli: CommandLine) -> None:

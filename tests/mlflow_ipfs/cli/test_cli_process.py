@@ -26,11 +26,11 @@ START_LIMIT_SECONDS = 1.0  # of CPU; measured 0.25, and `import mlflow` alone ta
 
 
 @pytest.mark.slow
-def test_every_command_works_and_every_exit_code_comes_out(cli: CommandLine, folder: Path) -> None:
+def test_every_command_works_and_every_exit_code_comes_out(cli: CommandLine, directory: Path) -> None:
     run = cli.in_a_process
-    root = run("add", "-q", "--hidden", folder).lines[0]
+    root = run("add", "-q", "--hidden", directory).lines[0]
     assert run("ls", root).lines[-1].endswith("sub/")
-    assert run("cat", f"{root}/big.bin").stdout == (folder / "big.bin").read_bytes()
+    assert run("cat", f"{root}/big.bin").stdout == (directory / "big.bin").read_bytes()
     run("get", root, "-o", "out")
     run("verify", root, "--against", "out")
     assert run("pin", "ls", "--json").records[0]["cid"] == root
@@ -111,7 +111,7 @@ def test_an_interrupted_add_leaves_nothing(
     assert stdout == b""
     assert stderr == (b"mlflow-ipfs: interrupted\n" if number == signal.SIGINT else b"")
     assert cli.residue() == []
-    assert cli("gc", "--dry-run", "--json").records[-1]["condemned_blocks"] == 0
+    assert cli("gc", "--dry-run", "--json").records[-1]["deletable_blocks"] == 0
 
 
 @pytest.mark.parametrize("halfway", [("add", "-")], indirect=True)
@@ -165,8 +165,8 @@ def _read_terminal(leader: int) -> str:
 
 
 @pytest.mark.slow
-def test_no_progress_goes_into_a_pipe(cli: CommandLine, folder: Path) -> None:
-    assert cli.in_a_process("add", "--hidden", folder).stderr == ""
+def test_no_progress_goes_into_a_pipe(cli: CommandLine, directory: Path) -> None:
+    assert cli.in_a_process("add", "--hidden", directory).stderr == ""
 
 
 def test_a_variable_that_is_no_setting_is_named_once(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

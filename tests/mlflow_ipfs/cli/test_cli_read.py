@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from support.command_line import CommandLine
 
 
-def test_get_restores_the_folder_byte_for_byte(cli: CommandLine, folder: Path, root: str) -> None:
+def test_get_restores_the_directory_byte_for_byte(cli: CommandLine, directory: Path, root: str) -> None:
     outcome = cli("get", root, "-o", "out")
     assert outcome.lines == [f"got  out  {root}"]
-    assert subprocess.run(["diff", "--recursive", "--no-dereference", folder, "out"], check=False).returncode == 0
+    assert subprocess.run(["diff", "--recursive", "--no-dereference", directory, "out"], check=False).returncode == 0
     assert Path("out/link").readlink() == Path("sub/small.txt")
 
 
@@ -41,7 +41,7 @@ def test_get_touches_nothing_that_is_there(cli: CommandLine, root: str) -> None:
     assert Path("out").read_text() == "mine"
 
 
-def test_get_with_force_replaces_files_and_leaves_the_others_in_a_folder(cli: CommandLine, root: str) -> None:
+def test_get_with_force_replaces_files_and_leaves_the_others_in_a_directory(cli: CommandLine, root: str) -> None:
     Path("out/sub").mkdir(parents=True)
     Path("out/sub/small.txt").write_text("old")
     Path("out/mine").write_text("mine")
@@ -52,9 +52,9 @@ def test_get_with_force_replaces_files_and_leaves_the_others_in_a_folder(cli: Co
     assert Path("out/mine").read_text() == "small\n"
 
 
-def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, folder: Path) -> None:
-    (folder / "outside").symlink_to("/etc/passwd")
-    cid = cli("add", "-q", folder).lines[0]
+def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, directory: Path) -> None:
+    (directory / "outside").symlink_to("/etc/passwd")
+    cid = cli("add", "-q", directory).lines[0]
     before = sorted(os.listdir())
     outcome = cli("get", cid, "-o", "out", code=5)
     assert "/etc/passwd" in outcome.stderr
@@ -64,11 +64,11 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, folder: Path) -
     assert Path("out/outside").readlink() == Path("/etc/passwd")
 
 
-def test_get_cannot_write_where_there_is_no_folder(cli: CommandLine, root: str) -> None:
+def test_get_cannot_write_where_there_is_no_directory(cli: CommandLine, root: str) -> None:
     outcome = cli("get", root, "-o", "nowhere/out", code=3)
-    assert "the folder 'nowhere' does not exist; make it" in outcome.stderr
+    assert "the directory 'nowhere' does not exist; make it" in outcome.stderr
     Path("file").write_bytes(b"")
-    assert "'file' is no folder" in cli("get", root, "-o", "file/out", code=1).stderr
+    assert "'file' is no directory" in cli("get", root, "-o", "file/out", code=1).stderr
 
 
 def test_get_names_what_the_user_named_and_no_draft(cli: CommandLine, root: str) -> None:
@@ -100,8 +100,8 @@ def test_what_get_writes_is_the_users_own(cli: CommandLine, root: str) -> None:
     cli("verify", root)
 
 
-def test_cat_is_binary_safe(cli: CommandLine, folder: Path, root: str) -> None:
-    assert cli("cat", f"{root}/big.bin").stdout == (folder / "big.bin").read_bytes()
+def test_cat_is_binary_safe(cli: CommandLine, directory: Path, root: str) -> None:
+    assert cli("cat", f"{root}/big.bin").stdout == (directory / "big.bin").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_cat_is_binary_safe(cli: CommandLine, folder: Path, root: str) -> None:
         (("--length", "1600000"), slice(0, 1600000)),
     ],
 )
-def test_cat_of_a_part(cli: CommandLine, folder: Path, root: str, options: tuple[str, ...], piece: slice) -> None:
-    assert cli("cat", f"{root}/big.bin", *options).stdout == (folder / "big.bin").read_bytes()[piece]
+def test_cat_of_a_part(cli: CommandLine, directory: Path, root: str, options: tuple[str, ...], piece: slice) -> None:
+    assert cli("cat", f"{root}/big.bin", *options).stdout == (directory / "big.bin").read_bytes()[piece]
 
 
 @pytest.mark.parametrize("option", ["--offset", "--length"])
@@ -124,19 +124,19 @@ def test_cat_of_less_than_nothing_is_an_error_of_usage(cli: CommandLine, root: s
     cli("cat", root, option, "-1", code=2)
 
 
-def test_cat_of_a_folder_says_what_to_do(cli: CommandLine, root: str) -> None:
+def test_cat_of_a_directory_says_what_to_do(cli: CommandLine, root: str) -> None:
     outcome = cli("cat", root, code=1)
-    assert "is a folder" in outcome.stderr
+    assert "is a directory" in outcome.stderr
     assert "mlflow-ipfs get" in outcome.stderr
 
 
-def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, folder: Path, root: str) -> None:
+def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, directory: Path, root: str) -> None:
     with subprocess.Popen(
         [*cli.command, "cat", f"{root}/big.bin"], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.read(8) == (folder / "big.bin").read_bytes()[:8]
+        assert process.stdout.read(8) == (directory / "big.bin").read_bytes()[:8]
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 141
@@ -190,7 +190,7 @@ def test_ls_as_json(cli: CommandLine, root: str) -> None:
     assert cli("cat", records[1]["cid"]).stdout == b"odd\n"
 
 
-def test_an_empty_folder_lists_as_nothing(cli: CommandLine, tmp_path: Path) -> None:
+def test_an_empty_directory_lists_as_nothing(cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cid = cli("add", "-q", "empty").lines[0]
     outcome = cli("ls", cid)
@@ -206,16 +206,16 @@ def test_a_name_with_spaces_and_umlauts_is_a_path_like_any_other(cli: CommandLin
     assert cli("cat", f"{root}/sub/ünï code.txt").stdout == b"odd\n"
 
 
-def test_a_cidv0_is_read_as_well(cli: CommandLine, folder: Path) -> None:
-    cid = cli("add", "-q", "--profile", "unixfs-v0-2015", folder).lines[0]
+def test_a_cidv0_is_read_as_well(cli: CommandLine, directory: Path) -> None:
+    cid = cli("add", "-q", "--profile", "unixfs-v0-2015", directory).lines[0]
     assert cid.startswith("Qm")
     assert cli("cat", f"ipfs://{cid}/sub/small.txt").stdout == b"small\n"
 
 
-def test_a_mutable_folder_shows_a_cid_only_once_it_is_kept(cli: CommandLine, folder: Path) -> None:
+def test_a_mutable_directory_shows_a_cid_only_once_it_is_kept(cli: CommandLine, directory: Path) -> None:
     run = "mfs://mlflow/0/run/artifacts"
     with open_store(Settings(store=cli.store)) as store:
-        store.files.put_tree(MfsPath.parse(run), folder)
+        store.files.put_tree(MfsPath.parse(run), directory)
     hidden, big, link, sub = cli("ls", "--json", run).records
     assert sub == {"name": "sub", "cid": None, "kind": "directory", "size_bytes": 0}
     for record in (hidden, big, link):
@@ -228,10 +228,10 @@ def test_a_mutable_folder_shows_a_cid_only_once_it_is_kept(cli: CommandLine, fol
     assert outcome.stderr == ""
     kept = cli("ls", "--json", run).records[3]["cid"]
     assert outcome.lines[3].split() == [kept, "-", "sub/"]
-    cli("verify", kept, "--against", folder / "sub")
+    cli("verify", kept, "--against", directory / "sub")
 
 
-def test_a_file_in_a_mutable_folder_shows_its_cid_even_if_its_block_is_lost(cli: CommandLine) -> None:
+def test_a_file_in_a_mutable_directory_shows_its_cid_even_if_its_block_is_lost(cli: CommandLine) -> None:
     run = "mfs://mlflow/0/run/artifacts"
     with open_store(Settings(store=cli.store)) as store:
         lost = store.files.put_stream(MfsPath.parse(f"{run}/small.txt"), io.BytesIO(b"small\n")).cid

@@ -132,7 +132,7 @@ def test_a_chunker_in_the_settings_helps_to_find_how_a_file_was_cut(cli: Command
 
 def test_a_store_in_use_is_left_alone(cli: CommandLine, root: str) -> None:
     with open_local_storage(cli.store) as storage:
-        storage.make_view_folder()
+        storage.make_view_directory()
         assert "uses the store" in cli("doctor", "--rebuild", code=1).stderr
     assert cli("pin", "ls", "--json").records[0]["cid"] == root
 

@@ -20,16 +20,16 @@ BIG_CUT = 1 << 20
 RUN = "mfs://mlflow/0/run/artifacts"
 
 
-def rot(cli: CommandLine, folder: Path) -> None:
+def rot(cli: CommandLine, directory: Path) -> None:
     """Damage the last leaves of ``big.bin``."""
-    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[BIG_CUT:])
+    flip_bytes_of(cli.store, (directory / "big.bin").read_bytes()[BIG_CUT:])
 
 
-def name_everywhere(cli: CommandLine, root: str, folder: Path, runs: int = 1) -> CID:
+def name_everywhere(cli: CommandLine, root: str, directory: Path, runs: int = 1) -> CID:
     """Files of runs, a frozen model version of one of them, and a ref; returns the version's CID."""
     with open_store(Settings(store=cli.store)) as store:
         for number in range(runs):
-            store.files.put_tree(MfsPath.parse(f"mfs://mlflow/0/run{number or ''}/artifacts"), folder)
+            store.files.put_tree(MfsPath.parse(f"mfs://mlflow/0/run{number or ''}/artifacts"), directory)
         store.refs.set("datasets/digits", CID.parse(root), expected_version=0)
         store.add_bytes(b"sound")
         return store.files.freeze(MfsPath.parse(RUN), "model-version:0123456789abcdef/digits/3").cid
@@ -43,9 +43,9 @@ def test_a_sound_store_is_said_to_be_sound(cli: CommandLine, root: str) -> None:
     assert record == {"blocks": 10, "size_bytes": 2_560_514} | counts
 
 
-def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, folder: Path) -> None:
-    version = name_everywhere(cli, root, folder)
-    rot(cli, folder)
+def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, directory: Path) -> None:
+    version = name_everywhere(cli, root, directory)
+    rot(cli, directory)
     outcome = cli("scrub", "--json", code=4)
     problem, *names, sums = outcome.records
     assert "quarantine" in problem["reason"]
@@ -62,9 +62,9 @@ def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, fol
     cli("verify", root, code=4)
 
 
-def test_damage_as_people_read_it(cli: CommandLine, root: str, folder: Path) -> None:
-    version = name_everywhere(cli, root, folder)
-    rot(cli, folder)
+def test_damage_as_people_read_it(cli: CommandLine, root: str, directory: Path) -> None:
+    version = name_everywhere(cli, root, directory)
+    rot(cli, directory)
     outcome = cli("scrub", code=4)
     problem, reason, *affected, hashed = outcome.lines
     assert problem.startswith("problem   bafybei")
@@ -82,9 +82,9 @@ def test_damage_as_people_read_it(cli: CommandLine, root: str, folder: Path) -> 
     assert cli("verify", f"{RUN}/big.bin", code=4).lines[-5:] == affected  # with the name that was verified
 
 
-def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path) -> None:
-    name_everywhere(cli, root, folder, runs=25)
-    rot(cli, folder)
+def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, directory: Path) -> None:
+    name_everywhere(cli, root, directory, runs=25)
+    rot(cli, directory)
     files = [line for line in cli("scrub", code=4).lines if line.startswith("affected  file ")]
     assert len(files) == 11
     assert files[-1].endswith("… and 15 more; --json lists all")
@@ -92,9 +92,9 @@ def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, folder: Path)
     assert sum(record.get("kind") == "file" for record in records) == 25
 
 
-def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, folder: Path) -> None:
+def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, directory: Path) -> None:
     cli("pin", "rm", root)
-    rot(cli, folder)
+    rot(cli, directory)
     outcome = cli("scrub", code=4)
     assert outcome.lines[2] == "          Nothing needs it"
     assert "nothing needs: `mlflow-ipfs gc` drops it" in outcome.stderr.splitlines()[-1]
@@ -102,11 +102,11 @@ def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, folder
 
 
 @pytest.mark.parametrize("place", ["", "store"])
-def test_a_backup_heals_whichever_of_its_folders_is_named(
-    cli: CommandLine, root: str, folder: Path, tmp_path: Path, place: str
+def test_a_backup_heals_whichever_of_its_directories_is_named(
+    cli: CommandLine, root: str, directory: Path, tmp_path: Path, place: str
 ) -> None:
     cli("backup", tmp_path / "backup", "--store-only")
-    rot(cli, folder)
+    rot(cli, directory)
     cli("verify", root, code=4)
     healed, hashed, verified = cli("scrub", "--heal-from", tmp_path / "backup" / place).lines
     assert healed.startswith("healed    bafybei")
@@ -116,17 +116,17 @@ def test_a_backup_heals_whichever_of_its_folders_is_named(
     assert cli("scrub", "--json").records[-1]["healed_count"] == 0
 
 
-def test_another_store_heals_too(cli: CommandLine, root: str, folder: Path, tmp_path: Path) -> None:
+def test_another_store_heals_too(cli: CommandLine, root: str, directory: Path, tmp_path: Path) -> None:
     shutil.copytree(cli.store, tmp_path / "copy", symlinks=True)
-    rot(cli, folder)
+    rot(cli, directory)
     cli("scrub", "--heal-from", tmp_path / "copy")
     cli("verify", root)
 
 
-def test_a_folder_to_heal_from_must_be_a_store_or_a_backup(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_a_directory_to_heal_from_must_be_a_store_or_a_backup(cli: CommandLine, root: str, tmp_path: Path) -> None:
     del root
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        assert "no store at" in cli("scrub", "--heal-from", folder, code=3).stderr
+    for directory in (tmp_path, tmp_path / "nowhere"):
+        assert "no store at" in cli("scrub", "--heal-from", directory, code=3).stderr
     assert "is the store itself" in cli("scrub", "--heal-from", cli.store, code=2).stderr
 
 

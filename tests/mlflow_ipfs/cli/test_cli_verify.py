@@ -30,8 +30,8 @@ def test_a_path_verifies_what_is_there(cli: CommandLine, root: str) -> None:
     ]
 
 
-def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, folder: Path) -> None:
-    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
+def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, directory: Path) -> None:
+    flip_bytes_of(cli.store, (directory / "big.bin").read_bytes()[1 << 20 :])
     outcome = cli("verify", root, "--json", code=4)
     (record,) = outcome.records
     (problem,) = record["problems"]
@@ -47,47 +47,49 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, fol
     assert "verified" not in text.stdout.decode()
 
 
-def test_reading_through_the_damage_is_refused_with_4(cli: CommandLine, root: str, folder: Path) -> None:
-    flip_bytes_of(cli.store, (folder / "big.bin").read_bytes()[1 << 20 :])
-    assert cli("cat", f"{root}/big.bin", code=4).stdout != (folder / "big.bin").read_bytes()
+def test_reading_through_the_damage_is_refused_with_4(cli: CommandLine, root: str, directory: Path) -> None:
+    flip_bytes_of(cli.store, (directory / "big.bin").read_bytes()[1 << 20 :])
+    assert cli("cat", f"{root}/big.bin", code=4).stdout != (directory / "big.bin").read_bytes()
     assert "mlflow-ipfs: " in cli("get", root, "-o", "out", code=4).stderr
     cli("car", "export", root, "-o", "x.car", code=4)
     cli("cat", f"{root}/sub/small.txt")
 
 
-def test_the_same_folder_on_disk_agrees(cli: CommandLine, root: str, folder: Path) -> None:
-    assert cli("verify", root, "--against", folder).lines[-1] == f"verified  every block, and the same as {folder}"
+def test_the_same_directory_on_disk_agrees(cli: CommandLine, root: str, directory: Path) -> None:
+    assert (
+        cli("verify", root, "--against", directory).lines[-1] == f"verified  every block, and the same as {directory}"
+    )
 
 
-def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, folder: Path) -> None:
-    (folder / "sub" / "small.txt").write_text("Small\n")
-    (folder / "link").unlink()
-    (folder / "new").write_text("new")
-    (record,) = cli("verify", root, "--against", folder, "--json", code=4).records
+def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, directory: Path) -> None:
+    (directory / "sub" / "small.txt").write_text("Small\n")
+    (directory / "link").unlink()
+    (directory / "new").write_text("new")
+    (record,) = cli("verify", root, "--against", directory, "--json", code=4).records
     assert record["affected"] == []  # nothing is damaged
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
-def test_what_add_leaves_out_is_no_difference(cli: CommandLine, folder: Path) -> None:
-    (folder / "sub" / ".DS_Store").write_bytes(b"x")
-    cid = cli("add", "-q", folder).cid
-    outcome = cli("verify", cid, "--against", folder)
-    assert outcome.lines[-1].endswith(f"and the same as {folder}")
-    assert f"2 hidden names in {folder}, not in the content, left out; compare with --hidden" in outcome.stderr
-    [record] = cli("verify", cid, "--against", folder, "--hidden", "--json", code=4).records
+def test_what_add_leaves_out_is_no_difference(cli: CommandLine, directory: Path) -> None:
+    (directory / "sub" / ".DS_Store").write_bytes(b"x")
+    cid = cli("add", "-q", directory).cid
+    outcome = cli("verify", cid, "--against", directory)
+    assert outcome.lines[-1].endswith(f"and the same as {directory}")
+    assert f"2 hidden names in {directory}, not in the content, left out; compare with --hidden" in outcome.stderr
+    [record] = cli("verify", cid, "--against", directory, "--hidden", "--json", code=4).records
     assert [problem["path"] for problem in record["problems"]] == [".hidden", "sub/.DS_Store"]
     assert "--against" in cli("verify", cid, "--hidden", code=2).stderr
 
 
-def test_a_hidden_name_of_the_content_is_always_compared(cli: CommandLine, root: str, folder: Path) -> None:
-    (folder / ".hidden").write_text("other\n")
-    [record] = cli("verify", root, "--against", folder, "--json", code=4).records
+def test_a_hidden_name_of_the_content_is_always_compared(cli: CommandLine, root: str, directory: Path) -> None:
+    (directory / ".hidden").write_text("other\n")
+    [record] = cli("verify", root, "--against", directory, "--json", code=4).records
     assert [problem["path"] for problem in record["problems"]] == [".hidden"]
 
 
-def test_a_file_may_be_compared_whatever_its_chunker_was(cli: CommandLine, folder: Path) -> None:
-    cid = cli("add", "-q", "--chunker", "size-1000", folder / "big.bin").lines[0]
-    cli("verify", cid, "--against", folder / "big.bin")
+def test_a_file_may_be_compared_whatever_its_chunker_was(cli: CommandLine, directory: Path) -> None:
+    cid = cli("add", "-q", "--chunker", "size-1000", directory / "big.bin").lines[0]
+    cli("verify", cid, "--against", directory / "big.bin")
 
 
 def test_nothing_to_compare_with_is_3(cli: CommandLine, root: str) -> None:
@@ -111,7 +113,7 @@ def test_a_name_whose_own_root_is_missing_is_affected(cli: CommandLine, root: st
     assert lines[-2:] == [f"affected  ref  datasets/big  {big}", f"affected  pin  user  {root}"]
 
 
-def test_verifying_changes_nothing(cli: CommandLine, root: str, folder: Path) -> None:
+def test_verifying_changes_nothing(cli: CommandLine, root: str, directory: Path) -> None:
     before = cli("gc", "--dry-run", "--json").records
-    cli("verify", root, "--against", folder)
+    cli("verify", root, "--against", directory)
     assert cli("gc", "--dry-run", "--json").records == before

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def deep_path() -> Iterator[Path]:
-    """A folder for trees so deep that Python cannot remove them: pytest would fail to clean up after itself."""
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-deep-"))
-    yield folder
-    subprocess.run(["rm", "-rf", folder], check=True, timeout=60)
+    """A directory for trees so deep that Python cannot remove them: pytest would fail to clean up after itself."""
+    directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-deep-"))
+    yield directory
+    subprocess.run(["rm", "-rf", directory], check=True, timeout=60)

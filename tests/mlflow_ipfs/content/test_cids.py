@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from support.kubo import KuboRepository
 
 HELLO = CID.parse("bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e")  # raw, "hello world"
-OLD = CID.parse("QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn")  # the empty folder
+OLD = CID.parse("QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn")  # the empty directory
 
 # As `ipfs cid bases --prefix` lists them, less base256emoji.
 BASES = {

@@ -22,8 +22,8 @@ from mlflow_ipfs.errors import (
     InvalidCIDError,
     InvalidDataError,
     InvalidPathError,
-    IsAFolderError,
-    NotAFolderError,
+    IsDirectoryError,
+    NotDirectoryError,
     NotFoundError,
     PolicyError,
     SettingsError,
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from support.kubo import KuboRepository
 
 TREE: dict[str, Any] = {
-    "kind": "folder",
+    "kind": "directory",
     "entries": [
         ["big", {"kind": "file", "size": 3_000_000, "seed": "big"}],
         ["small", {"kind": "file", "text": "small"}],
         [".hidden", {"kind": "file", "text": "hidden"}],
         ["link", {"kind": "symlink", "target": "small"}],
-        ["folder", {"kind": "folder", "entries": [["é", {"kind": "file", "text": "inside"}]]}],
+        ["directory", {"kind": "directory", "entries": [["é", {"kind": "file", "text": "inside"}]]}],
     ],
 }
 
@@ -102,7 +102,7 @@ def test_a_wrapper_keeps_the_name(store: ContentStore, tree: Path, monkeypatch: 
     assert wrapped.size_bytes == 5
     monkeypatch.chdir(tree)
     assert [entry.name for entry in store.ls(store.add(".", wrap=True).cid)] == ["tree"]
-    assert [entry.name for entry in store.ls(store.add("folder/", wrap=True).cid)] == ["folder"]
+    assert [entry.name for entry in store.ls(store.add("directory/", wrap=True).cid)] == ["directory"]
     assert store.wrap(plain.cid, "small") == wrapped.cid
 
 
@@ -149,7 +149,7 @@ def test_adding_without_a_pin(store: ContentStore, tree: Path) -> None:
 
 def test_what_is_incomplete_cannot_be_pinned(store: ContentStore, tree: Path) -> None:
     cid = store.add(tree, pin=None).cid
-    missing = store.resolve(cid, "folder/é")
+    missing = store.resolve(cid, "directory/é")
     delete_block(store.storage, missing)
     with pytest.raises(NotFoundError, match=str(missing)):
         store.pin(cid)
@@ -175,14 +175,14 @@ def test_listing(store: ContentStore, tree: Path) -> None:
     assert [(entry.name, entry.kind, entry.size_bytes) for entry in listed] == [
         (".hidden", "file", 6),
         ("big", "file", 3_000_000),
-        ("folder", "directory", 0),
+        ("directory", "directory", 0),
         ("link", "symlink", 5),
         ("small", "file", 5),
     ]
     assert [entry.is_dir for entry in listed] == [False, False, True, False, False]
-    assert store.ls(str(cid), "folder") == [Entry("é", CID.of(b"inside"), "file", 6)]
-    assert store.ls(cid, "/folder/") == store.ls(cid, "folder")
-    for path, error in (("small", NotAFolderError), ("no", NotFoundError), ("../x", InvalidPathError)):
+    assert store.ls(str(cid), "directory") == [Entry("é", CID.of(b"inside"), "file", 6)]
+    assert store.ls(cid, "/directory/") == store.ls(cid, "directory")
+    for path, error in (("small", NotDirectoryError), ("no", NotFoundError), ("../x", InvalidPathError)):
         with pytest.raises(error):
             store.ls(cid, path)
 
@@ -190,7 +190,7 @@ def test_listing(store: ContentStore, tree: Path) -> None:
 def test_stat(store: ContentStore, tree: Path) -> None:
     cid = store.add(tree).cid
     assert store.stat(cid) == Entry("", cid, "directory", 0)
-    assert store.stat(cid, "folder/é") == Entry("é", CID.of(b"inside"), "file", 6)
+    assert store.stat(cid, "directory/é") == Entry("é", CID.of(b"inside"), "file", 6)
     assert store.stat(cid, "link").kind == "symlink"
     assert store.stat(cid, "big").size_bytes == 3_000_000
 
@@ -200,9 +200,9 @@ def test_opening(store: ContentStore, tree: Path) -> None:
     with store.open(cid, "big") as file:
         file.seek(-5, os.SEEK_END)
         assert file.read() == (tree / "big").read_bytes()[-5:]
-    with pytest.raises(IsAFolderError):
-        store.open(cid, "folder")
-    with pytest.raises(IsAFolderError):
+    with pytest.raises(IsDirectoryError):
+        store.open(cid, "directory")
+    with pytest.raises(IsDirectoryError):
         store.open(cid)
     with pytest.raises(NotFoundError):
         store.open(cid, "missing")
@@ -244,13 +244,13 @@ def test_views_are_private_and_writable(store: ContentStore, tree: Path) -> None
     assert other != view
     assert (other / "small").read_text() == "small"
     assert store.verify(cid).ok
-    assert store.view(cid, "folder/é").read_text() == "inside"
-    assert store.view(cid, "folder/é").name == "é"
+    assert store.view(cid, "directory/é").read_text() == "inside"
+    assert store.view(cid, "directory/é").name == "é"
     assert store.local_path(cid) is None
 
 
 def test_symlinks_that_lead_out_are_restored_only_on_request(store: ContentStore, tmp_path: Path) -> None:
-    build({"kind": "folder", "entries": [["l", {"kind": "symlink", "target": "/etc"}]]}, tmp_path / "t")
+    build({"kind": "directory", "entries": [["l", {"kind": "symlink", "target": "/etc"}]]}, tmp_path / "t")
     cid = store.add(tmp_path / "t").cid
     with pytest.raises(PolicyError):
         store.view(cid)
@@ -335,19 +335,19 @@ HOSTILE: dict[str, tuple[bytes, dict[str, type[Exception] | None]]] = {
     "no Data field": (b"", {"pin": None, "verify": None}),
     "UnixFS without a type": (b"\x0a\x00", {"pin": None}),
     "no protobuf": (b"\xff" * 10, {}),
-    "a HAMT without a hash function": (b"\x0a\x02\x08\x05", {"stat": None, "open": IsAFolderError, "pin": None}),
+    "a HAMT without a hash function": (b"\x0a\x02\x08\x05", {"stat": None, "open": IsDirectoryError, "pin": None}),
     "a file without the bytes that it states": (
         b"\x0a\x04\x08\x02\x18\x05",
-        {"ls": NotAFolderError, "stat": None, "resolve": NotAFolderError, "pin": None},
+        {"ls": NotDirectoryError, "stat": None, "resolve": NotDirectoryError, "pin": None},
     ),
     "a link without a CID": (b"\x12\x00", {}),
     "an empty file, which is sound": (
         b"\x0a\x02\x08\x00",
         {
-            "ls": NotAFolderError,
+            "ls": NotDirectoryError,
             "stat": None,
             "open": None,
-            "resolve": NotAFolderError,
+            "resolve": NotDirectoryError,
             "view": None,
             "verify": None,
             "pin": None,
@@ -390,7 +390,7 @@ def test_hostile_content_gives_the_error_that_fits_everywhere(
     assert target.exists() == (call == "view" and expected is None)
     assert [pin.cid for pin in store.pins.list()] == ([cid] if call == "pin" and expected is None else [])
     against = store.verify(cid, against=tmp_path)
-    assert {problem.cid for problem in against.problems} == {cid}, "none of it is a folder, as the folder is"
+    assert {problem.cid for problem in against.problems} == {cid}, "none of it is a directory, as the directory is"
 
 
 def test_closing_twice_is_no_error() -> None:

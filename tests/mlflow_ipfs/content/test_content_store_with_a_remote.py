@@ -26,7 +26,7 @@ DATA = bytes(range(256)) * 12_000  # three leaves
 
 
 class Tiered:
-    """A folder that only a source has, and a store that reads through to it."""
+    """A directory that only a source has, and a store that reads through to it."""
 
     def __init__(self, local: LocalStorage, tmp_path: Path) -> None:
         self.local = local
@@ -114,5 +114,5 @@ def test_closing_keeps_what_was_fetched(tiered: Tiered) -> None:
     cid = tiered.store.resolve(tiered.root, "sub/small")
     tiered.store.open(cid).read()
     tiered.store.close()
-    with open_local_storage(tiered.local.folder) as local:
+    with open_local_storage(tiered.local.directory) as local:
         assert local.blocks.get(cid) == b"small"

@@ -1,4 +1,4 @@
-"""mfs://: files come and go, a folder's CID is the one that Kubo gives to the same folder, what is frozen stays."""
+"""mfs://: files come and go, a directory's CID is the one that Kubo gives to the same directory, what is frozen stays."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
-from mlflow_ipfs.content.names.entries import MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.entries import MfsDirectory, MfsEntry
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
 from mlflow_ipfs.content.storage.base import Changes
@@ -25,8 +25,8 @@ from mlflow_ipfs.errors import (
     ImmutableError,
     InvalidCIDError,
     InvalidPathError,
-    IsAFolderError,
-    NotAFolderError,
+    IsDirectoryError,
+    NotDirectoryError,
     NotFoundError,
 )
 from support.random_trees import files, names
@@ -130,7 +130,7 @@ def test_a_file_is_put_seen_and_deleted(store: ContentStore, tmp_path: Path) -> 
     entry = store.files.put_file(TOP.join("run/f.txt"), tmp_path / "f")
     assert (entry.cid, entry.size_bytes, entry.name) == (CID.of(b"hello"), 5, "f.txt")
     assert store.files.stat(TOP.join("run/f.txt")) == entry
-    assert store.files.stat(TOP.join("run")) == MfsFolder("mlflow", "run")
+    assert store.files.stat(TOP.join("run")) == MfsDirectory("mlflow", "run")
     assert store.files.stat(TOP.join("ru")) is None
     assert store.files.stat(MfsPath("other")) is None
     assert store.files.list(TOP.join("run")) == [entry]
@@ -157,7 +157,7 @@ def test_names_are_listed_in_byte_order(store: ContentStore) -> None:
     assert set(listed) == {"b", "a", "B", "é", "a0", "\udcff", "日"}
 
 
-def test_a_file_cannot_be_a_folder_too(store: ContentStore) -> None:
+def test_a_file_cannot_be_a_directory_too(store: ContentStore) -> None:
     put(store, "a")
     with pytest.raises(ConflictError):
         put(store, "a/b")
@@ -175,7 +175,7 @@ def test_the_top_of_a_tree_is_no_file(store: ContentStore, tmp_path: Path) -> No
         lambda: store.files.put_cid(TOP, CID.of(b"x")),
     ]
     for call in calls:
-        with pytest.raises(IsAFolderError):
+        with pytest.raises(IsDirectoryError):
             call()
 
 
@@ -217,10 +217,10 @@ def test_a_tree_is_put_in_one_step_and_symlinks_are_followed(store: ContentStore
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "g").write_bytes(b"g")
     (tree / "link").symlink_to("../outside/g")
-    (tree / "folder").symlink_to("../outside")
+    (tree / "directory").symlink_to("../outside")
     seen: list[int] = []
     entries = store.files.put_tree(A, tree, progress=seen.append)
-    assert [entry.path for entry in entries] == ["a/.hidden", "a/folder/g", "a/link", "a/sub/f"]
+    assert [entry.path for entry in entries] == ["a/.hidden", "a/directory/g", "a/link", "a/sub/f"]
     assert sum(seen) == 4
     assert store.files.put_tree(A, tree / "sub" / "empty") == []
     assert store.files.put_tree(TOP, tree)[0].path == ".hidden", "a whole tree may stand at the top"
@@ -243,13 +243,13 @@ def test_sources_that_cannot_be_put(store: ContentStore, tmp_path: Path) -> None
     os.mkfifo(odd / "fifo")
     calls: list[tuple[Any, type[Exception]]] = [
         (lambda: store.files.put_tree(A, tmp_path / "missing"), NotFoundError),
-        (lambda: store.files.put_tree(A, tmp_path / "file"), NotAFolderError),
+        (lambda: store.files.put_tree(A, tmp_path / "file"), NotDirectoryError),
         (lambda: store.files.put_tree(A, loop), InvalidPathError),
         (lambda: store.files.put_tree(A, circle), InvalidPathError),
         (lambda: store.files.put_tree(A, dangling), NotFoundError),
         (lambda: store.files.put_tree(A, odd), InvalidPathError),
         (lambda: store.files.put_file(A, tmp_path / "missing"), NotFoundError),
-        (lambda: store.files.put_file(A, loop), IsAFolderError),
+        (lambda: store.files.put_file(A, loop), IsDirectoryError),
         (lambda: store.files.put_file(A, odd / "fifo"), InvalidPathError),
     ]
     for call, error in calls:
@@ -260,13 +260,13 @@ def test_sources_that_cannot_be_put(store: ContentStore, tmp_path: Path) -> None
 
 def test_an_unreadable_file_leaves_nothing(ordinary_user: OrdinaryUser) -> None:
     def attempt() -> tuple[bool, int]:
-        folder = ordinary_user.folder
-        (folder / "a").write_text("a")
-        (folder / "secret").write_text("s")
-        (folder / "secret").chmod(0)
+        directory = ordinary_user.directory
+        (directory / "a").write_text("a")
+        (directory / "secret").write_text("s")
+        (directory / "secret").chmod(0)
         with ContentStore(MemoryStorage()) as store:
             try:
-                store.files.put_tree(A, folder)
+                store.files.put_tree(A, directory)
             except PermissionError:
                 return True, len(store.files.list(TOP))
         return False, 0
@@ -279,43 +279,43 @@ def test_content_can_be_linked(store: ContentStore, tmp_path: Path) -> None:
     entry = store.files.put_cid(TOP.join("m"), cid)
     assert (entry.cid, entry.size_bytes, entry.dag_bytes) == (cid, 5, 5)
     (tmp_path / "d").mkdir()
-    with pytest.raises(IsAFolderError, match="folder"):
+    with pytest.raises(IsDirectoryError, match="directory"):
         store.files.put_cid(TOP.join("d"), store.add(tmp_path / "d").cid)
     with pytest.raises(NotFoundError):
         store.files.put_cid(TOP.join("n"), CID.of(b"not here"))
     assert paths_of(store) == ["m"]
 
 
-def folders(child: st.SearchStrategy[Recipe]) -> st.SearchStrategy[Recipe]:
-    """Folders without symlinks, empty folders and reserved names: what entries can hold."""
+def directories(child: st.SearchStrategy[Recipe]) -> st.SearchStrategy[Recipe]:
+    """Directories without symlinks, empty directories and reserved names: what entries can hold."""
     usable = names().filter(lambda name: not name.startswith(b"@"))
     return st.dictionaries(usable, child, min_size=1, max_size=4).map(
-        lambda entries: {"kind": "folder", "entries": [[encode_name(name), each] for name, each in entries.items()]}
+        lambda entries: {"kind": "directory", "entries": [[encode_name(name), each] for name, each in entries.items()]}
     )
 
 
 def file_trees() -> st.SearchStrategy[Recipe]:
-    return folders(st.recursive(files([0, 1, 100, 300_000]), folders, max_leaves=8))
+    return directories(st.recursive(files([0, 1, 100, 300_000]), directories, max_leaves=8))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(recipe=file_trees())
 @pytest.mark.slow
-def test_a_snapshot_has_the_cid_of_the_folder(
+def test_a_snapshot_has_the_cid_of_the_directory(
     profile: str, tmp_path_factory: pytest.TempPathFactory, recipe: Recipe
 ) -> None:
-    folder = tmp_path_factory.mktemp("trees") / "tree"
-    build(recipe, folder)
+    directory = tmp_path_factory.mktemp("trees") / "tree"
+    build(recipe, directory)
     options = ImportOptions(profile=PROFILES[profile])
     with ContentStore(MemoryStorage(), profile=PROFILES[profile]) as store:
-        store.files.put_tree(A, folder)
+        store.files.put_tree(A, directory)
         with Importer(HashOnlyPublication(), options) as importer:
-            expected = importer.import_path(folder)
+            expected = importer.import_path(directory)
         added = store.files.snapshot(A)
         assert (added.cid, added.size_bytes) == (expected.link.cid, expected.size_bytes)
         assert added.dag_bytes == expected.link.size_bytes
-        assert store.verify(added.cid, against=folder).problems == []
+        assert store.verify(added.cid, against=directory).problems == []
         whole = store.files.snapshot(TOP)
         assert store.resolve(whole.cid, "a") == added.cid
 
@@ -326,10 +326,10 @@ def test_a_snapshot_has_the_cid_that_kubo_gives(profile: str, request: pytest.Fi
     kubo: KuboRepository = request.getfixturevalue("kubo_v1" if profile == UNIXFS_V1_2025.name else "kubo_v0")
     wide = {"count": 2800, "name": "%061d", "each": {"kind": "file", "text": "x"}}
     recipe = {
-        "kind": "folder",
+        "kind": "directory",
         "entries": [
-            ["wide", {"kind": "folder", "numbered": wide}],
-            ["model", {"kind": "folder", "entries": [["MLmodel", {"kind": "file", "text": "flavors: {}"}]]}],
+            ["wide", {"kind": "directory", "numbered": wide}],
+            ["model", {"kind": "directory", "entries": [["MLmodel", {"kind": "file", "text": "flavors: {}"}]]}],
             ["weights", {"kind": "file", "size": 2_000_000, "seed": "w"}],
         ],
     }

@@ -1,4 +1,4 @@
-"""mfs:// between processes: a frozen folder is one moment of the tree, and stays whole whatever gc runs beside it."""
+"""mfs:// between processes: a frozen directory is one moment of the tree, and stays whole whatever gc runs beside it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def put_pair(storage: LocalStorage, writer: int, counter: int) -> None:
 
 
 def read_round(store: ContentStore, cid: CID) -> tuple[int, int]:
-    """Return the writer and the round of a frozen folder, all of whose files must be of that round."""
+    """Return the writer and the round of a frozen directory, all of whose files must be of that round."""
     with store.open(cid, "small.txt") as file:
         _, writer, _, counter = file.read(len("writer 0000 round 00000000")).split()
     for path, size_bytes in SIZES.items():
@@ -73,17 +73,17 @@ def read_round(store: ContentStore, cid: CID) -> tuple[int, int]:
     return int(writer), int(counter)
 
 
-def write_until(deadline: float, folder: Path, writer: int) -> None:
-    with open_local_storage(folder) as storage:
+def write_until(deadline: float, directory: Path, writer: int) -> None:
+    with open_local_storage(directory) as storage:
         for counter in itertools.count(1):
             put_pair(storage, writer, counter)
             if time.monotonic() > deadline:
                 return
 
 
-def collect_until(deadline: float, folder: Path) -> None:
+def collect_until(deadline: float, directory: Path) -> None:
     removed = 0
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         while time.monotonic() < deadline or not removed:
             removed += storage.collect_garbage(grace_seconds=0).removed_blocks
             assert time.monotonic() < deadline + 30, "no gc found anything to remove: this test shows nothing"
@@ -109,22 +109,22 @@ def freeze_until(deadline: float, store: ContentStore) -> dict[CID, tuple[int, i
 
 @pytest.mark.timeout(120)
 @pytest.mark.slow
-def test_a_frozen_folder_is_one_moment_of_the_tree(tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    with open_local_storage(folder) as storage:
+def test_a_frozen_directory_is_one_moment_of_the_tree(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    with open_local_storage(directory) as storage:
         put_pair(storage, 0, 0)
     deadline = time.monotonic() + RACE_SECONDS
-    children = [start(partial(write_until, deadline, folder, writer)) for writer in range(1, WRITERS + 1)]
-    children.append(start(partial(collect_until, deadline, folder)))
+    children = [start(partial(write_until, deadline, directory, writer)) for writer in range(1, WRITERS + 1)]
+    children.append(start(partial(collect_until, deadline, directory)))
     try:
-        with ContentStore(open_local_storage(folder)) as store:
+        with ContentStore(open_local_storage(directory)) as store:
             frozen = freeze_until(deadline, store)
     finally:
         codes = finish(children)
     assert codes == [0] * len(children), "a writer or the collector failed; see its traceback"
     assert len(frozen) > 3, "the tree hardly changed: this test shows nothing"
 
-    storage = open_local_storage(folder)
+    storage = open_local_storage(directory)
     with ContentStore(storage) as store:
         last = store.files.freeze(RUN, OWNER).cid
         frozen.setdefault(last, read_round(store, last))
@@ -137,18 +137,18 @@ def test_a_frozen_folder_is_one_moment_of_the_tree(tmp_path: Path) -> None:
         for cid in frozen:
             assert storage.pins.remove(cid, OWNER)
         for allowed in list(storage.entries.list_frozen()):
-            assert storage.entries.thaw(allowed)
+            assert storage.entries.unfreeze(allowed)
         store.collect_garbage(grace_seconds=0)
         assert list(multihashes(storage)) == [], "something else than its names kept the frozen content"
 
 
-def test_gc_between_looking_at_a_folder_and_freezing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_between_looking_at_a_directory_and_freezing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race above hardly ever hits this moment: another process replaces the files just seen, and collects them."""
-    folder = tmp_path / "store"
-    storage = open_local_storage(folder)
+    directory = tmp_path / "store"
+    storage = open_local_storage(directory)
 
     def replace_and_collect() -> None:
-        with open_local_storage(folder) as other:
+        with open_local_storage(directory) as other:
             put_pair(other, 2, 2)
             other.collect_garbage(grace_seconds=0)
 

@@ -68,9 +68,9 @@ def test_a_block_that_is_asked_for_or_put(store: ContentStore) -> None:
 
 def test_a_child_does_not_make_its_parent_unreadable(store: ContentStore) -> None:
     links = [Link(GOOD, b"good", 4), Link(CHILD, b"other", 1)]
-    folder = encode_node(links, encode_data(UnixFSData(NodeType.DIRECTORY)))
+    directory = encode_node(links, encode_data(UnixFSData(NodeType.DIRECTORY)))
     record = encode_dagcbor({"good": GOOD, "other": CHILD})
-    for block, codec in ((folder, DAG_PB), (record, DAG_CBOR)):
+    for block, codec in ((directory, DAG_PB), (record, DAG_CBOR)):
         root = CID.of(block, codec)
         with pytest.raises(NotFoundError, match=f"{root} is not complete here: the block {CHILD} is missing: {WORDS}"):
             store.import_car(car([root], [(root, block), (GOOD, b"good")]))
@@ -82,7 +82,7 @@ def test_a_child_does_not_make_its_parent_unreadable(store: ContentStore) -> Non
         assert "blake3" in problem.reason
         with pytest.raises(NotFoundError, match=f"{CHILD} .*{WORDS}"):
             store.export_car(root, io.BytesIO())
-    root = CID.of(folder, DAG_PB)
+    root = CID.of(directory, DAG_PB)
     assert [entry.name for entry in store.ls(root)] == ["good", "other"]
     assert store.open(root, "good").read() == b"good"
     with pytest.raises(NotFoundError, match=f"{CHILD} .*{WORDS}"):

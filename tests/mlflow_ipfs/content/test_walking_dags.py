@@ -22,7 +22,7 @@ from mlflow_ipfs.content.dag import (
     decode_name,
     encode_name,
     find_link,
-    iterate_folder,
+    iterate_directory,
     read_unixfs,
     resolve,
     split_path,
@@ -33,7 +33,7 @@ from mlflow_ipfs.errors import (
     InvalidDataError,
     InvalidPathError,
     MlflowIpfsError,
-    NotAFolderError,
+    NotDirectoryError,
     NotFoundError,
 )
 from support.blocks import Blocks, import_into
@@ -52,7 +52,7 @@ class CheckedBlocks(Blocks):
         return data
 
 
-def folder_of(blocks: Blocks, *entries: tuple[bytes, CID]) -> CID:
+def directory_of(blocks: Blocks, *entries: tuple[bytes, CID]) -> CID:
     found = [Link(cid, name, 1) for name, cid in entries]
     return blocks.put_node(encode_node(found, encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB)
 
@@ -65,7 +65,7 @@ def leaf(blocks: Blocks, data: bytes = b"data") -> CID:
 def chain(blocks: Blocks, depth: int, name: bytes = b"d") -> CID:
     root = leaf(blocks)
     for _ in range(depth):
-        root = folder_of(blocks, (name, root))
+        root = directory_of(blocks, (name, root))
     return root
 
 
@@ -80,7 +80,7 @@ def test_text_that_stands_for_no_bytes(name: str) -> None:
         encode_name(name)
     blocks = Blocks()
     with pytest.raises(InvalidPathError):
-        resolve(blocks, folder_of(blocks), name)
+        resolve(blocks, directory_of(blocks), name)
 
 
 @pytest.mark.parametrize("path", ["..", "a/..", "../a", "a/../b", ".", "a/.", "a\0b", "a/\0"])
@@ -99,8 +99,8 @@ def test_paths_that_are_split(path: str, parts: list[str]) -> None:
 def test_paths_lead_to_their_cids() -> None:
     blocks = Blocks()
     file = leaf(blocks)
-    inner = folder_of(blocks, (b"f", file), ("é".encode(), file), (b"\xff", file))
-    root = folder_of(blocks, (b"inner", inner), (b"link", blocks.put_node(encode_symlink(b"inner"), DAG_PB)))
+    inner = directory_of(blocks, (b"f", file), ("é".encode(), file), (b"\xff", file))
+    root = directory_of(blocks, (b"inner", inner), (b"link", blocks.put_node(encode_symlink(b"inner"), DAG_PB)))
     assert resolve(blocks, root) == root
     assert resolve(blocks, root, "inner/") == inner
     for name in ("f", "é", "\udcff"):
@@ -108,8 +108,8 @@ def test_paths_lead_to_their_cids() -> None:
     for path, error, words in (
         ("inner/no", NotFoundError, "inner/no"),
         ("inner/e\u0301", NotFoundError, "no entry"),  # another name, though it looks the same
-        ("inner/f/deeper", NotAFolderError, "inner/f/deeper"),
-        ("link/f", NotAFolderError, "not a folder"),
+        ("inner/f/deeper", NotDirectoryError, "inner/f/deeper"),
+        ("link/f", NotDirectoryError, "not a directory"),
     ):
         with pytest.raises(error, match=words):
             resolve(blocks, root, path)
@@ -118,12 +118,12 @@ def test_paths_lead_to_their_cids() -> None:
         resolve(blocks, root, "inner/f")
 
 
-def test_what_is_no_folder_has_no_entries() -> None:
+def test_what_is_no_directory_has_no_entries() -> None:
     blocks = Blocks()
     file = read_unixfs(blocks, leaf(blocks))
-    with pytest.raises(NotAFolderError):
-        list(iterate_folder(blocks, file))
-    with pytest.raises(NotAFolderError):
+    with pytest.raises(NotDirectoryError):
+        list(iterate_directory(blocks, file))
+    with pytest.raises(NotDirectoryError):
         find_link(blocks, file, "x")
 
 
@@ -163,15 +163,15 @@ def test_any_block_is_walked_and_verified_without_other_errors(block: bytes) -> 
 def test_every_block_is_visited_once_in_order() -> None:
     blocks = Blocks()
     one, two = leaf(blocks, b"one"), leaf(blocks, b"two")
-    inner = folder_of(blocks, (b"x", one), (b"y", two))
-    root = folder_of(blocks, (b"a", one), (b"b", inner), (b"c", inner))
+    inner = directory_of(blocks, (b"x", one), (b"y", two))
+    root = directory_of(blocks, (b"a", one), (b"b", inner), (b"c", inner))
     assert [cid for cid, _ in walk_blocks(blocks, root)] == [root, one, inner, two]
 
 
 def test_walking_goes_on_after_a_bad_block_if_told_to() -> None:
     blocks = Blocks()
     one, two = leaf(blocks, b"one"), leaf(blocks, b"two")
-    root = folder_of(blocks, (b"a", one), (b"b", two))
+    root = directory_of(blocks, (b"a", one), (b"b", two))
     del blocks.by_multihash[one.multihash]
     with pytest.raises(NotFoundError):
         list(walk_blocks(blocks, root))
@@ -193,16 +193,16 @@ def test_depth_bombs_with_long_names_do_not_verify_and_take_no_time() -> None:
     root = chain(blocks, 10_000, b"n" * 1000)
     start = time.monotonic()
     report = verify_dag(blocks, root)
-    assert [problem.reason for problem in report.problems] == ["folders are nested deeper than 2048 levels"]
+    assert [problem.reason for problem in report.problems] == ["directories are nested deeper than 2048 levels"]
     assert time.monotonic() - start < 20
 
 
 def test_breadth_bombs_are_verified_in_one_pass() -> None:
-    """60 folders that name the next one twice each: 2**60 paths, 61 blocks."""
+    """60 directories that name the next one twice each: 2**60 paths, 61 blocks."""
     blocks = Blocks()
     root = leaf(blocks)
     for _ in range(60):
-        root = folder_of(blocks, (b"a", root), (b"b", root))
+        root = directory_of(blocks, (b"a", root), (b"b", root))
     report = verify_dag(blocks, root)
     [problem] = report.problems  # no disk holds so many
     assert f"{2**61 - 2} files and directories" in problem.reason
@@ -212,7 +212,7 @@ def test_breadth_bombs_are_verified_in_one_pass() -> None:
 
 
 def test_long_chains_of_records_verify() -> None:
-    """Depth is limited for folders only: a log of linked records may be long."""
+    """Depth is limited for directories only: a log of linked records may be long."""
     blocks = Blocks()
     head = None
     for number in range(5000):
@@ -229,11 +229,11 @@ def tree(tmp_path: Path) -> Path:
         ["big", {"kind": "file", "size": 2_500_000, "seed": "big"}],
         ["small", {"kind": "file", "text": "small"}],
         ["link", {"kind": "symlink", "target": "small"}],
-        ["folder", {"kind": "folder", "entries": [["inside", {"kind": "file", "text": "inside"}]]}],
-        ["empty", {"kind": "folder", "entries": []}],
+        ["directory", {"kind": "directory", "entries": [["inside", {"kind": "file", "text": "inside"}]]}],
+        ["empty", {"kind": "directory", "entries": []}],
         [{"base64": "/w=="}, {"kind": "file", "text": "no text"}],
     ]
-    build({"kind": "folder", "entries": entries}, tmp_path / "tree")
+    build({"kind": "directory", "entries": entries}, tmp_path / "tree")
     return tmp_path / "tree"
 
 
@@ -252,7 +252,7 @@ def test_sound_content_verifies(tree: Path) -> None:
 def test_each_damaged_block_is_named_with_its_path(tree: Path) -> None:
     blocks = CheckedBlocks()
     root = import_into(blocks, tree).link.cid
-    small, inside = resolve(blocks, root, "small"), resolve(blocks, root, "folder/inside")
+    small, inside = resolve(blocks, root, "small"), resolve(blocks, root, "directory/inside")
     big_leaf = read_unixfs(blocks, resolve(blocks, root, "big")).links[1].cid
     blocks.by_multihash[small.multihash] = b"smalL"
     del blocks.by_multihash[inside.multihash]
@@ -261,7 +261,7 @@ def test_each_damaged_block_is_named_with_its_path(tree: Path) -> None:
     assert not report.ok
     assert {(problem.cid, problem.path) for problem in report.problems} == {
         (small, "small"),
-        (inside, "folder/inside"),
+        (inside, "directory/inside"),
         (big_leaf, "big"),
     }
 
@@ -285,8 +285,8 @@ def change_big(tree: Path) -> None:
 CHANGES: dict[str, Any] = {
     "big": change_big,
     "small": lambda tree: (tree / "small").write_text("smaLL"),
-    "folder/inside": lambda tree: (tree / "folder" / "inside").unlink(),
-    "folder/more": lambda tree: (tree / "folder" / "more").write_text("x"),
+    "directory/inside": lambda tree: (tree / "directory" / "inside").unlink(),
+    "directory/more": lambda tree: (tree / "directory" / "more").write_text("x"),
     ".hidden": lambda tree: (tree / ".hidden").write_text("x"),
     "link": lambda tree: ((tree / "link").unlink(), (tree / "link").symlink_to("other")),
     "empty": lambda tree: (tree / "empty").rmdir(),
@@ -318,8 +318,8 @@ def make_fifo(path: Path) -> None:
         ("small", lambda path: (path.unlink(), path.symlink_to("link")), "no file"),
         ("small", make_fifo, "neither a file"),
         ("link", lambda path: (path.unlink(), path.write_text("small")), "not the same symlink"),
-        ("folder", lambda path: ((path / "inside").unlink(), path.rmdir(), path.write_text("x")), "no folder"),
-        ("folder", lambda path: (path.rename(path.with_name("f2")), path.symlink_to("f2")), "no folder"),
+        ("directory", lambda path: ((path / "inside").unlink(), path.rmdir(), path.write_text("x")), "no directory"),
+        ("directory", lambda path: (path.rename(path.with_name("f2")), path.symlink_to("f2")), "no directory"),
     ],
 )
 def test_how_something_differs(path: str, change: Any, words: str, tree: Path) -> None:
@@ -344,7 +344,7 @@ def test_hostile_names_are_not_looked_for_on_disk(tmp_path: Path) -> None:
     blocks = Blocks()
     (tmp_path / "outside").write_bytes(b"data")
     (tmp_path / "in").mkdir()
-    root = folder_of(blocks, (b"../outside", leaf(blocks)))
+    root = directory_of(blocks, (b"../outside", leaf(blocks)))
     [problem] = compare_with_disk(blocks, root, tmp_path / "in").problems
     assert "no name" in problem.reason
 

@@ -35,14 +35,14 @@ GC_PAUSE_SECONDS = 0.1
 class Operator:
     """Somebody with a shell on the server's machine."""
 
-    folder: Path
+    directory: Path
 
     def back_up(self) -> None:
-        database = f"sqlite:///{self.folder}/mlflow.db"
+        database = f"sqlite:///{self.directory}/mlflow.db"
         done = subprocess.run(
             [sys.executable, "-m", "mlflow_ipfs", "backup", "backup", "--backend-store-uri", database],
-            env=clean_environment(MLFLOW_IPFS_STORE=f"local:{self.folder}/store"),
-            cwd=self.folder,
+            env=clean_environment(MLFLOW_IPFS_STORE=f"local:{self.directory}/store"),
+            cwd=self.directory,
             capture_output=True,
             text=True,
             timeout=100,
@@ -51,15 +51,15 @@ class Operator:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
     def collect_until(self, stop: threading.Event) -> None:
-        with open_local_storage(self.folder / "store", create=False) as storage:
+        with open_local_storage(self.directory / "store", create=False) as storage:
             while not stop.wait(GC_PAUSE_SECONDS):
                 storage.collect_garbage(grace_seconds=0)
 
     def back_up_and_restore(self, name: str) -> Path:
         self.back_up()
-        target = self.folder / name
+        target = self.directory / name
         _, report, _ = restore_backup(
-            self.folder / "backup", target / "store", sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
+            self.directory / "backup", target / "store", sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
         )
         assert report is not None
         assert report.problems == ()
@@ -87,7 +87,7 @@ def test_every_backup_of_a_busy_server_is_whole(mlflow_server: StartServer, data
             clients.stop.set()
         made = [future.result() for future in work]
         gc.result()
-    found = [check_restored(f"sqlite:///{folder}/mlflow.db", folder / "store") for folder in restored]
+    found = [check_restored(f"sqlite:///{directory}/mlflow.db", directory / "store") for directory in restored]
     assert found == sorted(found)
     assert found[-1][0] > CLIENTS, f"hardly anything was in the backups: {found}"
     assert all(made)

@@ -46,7 +46,7 @@ def test_stock_stores_and_clients_with_artifacts_in_ipfs(
         *("--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", "mfs://mlflow"),
         env={"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"},
     )
-    answer = run_client(CODE, server.url, folder=tmp_path, python=stock_python)
+    answer = run_client(CODE, server.url, directory=tmp_path, python=stock_python)
     assert answer["predictions"] == pytest.approx([7, 7, 7])
     assert answer["text"] == "hello"
     path = answer["uri"].removeprefix("mlflow-artifacts:/")
@@ -81,7 +81,7 @@ def test_an_experiment_with_an_mfs_location_of_its_own(
     """Clients with our package write straight into the store that they share with the server."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     server = mlflow_server("--backend-store-uri", f"sqlite:///{database}", env=env)
-    answer = run_client(CODE, server.url, "mfs://team/e", folder=tmp_path, env=env)
+    answer = run_client(CODE, server.url, "mfs://team/e", directory=tmp_path, env=env)
     assert answer["predictions"] == pytest.approx([7, 7, 7])
     assert answer["uri"].startswith("mfs://team/e/")
     with open_store(Settings(store=tmp_path / "store")) as store:

@@ -40,10 +40,10 @@ AT_ONCE_SECONDS = 5  # measured 0.02; MLflow's own way takes 246 s of retries
 
 @dataclass(frozen=True)
 class L1:
-    """A running server, its folder, and a look into its database and store."""
+    """A running server, its directory, and a look into its database and store."""
 
     server: MlflowServer
-    folder: Path
+    directory: Path
 
     @property
     def url(self) -> str:
@@ -51,14 +51,14 @@ class L1:
 
     @property
     def database(self) -> Path:
-        return self.folder / "mlflow.db"
+        return self.directory / "mlflow.db"
 
     @property
     def temporary(self) -> Path:
-        return self.folder / "tmp"
+        return self.directory / "tmp"
 
     def settings(self) -> Settings:
-        return Settings(store=self.folder / "store")
+        return Settings(store=self.directory / "store")
 
     def artifact(self, path: str) -> str:
         return f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}"
@@ -66,16 +66,16 @@ class L1:
 
 @pytest.fixture(scope="module")
 def l1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[L1]:
-    folder = tmp_path_factory.mktemp("l1")
+    directory = tmp_path_factory.mktemp("l1")
     arguments = (
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db"),
-        *("--registry-store-uri", f"ipfs+sqlite:///{folder}/mlflow.db"),
+        *("--backend-store-uri", f"sqlite:///{directory}/mlflow.db"),
+        *("--registry-store-uri", f"ipfs+sqlite:///{directory}/mlflow.db"),
         *("--artifacts-destination", "mfs://mlflow"),
     )
-    (folder / "tmp").mkdir()
-    env = {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "TMPDIR": f"{folder}/tmp"}
-    with run_mlflow_server(folder, *arguments, env=env) as server:
-        yield L1(server, folder)
+    (directory / "tmp").mkdir()
+    env = {"MLFLOW_IPFS_STORE": f"local:{directory}/store", "TMPDIR": f"{directory}/tmp"}
+    with run_mlflow_server(directory, *arguments, env=env) as server:
+        yield L1(server, directory)
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ LOAD = """
 
 @pytest.mark.timeout(400)
 def test_stock_clients_without_our_package_load_frozen_versions(l1: L1, stock_python: Path, tmp_path: Path) -> None:
-    model_id, version = run_client(TRAIN, l1.url, folder=tmp_path, python=stock_python)
+    model_id, version = run_client(TRAIN, l1.url, directory=tmp_path, python=stock_python)
     uris = ["models:/line@champion", f"models:/line/{version}", f"models:/{model_id}"]
-    predictions = run_client(LOAD, l1.url, *uris, folder=tmp_path, python=stock_python)
+    predictions = run_client(LOAD, l1.url, *uris, directory=tmp_path, python=stock_python)
     assert predictions == pytest.approx([7, 7, 0])
     location = storage_location(l1.database, "line", version)
     tags = MlflowClient(l1.url).get_model_version("line", str(version)).tags
@@ -166,8 +166,8 @@ def test_many_writers_through_two_workers(client: MlflowClient, run_id: str, tmp
     source = f"{client.get_run(run_id).info.artifact_uri}/model"
     version = client.create_model_version("many", source, run_id)
     client.log_artifacts(run_id, str(tmp_path / "all"), "model/again")
-    folder = Path(mlflow.artifacts.download_artifacts(f"models:/many/{version.version}"))
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    directory = Path(mlflow.artifacts.download_artifacts(f"models:/many/{version.version}"))
+    found = {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     assert found == contents
 
 
@@ -209,11 +209,11 @@ def test_a_page_keeps_its_content_type(l1: L1, client: MlflowClient, run_id: str
     assert answer.body == page
 
 
-def test_a_folder_is_no_file(l1: L1, client: MlflowClient, run_id: str) -> None:
-    client.log_text(run_id, "hello", "folder/b.txt")
-    answer = ask(l1.artifact(f"{path_of(client, run_id)}/folder"))
+def test_a_directory_is_no_file(l1: L1, client: MlflowClient, run_id: str) -> None:
+    client.log_text(run_id, "hello", "directory/b.txt")
+    answer = ask(l1.artifact(f"{path_of(client, run_id)}/directory"))
     assert answer.status == 400
-    assert b"folder" in answer.body
+    assert b"directory" in answer.body
 
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "1/%2e%2e/%2e%2e/x"])

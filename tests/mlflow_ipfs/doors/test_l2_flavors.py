@@ -59,9 +59,9 @@ def env(database: Path, tmp_path: Path) -> dict[str, str]:
 )
 @pytest.mark.slow
 def test_a_model_is_logged_and_loaded_by_every_uri(code: str, env: dict[str, str], tmp_path: Path) -> None:
-    run_id, model_id = run_client(code, folder=tmp_path, env=env)
+    run_id, model_id = run_client(code, directory=tmp_path, env=env)
     uris = ["models:/net@champion", "models:/net/1", f"runs:/{run_id}/net", f"models:/{model_id}"]
-    values, cid = run_client(LOAD, *uris, folder=tmp_path, env=env)
+    values, cid = run_client(LOAD, *uris, directory=tmp_path, env=env)
     assert values == pytest.approx([7.0] * 5)
     with open_store(Settings(store=tmp_path / "store")) as store:
         assert store.verify(cid, against=tmp_path / "model").ok

@@ -51,7 +51,7 @@ def test_clients_of_a_server_on_our_stores(
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     arguments = ["--artifacts-destination", "mfs://mlflow"] if proxied else ["--no-serve-artifacts"]
     server = mlflow_server("--backend-store-uri", f"ipfs+sqlite:///{database}", *arguments, env=env)
-    values, uri, spans = run_client(CODE, folder=tmp_path, env=env | {"MLFLOW_TRACKING_URI": server.url})
+    values, uri, spans = run_client(CODE, directory=tmp_path, env=env | {"MLFLOW_TRACKING_URI": server.url})
     assert values == pytest.approx([7, 7, 0])
     assert spans == ["work"]
     scheme = "mlflow-artifacts:/1/" if proxied else "mfs://mlflow/"
@@ -67,7 +67,7 @@ def test_a_server_and_clients_without_one_share_a_database(
 ) -> None:
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     direct = env | {"MLFLOW_TRACKING_URI": f"ipfs+sqlite:///{database}"}
-    values, uri, _ = run_client(CODE, folder=tmp_path, env=direct)
+    values, uri, _ = run_client(CODE, directory=tmp_path, env=direct)
     assert values == pytest.approx([7, 7, 0])
     server = mlflow_server(
         *("--backend-store-uri", f"ipfs+sqlite:///{database}", "--artifacts-destination", "mfs://mlflow"), env=env
@@ -79,7 +79,7 @@ def test_a_server_and_clients_without_one_share_a_database(
     client.delete_model_version("line", version.version)
     client.delete_registered_model("production")
     listing = "import mlflow_ipfs; answer([pin.owner for pin in mlflow_ipfs.open_store().pins.list()])"
-    assert run_client(listing, folder=tmp_path, env=env) == []
+    assert run_client(listing, directory=tmp_path, env=env) == []
 
 
 def test_workspaces_are_refused_with_a_reason(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:

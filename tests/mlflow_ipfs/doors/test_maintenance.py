@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
-def run_mlflow(*arguments: str, folder: Path) -> str:
-    uri = f"ipfs+sqlite:///{folder}/mlflow.db"
+def run_mlflow(*arguments: str, directory: Path) -> str:
+    uri = f"ipfs+sqlite:///{directory}/mlflow.db"
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", *arguments],
-        env=clean_environment(MLFLOW_IPFS_STORE=f"local:{folder}/store", MLFLOW_TRACKING_URI=uri),
-        cwd=folder,
+        env=clean_environment(MLFLOW_IPFS_STORE=f"local:{directory}/store", MLFLOW_TRACKING_URI=uri),
+        cwd=directory,
         capture_output=True,
         text=True,
         timeout=110,
@@ -43,15 +43,15 @@ def run_mlflow(*arguments: str, folder: Path) -> str:
     return done.stdout
 
 
-def make_version(client: MlflowClient, folder: Path, name: str) -> tuple[str, str]:
+def make_version(client: MlflowClient, directory: Path, name: str) -> tuple[str, str]:
     """A registered version of a logged model. Returns the ids of its run and of the model."""
-    (folder / "model").mkdir(exist_ok=True)
-    (folder / "model/MLmodel").write_text("flavors: {}\n")
-    (folder / "model/weights.bin").write_text(name)
+    (directory / "model").mkdir(exist_ok=True)
+    (directory / "model/MLmodel").write_text("flavors: {}\n")
+    (directory / "model/weights.bin").write_text(name)
     run = client.create_run("0")
     client.log_text(run.info.run_id, "loss", "notes.txt")
     model = client.create_logged_model("0", name=name, source_run_id=run.info.run_id)
-    client.log_model_artifacts(model.model_id, str(folder / "model"))
+    client.log_model_artifacts(model.model_id, str(directory / "model"))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.create_registered_model(name)
     client.create_model_version(name, f"models:/{model.model_id}", run.info.run_id)
@@ -69,7 +69,7 @@ def test_mlflow_gc_leaves_frozen_versions(
     make_version(client, tmp_path, "also-kept")
     client.delete_run(run_id)
     client.delete_logged_model(model_id)
-    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", folder=tmp_path)
+    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", directory=tmp_path)
     assert f"Run with ID {run_id} has been permanently deleted" in output
     assert model_id in output
     assert sorted(mutable_files(store)) == ["MLmodel", "notes.txt", "weights.bin"]  # those of the other run
@@ -92,12 +92,12 @@ def test_a_copied_database_takes_nothing_from_the_original(
         in_copy.delete_run(run_id)
     gc = ("gc", "--backend-store-uri", f"ipfs+sqlite:///{copy}")
     with pytest.raises(AssertionError, match="databases fork"):  # before, it deleted the original's files
-        run_mlflow(*gc, folder=tmp_path)
+        run_mlflow(*gc, directory=tmp_path)
     CommandLine(tmp_path / "store")("gc", "--grace", "0")
     for number in range(1, len(cids) + 1):
         assert Path(mlflow.artifacts.download_artifacts(f"models:/m/{number}"), "MLmodel").exists()
     CommandLine(tmp_path / "store")("databases", "fork", "--backend-store-uri", f"sqlite:///{copy}")
-    run_mlflow(*gc, folder=tmp_path)
+    run_mlflow(*gc, directory=tmp_path)
     CommandLine(tmp_path / "store")("gc", "--grace", "0")
     for number, run in enumerate(client.search_runs(["0"]), start=1):
         assert Path(mlflow.artifacts.download_artifacts(f"models:/m/{number}"), "MLmodel").exists()
@@ -115,7 +115,7 @@ def test_mlflow_gc_gets_past_artifacts_that_are_gone(
     odd = client.create_run(client.create_experiment("odd", artifact_location="ipfs://no-cid-at-all")).info.run_id
     for one in (run_id, odd):
         client.delete_run(one)
-    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", folder=tmp_path)
+    output = run_mlflow("gc", "--backend-store-uri", f"ipfs+sqlite:///{database}", directory=tmp_path)
     for one in (run_id, odd):
         assert f"Run with ID {one} has been permanently deleted" in output
 
@@ -126,7 +126,7 @@ def test_mlflow_db_upgrade(client: MlflowClient, database: Path, tmp_path: Path)
     identity = "SELECT registry_id FROM mlflow_ipfs_registry"
     with sqlite3.connect(database) as connection:
         (registry_id,) = connection.execute(identity).fetchone()
-    run_mlflow("db", "upgrade", f"ipfs+sqlite:///{database}", folder=tmp_path)
+    run_mlflow("db", "upgrade", f"ipfs+sqlite:///{database}", directory=tmp_path)
     with sqlite3.connect(database) as connection:
         assert connection.execute(identity).fetchall() == [(registry_id,)]
     assert client.get_model_version("m", "1").tags == before
@@ -135,9 +135,9 @@ def test_mlflow_db_upgrade(client: MlflowClient, database: Path, tmp_path: Path)
 def test_what_the_mlflow_command_downloads_outlives_it(client: MlflowClient, tmp_path: Path) -> None:
     make_version(client, tmp_path, "m")
     cid = client.get_model_version("m", "1").tags["ipfs.cid"]
-    output = run_mlflow("artifacts", "download", "--artifact-uri", f"ipfs://{cid}/weights.bin", folder=tmp_path)
+    output = run_mlflow("artifacts", "download", "--artifact-uri", f"ipfs://{cid}/weights.bin", directory=tmp_path)
     assert Path(output.strip().splitlines()[-1]).read_text() == "m"
-    run_mlflow("artifacts", "download", "--artifact-uri", f"ipfs://{cid}", "--dst-path", "out", folder=tmp_path)
+    run_mlflow("artifacts", "download", "--artifact-uri", f"ipfs://{cid}", "--dst-path", "out", directory=tmp_path)
     assert sorted(os.listdir(tmp_path / "out")) == ["MLmodel", "weights.bin"]
 
 

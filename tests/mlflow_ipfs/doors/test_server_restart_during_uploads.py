@@ -84,13 +84,13 @@ class Uploads:
         wait_until(lambda: len(self.acknowledged) >= goal or self.refused, timeout_seconds=60, what=f"{goal} uploads")
 
 
-def start_server(folder: Path, database: Path) -> AbstractContextManager[MlflowServer]:
+def start_server(directory: Path, database: Path) -> AbstractContextManager[MlflowServer]:
     arguments = (
         *("--backend-store-uri", f"sqlite:///{database}"),
         *("--registry-store-uri", f"ipfs+sqlite:///{database}"),
         *("--artifacts-destination", "mfs://mlflow"),
     )
-    return run_mlflow_server(folder, *arguments, env={"MLFLOW_IPFS_STORE": f"local:{folder}/store"})
+    return run_mlflow_server(directory, *arguments, env={"MLFLOW_IPFS_STORE": f"local:{directory}/store"})
 
 
 def test_acknowledged_uploads_outlive_a_killed_server(database: Path, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_acknowledged_uploads_outlive_a_killed_server(database: Path, tmp_path: 
     check_store(tmp_path / "store", uploads)
 
 
-def check_store(folder: Path, uploads: Uploads) -> None:
+def check_store(directory: Path, uploads: Uploads) -> None:
     """The store is sound, and has what was uploaded and nothing else, also after a gc."""
-    storage = open_local_storage(folder)
+    storage = open_local_storage(directory)
     with ContentStore(storage) as store:
         check_sound(storage)
         store.collect_garbage()
@@ -132,4 +132,4 @@ def check_store(folder: Path, uploads: Uploads) -> None:
         names = {entry.path.removeprefix(f"{ARTIFACTS}/") for entry in storage.entries.walk("mlflow", "")}
         assert set(uploads.acknowledged) <= names <= {*uploads.acknowledged, *uploads.cut}
         assert store.verify(store.files.snapshot(MfsPath("mlflow")).cid).ok
-        assert list((folder / "quarantine").glob("*")) == []
+        assert list((directory / "quarantine").glob("*")) == []

@@ -38,22 +38,22 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 def test_a_worker_answers_others_while_it_assembles_a_file(server: MlflowServer, tmp_path: Path) -> None:
-    folder = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts"
+    directory = f"{server.url}/api/2.0/mlflow-artifacts/artifacts/1/run/artifacts"
     for name, data in (("first.bin", FIRST), ("second.bin", SECOND)):
-        assert ask(f"{folder}/{name}", method="PUT", body=data).status == 200
+        assert ask(f"{directory}/{name}", method="PUT", body=data).status == 200
     # Who assembles a file holds this lock: the server's thread waits for it as long as this test wants.
     lock = FileLock(tmp_path / "store/cache.lock", timeout_seconds=10, purpose="is testing")
     with watch_temporary_files(tmp_path / "tmp", server.pid) as temporary, ThreadPoolExecutor(1) as pool:
         with lock.exclusive():
-            assembled = pool.submit(ask, f"{folder}/second.bin", headers=RANGE)
+            assembled = pool.submit(ask, f"{directory}/second.bin", headers=RANGE)
             for _ in range(10):
                 assert ask(f"{server.url}/health").status == 200
-                part = ask(f"{folder}/first.bin", headers=RANGE)
+                part = ask(f"{directory}/first.bin", headers=RANGE)
                 assert (part.status, part.body) == (206, FIRST[1048570:1048584])
             assert not assembled.done()
         answer = assembled.result()
-        part = ask(f"{folder}/second.bin", headers=RANGE)
-        whole = ask(f"{folder}/second.bin")
+        part = ask(f"{directory}/second.bin", headers=RANGE)
+        whole = ask(f"{directory}/second.bin")
     assert (answer.status, answer.body) == (200, SECOND)  # a server may answer a range with the whole
     assert (part.status, part.body) == (206, SECOND[1048570:1048584])
     assert part.headers["content-range"] == f"bytes 1048570-1048583/{len(SECOND)}"

@@ -28,19 +28,19 @@ def get_artifact_repository(uri: str) -> Any:
     return artifact_repository_registry.get_artifact_repository(uri)
 
 
-def make_folder(folder: Path) -> Path:
-    (folder / "sub/deep").mkdir(parents=True)
-    (folder / "a.txt").write_text("alpha")
-    (folder / "big.bin").write_bytes(BIG)
-    (folder / "sub/.hidden").write_text("hidden")
-    (folder / "sub/deep/ünïcode name.txt").write_text("deep")
-    (folder / "empty").write_bytes(b"")
-    return folder
+def make_directory(directory: Path) -> Path:
+    (directory / "sub/deep").mkdir(parents=True)
+    (directory / "a.txt").write_text("alpha")
+    (directory / "big.bin").write_bytes(BIG)
+    (directory / "sub/.hidden").write_text("hidden")
+    (directory / "sub/deep/ünïcode name.txt").write_text("deep")
+    (directory / "empty").write_bytes(b"")
+    return directory
 
 
-def read_tree(folder: str | Path) -> dict[str, bytes]:
-    folder = Path(folder)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+def read_tree(directory: str | Path) -> dict[str, bytes]:
+    directory = Path(directory)
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def listing(repository: Any, path: str | None = None) -> list[tuple[str, bool, int | None]]:
@@ -48,32 +48,32 @@ def listing(repository: Any, path: str | None = None) -> list[tuple[str, bool, i
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return make_folder(tmp_path / "source")
+def directory(tmp_path: Path) -> Path:
+    return make_directory(tmp_path / "source")
 
 
 @pytest.fixture
-def logged(store: ContentStore, folder: Path) -> Any:
+def logged(store: ContentStore, directory: Path) -> Any:
     del store
     repository = get_artifact_repository(RUN)
-    repository.log_artifacts(str(folder), "model")
+    repository.log_artifacts(str(directory), "model")
     return repository
 
 
 @pytest.fixture
-def frozen(store: ContentStore, folder: Path) -> Any:
-    return get_artifact_repository(f"ipfs://{store.add(folder).cid}")
+def frozen(store: ContentStore, directory: Path) -> Any:
+    return get_artifact_repository(f"ipfs://{store.add(directory).cid}")
 
 
-def test_a_folder_comes_back_byte_for_byte(logged: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_directory_comes_back_byte_for_byte(logged: Any, directory: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     path = logged.download_artifacts("model", str(target))
     assert path == str(target / "model")
-    assert read_tree(path) == read_tree(folder)
+    assert read_tree(path) == read_tree(directory)
 
 
-def test_listings_have_sizes_and_know_files_from_folders(logged: Any, frozen: Any) -> None:
+def test_listings_have_sizes_and_know_files_from_directories(logged: Any, frozen: Any) -> None:
     assert listing(logged) == [("model", True, None)]
     expected = [("a.txt", False, 5), ("big.bin", False, len(BIG)), ("empty", False, 0), ("sub", True, None)]
     assert listing(frozen) == expected
@@ -83,7 +83,7 @@ def test_listings_have_sizes_and_know_files_from_folders(logged: Any, frozen: An
         assert repository.list_artifacts(file) == []
 
 
-def test_a_run_without_artifacts_is_an_empty_folder(store: ContentStore) -> None:
+def test_a_run_without_artifacts_is_an_empty_directory(store: ContentStore) -> None:
     del store
     repository = get_artifact_repository(RUN)
     assert repository.list_artifacts() == []
@@ -92,8 +92,8 @@ def test_a_run_without_artifacts_is_an_empty_folder(store: ContentStore) -> None
 
 @pytest.mark.parametrize("uri", ["mfs://mlflow/1", "ipfs"])
 @pytest.mark.parametrize("operation", ["download_artifacts", "get_local_path"])
-def test_what_is_missing_is_not_found(store: ContentStore, folder: Path, uri: str, operation: str) -> None:
-    repository = get_artifact_repository(f"ipfs://{store.add(folder).cid}" if uri == "ipfs" else uri)
+def test_what_is_missing_is_not_found(store: ContentStore, directory: Path, uri: str, operation: str) -> None:
+    repository = get_artifact_repository(f"ipfs://{store.add(directory).cid}" if uri == "ipfs" else uri)
     with pytest.raises(MlflowException) as caught:
         getattr(repository, operation)("no/such/file")
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
@@ -119,10 +119,10 @@ def test_an_ipfs_uri_never_names_a_host(store: ContentStore, uri: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["../other", "a/../../other", "/etc/passwd/..", "a//b", "."])
-def test_paths_that_leave_the_root_are_refused(logged: Any, frozen: Any, folder: Path, path: str) -> None:
+def test_paths_that_leave_the_root_are_refused(logged: Any, frozen: Any, directory: Path, path: str) -> None:
     calls: list[Callable[[], object]] = [
-        lambda: logged.log_artifact(str(folder / "a.txt"), path),
-        lambda: logged.log_artifacts(str(folder), path),
+        lambda: logged.log_artifact(str(directory / "a.txt"), path),
+        lambda: logged.log_artifacts(str(directory), path),
         lambda: logged.log_artifact_from_stream(io.BytesIO(b"x"), "x", path),
         lambda: logged.get_local_path(path),
         lambda: frozen.get_local_path(path),
@@ -146,11 +146,11 @@ def test_slashes_around_a_path_do_not_lead_out_of_the_destination(logged: Any, t
     assert (target / "model/a.txt").read_text() == "alpha"
 
 
-def test_content_by_cid_cannot_be_written(frozen: Any, folder: Path) -> None:
+def test_content_by_cid_cannot_be_written(frozen: Any, directory: Path) -> None:
     before = listing(frozen)
     calls: list[Callable[[], object]] = [
-        lambda: frozen.log_artifact(str(folder / "a.txt")),
-        lambda: frozen.log_artifacts(str(folder), "x"),
+        lambda: frozen.log_artifact(str(directory / "a.txt")),
+        lambda: frozen.log_artifacts(str(directory), "x"),
         lambda: frozen.delete_artifacts("a.txt"),
         frozen.delete_artifacts,
     ]
@@ -166,10 +166,10 @@ def test_deleting_content_that_is_not_here_is_no_error(store: ContentStore) -> N
     get_artifact_repository("ipfs://bafybeiczsscdsbs7ffqz55asqdf3smv6klcw3gofszvwlyarci47bgf354").delete_artifacts()
 
 
-def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: Any, folder: Path) -> None:
+def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: Any, directory: Path) -> None:
     cid = store.files.freeze(MfsPath("mlflow", "1/run/artifacts/model"), "test").cid
-    (folder / "a.txt").write_text("changed")
-    logged.log_artifacts(str(folder), "model")
+    (directory / "a.txt").write_text("changed")
+    logged.log_artifacts(str(directory), "model")
     below = f"model/@{cid}"
     assert Path(logged.download_artifacts(f"{below}/a.txt")).read_text() == "alpha"
     assert (f"{below}/a.txt", False, 5) in listing(logged, below)
@@ -177,11 +177,11 @@ def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: An
     frozen = get_artifact_repository(f"{RUN}/{below}")
     assert read_tree(frozen.download_artifacts(""))["a.txt"] == b"alpha"
     calls: list[Callable[[], object]] = [
-        lambda: logged.log_artifact(str(folder / "a.txt"), below),
-        lambda: logged.log_artifacts(str(folder), below),
+        lambda: logged.log_artifact(str(directory / "a.txt"), below),
+        lambda: logged.log_artifacts(str(directory), below),
         lambda: logged.delete_artifacts(below),
         lambda: logged.log_artifact_from_stream(io.BytesIO(b"x"), "x", below),
-        lambda: frozen.log_artifact(str(folder / "a.txt")),
+        lambda: frozen.log_artifact(str(directory / "a.txt")),
     ]
     for call in calls:
         with pytest.raises(MlflowException, match="@") as caught:
@@ -192,8 +192,8 @@ def test_frozen_paths_are_read_and_never_written(store: ContentStore, logged: An
     assert read_tree(frozen.download_artifacts(""))["a.txt"] == b"alpha"
 
 
-def test_a_cid_is_not_readable_below_a_path_where_it_was_not_frozen(store: ContentStore, folder: Path) -> None:
-    cid = store.add(folder).cid
+def test_a_cid_is_not_readable_below_a_path_where_it_was_not_frozen(store: ContentStore, directory: Path) -> None:
+    cid = store.add(directory).cid
     with pytest.raises(MlflowException, match="not frozen") as caught:
         get_artifact_repository(f"mfs://mlflow/2/@{cid}").list_artifacts()
     assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
@@ -201,7 +201,7 @@ def test_a_cid_is_not_readable_below_a_path_where_it_was_not_frozen(store: Conte
 
 def test_a_private_copy_may_be_written_without_reaching_the_store(logged: Any, store: ContentStore) -> None:
     private = Path(logged.download_artifacts("model"))
-    assert private.is_relative_to(store.storage.make_view_folder().parent.parent)
+    assert private.is_relative_to(store.storage.make_view_directory().parent.parent)
     (private / "registered_model_meta").write_text("MLflow writes this")
     (private / "a.txt").write_text("changed")
     (private / "big.bin").unlink()
@@ -222,8 +222,8 @@ def test_exported_files_are_the_users_own(frozen: Any, tmp_path: Path) -> None:
     assert Path(frozen.get_local_path("big.bin")).read_bytes() == BIG
 
 
-def test_an_uri_that_names_a_file_gives_the_file(store: ContentStore, folder: Path, tmp_path: Path) -> None:
-    cid = store.add(folder).cid
+def test_an_uri_that_names_a_file_gives_the_file(store: ContentStore, directory: Path, tmp_path: Path) -> None:
+    cid = store.add(directory).cid
     target = tmp_path / "target"
     target.mkdir()
     path = get_artifact_repository(f"ipfs://{cid}/sub/deep/ünïcode name.txt").download_artifacts("", str(target))
@@ -240,9 +240,9 @@ def test_a_file_is_replaced_by_logging_it_again(logged: Any, tmp_path: Path) -> 
     assert Path(logged.download_artifacts("model/sub/.hidden")).read_text() == "hidden"
 
 
-def test_a_file_under_a_file_is_a_conflict(logged: Any, folder: Path) -> None:
+def test_a_file_under_a_file_is_a_conflict(logged: Any, directory: Path) -> None:
     with pytest.raises(MlflowException) as caught:
-        logged.log_artifact(str(folder / "a.txt"), "model/a.txt")
+        logged.log_artifact(str(directory / "a.txt"), "model/a.txt")
     assert caught.value.error_code == "RESOURCE_CONFLICT"
 
 
@@ -265,38 +265,38 @@ def test_a_local_file_that_is_absent_is_named(store: ContentStore, tmp_path: Pat
 
 
 def test_an_unreadable_file_is_refused_and_nothing_is_published(ordinary_user: OrdinaryUser) -> None:
-    def log_unreadable(folder: Path) -> list[Any]:
-        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "XDG_CONFIG_HOME": str(folder)}
-        (folder / "tree").mkdir()
-        (folder / "tree/a.txt").write_text("readable")
-        (folder / "tree/b.txt").write_text("secret")
-        (folder / "tree/b.txt").chmod(0)
+    def log_unreadable(directory: Path) -> list[Any]:
+        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{directory}/store", "XDG_CONFIG_HOME": str(directory)}
+        (directory / "tree").mkdir()
+        (directory / "tree/a.txt").write_text("readable")
+        (directory / "tree/b.txt").write_text("secret")
+        (directory / "tree/b.txt").chmod(0)
         repository = get_artifact_repository(RUN)
         with pytest.raises(PermissionError, match=r"b\.txt"):
-            repository.log_artifacts(str(folder / "tree"))
+            repository.log_artifacts(str(directory / "tree"))
         return listing(repository)
 
-    assert ordinary_user.run(log_unreadable, ordinary_user.folder) == []
+    assert ordinary_user.run(log_unreadable, ordinary_user.directory) == []
 
 
 def test_a_store_that_this_user_may_not_use_is_named_with_the_remedy(ordinary_user: OrdinaryUser) -> None:
-    def log(folder: Path) -> tuple[str, str]:
-        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{folder}/store", "XDG_CONFIG_HOME": str(folder)}
-        (folder / "a.bin").write_bytes(BIG)
+    def log(directory: Path) -> tuple[str, str]:
+        os.environ |= {"MLFLOW_IPFS_STORE": f"local:{directory}/store", "XDG_CONFIG_HOME": str(directory)}
+        (directory / "a.bin").write_bytes(BIG)
         repository = get_artifact_repository(RUN)
-        repository.log_artifact(str(folder / "a.bin"))
-        (stored,) = (folder / "store" / "files").iterdir()
+        repository.log_artifact(str(directory / "a.bin"))
+        (stored,) = (directory / "store" / "files").iterdir()
         stored.chmod(0)
         with pytest.raises(MlflowException, match=f"{stored} .*chmod u") as read:
-            repository.download_artifacts("a.bin", str(folder))
+            repository.download_artifacts("a.bin", str(directory))
         stored.chmod(0o700)
-        (folder / "store" / "files").chmod(0o500)
-        (folder / "a.bin").write_bytes(BIG + b"more")
+        (directory / "store" / "files").chmod(0o500)
+        (directory / "a.bin").write_bytes(BIG + b"more")
         with pytest.raises(MlflowException, match="files .*chmod u") as written:
-            repository.log_artifact(str(folder / "a.bin"))
+            repository.log_artifact(str(directory / "a.bin"))
         return str(read.value.error_code), str(written.value.error_code)
 
-    assert ordinary_user.run(log, ordinary_user.folder) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
+    assert ordinary_user.run(log, ordinary_user.directory) == ("PERMISSION_DENIED", "PERMISSION_DENIED")
 
 
 def test_the_server_gets_a_path_only_where_no_browser_needs_a_type(logged: Any, tmp_path: Path) -> None:
@@ -307,9 +307,9 @@ def test_the_server_gets_a_path_only_where_no_browser_needs_a_type(logged: Any, 
     assert logged.get_local_path("model/a.txt") is None
 
 
-def test_the_server_is_told_that_a_folder_is_no_file(logged: Any, frozen: Any) -> None:
+def test_the_server_is_told_that_a_directory_is_no_file(logged: Any, frozen: Any) -> None:
     for repository, path in ((logged, "model"), (logged, "model/sub"), (frozen, "sub")):
-        with pytest.raises(MlflowException, match="folder") as caught:
+        with pytest.raises(MlflowException, match="directory") as caught:
             repository.get_local_path(path)
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
 
@@ -378,15 +378,15 @@ def test_a_slow_client_has_all_the_time_it_needs(store: ContentStore, monkeypatc
     assert listing(repository, "1") == [("1/x.bin", False, 480 << 10)]
 
 
-def test_symlinks_in_content_never_lead_out_of_it(store: ContentStore, folder: Path, tmp_path: Path) -> None:
+def test_symlinks_in_content_never_lead_out_of_it(store: ContentStore, directory: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret.bin"
     secret.write_text("the server's own file")
-    (folder / "inside").symlink_to("sub/deep/ünïcode name.txt")
-    (folder / "sub/up").symlink_to("../big.bin")
-    (folder / "absolute").symlink_to(secret)
-    (folder / "outside").symlink_to("../secret.bin")
-    (folder / "loop").symlink_to("loop")
-    repository = get_artifact_repository(f"ipfs://{store.add(folder).cid}")
+    (directory / "inside").symlink_to("sub/deep/ünïcode name.txt")
+    (directory / "sub/up").symlink_to("../big.bin")
+    (directory / "absolute").symlink_to(secret)
+    (directory / "outside").symlink_to("../secret.bin")
+    (directory / "loop").symlink_to("loop")
+    repository = get_artifact_repository(f"ipfs://{store.add(directory).cid}")
     assert Path(repository.download_artifacts("inside")).read_text() == "deep"
     assert Path(repository.get_local_path("sub/up")).read_bytes() == BIG
     for name in ("absolute", "outside", "loop"):
@@ -396,8 +396,8 @@ def test_symlinks_in_content_never_lead_out_of_it(store: ContentStore, folder: P
             assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
-def test_damage_is_named_and_never_handed_on(store: ContentStore, folder: Path, tmp_path: Path) -> None:
-    cid = store.add(folder).cid
+def test_damage_is_named_and_never_handed_on(store: ContentStore, directory: Path, tmp_path: Path) -> None:
+    cid = store.add(directory).cid
     repository = get_artifact_repository(f"ipfs://{cid}")
     file = Path(repository.get_local_path("big.bin"))
     file.chmod(0o644)

@@ -39,10 +39,10 @@ V0 = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n"
 def parquet_files(tmp_path: Path) -> list[Path]:
     """Two files of one name that differ in one row. MLflow's digest is made of a sample of the rows."""
     files = []
-    for folder, value in (("one", 0), ("two", 1)):
+    for directory, value in (("one", 0), ("two", 1)):
         frame = pd.DataFrame({"x": range(ROWS), "y": [0] * ROWS})
         frame.loc[CHANGED_ROW, "y"] = value
-        file = tmp_path / folder / "train.parquet"
+        file = tmp_path / directory / "train.parquet"
         file.parent.mkdir()
         frame.to_parquet(file)
         files.append(file)

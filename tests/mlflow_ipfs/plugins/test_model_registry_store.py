@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 
-def model_folder(folder: Path, weights: str = "one") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    (folder / "weights.bin").write_text(weights)
-    return folder
+def model_directory(directory: Path, weights: str = "one") -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "MLmodel").write_text("flavors: {}\n")
+    (directory / "weights.bin").write_text(weights)
+    return directory
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def run_id(client: MlflowClient) -> str:
 def logged_model(client: MlflowClient, run_id: str, tmp_path: Path) -> Any:
     run = client.get_run(run_id)
     model = client.create_logged_model(run.info.experiment_id, name="net", source_run_id=run_id)
-    client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "model")))
+    client.log_model_artifacts(model.model_id, str(model_directory(tmp_path / "model")))
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
@@ -70,7 +70,7 @@ def weights_of(uri: str) -> str:
 
 
 def overwrite(client: MlflowClient, model: Any, tmp_path: Path) -> None:
-    client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "other", "two")))
+    client.log_model_artifacts(model.model_id, str(model_directory(tmp_path / "other", "two")))
 
 
 def test_a_version_keeps_its_content_for_ever(
@@ -109,7 +109,7 @@ def test_tags_can_be_switched_off(client: MlflowClient, logged_model: Any, monke
 
 
 def test_a_version_of_a_run_path(client: MlflowClient, run_id: str, tmp_path: Path, database: Path) -> None:
-    client.log_artifacts(run_id, str(model_folder(tmp_path / "model")), "best")
+    client.log_artifacts(run_id, str(model_directory(tmp_path / "model")), "best")
     client.create_registered_model("m")
     artifacts = client.get_run(run_id).info.artifact_uri
     for source in (f"runs:/{run_id}/best", f"{artifacts}/best"):
@@ -130,7 +130,7 @@ def test_runs_uri_of_a_logged_model(client: MlflowClient, logged_model: Any, run
 def test_a_version_of_content_by_cid(
     client: MlflowClient, store: ContentStore, tmp_path: Path, database: Path, registry_id: str
 ) -> None:
-    cid = store.add(model_folder(tmp_path / "model")).cid
+    cid = store.add(model_directory(tmp_path / "model")).cid
     wrapper = store.wrap(cid, "model")
     client.create_registered_model("m")
     for number, source in enumerate((f"ipfs://{cid}", f"ipfs://{wrapper}/model"), start=1):
@@ -144,7 +144,7 @@ def test_a_version_of_content_by_cid(
 
 
 def test_content_that_is_not_all_here_is_refused(client: MlflowClient, store: ContentStore, tmp_path: Path) -> None:
-    cid = store.add(model_folder(tmp_path / "model")).cid
+    cid = store.add(model_directory(tmp_path / "model")).cid
     delete_block(store.storage, store.resolve(cid, "weights.bin"))
     client.create_registered_model("m")
     with pytest.raises(MlflowException, match="not complete"):
@@ -153,14 +153,14 @@ def test_content_that_is_not_all_here_is_refused(client: MlflowClient, store: Co
     assert pin_owners(store) == []
 
 
-def test_a_version_of_a_local_folder_is_imported(client: MlflowClient, tmp_path: Path, database: Path) -> None:
-    folder = model_folder(tmp_path / "elsewhere/model")
-    (folder / ".hidden").write_text("kept")
+def test_a_version_of_a_local_directory_is_imported(client: MlflowClient, tmp_path: Path, database: Path) -> None:
+    directory = model_directory(tmp_path / "elsewhere/model")
+    (directory / ".hidden").write_text("kept")
     client.create_registered_model("m")
-    for source in (str(folder), folder.as_uri()):
+    for source in (str(directory), directory.as_uri()):
         version = client.create_model_version("m", source)
         assert storage_location(database, "m", version.version) == f"ipfs://{version.tags['ipfs.cid']}"
-    (folder / "weights.bin").write_text("two")
+    (directory / "weights.bin").write_text("two")
     path = Path(mlflow.artifacts.download_artifacts("models:/m/1"))
     assert (path / "weights.bin").read_text() == "one"
     assert (path / ".hidden").read_text() == "kept"
@@ -175,7 +175,7 @@ def test_a_version_of_what_is_frozen_already(client: MlflowClient, version: Mode
 
 
 def test_a_part_of_what_is_frozen(client: MlflowClient, run_id: str, tmp_path: Path, database: Path) -> None:
-    model_folder(tmp_path / "run/best")
+    model_directory(tmp_path / "run/best")
     client.log_artifacts(run_id, str(tmp_path / "run"))
     client.create_registered_model("m")
     artifacts = client.get_run(run_id).info.artifact_uri
@@ -300,7 +300,7 @@ def test_a_model_that_is_not_ready_is_refused(
 ) -> None:
     experiment_id = client.get_run(run_id).info.experiment_id
     model = client.create_logged_model(experiment_id, name="net", source_run_id=run_id)
-    client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "model")))
+    client.log_model_artifacts(model.model_id, str(model_directory(tmp_path / "model")))
     client.create_registered_model("m")
     with pytest.raises(MlflowException, match="finalize_logged_model"):
         client.create_model_version("m", f"models:/{model.model_id}")
@@ -371,7 +371,7 @@ class TestAsInAServer:
         root = getattr(request, "param", "mlflow-artifacts:/")
         run = client.create_run(client.create_experiment("proxied", artifact_location=f"{root.rstrip('/')}/7"))
         place = MfsPath("mlflow", f"below/7/{run.info.run_id}/artifacts/best")
-        store.files.put_tree(place, model_folder(tmp_path / "model"))
+        store.files.put_tree(place, model_directory(tmp_path / "model"))
         client.create_registered_model("m")
         return run
 
@@ -427,21 +427,23 @@ class TestAsInAServer:
     ) -> None:
         serve("mlflow-artifacts:/")
         monkeypatch.setenv("MLFLOW_IPFS_IMPORT_ALLOW", str(tmp_path / "models"))
-        folder = model_folder(tmp_path / "models/net")
-        cid = client.create_model_version("m", str(folder), proxied_run.info.run_id).tags["ipfs.cid"]
+        directory = model_directory(tmp_path / "models/net")
+        cid = client.create_model_version("m", str(directory), proxied_run.info.run_id).tags["ipfs.cid"]
         experiment_id = proxied_run.info.experiment_id
         assert storage_location(database, "m", 1) == f"mlflow-artifacts:/{experiment_id}/registry/{registry_id}/@{cid}"
         with pytest.raises(MlflowException, match="MLFLOW_IPFS_IMPORT_ALLOW"):
-            client.create_model_version("m", str(model_folder(tmp_path / "models-secret/net")), proxied_run.info.run_id)
+            client.create_model_version(
+                "m", str(model_directory(tmp_path / "models-secret/net")), proxied_run.info.run_id
+            )
         assert pin_owners(store) == [f"model-version:{registry_id}/m/1"]
 
     def test_a_location_that_the_database_cannot_hold_is_refused(
         self, client: MlflowClient, store: ContentStore, run_id: str, tmp_path: Path
     ) -> None:
         path = "/".join(["a-long-name" * 10] * 4)
-        client.log_artifacts(run_id, str(model_folder(tmp_path / "model")), path)
+        client.log_artifacts(run_id, str(model_directory(tmp_path / "model")), path)
         client.create_registered_model("m")
-        with pytest.raises(MlflowException, match="shorter folder names"):
+        with pytest.raises(MlflowException, match="shorter directory names"):
             client.create_model_version("m", f"runs:/{run_id}/{path}", run_id)
         assert pin_owners(store) == []
         assert list(store.storage.entries.list_frozen()) == []

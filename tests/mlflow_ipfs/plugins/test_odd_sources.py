@@ -31,16 +31,18 @@ def run_id(client: MlflowClient) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    return folder
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "MLmodel").write_text("flavors: {}\n")
+    return directory
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "x' OR name = 'y", "user@site", "teams/me@work/net", "a%2e b"])
-def test_a_source_may_have_any_name(name: str, client: MlflowClient, run_id: str, folder: Path, database: Path) -> None:
-    client.log_artifacts(run_id, str(folder), name)
+def test_a_source_may_have_any_name(
+    name: str, client: MlflowClient, run_id: str, directory: Path, database: Path
+) -> None:
+    client.log_artifacts(run_id, str(directory), name)
     version = client.create_model_version("m", f"runs:/{run_id}/{name}")
     frozen = f"{client.get_run(run_id).info.artifact_uri}/{name}/@{version.tags['ipfs.cid']}"
     assert storage_location(database, "m", 1) == frozen
@@ -49,9 +51,9 @@ def test_a_source_may_have_any_name(name: str, client: MlflowClient, run_id: str
     assert (Path(mlflow.artifacts.download_artifacts("models:/copy/1")) / "MLmodel").read_text() == "flavors: {}\n"
 
 
-def test_a_logged_model_is_found_among_many_of_its_name(client: MlflowClient, run_id: str, folder: Path) -> None:
+def test_a_logged_model_is_found_among_many_of_its_name(client: MlflowClient, run_id: str, directory: Path) -> None:
     oldest = client.create_logged_model("0", name="net", source_run_id=run_id)
-    client.log_model_artifacts(oldest.model_id, str(folder))
+    client.log_model_artifacts(oldest.model_id, str(directory))
     client.finalize_logged_model(oldest.model_id, LoggedModelStatus.READY)
     for _ in range(101):  # MLflow lists 100 at a time, the newest first
         client.create_logged_model("0", name="net")
@@ -84,7 +86,7 @@ def test_a_source_that_mlflow_cannot_read(
 
 
 def nested(store: ContentStore, depth: int, links: int) -> CID:
-    """A folder with folders in it, each the same ``links`` times; pinned."""
+    """A directory with directories in it, each the same ``links`` times; pinned."""
     cid = store.add_bytes(b"1234")
     for _ in range(depth):
         names = (f"{number}".encode() for number in range(links))

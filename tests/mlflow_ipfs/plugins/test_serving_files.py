@@ -69,18 +69,18 @@ def test_on_the_event_loop_nothing_is_hashed_or_assembled(repository: Any, monke
 
 @pytest.mark.usefixtures("in_server")
 def test_the_server_sends_an_assembled_file_without_a_copy(repository: Any) -> None:
-    folder = tempfile.TemporaryDirectory()  # as MLflow's server makes it and removes it
+    directory = tempfile.TemporaryDirectory()  # as MLflow's server makes it and removes it
 
     async def answer() -> str:
         assert repository.get_local_path("model/second.bin") is None
-        return str(await asyncio.to_thread(repository.download_artifacts, "model/second.bin", folder.name))
+        return str(await asyncio.to_thread(repository.download_artifacts, "model/second.bin", directory.name))
 
     path = Path(asyncio.run(answer()))
-    assert path == Path(folder.name, "second.bin")
+    assert path == Path(directory.name, "second.bin")
     assert path.is_symlink()
     assert path.read_bytes() == SECOND
     file = path.resolve()
-    folder.cleanup()
+    directory.cleanup()
     assert not os.path.lexists(path)
     assert file.stat().st_mode & 0o777 == 0o444
     assert repository.get_local_path("model/second.bin") == str(file), "from now on with a length, and by ranges"

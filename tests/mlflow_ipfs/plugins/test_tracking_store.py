@@ -109,12 +109,12 @@ def test_processes_that_start_at_the_same_time_agree(tmp_path: Path) -> None:
 
 
 def test_everyday_logging_without_a_server(client: MlflowClient, tmp_path: Path) -> None:
-    (tmp_path / "folder/sub").mkdir(parents=True)
-    (tmp_path / "folder/sub/x.txt").write_text("x")
+    (tmp_path / "directory/sub").mkdir(parents=True)
+    (tmp_path / "directory/sub/x.txt").write_text("x")
     with mlflow.start_run() as run:
         mlflow.log_params({"a": 1})
         mlflow.log_metric("loss", 0.5)
-        mlflow.log_artifacts(str(tmp_path / "folder"), "data")
+        mlflow.log_artifacts(str(tmp_path / "directory"), "data")
         mlflow.log_dict({"k": [1]}, "d.json")
         mlflow.log_table({"a": [1, 2]}, "table.json")
         mlflow.log_text("again", "data/sub/x.txt")
@@ -123,8 +123,8 @@ def test_everyday_logging_without_a_server(client: MlflowClient, tmp_path: Path)
     assert {item.path for item in client.list_artifacts(run_id)} == {"d.json", "data", "table.json"}
     assert mlflow.artifacts.load_text(f"runs:/{run_id}/data/sub/x.txt") == "again"
     assert mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/d.json") == {"k": [1]}
-    folder = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="data")
-    assert os.listdir(Path(folder) / "sub") == ["x.txt"]
+    directory = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path="data")
+    assert os.listdir(Path(directory) / "sub") == ["x.txt"]
     assert mlflow.load_table("table.json", run_ids=[run_id]).shape[0] == 2
 
 

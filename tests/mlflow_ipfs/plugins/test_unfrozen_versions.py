@@ -29,11 +29,11 @@ UNFROZEN = "tags.`ipfs.frozen` = 'false'"
 PROMPTS = f"tags.`{IS_PROMPT_TAG_KEY}` = 'true'"
 
 
-def model_folder(folder: Path, weights: str = "one") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "MLmodel").write_text("flavors: {}\n")
-    (folder / "weights.bin").write_text(weights)
-    return folder
+def model_directory(directory: Path, weights: str = "one") -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "MLmodel").write_text("flavors: {}\n")
+    (directory / "weights.bin").write_text(weights)
+    return directory
 
 
 def registry(client: MlflowClient) -> Any:
@@ -52,7 +52,7 @@ def run_id(client: MlflowClient) -> str:
 
 @pytest.fixture
 def run_source(client: MlflowClient, run_id: str, tmp_path: Path) -> str:
-    client.log_artifacts(run_id, str(model_folder(tmp_path / "model")), "best")
+    client.log_artifacts(run_id, str(model_directory(tmp_path / "model")), "best")
     return f"runs:/{run_id}/best"
 
 
@@ -64,7 +64,7 @@ def make_model(client: MlflowClient, run_id: str, tmp_path: Path) -> Callable[..
         run = client.get_run(run_id)
         model = client.create_logged_model(run.info.experiment_id, name="net", source_run_id=run_id, tags=tags)
         if files:
-            client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "logged")))
+            client.log_model_artifacts(model.model_id, str(model_directory(tmp_path / "logged")))
         return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     return make
@@ -79,7 +79,7 @@ def test_the_prompt_tag_of_a_registered_model_changes_nothing_for_a_source_with_
     client.set_registered_model_tag("m", IS_PROMPT_TAG_KEY, "true")
     client.create_model_version("m", run_source, run_id)
     registry(client).delete_registered_model_tag("m", IS_PROMPT_TAG_KEY)
-    client.log_artifacts(run_id, str(model_folder(tmp_path / "other", "two")), "best")
+    client.log_artifacts(run_id, str(model_directory(tmp_path / "other", "two")), "best")
     assert weights_of("models:/m/1") == "one"
     assert "ipfs.cid" in client.get_model_version("m", "1").tags
 
@@ -90,7 +90,7 @@ def test_the_prompt_tag_of_a_version_changes_nothing_for_a_source_with_files(
     client.create_registered_model("m")
     tags = [ModelVersionTag(IS_PROMPT_TAG_KEY, "true"), ModelVersionTag("ipfs.frozen", "true")]
     version = registry(client).create_model_version("m", run_source, run_id, tags=tags)
-    client.log_artifacts(run_id, str(model_folder(tmp_path / "other", "two")), "best")
+    client.log_artifacts(run_id, str(model_directory(tmp_path / "other", "two")), "best")
     assert "ipfs.cid" in version.tags
     assert "ipfs.frozen" not in version.tags
     assert weights_of("models:/m/1") == "one"
@@ -108,7 +108,7 @@ def test_the_external_tag_of_a_logged_model_changes_nothing_if_it_has_files(
     model = make_model({MLFLOW_MODEL_IS_EXTERNAL: "true"})
     client.create_registered_model("m")
     version = client.create_model_version("m", f"models:/{model.model_id}", model_id=model.model_id)
-    client.log_model_artifacts(model.model_id, str(model_folder(tmp_path / "other", "two")))
+    client.log_model_artifacts(model.model_id, str(model_directory(tmp_path / "other", "two")))
     assert weights_of("models:/m/1") == "one"
     assert "ipfs.cid" in version.tags
 
@@ -257,7 +257,7 @@ def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
     """A version from before the freeze names any place. Copying it must not read what its client may not read."""
     from mlflow_ipfs.content.mfs import MfsPath
 
-    store.files.put_tree(MfsPath("mlflow", "secret"), model_folder(tmp_path / "secret"))
+    store.files.put_tree(MfsPath("mlflow", "secret"), model_directory(tmp_path / "secret"))
     client.create_registered_model("m")
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
     client.create_model_version("m", "mfs://mlflow/secret", tags=None)

@@ -47,5 +47,7 @@ def test_each_way_of_uploading_gives_the_cid_of_the_file(size: int, store: Conte
     repository.log_artifact_from_stream(io.BytesIO(DATA[:size]), "file.bin", "stream")
     asyncio.run(repository.log_artifact_from_async_stream(chunks(), "file.bin", "server"))
     expected = store.add(path).cid
-    for folder in ("file", "stream", "server"):
-        assert store.files.snapshot(MfsPath("mlflow", f"run/{folder}/file.bin"), only_hash=True).cid == expected, folder
+    for directory in ("file", "stream", "server"):
+        assert store.files.snapshot(MfsPath("mlflow", f"run/{directory}/file.bin"), only_hash=True).cid == expected, (
+            directory
+        )

@@ -1,4 +1,4 @@
-"""The local store: one folder, no daemon.
+"""The local store: one directory, no daemon.
 
 SQLite holds everything small and mutable, immutable files hold everything big. There is no file
 that two processes append to, so there is nothing that can tear. Start reading at ``layout.py``

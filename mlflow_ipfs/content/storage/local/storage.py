@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES
-from mlflow_ipfs.content.storage.files import make_view_folder_elsewhere
-from mlflow_ipfs.content.storage.local.backup.store_copy import CloneReport, clone_store
+from mlflow_ipfs.content.storage.files import make_view_directory_elsewhere
+from mlflow_ipfs.content.storage.local.backup.store_copy import BackupReport, back_up_store
 from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.files.views import FileLinker, ViewMode
 from mlflow_ipfs.content.storage.local.gc.barrier import remove_leftovers
@@ -16,7 +16,7 @@ from mlflow_ipfs.content.storage.local.gc.eviction import CachePublication
 from mlflow_ipfs.content.storage.local.gc.whole_files import WholeFiles
 from mlflow_ipfs.content.storage.local.index.creating import check_database, find_or_create, find_to_read, is_read_only
 from mlflow_ipfs.content.storage.local.index.database import Database
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.storage.local.index.layout import make_reserve
 from mlflow_ipfs.content.storage.local.index.name_tables import iterate_roots
 from mlflow_ipfs.content.storage.local.publishing.blocks import LocalBlocks
@@ -25,12 +25,12 @@ from mlflow_ipfs.content.storage.local.publishing.holds import LocalHold
 from mlflow_ipfs.content.storage.local.publishing.notes import LocalNotes
 from mlflow_ipfs.content.storage.local.publishing.pins import LocalPins, LocalRefs
 from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublication
-from mlflow_ipfs.content.storage.local.reading.context import Parts
+from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 from mlflow_ipfs.content.storage.local.reading.usage import measure_usage
 from mlflow_ipfs.content.storage.local.repair.affected import find_affected
 from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.storage.local.repair.scrubbing import Scrubber
-from mlflow_ipfs.content.system.access import access_faults, refused
+from mlflow_ipfs.content.system.access import refused, translate_access_errors
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
 
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.names.kinds import Root
-    from mlflow_ipfs.content.storage.local.backup.snapshot import Companion
-    from mlflow_ipfs.content.storage.local.backup.writer import CloneWriter
+    from mlflow_ipfs.content.storage.local.backup.snapshot import Participant
+    from mlflow_ipfs.content.storage.local.backup.writer import BackupWriter
     from mlflow_ipfs.content.storage.maintenance import AffectedReport, GCReport, ScrubReport, UsageReport
 
 
 class LocalStorage:
-    """A store in one folder of this machine. See ``Storage``. Made by ``open_local_storage``.
+    """A store in one directory of this machine. See ``Storage``. Made by ``open_local_storage``.
 
     May be used by many threads, and by a forked child. Holds no lock and no transaction between calls.
     """
 
-    def __init__(self, parts: Parts, *, verify_always: bool, view_mode: ViewMode) -> None:
-        self._parts = parts
-        self._blocks = LocalBlocks(parts)
-        self._pins = LocalPins(parts)
-        self._refs = LocalRefs(parts)
-        self._entries = LocalEntries(parts)
-        self._notes = LocalNotes(parts)
-        self._files = WholeFiles(parts, self._blocks, verify_always=verify_always)
-        self._linker = FileLinker(parts.disk, view_mode)
+    def __init__(self, context: StoreContext, *, verify_always: bool, view_mode: ViewMode) -> None:
+        self._context = context
+        self._blocks = LocalBlocks(context)
+        self._pins = LocalPins(context)
+        self._refs = LocalRefs(context)
+        self._entries = LocalEntries(context)
+        self._notes = LocalNotes(context)
+        self._files = WholeFiles(context, self._blocks, verify_always=verify_always)
+        self._linker = FileLinker(context.disk, view_mode)
 
     def __enter__(self) -> Self:
         return self
@@ -72,17 +72,17 @@ class LocalStorage:
         self.close()
 
     def __repr__(self) -> str:
-        return f"LocalStorage({str(self.folder)!r})"
+        return f"LocalStorage({str(self.directory)!r})"
 
     @property
-    def folder(self) -> Path:
-        """The folder that is the store."""
-        return self._parts.layout.folder
+    def directory(self) -> Path:
+        """The directory that is the store."""
+        return self._context.layout.directory
 
     @property
     def store_id(self) -> str:
         """An id that no other store has."""
-        return self._parts.store_id
+        return self._context.store_id
 
     @property
     def blocks(self) -> LocalBlocks:
@@ -109,28 +109,28 @@ class LocalStorage:
         """Texts that a layer above keeps here."""
         return self._notes
 
-    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> LocalPublication:
+    def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> LocalPublication:
         """Start a publication."""
         kind = CachePublication if in_cache else LocalPublication
-        return kind(self._parts, keep_found=keep_found)
+        return kind(self._context, hold_existing=hold_existing)
 
     def hold(self) -> LocalHold:
         """Start a hold."""
-        self._parts.database.check_writable()
-        return LocalHold(self._parts)
+        self._context.database.check_writable()
+        return LocalHold(self._context)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace what turns out to be damaged by what another blockstore has."""
-        self._parts.healing.source = source
+        self._context.healing.source = source
 
     def file_path(self, cid: CID) -> Path | None:
         """A read-only path to the whole, undamaged content of a file, or None."""
-        with disk_faults(self.folder):
+        with translate_disk_errors(self.directory):
             return self._files.find_or_heal(cid)
 
     def ensure_file(self, cid: CID) -> Path | None:
         """As ``file_path``; a large file that lies in pieces is put together in the cache."""
-        with disk_faults(self.folder):
+        with translate_disk_errors(self.directory):
             return self._files.ensure(cid)
 
     def ready_file(self, cid: CID) -> Path | None:
@@ -144,36 +144,36 @@ class LocalStorage:
         except PermissionError as error:
             if error.filename != str(source):  # the destination's
                 raise
-            raise refused(self.folder, error) from error
+            raise refused(self.directory, error) from error
 
-    def make_view_folder(self) -> Path:
-        """A new empty private folder, removed when this process ends."""
-        if self._parts.database.read_only:
-            return make_view_folder_elsewhere()
-        with disk_faults(self.folder):
-            return self._parts.session.view_folder()
+    def make_view_directory(self) -> Path:
+        """A new empty private directory, removed when this process ends."""
+        if self._context.database.read_only:
+            return make_view_directory_elsewhere()
+        with translate_disk_errors(self.directory):
+            return self._context.session.view_directory()
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content, by kind and name."""
-        with self._parts.database.snapshot() as connection:
+        with self._context.database.snapshot() as connection:
             yield from iterate_roots(connection)
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
         """Add up what lies below each group of roots."""
-        return measure_usage(self._parts, self._blocks, groups)
+        return measure_usage(self._context, self._blocks, groups)
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
         """Read and hash everything."""
-        files = WholeFiles(self._parts, self._blocks, verify_always=True)
-        with disk_faults(self.folder):
-            return Scrubber(self._parts, self._blocks, files, progress).run()
+        files = WholeFiles(self._context, self._blocks, verify_always=True)
+        with translate_disk_errors(self.directory):
+            return Scrubber(self._context, self._blocks, files, progress).run()
 
     def has_known_damage(self) -> bool:
         """Whether anything was found damaged that is still there."""
         return bool(self._damaged_places())
 
     def _damaged_places(self) -> set[int]:
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM place WHERE damaged")}
 
     def heal_known_damage(self, source: BlockReader) -> ScrubReport:
@@ -183,39 +183,39 @@ class LocalStorage:
             What is still wrong then.
         """
         damaged = self._damaged_places()
-        files = WholeFiles(self._parts, self._blocks, verify_always=True)
-        former = self._parts.healing.source
+        files = WholeFiles(self._context, self._blocks, verify_always=True)
+        former = self._context.healing.source
         self.heal_from(source)
         try:
-            Scrubber(self._parts, self._blocks, files, only=damaged).run()
+            Scrubber(self._context, self._blocks, files, only=damaged).run()
         finally:
             self.heal_from(former)
         # Again without the source: on a full disk it gave blocks that could not be kept.
-        return Scrubber(self._parts, self._blocks, files, only=damaged).run()
+        return Scrubber(self._context, self._blocks, files, only=damaged).run()
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
         """Find the names that need what is damaged."""
-        return find_affected(self._parts, self._blocks, damaged)
+        return find_affected(self._context, self._blocks, damaged)
 
-    def clone(self, writer: CloneWriter, companion: Companion, *, verify: bool = True) -> CloneReport:
+    def clone(self, writer: BackupWriter, participant: Participant, *, verify: bool = True) -> BackupReport:
         """Copy the whole store, while others write to it, together with something else in the same state."""
-        return clone_store(self._parts, self._blocks, writer, companion, verify=verify)
+        return back_up_store(self._context, self._blocks, writer, participant, verify=verify)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Drop what nothing refers to."""
-        with disk_faults(self.folder):
-            report = collect_garbage(self._parts, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
+        with translate_disk_errors(self.directory):
+            report = collect_garbage(self._context, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
         if not dry_run:
-            make_backup(self._parts)
+            make_backup(self._context)
         return report
 
     def close(self) -> None:
         """Release files and locks. Views stay until the process ends."""
-        if self._parts.session.is_open:  # this process has written something
-            make_backup_if_due(self._parts)
-        self._parts.session.close()
-        self._parts.leases.release_all()
-        self._parts.database.close()
+        if self._context.session.is_open:  # this process has written something
+            make_backup_if_due(self._context)
+        self._context.session.close()
+        self._context.leases.release_all()
+        self._context.database.close()
 
 
 def open_local_storage(
@@ -229,15 +229,15 @@ def open_local_storage(
     read_only: bool = False,
     disk: Disk | None = None,
 ) -> LocalStorage:
-    """Open the store in a folder.
+    """Open the store in a directory.
 
     Args:
-        path: the folder.
+        path: the directory.
         timeout_seconds: how long to wait for a lock.
         verify_always: hash a file each time before its path is handed out, whatever its stamp says.
         view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
         cache_bytes: how much room the cache may take.
-        create: make a store if the folder is empty or not there.
+        create: make a store if the directory is empty or not there.
         read_only: write nothing, not even locks, so that any file system will do; nobody may be writing to the store.
         disk: takes every step on the disk; for tests.
 
@@ -247,7 +247,7 @@ def open_local_storage(
         StoreFullError: there is no room to make it.
         PolicyError: this user may not use the directory, or something in it.
     """
-    with access_faults(Path(path)):
+    with translate_access_errors(Path(path)):
         return _open(
             Path(path),
             disk or Disk(),
@@ -283,10 +283,10 @@ def _open(
     database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
     check_database(layout, database, store_id)
     if not read_only:
-        layout.make_folders(disk)
+        layout.make_directories(disk)
         remove_dead_sessions(layout, disk)
         make_reserve(layout, disk)
         remove_leftovers(layout, disk, database)
     session = Session(layout, disk)
-    parts = Parts(layout, disk, database, session, publish_lock, gc_lock, cache_lock, store_id, cache_bytes)
-    return LocalStorage(parts, verify_always=verify_always, view_mode=view_mode)
+    context = StoreContext(layout, disk, database, session, publish_lock, gc_lock, cache_lock, store_id, cache_bytes)
+    return LocalStorage(context, verify_always=verify_always, view_mode=view_mode)

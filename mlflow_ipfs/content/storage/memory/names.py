@@ -6,14 +6,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.content.names.entries import MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.entries import MfsDirectory, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind, Root
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.names.refs import Ref
 from mlflow_ipfs.content.storage.validation import (
     check_ref_version,
+    directory_in_the_way,
     file_in_the_way,
-    folder_in_the_way,
     unknown_pin,
     unknown_ref,
     unknown_root,
@@ -74,14 +74,14 @@ class MemoryState:
             yield from ((NameKind.FILE, f"mfs://{root}/{path}", entry.cid) for path, entry in tree.items())
 
     def kept_names(self) -> Iterator[Root]:
-        """The same as people know them; files are summed up by folder."""
+        """The same as people know them; files are summed up by directory."""
         yield from (Root(NameKind.PIN, pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
         yield from (Root(NameKind.REF, ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
-        folders: dict[tuple[bytes, bytes], list[MfsEntry]] = {}
+        directories: dict[tuple[bytes, bytes], list[MfsEntry]] = {}
         for root, tree in self.entries.items():
             for entry in tree.values():
-                folders.setdefault((_by_bytes(root), _by_bytes(entry.path.rpartition("/")[0])), []).append(entry)
-        for _, entries in sorted(folders.items()):
+                directories.setdefault((_by_bytes(root), _by_bytes(entry.path.rpartition("/")[0])), []).append(entry)
+        for _, entries in sorted(directories.items()):
             uri = f"mfs://{entries[0].root}/{entries[0].path.rpartition('/')[0]}".removesuffix("/")
             yield Root(NameKind.FILE, uri, None, len(entries), sum(entry.size_bytes for entry in entries))
         for frozen in sorted(self.frozen, key=lambda frozen: (frozen.root, frozen.path, bytes(frozen.cid))):
@@ -91,7 +91,7 @@ class MemoryState:
 
 def _check_conflicts(tree: dict[str, MfsEntry], root: str, path: str) -> None:
     if not path or any(other.startswith(f"{path}/") for other in tree):
-        raise folder_in_the_way(root, path)
+        raise directory_in_the_way(root, path)
     parts = path.split("/")
     for depth in range(1, len(parts)):
         above = "/".join(parts[:depth])
@@ -203,22 +203,22 @@ class MemoryEntries:
         with self._state.changed:
             return dict(self._state.entries.get(root, {}))
 
-    def stat(self, root: str, path: str) -> MfsEntry | MfsFolder | None:
-        """The file or the implied folder at a path, or None."""
+    def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
+        """The file or the implied directory at a path, or None."""
         tree = self._tree(root)
         if path in tree:
             return tree[path]
         below = f"{path}/" if path else ""
-        return MfsFolder(root, path) if any(other.startswith(below) for other in tree) else None
+        return MfsDirectory(root, path) if any(other.startswith(below) for other in tree) else None
 
-    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsFolder]:
-        """The files and folders directly in a folder, by name in byte order."""
+    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
+        """The files and directories directly in a directory, by name in byte order."""
         below = f"{path}/" if path else ""
-        found: dict[str, MfsEntry | MfsFolder] = {}
+        found: dict[str, MfsEntry | MfsDirectory] = {}
         for other, entry in self._tree(root).items():
             if other.startswith(below):
                 name, slash, _ = other.removeprefix(below).partition("/")
-                found[name] = MfsFolder(root, below + name) if slash else entry
+                found[name] = MfsDirectory(root, below + name) if slash else entry
         return [found[name] for name in sorted(found, key=_by_bytes)]
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
@@ -241,7 +241,7 @@ class MemoryEntries:
             self._state.require(frozen.cid)
             self._state.frozen.add(frozen)
 
-    def thaw(self, frozen: Frozen) -> bool:
+    def unfreeze(self, frozen: Frozen) -> bool:
         """Withdraw that permission."""
         with self._state.changed:
             was_there = frozen in self._state.frozen

@@ -14,7 +14,7 @@ from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.content.codecs.unixfs import block_of_leaf
 from mlflow_ipfs.content.storage.base import Changes
-from mlflow_ipfs.content.storage.files import make_view_folder_elsewhere
+from mlflow_ipfs.content.storage.files import make_view_directory_elsewhere
 from mlflow_ipfs.content.storage.maintenance import (
     MAX_DAMAGED_NAMED,
     Affected,
@@ -260,9 +260,9 @@ class MemoryStorage:
         """The mutable file trees."""
         return self._entries
 
-    def publish(self, *, in_cache: bool = False, keep_found: bool = False) -> MemoryPublication:
+    def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> MemoryPublication:
         """Start a publication. While one is open, nothing at all is deleted here."""
-        del keep_found
+        del hold_existing
         return MemoryPublication(self._state, in_cache=in_cache)
 
     def hold(self) -> MemoryHold:
@@ -293,9 +293,9 @@ class MemoryStorage:
         except FileExistsError as error:
             raise destination_exists(destination) from error
 
-    def make_view_folder(self) -> Path:
-        """A new empty private folder, removed when this process ends."""
-        return make_view_folder_elsewhere()
+    def make_view_directory(self) -> Path:
+        """A new empty private directory, removed when this process ends."""
+        return make_view_directory_elsewhere()
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content, by kind and name."""

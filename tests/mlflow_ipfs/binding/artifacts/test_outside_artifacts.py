@@ -13,7 +13,7 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.utils import mlflow_tags
 
 from mlflow_ipfs.backup.backing_up import make_backup
-from mlflow_ipfs.backup.backup_directory import BackupFolder
+from mlflow_ipfs.backup.backup_directory import BackupDirectory
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.outside_artifacts import (
     MAX_PLACES,
@@ -112,7 +112,7 @@ def test_a_backup_without_them_is_refused_before_anything_is_copied(
     manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=bool)
     expected = {"kind": "run", "place": f"{tmp_path}/mlruns", "count": 1, "examples": [run_id]}
     assert manifest.outside_artifacts[1] == expected
-    assert BackupFolder(tmp_path / "backup", Disk()).read() == manifest
+    assert BackupDirectory(tmp_path / "backup", Disk()).read() == manifest
 
 
 def test_artifacts_in_the_store_are_not_outside(
@@ -178,7 +178,7 @@ def test_proxied_artifacts_from_before_the_server_had_the_store_are_outside(
         move_run(url, run_id, f"mlflow-artifacts:/0/{run_id}/artifacts")
     put_file(store, "mlflow", f"0/{new}/artifacts/a.txt", tmp_path / "a")
     (tmp_path / "mlartifacts/0" / old / "artifacts").mkdir(parents=True)
-    assert find(url, store) == []  # an empty folder is no artifact
+    assert find(url, store) == []  # an empty directory is no artifact
     (tmp_path / "mlartifacts/0" / old / "artifacts/b.txt").write_text("b")
     stock.set_tag(model2, "mlflow.log-model.history", "[]")  # MLflow 2 logged a model to it, to wherever
     assert find(url, store)[1:] == [("run", "mlflow-artifacts:/", 2)]
@@ -213,9 +213,9 @@ def test_a_relative_location_is_looked_for_beside_the_database(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert ("run", "./mlruns", 1) in find(url, store)
-    for folder, _, files in os.walk(tmp_path / "mlruns"):
+    for directory, _, files in os.walk(tmp_path / "mlruns"):
         for file in files:
-            (Path(folder) / file).unlink()
+            (Path(directory) / file).unlink()
     assert find(url, store) == []
 
 
@@ -224,7 +224,7 @@ def test_groups_are_few_and_fit_to_be_shown(url: URL, stock: MlflowClient, store
         run_id = stock.create_run("0").info.run_id
         move_run(url, run_id, f"s3://bucket-{number:02}\u200b/{run_id}/artifacts")
     manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=bool)
-    assert BackupFolder(tmp_path / "backup", Disk()).read() == manifest  # which takes printable text only
+    assert BackupDirectory(tmp_path / "backup", Disk()).read() == manifest  # which takes printable text only
     runs = [group for group in find_outside_artifacts(url, store) if group.kind == "run"]
     assert len(runs) == MAX_PLACES + 1
     assert (runs[0].place, runs[0].count) == (OTHER_PLACES, 3)

@@ -88,7 +88,7 @@ def test_sizes_and_presence_cover_both_places(tiers: Tiers) -> None:
 
 def test_a_block_that_is_nowhere_is_not_found_and_both_places_are_named(tiers: Tiers) -> None:
     cid = CID.of(b"nowhere")
-    with pytest.raises(NotFoundError, match=f"(?s){cid}.*{tiers.local.folder}.*memory://source"):
+    with pytest.raises(NotFoundError, match=f"(?s){cid}.*{tiers.local.directory}.*memory://source"):
         tiers.reader.get(cid)
 
 
@@ -115,7 +115,7 @@ def test_damage_is_read_from_the_source_and_else_named(tiers: Tiers) -> None:
     data = bytes(range(256)) * 400
     [cid] = publish_blocks(tiers.local, data)
     [(name,)] = rows_of(tiers.local, "SELECT name FROM place")
-    path = tiers.local.folder / name
+    path = tiers.local.directory / name
     path.chmod(0o600)
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(IntegrityError, match=f"{cid} cannot be read"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.blocks.prefetching import SmallBlocksAhead
+from mlflow_ipfs.content.blocks.prefetching import PrefetchingReader
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.files.exporter import Exporter
 from mlflow_ipfs.content.storage.local import open_local_storage
@@ -50,7 +50,7 @@ def put(blocks: Blocks, *contents: bytes) -> list[CID]:
 def test_what_was_read_ahead_is_not_read_again() -> None:
     blocks = CountingBlocks()
     cids = put(blocks, b"a", b"b", b"c")
-    ahead = SmallBlocksAhead(blocks)
+    ahead = PrefetchingReader(blocks)
     ahead.read_ahead([*cids, cids[0]])
     assert ahead.is_ahead(cids[2])
     assert [ahead.get(cid) for cid in cids] == [b"a", b"b", b"c"]
@@ -63,7 +63,7 @@ def test_an_error_comes_when_its_block_is_asked_for() -> None:
     blocks = CountingBlocks()
     first, last = put(blocks, b"first", b"last")
     missing = CID.of(b"missing")
-    ahead = SmallBlocksAhead(blocks)
+    ahead = PrefetchingReader(blocks)
     ahead.read_ahead([first, missing, last])
     assert ahead.get(first) == b"first"
     with pytest.raises(NotFoundError, match=str(missing)):
@@ -74,7 +74,7 @@ def test_an_error_comes_when_its_block_is_asked_for() -> None:
 def test_sizes_that_are_a_lie_do_not_fill_the_memory() -> None:
     blocks = CountingBlocks()
     cids = put(blocks, *(bytes([number]) * (1 << 20) for number in range(60)))
-    ahead = SmallBlocksAhead(blocks)
+    ahead = PrefetchingReader(blocks)
     ahead.read_ahead(cids)
     ahead.read_ahead(cids[30:])
     assert len(blocks.given) == 5, "no more than 4 MiB and one block"
@@ -83,9 +83,9 @@ def test_sizes_that_are_a_lie_do_not_fill_the_memory() -> None:
 
 def test_an_export_asks_seldom_for_small_files_and_never_twice(tmp_path: Path) -> None:
     for number in range(300):
-        folder = tmp_path / "source" / f"{number % 10}" / f"{number % 30}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}").write_bytes(b"%d" % number)
+        directory = tmp_path / "source" / f"{number % 10}" / f"{number % 30}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{number}").write_bytes(b"%d" % number)
     blocks = CountingBlocks()
     root = import_into(blocks, tmp_path / "source").link.cid
     Exporter(blocks).export(root, tmp_path / "out")

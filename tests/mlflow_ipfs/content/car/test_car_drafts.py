@@ -94,8 +94,8 @@ def test_a_draft_with_a_changed_byte_or_more_at_its_end_is_mended(position: int,
     root, car, blocks = sample()
     damaged = bytearray(car)
     damaged[position % len(car)] ^= flip
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "x.car")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "x.car")
         draft_of(path).write_bytes(bytes(damaged) + tail)
         done = export_car_file(blocks, root, path, disk=QuickDisk())
         assert path.read_bytes() == car
@@ -143,10 +143,10 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "sub"])
-def test_a_folder_is_no_place_for_a_car(name: str, tmp_path: Path) -> None:
+def test_a_directory_is_no_place_for_a_car(name: str, tmp_path: Path) -> None:
     root, _, blocks = sample()
     (tmp_path / "sub").mkdir()
-    with pytest.raises(ConflictError, match="is a folder"):
+    with pytest.raises(ConflictError, match="is a directory"):
         export_car_file(blocks, root, Path(name), overwrite=True)
     assert os.listdir(tmp_path) == ["sub"]
 
@@ -209,7 +209,7 @@ def test_a_disk_that_fails_at_any_step_leaves_a_draft_that_is_continued(number: 
             assert draft_of(path).exists() is (passing > 1)
             resumed.append(export_car_file(blocks, root, path).resumed_bytes)
         assert path.read_bytes() == car
-        if disk.failed is None or disk.failed == "sync_folder":
+        if disk.failed is None or disk.failed == "sync_directory":
             break
     assert passing > 10
     assert resumed == sorted(resumed)
@@ -221,11 +221,11 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         (tmp_path / "f").write_bytes(os.urandom(5 << 20))
         cid = store.add(tmp_path / "f").cid
         with mounted_tmpfs(tmp_path / "disk", size_bytes=6 << 20) as disk:
-            (disk.folder / "filler").write_bytes(bytes(3 << 20))
-            path = disk.folder / "x.car"
+            (disk.directory / "filler").write_bytes(bytes(3 << 20))
+            path = disk.directory / "x.car"
             with pytest.raises(StoreFullError, match=r"x.car' is full .* keeps what was written"):
                 store.export_car_file(cid, path)
-            (disk.folder / "filler").unlink()
+            (disk.directory / "filler").unlink()
             done = store.export_car_file(cid, path)
             assert done.resumed_bytes > 2 << 20
             with path.open("rb") as file, ContentStore(MemoryStorage()) as other:

@@ -35,13 +35,13 @@ BLOCKS = st.lists(
     max_size=6,
 )
 TREE = {
-    "kind": "folder",
+    "kind": "directory",
     "entries": [
         ["big", {"kind": "file", "size": 3_000_000, "seed": "big"}],
         ["small", {"kind": "file", "text": "small"}],
         ["again", {"kind": "file", "text": "small"}],
         ["empty", {"kind": "file", "text": ""}],
-        ["folder", {"kind": "folder", "entries": [["link", {"kind": "symlink", "target": "../small"}]]}],
+        ["directory", {"kind": "directory", "entries": [["link", {"kind": "symlink", "target": "../small"}]]}],
     ],
 }
 

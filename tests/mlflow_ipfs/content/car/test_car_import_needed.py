@@ -44,14 +44,14 @@ def needed_blocks() -> list[Block]:
     """A DAG of three levels, depth first: the root is the first block."""
     leaves = [(CID.of(data), data) for data in (bytes((number,)) * 1000 for number in range(12))]
     inner = [node(*(cid for cid, _ in leaves[start : start + 4])) for start in (0, 4, 8)]
-    empty_folder = bytes.fromhex("0a020801")
+    empty_directory = bytes.fromhex("0a020801")
     identity = CID(1, DAG_CBOR, b"\0" + bytes((len(inner[2][1]),)) + inner[2][1]) if len(inner[2][1]) < 128 else None
     assert identity is None, "the third node is an ordinary block"
-    root = node(*(cid for cid, _ in inner), CID.of(empty_folder, DAG_PB))
+    root = node(*(cid for cid, _ in inner), CID.of(empty_directory, DAG_PB))
     tree = [root]
     for number, found in enumerate(inner):
         tree += [found, *leaves[4 * number : 4 * number + 4]]
-    return [*tree, (CID.of(empty_folder, DAG_PB), empty_folder)]
+    return [*tree, (CID.of(empty_directory, DAG_PB), empty_directory)]
 
 
 def junk(count: int, size: int = 1000) -> list[Block]:
@@ -313,7 +313,7 @@ def test_while_an_import_stalls_gc_takes_all_other_garbage(
         before = set(multihashes(store.storage))
         garbage = publish_blocks(store.storage, b"small", b"large" * 50_000, owner=None)
         for _ in range(2):
-            assert store.collect_garbage().condemned_blocks == 0
+            assert store.collect_garbage().deletable_blocks == 0
         assert not any(store.storage.blocks.has(cid) for cid in garbage)
         if order == "depth first":
             assert before == set(multihashes(store.storage))

@@ -221,7 +221,7 @@ def test_parts_of_one_dag_come_in_any_order_and_pins_come_all_at_once() -> None:
 
 
 def test_roots_may_be_identity_cids_and_one_block_may_have_two_versions() -> None:
-    node = bytes.fromhex("0a020801")  # an empty folder
+    node = bytes.fromhex("0a020801")  # an empty directory
     both = [CID.of(node, DAG_PB, version=version) for version in (0, 1)]
     stream = io.BytesIO()
     write_car(stream, [*both, IDENTITY_CID], [(cid, node) for cid in both])

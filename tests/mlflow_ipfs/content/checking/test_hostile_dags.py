@@ -16,7 +16,7 @@ from mlflow_ipfs.content.codecs.dag_cbor import encode_dagcbor
 from mlflow_ipfs.content.codecs.dag_pb import Link
 from mlflow_ipfs.content.codecs.hamt import HamtBuilder
 from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData
-from mlflow_ipfs.content.dag import iterate_folder, read_unixfs, resolve, walk_blocks
+from mlflow_ipfs.content.dag import iterate_directory, read_unixfs, resolve, walk_blocks
 from mlflow_ipfs.content.files import exporter, file_reader, tree_size
 from mlflow_ipfs.content.files.exporter import Exporter
 from mlflow_ipfs.content.files.file_reader import UnixFSFile, part_bounds
@@ -122,7 +122,7 @@ def test_a_shard_that_is_linked_twice_is_named() -> None:
     child = put_shard(blocks, {0: (b"x", put_leaf(blocks))})
     root = put_shard(blocks, {1: (b"", child), 2: (b"", child)})
     with pytest.raises(InvalidDataError, match=f"{root} links to its shard {child} twice"):
-        list(iterate_folder(blocks, read_unixfs(blocks, root)))
+        list(iterate_directory(blocks, read_unixfs(blocks, root)))
     assert child in {problem.cid for problem in verify_dag(blocks, root).problems}
 
 

@@ -57,7 +57,7 @@ class SlowBlocks(BlockReader):
         return cid.multihash in self.by_multihash
 
 
-KINDS = ("leaf", "file", "folder", "record", "no node")
+KINDS = ("leaf", "file", "directory", "record", "no node")
 
 
 @st.composite
@@ -90,7 +90,7 @@ def make_block(kind: str, number: int, below: list[tuple[CID, int]], *, lie: boo
         links = [Link(cid, b"", size_bytes) for cid, size_bytes in below]
         data_field = encode_data(UnixFSData(NodeType.FILE, None, sum(sizes), block_sizes=tuple(sizes)))
         return encode_node(links, data_field), DAG_PB, sum(sizes)
-    if kind == "folder":
+    if kind == "directory":
         links = [Link(cid, b"%d" % place, size_bytes) for place, (cid, size_bytes) in enumerate(below)]
         return encode_node(links, encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB, 0
     if kind == "record":

@@ -38,11 +38,11 @@ NAMES = [b"%d" % number for number in range(40)]
 
 def read_all(blocks: Blocks, root: CID) -> None:
     """List every directory and find each of its names, read every file, and write all to disk."""
-    folder = Path(tempfile.mkdtemp())
+    directory = Path(tempfile.mkdtemp())
     try:
-        Exporter(blocks, allow_outside_links=True).export(root, folder / "out")
+        Exporter(blocks, allow_outside_links=True).export(root, directory / "out")
     finally:
-        subprocess.run(["rm", "-rf", folder], check=True, timeout=60)  # too deep for Python
+        subprocess.run(["rm", "-rf", directory], check=True, timeout=60)  # too deep for Python
     stack, seen = [root], set()
     while stack:
         cid = stack.pop()

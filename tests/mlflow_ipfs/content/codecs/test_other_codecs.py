@@ -20,7 +20,7 @@ from mlflow_ipfs.content.names.pins import USER
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotAFolderError, NotFoundError
+from mlflow_ipfs.errors import InvalidDataError, InvalidPathError, NotDirectoryError, NotFoundError
 from support.cars import write_car
 from support.storages import put_block
 
@@ -49,7 +49,7 @@ def put(store: ContentStore, block: bytes, codec: int = RAW) -> CID:
     return cid
 
 
-def put_folder(store: ContentStore, **entries: CID) -> CID:
+def put_directory(store: ContentStore, **entries: CID) -> CID:
     found = [Link(cid, name.encode(), 5) for name, cid in sorted(entries.items())]
     return put(store, encode_node(found, encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB)
 
@@ -120,8 +120,8 @@ def test_any_bytes_are_dag_json_or_our_error(data: bytes) -> None:
 
 @pytest.mark.parametrize(("encode", "codec"), ENCODERS)
 def test_links_of_data_are_followed(store: ContentStore, encode: Any, codec: int) -> None:
-    folder = put_folder(store, f=put(store, b"leaf"))
-    root = put(store, encode({"a": [folder, {"b": OTHER}]}), codec)
+    directory = put_directory(store, f=put(store, b"leaf"))
+    root = put(store, encode({"a": [directory, {"b": OTHER}]}), codec)
     for use in (store.pin, lambda cid: store.export_car(cid, io.BytesIO())):
         with pytest.raises(NotFoundError, match=str(OTHER)):
             use(root)
@@ -142,7 +142,7 @@ def test_links_of_data_are_followed(store: ContentStore, encode: Any, codec: int
 @pytest.mark.parametrize("codec", [JSON, CBOR])
 def test_leaves_have_no_links(store: ContentStore, codec: int) -> None:
     leaf = put(store, dag_json({"a": {"/": str(OTHER)}}), codec)
-    root = put_folder(store, leaf=leaf)
+    root = put_directory(store, leaf=leaf)
     store.pin(root)
     store.collect_garbage()
     assert store.verify(root).ok
@@ -151,7 +151,7 @@ def test_leaves_have_no_links(store: ContentStore, codec: int) -> None:
 
 def test_a_codec_whose_links_are_not_followed_is_never_called_whole(store: ContentStore) -> None:
     child = put(store, b"who knows", UNKNOWN)
-    root = put_folder(store, child=child)
+    root = put_directory(store, child=child)
     car = io.BytesIO()
     write_car(car, [root], [(cid, store.storage.blocks.get(cid)) for cid in (root, child)])
     car.seek(0)
@@ -173,7 +173,7 @@ def test_a_child_that_is_not_unixfs_does_not_fail_the_list(store: ContentStore) 
         "json": put(store, b"{}", JSON),
         "unknown": put(store, b"?", UNKNOWN),
     }
-    root = put_folder(store, **children)
+    root = put_directory(store, **children)
     kinds = {entry.name: entry.kind for entry in store.ls(root)}
     assert kinds == {name: "file" if name == "file" else "unknown" for name in children}
     assert [entry.size_bytes for entry in store.ls(root)] == [5] * 5
@@ -191,10 +191,12 @@ class TestPaths:
     @pytest.fixture
     def root(self, store: ContentStore, encode: Any, codec: int) -> CID:
         leaf = put(store, b"leaf")
-        folder = put_folder(store, file=leaf, data=put(store, encode({"deep": leaf}), codec))
-        inner = put(store, encode([folder, {"b": leaf}]), codec)
+        directory = put_directory(store, file=leaf, data=put(store, encode({"deep": leaf}), codec))
+        inner = put(store, encode([directory, {"b": leaf}]), codec)
         alone = put(store, encode(inner), codec)
-        return put(store, encode({"a": [{"b": leaf}, folder], "é": inner, "alone": alone, "text": "t", "0": 1}), codec)
+        return put(
+            store, encode({"a": [{"b": leaf}, directory], "é": inner, "alone": alone, "text": "t", "0": 1}), codec
+        )
 
     @pytest.mark.parametrize(
         ("path", "data"),
@@ -213,7 +215,7 @@ class TestPaths:
         assert store.stat(root, path).kind == "file"
         assert store.view(root, path, dst=tmp_path / "out").read_bytes() == data
 
-    def test_lead_to_folders(self, store: ContentStore, root: CID) -> None:
+    def test_lead_to_directories(self, store: ContentStore, root: CID) -> None:
         assert [entry.name for entry in store.ls(root, "a/1")] == ["data", "file"]
         assert store.resolve(root) == root
 
@@ -227,13 +229,13 @@ class TestPaths:
             ("a/" + "9" * 5000, NotFoundError, "none at"),
             ("a/x", NotFoundError, "none at 'x'"),
             ("a/0/c/d", NotFoundError, "/a/0 has no key 'c'"),
-            ("text/x", NotAFolderError, "/text is a string, so there is no 'x'"),
-            ("0/x", NotAFolderError, "/0 is a number"),
+            ("text/x", NotDirectoryError, "/text is a string, so there is no 'x'"),
+            ("0/x", NotDirectoryError, "/0 is a number"),
             ("a", NotFoundError, "/a is a list inside the block"),
             ("a/0", NotFoundError, "/a/0 is a map inside the block"),
             ("text", NotFoundError, "/text is a string inside the block"),
             ("a/1/no", NotFoundError, "no entry 'no'"),
-            ("a/1/file/x", NotAFolderError, "'x'"),
+            ("a/1/file/x", NotDirectoryError, "'x'"),
             ("a/..", InvalidPathError, "'..'"),
         ],
     )
@@ -248,11 +250,11 @@ class TestPaths:
 @pytest.mark.kubo
 @pytest.mark.parametrize("codec", ["dag-cbor", "dag-json"])
 def test_kubo_finds_the_same_links_and_paths(codec: str, kubo_v1: KuboRepository, tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").write_text("text")
-    folder = kubo_v1("add", "-r", "-Q", tmp_path / "folder")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory" / "file").write_text("text")
+    directory = kubo_v1("add", "-r", "-Q", tmp_path / "directory")
     leaf = kubo_v1("add", "-Q", "--raw-leaves", stdin=b"leaf")
-    value = {"a": [{"b": {"/": leaf}}, {"/": folder}], "bytes": {"/": {"bytes": "aGk"}}, "n": [1, 1.5, None, True]}
+    value = {"a": [{"b": {"/": leaf}}, {"/": directory}], "bytes": {"/": {"bytes": "aGk"}}, "n": [1, 1.5, None, True]}
     root = kubo_v1("dag", "put", f"--store-codec={codec}", stdin=json.dumps(value).encode())
     with ContentStore(open_local_storage(tmp_path / "store")) as store:
         assert store.import_car(io.BytesIO(kubo_v1.run("dag", "export", root))) == [CID.parse(root)]

@@ -35,7 +35,7 @@ from vector_trees import Recipe, build
 if TYPE_CHECKING:
     from support.unprivileged import OrdinaryUser
 
-# Folders become sharded at a size that random trees reach.
+# Directories become sharded at a size that random trees reach.
 TINY = replace(UNIXFS_V1_2025, max_links=3, hamt_threshold_bytes=120, hamt_fanout=8)
 TINY_V0 = replace(UNIXFS_V0_2015, max_links=2, hamt_threshold_bytes=100, hamt_fanout=16)
 
@@ -51,7 +51,7 @@ def describe(path: Path | bytes, *, metadata: bool) -> dict[bytes, Any]:
         if stat.S_ISLNK(status.st_mode):
             found[name] = ("symlink", os.readlink(current), more[1:])
         elif stat.S_ISDIR(status.st_mode):
-            found[name] = ("folder", more)
+            found[name] = ("directory", more)
             todo += [(os.path.join(current, child), os.path.join(name, child)) for child in os.listdir(current)]
         else:
             with open(current, "rb") as file:
@@ -68,17 +68,19 @@ def test_random_trees_come_back(
 ) -> None:
     if metadata:
         recipe = data.draw(trees([0, 1, 9, 10, 11, 100], with_metadata=True))
-    folder = tmp_path_factory.mktemp("trees")
-    build(recipe, folder / "original")
+    directory = tmp_path_factory.mktemp("trees")
+    build(recipe, directory / "original")
     options = ImportOptions(
         profile=profile, chunker=FixedSizeChunker(10), preserve_mode=metadata, preserve_mtime=metadata
     )
     blocks = Blocks()
-    imported = import_into(blocks, folder / "original", options)
+    imported = import_into(blocks, directory / "original", options)
     written: list[int] = []
-    Exporter(blocks, allow_outside_links=True, progress=written.append).export(imported.link.cid, folder / "restored")
-    original = describe(folder / "original", metadata=metadata)
-    assert describe(folder / "restored", metadata=metadata) == original
+    Exporter(blocks, allow_outside_links=True, progress=written.append).export(
+        imported.link.cid, directory / "restored"
+    )
+    original = describe(directory / "original", metadata=metadata)
+    assert describe(directory / "restored", metadata=metadata) == original
     assert sum(written) == imported.size_bytes
     assert imported.size_bytes == sum(len(each[1]) for each in original.values() if each[0] == "file")
 
@@ -87,7 +89,7 @@ def node(blocks: Blocks, data: UnixFSData, *links: Link) -> CID:
     return blocks.put_node(encode_node(links, encode_data(data)), DAG_PB)
 
 
-def folder_of(blocks: Blocks, *entries: tuple[bytes, CID], **fields: Any) -> CID:
+def directory_of(blocks: Blocks, *entries: tuple[bytes, CID], **fields: Any) -> CID:
     links = [Link(cid, name, 1) for name, cid in entries]
     return node(blocks, UnixFSData(NodeType.DIRECTORY, **fields), *links)
 
@@ -109,7 +111,7 @@ def everything_in(path: Path) -> list[str]:
 @pytest.mark.parametrize("name", [b"..", b".", b"", b"/", b"a/b", b"../x", b"/etc/x", b"a\0b", b"..\0"])
 def test_names_that_lead_elsewhere_are_refused(name: bytes, tmp_path: Path) -> None:
     blocks = Blocks()
-    root = folder_of(blocks, (name, leaf(blocks)))
+    root = directory_of(blocks, (name, leaf(blocks)))
     with pytest.raises(InvalidDataError, match="no name"):
         Exporter(blocks).export(root, tmp_path / "out")
     assert everything_in(tmp_path) in ([], ["out"])
@@ -117,7 +119,7 @@ def test_names_that_lead_elsewhere_are_refused(name: bytes, tmp_path: Path) -> N
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     blocks = Blocks()
-    root = folder_of(blocks, (b"a", link_to(blocks, b"/etc")), (b"a", folder_of(blocks, (b"x", leaf(blocks)))))
+    root = directory_of(blocks, (b"a", link_to(blocks, b"/etc")), (b"a", directory_of(blocks, (b"x", leaf(blocks)))))
     with pytest.raises(InvalidDataError, match="twice"):
         Exporter(blocks, allow_outside_links=True).export(root, tmp_path / "out")
 
@@ -139,7 +141,7 @@ ESCAPES = [
 @pytest.mark.parametrize("target", ESCAPES)
 def test_symlinks_out_of_the_content_are_refused(target: bytes, tmp_path: Path) -> None:
     blocks = Blocks()
-    root = folder_of(blocks, (b"inside", folder_of(blocks)), (b"link", link_to(blocks, target)))
+    root = directory_of(blocks, (b"inside", directory_of(blocks)), (b"link", link_to(blocks, target)))
     with pytest.raises(PolicyError, match="lead out of the content"):
         Exporter(blocks).export(root, tmp_path / "out")
     assert not os.path.lexists(tmp_path / "out" / "link")
@@ -161,9 +163,9 @@ def test_no_chain_of_symlinks_leads_out(targets: list[list[str]], tmp_path_facto
     """Links in a/b, in a and at the top, each naming the others: wherever they lead, it is inside."""
     blocks = Blocks()
     links = [link_to(blocks, "/".join(target).encode()) for target in targets]
-    inner = folder_of(blocks, *[(b"l%d" % number, cid) for number, cid in enumerate(links[:1])])
-    middle = folder_of(blocks, (b"b", inner), *[(b"l1", cid) for cid in links[1:2]])
-    root = folder_of(blocks, (b"a", middle), *[(b"l2", cid) for cid in links[2:3]])
+    inner = directory_of(blocks, *[(b"l%d" % number, cid) for number, cid in enumerate(links[:1])])
+    middle = directory_of(blocks, (b"b", inner), *[(b"l1", cid) for cid in links[1:2]])
+    root = directory_of(blocks, (b"a", middle), *[(b"l2", cid) for cid in links[2:3]])
     out = tmp_path_factory.mktemp("chains") / "out"
     try:
         Exporter(blocks).export(root, out)
@@ -176,9 +178,9 @@ def test_no_chain_of_symlinks_leads_out(targets: list[list[str]], tmp_path_facto
 
 def test_symlinks_inside_are_restored(tmp_path: Path) -> None:
     blocks = Blocks()
-    deep = folder_of(blocks, (b"up", link_to(blocks, b"../../file")), (b"top", link_to(blocks, b"../..")))
-    root = folder_of(
-        blocks, (b"a", folder_of(blocks, (b"b", deep))), (b"file", leaf(blocks)), (b"l", link_to(blocks, b"./a//b"))
+    deep = directory_of(blocks, (b"up", link_to(blocks, b"../../file")), (b"top", link_to(blocks, b"../..")))
+    root = directory_of(
+        blocks, (b"a", directory_of(blocks, (b"b", deep))), (b"file", leaf(blocks)), (b"l", link_to(blocks, b"./a//b"))
     )
     Exporter(blocks).export(root, tmp_path / "out")
     assert (tmp_path / "out" / "a" / "b" / "up").read_bytes() == b"data"
@@ -188,7 +190,7 @@ def test_symlinks_inside_are_restored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", [b"", b"a\0b"])
 def test_targets_that_are_no_paths_are_refused(target: bytes, tmp_path: Path) -> None:
     blocks = Blocks()
-    root = folder_of(blocks, (b"l", link_to(blocks, target)))
+    root = directory_of(blocks, (b"l", link_to(blocks, target)))
     with pytest.raises(InvalidDataError, match="no path"):
         Exporter(blocks, allow_outside_links=True).export(root, tmp_path / "out")
 
@@ -201,35 +203,35 @@ def test_nothing_is_written_through_a_symlink_that_is_there_already(tmp_path: Pa
     out = tmp_path / "out"
     out.mkdir()
     (out / "sub").symlink_to(outside)
-    root = folder_of(blocks, (b"sub", folder_of(blocks, (b"precious", leaf(blocks)))))
+    root = directory_of(blocks, (b"sub", directory_of(blocks, (b"precious", leaf(blocks)))))
     with pytest.raises(InvalidPathError, match="in the way"):
         Exporter(blocks).export(root, out)
     (out / "sub").unlink()
     (out / "sub").symlink_to(outside / "precious")
-    Exporter(blocks).export(folder_of(blocks, (b"sub", leaf(blocks))), out)
+    Exporter(blocks).export(directory_of(blocks, (b"sub", leaf(blocks))), out)
     assert (outside / "precious").read_text() == "precious"
     assert (out / "sub").read_bytes() == b"data"
     assert not (out / "sub").is_symlink()
 
 
-def test_a_folder_in_place_of_a_file_and_the_other_way_round(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_a_file_and_the_other_way_round(tmp_path: Path) -> None:
     blocks = Blocks()
     out = tmp_path / "out"
     (out / "x").mkdir(parents=True)
-    with pytest.raises(InvalidPathError, match="is a folder"):
-        Exporter(blocks).export(folder_of(blocks, (b"x", leaf(blocks))), out)
+    with pytest.raises(InvalidPathError, match="is a directory"):
+        Exporter(blocks).export(directory_of(blocks, (b"x", leaf(blocks))), out)
     (out / "y").write_text("file")
     with pytest.raises(InvalidPathError, match="in the way"):
-        Exporter(blocks).export(folder_of(blocks, (b"y", folder_of(blocks))), out)
+        Exporter(blocks).export(directory_of(blocks, (b"y", directory_of(blocks))), out)
 
 
-def test_files_are_replaced_and_folders_are_merged(tmp_path: Path) -> None:
+def test_files_are_replaced_and_directories_are_merged(tmp_path: Path) -> None:
     blocks = Blocks()
     out = tmp_path / "out"
     out.mkdir()
     (out / "old").write_text("old")
     (out / "both").write_text("before")
-    Exporter(blocks).export(folder_of(blocks, (b"both", leaf(blocks))), out)
+    Exporter(blocks).export(directory_of(blocks, (b"both", leaf(blocks))), out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {"old": b"old", "both": b"data"}
 
 
@@ -272,7 +274,7 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(tmp_path: P
     assert everything_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "directory"])
 def test_a_full_disk_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -283,27 +285,27 @@ def test_a_full_disk_is_named(kind: str, tmp_path: Path, monkeypatch: pytest.Mon
         root = leaf(blocks)
     else:
         monkeypatch.setattr(Path, "mkdir", fail)
-        root = folder_of(blocks)
+        root = directory_of(blocks)
     with pytest.raises(StoreFullError, match="no room left"):
         Exporter(blocks).export(root, tmp_path / "out")
     assert everything_in(tmp_path) == []
 
 
-def test_folders_in_each_other_beyond_the_limit(deep_path: Path) -> None:
+def test_directories_in_each_other_beyond_the_limit(deep_path: Path) -> None:
     """Deeper than Python's stack, deeper than a path can be: an error of ours, whichever limit is hit first."""
     blocks = Blocks()
     root = leaf(blocks)
     for _ in range(3000):
-        root = folder_of(blocks, (b"d", root))
+        root = directory_of(blocks, (b"d", root))
     with pytest.raises((InvalidDataError, InvalidPathError)):
         Exporter(blocks).export(root, deep_path / "out")
 
 
-def test_folders_deeper_than_pythons_stack(deep_path: Path) -> None:
+def test_directories_deeper_than_pythons_stack(deep_path: Path) -> None:
     blocks = Blocks()
     root = leaf(blocks)
     for _ in range(1200):
-        root = folder_of(blocks, (b"d", root))
+        root = directory_of(blocks, (b"d", root))
     Exporter(blocks).export(root, deep_path / "out")
     assert import_into(Blocks(), deep_path / "out").size_bytes == 4
 
@@ -311,9 +313,9 @@ def test_folders_deeper_than_pythons_stack(deep_path: Path) -> None:
 def test_names_too_long_for_the_disk(tmp_path: Path) -> None:
     blocks = Blocks()
     for root in (
-        folder_of(blocks, (b"n" * 256, leaf(blocks))),
-        folder_of(blocks, (b"n" * 256, folder_of(blocks))),
-        folder_of(blocks, (b"l", link_to(blocks, b"x" * 5000))),
+        directory_of(blocks, (b"n" * 256, leaf(blocks))),
+        directory_of(blocks, (b"n" * 256, directory_of(blocks))),
+        directory_of(blocks, (b"l", link_to(blocks, b"x" * 5000))),
     ):
         with pytest.raises(InvalidPathError, match="does not take"):
             Exporter(blocks).export(root, tmp_path / "out")
@@ -322,17 +324,17 @@ def test_names_too_long_for_the_disk(tmp_path: Path) -> None:
 def test_rights_are_not_granted_by_content(tmp_path: Path) -> None:
     blocks = Blocks()
     file = node(blocks, UnixFSData(NodeType.FILE, b"x", 1, mode=0o6755))
-    root = folder_of(blocks, (b"f", file), (b"d", folder_of(blocks, mode=0o1777)))
+    root = directory_of(blocks, (b"f", file), (b"d", directory_of(blocks, mode=0o1777)))
     Exporter(blocks).export(root, tmp_path / "out")
     assert stat.S_IMODE((tmp_path / "out" / "f").stat().st_mode) == 0o755
     assert stat.S_IMODE((tmp_path / "out" / "d").stat().st_mode) == 0o777
 
 
-def test_a_folder_that_may_not_be_written_to_is_filled_first(ordinary_user: OrdinaryUser) -> None:
+def test_a_directory_that_may_not_be_written_to_is_filled_first(ordinary_user: OrdinaryUser) -> None:
     def export() -> tuple[int, bytes]:
         blocks = Blocks()
-        root = folder_of(blocks, (b"f", node(blocks, UnixFSData(NodeType.FILE, b"x", 1, mode=0o400))), mode=0o500)
-        target = ordinary_user.folder / "out"
+        root = directory_of(blocks, (b"f", node(blocks, UnixFSData(NodeType.FILE, b"x", 1, mode=0o400))), mode=0o500)
+        target = ordinary_user.directory / "out"
         Exporter(blocks).export(root, target)
         return stat.S_IMODE(target.stat().st_mode), (target / "f").read_bytes()
 
@@ -383,7 +385,7 @@ def test_a_link_into_the_store_never_gets_a_mode_or_a_time(tmp_path: Path) -> No
     blocks = Blocks()
     plain = node(blocks, UnixFSData(NodeType.FILE, b"x", 1))
     dated = node(blocks, UnixFSData(NodeType.FILE, b"x", 1, mode=0o666, mtime_ns=5))
-    Exporter(blocks, linker=linker).export(folder_of(blocks, (b"plain", plain), (b"dated", dated)), tmp_path / "out")
+    Exporter(blocks, linker=linker).export(directory_of(blocks, (b"plain", plain), (b"dated", dated)), tmp_path / "out")
     assert len(linker.linked) == 1
     assert (tmp_path / "out" / "plain").stat().st_ino == before.st_ino
     assert (tmp_path / "out" / "dated").stat().st_mtime_ns == 5
@@ -392,27 +394,27 @@ def test_a_link_into_the_store_never_gets_a_mode_or_a_time(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("below", ["file/a", "file/a/b"])
-@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize("kind", ["file", "directory"])
 def test_a_destination_below_a_file_is_refused(kind: str, below: str, tmp_path: Path) -> None:
     blocks = Blocks()
-    cid = leaf(blocks) if kind == "file" else folder_of(blocks, (b"a", leaf(blocks)))
+    cid = leaf(blocks) if kind == "file" else directory_of(blocks, (b"a", leaf(blocks)))
     (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(InvalidPathError, match="cannot be made: .*/file' is no folder"):
+    with pytest.raises(InvalidPathError, match="cannot be made: .*/file' is no directory"):
         Exporter(blocks).export(cid, tmp_path / below)
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_a_destination_with_a_nul_is_refused(tmp_path: Path) -> None:
     blocks = Blocks()
-    for cid in (leaf(blocks), folder_of(blocks)):
+    for cid in (leaf(blocks), directory_of(blocks)):
         with pytest.raises(InvalidPathError, match="no name may have a NUL"):
             Exporter(blocks).export(cid, tmp_path / "a\0b")
 
 
 @pytest.mark.parametrize("put_there", ["nothing", "a file", "a symlink", "a broken symlink"])
-def test_a_folder_that_is_removed_or_replaced_meanwhile_is_named(put_there: str, tmp_path: Path) -> None:
+def test_a_directory_that_is_removed_or_replaced_meanwhile_is_named(put_there: str, tmp_path: Path) -> None:
     blocks = Blocks()
-    cid = folder_of(blocks, (b"sub", folder_of(blocks, (b"a", leaf(blocks)), mtime_ns=1)))
+    cid = directory_of(blocks, (b"sub", directory_of(blocks, (b"a", leaf(blocks)), mtime_ns=1)))
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
 
@@ -429,10 +431,10 @@ def test_a_folder_that_is_removed_or_replaced_meanwhile_is_named(put_there: str,
     assert everything_in(elsewhere) == []
 
 
-def test_the_metadata_of_a_folder_goes_through_no_symlink(tmp_path: Path) -> None:
+def test_the_metadata_of_a_directory_goes_through_no_symlink(tmp_path: Path) -> None:
     blocks = Blocks()
     a, b = leaf(blocks, b"a" * 10), leaf(blocks, b"b" * 20)
-    cid = folder_of(blocks, (b"a", folder_of(blocks, (b"a", a), mtime_ns=1)), (b"b", b))
+    cid = directory_of(blocks, (b"a", directory_of(blocks, (b"a", a), mtime_ns=1)), (b"b", b))
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     before = elsewhere.stat().st_mtime_ns
@@ -447,9 +449,9 @@ def test_the_metadata_of_a_folder_goes_through_no_symlink(tmp_path: Path) -> Non
     assert (tmp_path / "moved").stat().st_mtime_ns == 1
 
 
-def test_a_folder_that_becomes_a_symlink_gets_no_metadata(tmp_path: Path) -> None:
+def test_a_directory_that_becomes_a_symlink_gets_no_metadata(tmp_path: Path) -> None:
     blocks = Blocks()
-    cid = folder_of(blocks, (b"a", leaf(blocks)), mtime_ns=1)
+    cid = directory_of(blocks, (b"a", leaf(blocks)), mtime_ns=1)
     out, moved = tmp_path / "out", tmp_path / "moved"
 
     def interfere(_: int) -> None:
@@ -462,7 +464,7 @@ def test_a_folder_that_becomes_a_symlink_gets_no_metadata(tmp_path: Path) -> Non
 
 
 def test_what_the_system_refuses_names_the_destination(ordinary_user: OrdinaryUser) -> None:
-    closed = ordinary_user.folder / "closed"
+    closed = ordinary_user.directory / "closed"
 
     def export() -> str:
         closed.mkdir(mode=0o500)

@@ -33,10 +33,10 @@ def store(tmp_path: Path) -> Iterator[ContentStore]:
         yield opened
 
 
-def add(store: ContentStore, folder: Path, **options: Any) -> tuple[CID, Path]:
+def add(store: ContentStore, directory: Path, **options: Any) -> tuple[CID, Path]:
     """Add a large file. Its CID, and where the store keeps it."""
-    (folder / "source").write_bytes(DATA)
-    cid = store.add(folder / "source", **options).cid
+    (directory / "source").write_bytes(DATA)
+    cid = store.add(directory / "source", **options).cid
     whole = store.local_path(cid)
     assert whole is not None
     return cid, whole
@@ -97,17 +97,17 @@ def test_modes_and_times_are_set_on_the_copy(store: ContentStore, tmp_path: Path
     assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
 
 
-def export_as_a_user(folder: Path) -> tuple[bool, int]:
-    with ContentStore(open_local_storage(folder / "store")) as store:
-        cid, whole = add(store, folder)
-        out, view = store.view(cid, dst=folder / "out"), store.view(cid)
+def export_as_a_user(directory: Path) -> tuple[bool, int]:
+    with ContentStore(open_local_storage(directory / "store")) as store:
+        cid, whole = add(store, directory)
+        out, view = store.view(cid, dst=directory / "out"), store.view(cid)
         assert out.read_bytes() == view.read_bytes() == DATA
         return out.samefile(whole) or out.samefile(view), whole.stat().st_mode & 0o777
 
 
 def test_what_goes_to_a_place_of_the_users_own_is_never_linked(ordinary_user: OrdinaryUser) -> None:
     """Root's views are copies anyway; an ordinary user's are links where there are no reflinks."""
-    assert ordinary_user.run(export_as_a_user, ordinary_user.folder) == (False, 0o444)
+    assert ordinary_user.run(export_as_a_user, ordinary_user.directory) == (False, 0o444)
 
 
 def test_a_changed_stamp_means_hashing_and_damage_is_refused(store: ContentStore, tmp_path: Path) -> None:
@@ -165,11 +165,11 @@ def test_a_full_disk_is_refused_before_and_during_the_copy(
     cid, _ = add(store, tmp_path)
     with mounted_tmpfs(tmp_path / "disk", size_bytes=4 << 20) as disk:
         with pytest.raises(StoreFullError, match="left"):
-            store.view(cid, dst=disk.folder / "out")
+            store.view(cid, dst=disk.directory / "out")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: _Free(1 << 30))
         with pytest.raises(StoreFullError, match="no room left"):
-            store.view(cid, dst=disk.folder / "out")
-        assert list(disk.folder.iterdir()) == []
+            store.view(cid, dst=disk.directory / "out")
+        assert list(disk.directory.iterdir()) == []
 
 
 class _Free:

@@ -18,7 +18,7 @@ from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.files.file_reader import UnixFSFile, open_unixfs
 from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.profiles import UNIXFS_V0_2015, UNIXFS_V1_2025
-from mlflow_ipfs.errors import InvalidDataError, IsAFolderError, NotFoundError
+from mlflow_ipfs.errors import InvalidDataError, IsDirectoryError, NotFoundError
 from support.blocks import Blocks
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def test_shapes_that_we_do_not_make_but_others_do() -> None:
 def lying_files(blocks: Blocks) -> dict[str, CID]:
     part = leaf(blocks, b"four")
     wrapped = Link(blocks.put_node(encode_leaf(b"four"), DAG_PB))
-    folder = Link(node(blocks, UnixFSData(NodeType.DIRECTORY)))
+    directory = Link(node(blocks, UnixFSData(NodeType.DIRECTORY)))
     symlink = Link(blocks.put_node(encode_symlink(b"four"), DAG_PB))
     file = NodeType.FILE
     return {
@@ -173,7 +173,7 @@ def lying_files(blocks: Blocks) -> dict[str, CID]:
         "part of no bytes": node(blocks, UnixFSData(file, None, 4, (4,)), leaf(blocks, b"")),
         "own bytes not counted": node(blocks, UnixFSData(file, b"own", 4, (4,)), part),
         "leaf that lies": node(blocks, UnixFSData(file, b"bytes", 1 << 60)),
-        "folder as part": node(blocks, UnixFSData(file, None, 4, (4,)), folder),
+        "directory as part": node(blocks, UnixFSData(file, None, 4, (4,)), directory),
         "symlink as part": node(blocks, UnixFSData(file, None, 4, (4,)), symlink),
         "huge part": node(blocks, UnixFSData(file, None, 1 << 63, (1 << 63,)), part),
         "sizes that wrap around": node(blocks, UnixFSData(file, None, 4, ((1 << 64) - 1, 5)), part, part),
@@ -186,7 +186,7 @@ def lying_files(blocks: Blocks) -> dict[str, CID]:
 def test_sizes_that_contradict_each_other_are_refused(case: str) -> None:
     blocks = Blocks()
     cid = lying_files(blocks)[case]
-    with pytest.raises((InvalidDataError, IsAFolderError)):
+    with pytest.raises((InvalidDataError, IsDirectoryError)):
         UnixFSFile(blocks, cid).read()
     problems = verify_dag(blocks, cid).problems
     assert problems, "what cannot be read does not verify"
@@ -212,7 +212,7 @@ def test_deep_files_that_are_no_bombs_are_read() -> None:
 
 def test_what_is_no_file_is_not_opened() -> None:
     blocks = Blocks()
-    with pytest.raises(IsAFolderError):
+    with pytest.raises(IsDirectoryError):
         UnixFSFile(blocks, node(blocks, UnixFSData(NodeType.DIRECTORY)))
     with pytest.raises(InvalidDataError, match="symlink"):
         UnixFSFile(blocks, blocks.put_node(encode_symlink(b"x"), DAG_PB))

@@ -85,7 +85,7 @@ def test_the_cid_is_the_one_that_kubo_makes(vector: Vector, tmp_path: Path) -> N
         link = importer.import_path(path).link
     if vector["options"].get("wrap"):
         nodes = NodeBuilder((blocks or HashOnlyPublication()).put, options.effective_profile)
-        link = nodes.build_folder([replace(link, name=b"root")])
+        link = nodes.build_directory([replace(link, name=b"root")])
     assert str(link.cid) == vector["cid"]
     assert link.size_bytes == vector["dag_bytes"]
     if blocks is not None:

@@ -23,7 +23,7 @@ from mlflow_ipfs.content.files.source_reader import SourceReader
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V0_2015, UNIXFS_V1_2025, profile_named
 from mlflow_ipfs.errors import (
     InvalidPathError,
-    IsAFolderError,
+    IsDirectoryError,
     NotFoundError,
     SettingsError,
     SourceChangedError,
@@ -57,7 +57,7 @@ def test_a_path_with_nul() -> None:
         import_path("a\0b")
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "fifo in a folder", "socket in a folder"])
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "fifo in a directory", "socket in a directory"])
 def test_what_has_no_content_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "odd"
     with socket.socket(socket.AF_UNIX) as sock:
@@ -66,17 +66,17 @@ def test_what_has_no_content_is_refused_at_once(kind: str, tmp_path: Path) -> No
         elif kind.startswith("socket"):
             sock.bind("odd")  # a path of its own would be too long for a socket; tests run in tmp_path
         target = {"device": Path("/dev/null"), "fifo": path, "socket": path}.get(kind, tmp_path)
-        with pytest.raises(InvalidPathError, match="neither a file nor a folder"):
+        with pytest.raises(InvalidPathError, match="neither a file nor a directory"):
             import_path(target)
 
 
-@pytest.mark.parametrize("is_folder", [True, False], ids=["folder", "file"])
-def test_what_may_not_be_read(is_folder: bool, ordinary_user: OrdinaryUser) -> None:
-    path = ordinary_user.folder / "secret"
-    outer = ordinary_user.folder
+@pytest.mark.parametrize("is_directory", [True, False], ids=["directory", "file"])
+def test_what_may_not_be_read(is_directory: bool, ordinary_user: OrdinaryUser) -> None:
+    path = ordinary_user.directory / "secret"
+    outer = ordinary_user.directory
 
     def attempt() -> str:
-        if is_folder:
+        if is_directory:
             path.mkdir()
         else:
             path.write_text("x")
@@ -200,9 +200,9 @@ def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, mon
         import_path(path)
 
 
-def test_a_name_that_vanishes_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_vanishes_from_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("x")
-    monkeypatch.setattr(source_module, "list_folder", lambda _: [b"a", b"gone"])
+    monkeypatch.setattr(source_module, "list_directory", lambda _: [b"a", b"gone"])
     with pytest.raises(SourceChangedError, match="gone"):
         import_path(tmp_path)
 
@@ -254,7 +254,7 @@ def test_a_file_that_is_written_to_all_the_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.kubo
-def test_folders_deeper_than_pythons_stack(deep_path: Path, kubo_v1: KuboRepository) -> None:
+def test_directories_deeper_than_pythons_stack(deep_path: Path, kubo_v1: KuboRepository) -> None:
     deep = deep_path / "deep"
     deep.mkdir()
     current = os.open(deep, os.O_RDONLY)
@@ -279,7 +279,7 @@ def test_import_file_follows_symlinks_and_takes_files_only(tmp_path: Path) -> No
     (tmp_path / "circle").symlink_to("circle")
     with Importer(HashOnlyPublication()) as importer:
         assert importer.import_file(tmp_path / "link").link.cid == CID.of(b"hello")
-        for name, error in (("dangling", NotFoundError), ("circle", InvalidPathError), (".", IsAFolderError)):
+        for name, error in (("dangling", NotFoundError), ("circle", InvalidPathError), (".", IsDirectoryError)):
             with pytest.raises(error):
                 importer.import_file(tmp_path / name)
 
@@ -392,7 +392,7 @@ def test_sources_are_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     (tmp_path / "l").symlink_to("f")
     kinds = {name: look_at(os.fsencode(tmp_path / name)).kind for name in ("f", "l", ".")}
-    assert kinds == {"f": SourceKind.FILE, "l": SourceKind.SYMLINK, ".": SourceKind.FOLDER}
+    assert kinds == {"f": SourceKind.FILE, "l": SourceKind.SYMLINK, ".": SourceKind.DIRECTORY}
 
 
 def test_progress_adds_up(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ SMALL_SIZES = [0, 1, 15, 16, 17, 32, 300, 16 * 174, 16 * 174 + 1]
 REAL_SIZES = [0, 1, 1000, 262_143, 262_144, 262_145, 1_048_575, 1_048_576, 1_048_577]
 
 
-def build_batch(folder: Path, recipes: list[Recipe]) -> Path:
-    batch = folder / "batch"
+def build_batch(directory: Path, recipes: list[Recipe]) -> Path:
+    batch = directory / "batch"
     shutil.rmtree(batch, ignore_errors=True)
     batch.mkdir()
     for number, recipe in enumerate(recipes):
@@ -104,7 +104,7 @@ class TestSameCIDs:
         kept: tuple[str, ...],
     ) -> None:
         batch = build_batch(tmp_path, recipes)
-        # No --only-hash: together with --preserve-*, Kubo then prints the wrong CID for folders.
+        # No --only-hash: together with --preserve-*, Kubo then prints the wrong CID for directories.
         flags = [f"--preserve-{what}" for what in kept] + ["--pin=false", "--chunker=size-64"]
         if profile is UNIXFS_V1_2025:
             flags.append("--raw-leaves=false")

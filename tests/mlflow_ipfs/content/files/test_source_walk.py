@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "tree"
-    (folder / "b/deep").mkdir(parents=True)
-    (folder / "b/deep/file").write_text("x")
-    (folder / "b/.hidden").write_text("x")
-    (folder / "a").write_text("x")
-    (folder / "c").symlink_to("b")
-    (folder / ".git").mkdir()
-    (folder / ".git/config").write_text("x")
-    (folder / "empty").mkdir()
-    return folder
+    directory = tmp_path / "tree"
+    (directory / "b/deep").mkdir(parents=True)
+    (directory / "b/deep/file").write_text("x")
+    (directory / "b/.hidden").write_text("x")
+    (directory / "a").write_text("x")
+    (directory / "c").symlink_to("b")
+    (directory / ".git").mkdir()
+    (directory / ".git/config").write_text("x")
+    (directory / "empty").mkdir()
+    return directory
 
 
 def steps(path: Path, *, include_hidden: bool = True) -> list[tuple[str, str, int, int]]:
@@ -38,15 +38,15 @@ def steps(path: Path, *, include_hidden: bool = True) -> list[tuple[str, str, in
 def test_a_directory_follows_its_entries_which_come_in_byte_order(tree: Path) -> None:
     assert steps(tree) == [
         ("config", "file", 0, 0),
-        (".git", "folder", 1, 0),
+        (".git", "directory", 1, 0),
         ("a", "file", 0, 0),
         (".hidden", "file", 0, 0),
         ("file", "file", 0, 0),
-        ("deep", "folder", 1, 0),
-        ("b", "folder", 2, 0),
+        ("deep", "directory", 1, 0),
+        ("b", "directory", 2, 0),
         ("c", "symlink", 0, 0),
-        ("empty", "folder", 0, 0),
-        ("", "folder", 5, 0),
+        ("empty", "directory", 0, 0),
+        ("", "directory", 5, 0),
     ]
 
 
@@ -54,11 +54,11 @@ def test_hidden_entries_are_left_out_and_counted_where_they_are(tree: Path) -> N
     assert steps(tree, include_hidden=False) == [
         ("a", "file", 0, 0),
         ("file", "file", 0, 0),
-        ("deep", "folder", 1, 0),
-        ("b", "folder", 1, 1),
+        ("deep", "directory", 1, 0),
+        ("b", "directory", 1, 1),
         ("c", "symlink", 0, 0),
-        ("empty", "folder", 0, 0),
-        ("", "folder", 4, 1),
+        ("empty", "directory", 0, 0),
+        ("", "directory", 4, 1),
     ]
 
 

@@ -48,10 +48,10 @@ class Pipe(io.RawIOBase):
         return data
 
 
-def open_drafts(folder: Path) -> list[str]:
-    """Files below a folder that this process holds open although they have no name any more."""
+def open_drafts(directory: Path) -> list[str]:
+    """Files below a directory that this process holds open although they have no name any more."""
     names = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
-    return [name for name in names if name.startswith(str(folder)) and name.endswith("(deleted)")]
+    return [name for name in names if name.startswith(str(directory)) and name.endswith("(deleted)")]
 
 
 def pipe(size: int) -> BinaryIO:
@@ -176,23 +176,23 @@ def test_hash_only_of_a_spooled_stream_needs_room_for_it(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("chunker", [HalvingChunker(), None], ids=["spooled", "fixed"])
 def test_what_is_decided_is_logged(chunker: Chunker | None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    (folder / "large").write_bytes(DATA)
-    (folder / "small").write_bytes(b"small")
-    (folder / ".hidden").write_bytes(b"hidden")
-    (folder / "link").symlink_to("small")
+    directory = tmp_path / "source"
+    directory.mkdir()
+    (directory / "large").write_bytes(DATA)
+    (directory / "small").write_bytes(b"small")
+    (directory / ".hidden").write_bytes(b"hidden")
+    (directory / "link").symlink_to("small")
     with caplog.at_level(logging.DEBUG, "mlflow_ipfs.content"), ContentStore(MemoryStorage(), chunker=chunker) as store:
-        added = store.add(folder, hidden=False)
+        added = store.add(directory, hidden=False)
         by_path = caplog.text
         caplog.clear()
         store.files.put_stream(TOP.join("s"), pipe(len(DATA)))
     for line in (
         f"import with profile unixfs-v1-2025, cut by {chunker or FixedSizeChunker(MIB)}",
-        f"'{folder}': hidden entries left out: 1",
-        f"'{folder}/link': symlink, kept as itself",
-        f"'{folder}/small': 5 bytes, kept as small blocks",
-        f"'{folder}/large': {len(DATA)} bytes, kept as one contiguous file",
+        f"'{directory}': hidden entries left out: 1",
+        f"'{directory}/link': symlink, kept as itself",
+        f"'{directory}/small': 5 bytes, kept as small blocks",
+        f"'{directory}/large': {len(DATA)} bytes, kept as one contiguous file",
         f"{added.cid}: {len(DATA) + 5} bytes in files, {added.new_bytes} bytes new in the store",
     ):
         assert line in by_path

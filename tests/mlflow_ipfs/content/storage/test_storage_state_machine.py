@@ -88,7 +88,7 @@ class SameAsMemory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.temporary = tempfile.TemporaryDirectory()
-        self.folder = Path(self.temporary.name) / "store"
+        self.directory = Path(self.temporary.name) / "store"
         self.known: list[CID] = [CID.of(b"never published")]
         self.contents: dict[CID, bytes] = {}
         self.who = WHO[0]
@@ -96,7 +96,7 @@ class SameAsMemory(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.handles = [open_local_storage(self.folder, timeout_seconds=20) for _ in range(2)]
+        self.handles = [open_local_storage(self.directory, timeout_seconds=20) for _ in range(2)]
         self.memory = MemoryStorage()
 
     def teardown(self) -> None:
@@ -193,7 +193,7 @@ class SameAsMemory(RuleBasedStateMachine):
     def empty_the_cache(self) -> None:
         """What the local store drops is dropped in memory, too; it can be nothing that has a name."""
         before = set(multihashes(self.local))
-        evict(self.local._parts, 0)
+        evict(self.local._context, 0)
         self.forget_cached(before - set(multihashes(self.local)))
 
     def forget_cached(self, gone: set[bytes]) -> None:
@@ -247,9 +247,9 @@ class SameAsMemory(RuleBasedStateMachine):
         self.both(lambda storage: storage.entries.freeze(frozen))
 
     @rule(path=paths, data=st.data())
-    def thaw(self, path: str, data: st.DataObject) -> None:
+    def unfreeze(self, path: str, data: st.DataObject) -> None:
         frozen = Frozen(TREE, path, self.pick(data))
-        self.both(lambda storage: storage.entries.thaw(frozen))
+        self.both(lambda storage: storage.entries.unfreeze(frozen))
 
     @rule(path=st.one_of(paths, st.just("")))
     def look(self, path: str) -> None:
@@ -266,7 +266,7 @@ class SameAsMemory(RuleBasedStateMachine):
             assert local == memory
             return
         # The local store keeps a whole file while anything in it is needed; never less than needed. It also
-        # drops what was promoted out of the cache for a name that then was not given.
+        # drops what was promote out of the cache for a name that then was not given.
         gone = set(multihashes(self.memory)) - set(multihashes(self.local))
         self.forget_cached(gone)
         for multihash in set(multihashes(self.local)) - set(multihashes(self.memory)):
@@ -281,7 +281,7 @@ class SameAsMemory(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.local.close()
-        self.handles[self.who != WHO[0]] = open_local_storage(self.folder, timeout_seconds=20, create=False)
+        self.handles[self.who != WHO[0]] = open_local_storage(self.directory, timeout_seconds=20, create=False)
 
     @precondition(lambda self: hasattr(self, "handles"))
     @invariant()

@@ -52,7 +52,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 def test_to_another_disk(source: Path, tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", size_bytes=16 << 20) as disk:
-        copy(source, disk.folder / "copy")
+        copy(source, disk.directory / "copy")
 
 
 @pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="there is only one way on this system")

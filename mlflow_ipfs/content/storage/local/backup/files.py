@@ -1,4 +1,4 @@
-"""Copying the immutable files of a store into another folder: durably, and only those that are not there yet."""
+"""Copying the immutable files of a store into another directory: durably, and only those that are not there yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from mlflow_ipfs.content.storage.local.backup.index_copy import ClonedFile
+    from mlflow_ipfs.content.storage.local.backup.index_copy import BackupFile
     from mlflow_ipfs.content.storage.local.index.index_rows import Stamp
     from mlflow_ipfs.content.system.disk import Disk
 
@@ -33,7 +33,7 @@ _KINDS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,
     errno.EROFS: (PolicyError, "its disk is mounted read-only; let it be written to, or name another place"),
-    errno.ENOTDIR: (PolicyError, "there is a file where a folder must be; name another place"),
+    errno.ENOTDIR: (PolicyError, "there is a file where a directory must be; name another place"),
     errno.ENOENT: (NotFoundError, "somebody has removed it meanwhile; put it back, and run this again"),
 }
 
@@ -42,12 +42,12 @@ _Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from wh
 
 @dataclass(slots=True)
 class FileCopier:
-    """Copies into one folder. A file that was copied once has its time, and is known by it and its size.
+    """Copies into one directory. A file that was copied once has its time, and is known by it and its size.
 
     Args:
         disk: takes every step.
-        folder: the copy's folder.
-        drafts: an empty folder beside it, on the same file system.
+        directory: the copy's directory.
+        drafts: an empty directory beside it, on the same file system.
         former: the files of the index that the copy had until now, by name.
         progress: told how many bytes were copied since it was told last.
 
@@ -57,52 +57,52 @@ class FileCopier:
     """
 
     disk: Disk
-    folder: Path
+    directory: Path
     drafts: Path
-    former: Mapping[str, ClonedFile]
+    former: Mapping[str, BackupFile]
     progress: Callable[[int], None] | None = None
-    copied: list[ClonedFile] = field(default_factory=list)
+    copied: list[BackupFile] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
-    _folders: set[Path] = field(default_factory=set)
+    _directories: set[Path] = field(default_factory=set)
 
-    def has(self, file: ClonedFile) -> bool:
+    def has(self, file: BackupFile) -> bool:
         """Tell whether the copy has the file already, whole as far as known."""
         former = self.former.get(file.name)
         if former is not None and former.is_damaged:
             return False
         # One that no index has was left by a copy that was broken off: it is complete, and has the original's time.
         known = former or file
-        status = status_of(self.folder / file.name)
+        status = status_of(self.directory / file.name)
         return status is not None and (status.st_size, status.st_mtime_ns) == (file.size_bytes, known.mtime_ns)
 
-    def copy(self, files: Iterable[tuple[ClonedFile, Path]]) -> None:
+    def copy(self, files: Iterable[tuple[BackupFile, Path]]) -> None:
         """Copy files, each from a path. They are durable when the call returns.
 
         Raises:
             StoreFullError: there is no room for them.
             StoreBusyError: one of them is gone.
-            PolicyError: a folder of the copy is none, but leads elsewhere.
+            PolicyError: a directory of the copy is none, but leads elsewhere.
         """
         syncer = Syncer(self.disk)
         waiting: deque[_Waiting] = deque()
         try:
-            with copy_faults(self.folder):
+            with translate_copy_errors(self.directory):
                 for file, source in files:
                     waiting += self._start(syncer, file, source)
                     if len(waiting) >= _WAITING:
                         self._finish(*waiting.popleft())
                 while waiting:
                     self._finish(*waiting.popleft())
-                for folder in sorted(self._folders):
-                    self.disk.sync_folder(folder)
+                for directory in sorted(self._directories):
+                    self.disk.sync_directory(directory)
         finally:
             syncer.close()
 
-    def _start(self, syncer: Syncer, file: ClonedFile, source: Path) -> Iterator[_Waiting]:
-        destination = self.folder / file.name
-        if destination.parent not in self._folders:
-            make_real_folder(self.disk, destination.parent)
-            self._folders |= {destination.parent, destination.parent.parent}
+    def _start(self, syncer: Syncer, file: BackupFile, source: Path) -> Iterator[_Waiting]:
+        destination = self.directory / file.name
+        if destination.parent not in self._directories:
+            make_real_directory(self.disk, destination.parent)
+            self._directories |= {destination.parent, destination.parent.parent}
         draft = self.drafts / f"{file.id:x}"
         descriptor = self.disk.create(draft)
         try:
@@ -195,7 +195,7 @@ def _read(disk: Disk, descriptor: int, offset: int, length: int) -> bytes | None
 
 
 @contextmanager
-def copy_faults(folder: Path) -> Iterator[None]:
+def translate_copy_errors(directory: Path) -> Iterator[None]:
     """Turn what the system says about a disk, as a rule the one under a copy, into our errors.
 
     Raises:
@@ -212,19 +212,19 @@ def copy_faults(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK_ERRORS:
             msg = (
-                f"the disk under {folder} is full; what was there before is untouched. Make room and run this again: "
+                f"the disk under {directory} is full; what was there before is untouched. Make room and run this again: "
                 "it goes on from here"
             )
             raise StoreFullError(msg) from error
-        raise _explain(folder, error) from error
+        raise _explain(directory, error) from error
 
 
-def _explain(folder: Path, error: OSError) -> MlflowIpfsError:
-    where = folder if error.filename is None else os.fsdecode(error.filename)
+def _explain(directory: Path, error: OSError) -> MlflowIpfsError:
+    where = directory if error.filename is None else os.fsdecode(error.filename)
     what = error.strerror or str(error)
     if error.errno in _NO_NAMES:
         return PolicyError(
-            f"{where} can't be a file's or folder's name ({what}): choose another one. What was there before is untouched"
+            f"{where} can't be a file's or directory's name ({what}): choose another one. What was there before is untouched"
         )
     kind, advice = _KINDS.get(error.errno or 0, (MlflowIpfsError, "mend that, and run this again"))
     return kind(f"{where} can't be read or written ({what}): {advice}. What was there before is untouched")
@@ -243,15 +243,15 @@ def real_path(path: Path) -> Path:
         raise PolicyError(msg) from error
 
 
-def make_real_folder(disk: Disk, folder: Path) -> None:
-    """Make a folder unless it is there.
+def make_real_directory(disk: Disk, directory: Path) -> None:
+    """Make a directory unless it is there.
 
     Raises:
         PolicyError: what is there leads elsewhere.
     """
-    disk.make_folder(folder)
-    if not stat.S_ISDIR(folder.lstat().st_mode):
-        msg = f"{folder} is a link or a file where a folder must be; nothing is written through it. Remove it"
+    disk.make_directory(directory)
+    if not stat.S_ISDIR(directory.lstat().st_mode):
+        msg = f"{directory} is a link or a file where a directory must be; nothing is written through it. Remove it"
         raise PolicyError(msg)
 
 

@@ -27,12 +27,12 @@ _SAFE_NAME: Final = re.compile(r"(files/[0-9a-f]{2}|quarantine)/[^/\0]+", re.ASC
 
 
 @dataclass(frozen=True, slots=True)
-class ClonedFile:
+class BackupFile:
     """An immutable file that an index names.
 
     Attributes:
         id: its row.
-        name: its path below the store's folder.
+        name: its path below the store's directory.
         size_bytes: how large it is.
         mtime_ns: its time, as the index has it.
         is_damaged: whether a bad block was found in it.
@@ -45,7 +45,7 @@ class ClonedFile:
     is_damaged: bool
 
 
-class ClonedIndex:
+class BackupIndex:
     """An index that is being made fit for its copy. Closed at the end of a ``with``; every change counts at once.
 
     Args:
@@ -60,7 +60,7 @@ class ClonedIndex:
         self._connection = sqlite3.connect(path, isolation_level=None)
 
     def __enter__(self) -> Self:
-        # Alone, so that SQLite needs no shared memory and no syncing: the file is synced as a whole when it is finished.
+        # NullParticipant, so that SQLite needs no shared memory and no syncing: the file is synced as a whole when it is finished.
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.execute("PRAGMA synchronous = OFF")
         return self
@@ -81,7 +81,7 @@ class ClonedIndex:
         self._connection.execute(f"DELETE FROM block WHERE place IN (SELECT id FROM place WHERE {unkept})")  # noqa: S608 - a fixed text
         self._connection.execute(f"DELETE FROM place WHERE {unkept}")  # noqa: S608 - a fixed text
 
-    def list_files(self) -> list[ClonedFile]:
+    def list_files(self) -> list[BackupFile]:
         """Every file that the index names.
 
         Raises:
@@ -118,7 +118,7 @@ class ClonedIndex:
         self._connection.execute("COMMIT")
 
 
-def read_files(path: Path) -> list[ClonedFile]:
+def read_files(path: Path) -> list[BackupFile]:
     """The files that a finished index names, without writing anything beside it.
 
     Raises:
@@ -163,12 +163,12 @@ def _drop_wrong_numbers(connection: sqlite3.Connection) -> None:
     )
 
 
-def _list_files(connection: sqlite3.Connection, path: Path) -> list[ClonedFile]:
+def _list_files(connection: sqlite3.Connection, path: Path) -> list[BackupFile]:
     rows = connection.execute(
         "SELECT id, CAST(name AS TEXT), CAST(size AS INTEGER), CAST(mtime_ns AS INTEGER), coalesce(damaged, 0)"
         " FROM place ORDER BY id"
     )
-    files = [ClonedFile(row[0], row[1] or "", row[2], row[3], bool(row[4])) for row in rows]
+    files = [BackupFile(row[0], row[1] or "", row[2], row[3], bool(row[4])) for row in rows]
     for file in files:
         if not _SAFE_NAME.fullmatch(file.name) or file.name.endswith(("/.", "/..")):
             msg = f"the index {path} names a file {file.name!r}, which is no place of a store; it was made by somebody else"

@@ -15,10 +15,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mlflow_ipfs.content.storage.local.backup.files import copy_faults
-from mlflow_ipfs.content.storage.local.backup.index_copy import ClonedFile, ClonedIndex
+from mlflow_ipfs.content.storage.local.backup.files import translate_copy_errors
+from mlflow_ipfs.content.storage.local.backup.index_copy import BackupFile, BackupIndex
 from mlflow_ipfs.content.storage.local.files.open_publications import OpenPublication
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.system.disk import NO_LINKS
 from mlflow_ipfs.errors import StoreBusyError
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _ATTEMPTS: Final = 5
 _PAUSE_SECONDS: Final = 0.2  # between two tries to find the moment, so that others get the lock
 
 
-class Companion(Protocol):
+class Participant(Protocol):
     """What has to be copied in the same state as the store: MLflow's database."""
 
     def begin(self) -> None:
@@ -53,8 +53,8 @@ class Companion(Protocol):
         """Let go of the state. Calling it twice, or without ``begin``, is no error."""
 
 
-class Alone:
-    """The companion of a store that is copied by itself."""
+class NullParticipant:
+    """The participant of a store that is copied by itself."""
 
     def begin(self) -> None:
         """Nothing to do."""
@@ -75,7 +75,7 @@ class Capture:
 
     index: Path
     taken_at: float
-    files: list[ClonedFile]
+    files: list[BackupFile]
     kept: dict[int, Path]
 
 
@@ -83,12 +83,12 @@ class _VanishedError(Exception):
     """A file was deleted before it could be kept."""
 
 
-def capture(parts: Parts, companion: Companion, is_wanted: Callable[[ClonedFile], bool]) -> Capture:
-    """Take a moment of a store and of its companion. The folder of the copied index, with what was kept, is the caller's.
+def capture(context: StoreContext, participant: Participant, is_wanted: Callable[[BackupFile], bool]) -> Capture:
+    """Take a moment of a store and of its participant. The directory of the copied index, with what was kept, is the caller's.
 
     Args:
-        parts: the store.
-        companion: copied in the same state.
+        context: the store.
+        participant: copied in the same state.
         is_wanted: whether the bytes of a file are needed.
 
     Raises:
@@ -97,72 +97,74 @@ def capture(parts: Parts, companion: Companion, is_wanted: Callable[[ClonedFile]
         DiskError: the disk under the store fails.
         ImmutableError: the store is on a read-only mount.
     """
-    parts.database.check_writable()
-    with copy_faults(parts.layout.folder), disk_faults(parts.layout.folder):
+    context.database.check_writable()
+    with translate_copy_errors(context.layout.directory), translate_disk_errors(context.layout.directory):
         for _ in range(_ATTEMPTS):
-            folder = parts.session.draft()
-            parts.disk.make_folder(folder)
+            directory = context.session.draft()
+            context.disk.make_directory(directory)
             try:
-                return _capture(parts, companion, folder, is_wanted)
+                return _capture(context, participant, directory, is_wanted)
             except BaseException as error:
-                parts.disk.remove_tree(folder)
+                context.disk.remove_tree(directory)
                 if not isinstance(error, _VanishedError):
                     raise
             finally:
-                companion.end()
+                participant.end()
     msg = (
-        f"files of the store {parts.layout.folder} were deleted {_ATTEMPTS} times while it was being copied; try again "
+        f"files of the store {context.layout.directory} were deleted {_ATTEMPTS} times while it was being copied; try again "
         "when no gc runs"
     )
     raise StoreBusyError(msg)
 
 
-def _capture(parts: Parts, companion: Companion, folder: Path, is_wanted: Callable[[ClonedFile], bool]) -> Capture:
-    index = folder / parts.layout.database.name
+def _capture(
+    context: StoreContext, participant: Participant, directory: Path, is_wanted: Callable[[BackupFile], bool]
+) -> Capture:
+    index = directory / context.layout.database.name
     # A gc that starts from here on deletes nothing. One that runs already may: then there is another attempt.
-    mark = OpenPublication(parts.layout, parts.disk, parts.database, relies_on_condemned=True)
+    mark = OpenPublication(context.layout, context.disk, context.database, relies_on_deletable=True)
     try:
-        with _moment(parts, companion) as connection:
+        with _moment(context, participant) as connection:
             taken_at = time.time()
-            companion.copy_at_once()
-            parts.disk.close(parts.disk.copy_database(connection, index))
-        with ClonedIndex(index) as cloned:
+            participant.copy_at_once()
+            context.disk.close(context.disk.copy_database(connection, index))
+        with BackupIndex(index) as cloned:
             cloned.drop_unkept()
             files = cloned.list_files()
-        kept = _keep(parts, folder, [file for file in files if is_wanted(file)])
+        kept = _keep(context, directory, [file for file in files if is_wanted(file)])
     finally:
         mark.end()
-    companion.copy_at_leisure()
+    participant.copy_at_leisure()
     return Capture(index, taken_at, files, kept)
 
 
 @contextmanager
-def _moment(parts: Parts, companion: Companion) -> Iterator[sqlite3.Connection]:
-    """A snapshot of the index, of the moment that the companion shows."""
-    deadline = time.monotonic() + parts.database.timeout_seconds
+def _moment(context: StoreContext, participant: Participant) -> Iterator[sqlite3.Connection]:
+    """A snapshot of the index, of the moment that the participant shows."""
+    deadline = time.monotonic() + context.database.timeout_seconds
     with ExitStack() as stack:
         while True:
             try:
-                connection = stack.enter_context(parts.database.snapshot_during(companion.begin))
+                connection = stack.enter_context(context.database.snapshot_during(participant.begin))
                 break
             except StoreBusyError:
-                companion.end()
+                participant.end()
                 if time.monotonic() >= deadline:
                     raise
             time.sleep(_PAUSE_SECONDS)
         yield connection
 
 
-def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> dict[int, Path]:
+def _keep(context: StoreContext, directory: Path, files: list[BackupFile]) -> dict[int, Path]:
     """Give files second names. Returns these, without those of files that are not there though the store needs them."""
     kept: dict[int, Path] = {}
     for file in files:
-        original, link = parts.layout.folder / file.name, folder / f"{file.id:x}"
+        original, link = context.layout.directory / file.name, directory / f"{file.id:x}"
         try:
-            parts.disk.link(original, link)
+            context.disk.link(original, link)
             kept[file.id] = link
         except FileNotFoundError:
-            if not _is_still_named(parts, file):
+            if not _is_still_named(context, file):
                 raise _VanishedError from None
         except OSError as error:
             if error.errno == errno.EIO:
@@ -173,8 +175,8 @@ def _keep(parts: Parts, folder: Path, files: list[ClonedFile]) -> dict[int, Path
     return kept
 
 
-def _is_still_named(parts: Parts, file: ClonedFile) -> bool:
-    with parts.database.read() as connection:
+def _is_still_named(context: StoreContext, file: BackupFile) -> bool:
+    with context.database.read() as connection:
         row = connection.execute(
             "SELECT 1 FROM place WHERE id = ? AND name = ? AND (condemned_at IS NULL OR condemned_at > 0)",
             (file.id, file.name),

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, encode_leaf
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, encode_leaf
 from mlflow_ipfs.content.system.access import refused
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError
 
@@ -45,7 +45,7 @@ def read_stored_block(disk: Disk, descriptor: int, stored: StoredBlock) -> tuple
     In a pack the CID stands before the block. A leaf in an object has none, but its form tells the codec.
     """
     piece = disk.read_what_is_left(descriptor, stored.offset, stored.length)
-    if stored.form == LeafForm.UNIXFS_FILE:
+    if stored.form == LeafEncoding.UNIXFS_FILE:
         return CID(1, DAG_PB, stored.multihash), encode_leaf(piece)
     start = max(0, stored.offset - len(stored.multihash) - _CID_BYTES)
     return _cid_before(disk.read_what_is_left(descriptor, start, stored.offset - start), stored.multihash), piece
@@ -72,11 +72,11 @@ class OpenFiles:
     A file that is deleted meanwhile is read as it was: who reads it verifies what he gets.
     """
 
-    __slots__ = ("_descriptors", "_disk", "_folder", "_prefix")
+    __slots__ = ("_descriptors", "_directory", "_disk", "_prefix")
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
-        self._folder = layout.folder
-        self._prefix = f"{layout.folder}{os.sep}"  # joined as text: Path is slow
+        self._directory = layout.directory
+        self._prefix = f"{layout.directory}{os.sep}"  # joined as text: Path is slow
         self._disk = disk
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
@@ -106,7 +106,7 @@ class OpenFiles:
             except FileNotFoundError:
                 return None
             except PermissionError as error:
-                raise refused(self._folder, error) from error
+                raise refused(self._directory, error) from error
             self._descriptors[name] = descriptor
             if len(self._descriptors) > _MAX_OPEN:
                 self._disk.close(self._descriptors.popitem(last=False)[1])

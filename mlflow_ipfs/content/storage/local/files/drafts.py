@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
 _OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file
 _OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
-SET_ASIDE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the name of what was moved to quarantine
+QUARANTINE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the name of what was moved to quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def object_name(root: bytes) -> str:
 
 def root_in(name: str) -> bytes | None:
     """The multihash of the root that an object's name holds; None for the name of something else."""
-    match = _OBJECT.fullmatch(SET_ASIDE_PREFIX.sub("", name.rpartition("/")[2], count=1))
+    match = _OBJECT.fullmatch(QUARANTINE_PREFIX.sub("", name.rpartition("/")[2], count=1))
     if match is None:
         return None
     try:
@@ -97,14 +97,14 @@ class Syncer:
         finally:
             self._disk.close(draft.descriptor)
 
-    def sync_folders(self, folders: Iterable[Path]) -> None:
-        """Return when the names in all these folders are durable."""
-        unique = sorted(set(folders))
+    def sync_directories(self, directories: Iterable[Path]) -> None:
+        """Return when the names in all these directories are durable."""
+        unique = sorted(set(directories))
         if self._pool is None or len(unique) == 1:
-            for folder in unique:
-                self._disk.sync_folder(folder)
+            for directory in unique:
+                self._disk.sync_directory(directory)
         else:
-            list(self._pool.map(self._disk.sync_folder, unique))
+            list(self._pool.map(self._disk.sync_directory, unique))
 
     def close(self) -> None:
         """Wait for what is running and stop the threads."""
@@ -118,13 +118,13 @@ def move_into_place(layout: Layout, disk: Disk, draft: Path, name: str) -> Path:
     """Give a durable draft its place among the store's files.
 
     Returns:
-        The folder that must be synced, and its parent too: another process may have made the
-        folder and not have synced that yet.
+        The directory that must be synced, and its parent too: another process may have made the
+        directory and not have synced that yet.
     """
-    destination = layout.folder / name
+    destination = layout.directory / name
     try:
         disk.rename(draft, destination)
     except FileNotFoundError:
-        disk.make_folder(destination.parent)
+        disk.make_directory(destination.parent)
         disk.rename(draft, destination)
     return destination.parent

@@ -41,22 +41,22 @@ class OpenPublication:
         layout: where the store is.
         disk: removes the file.
         database: says which condemnation was the last.
-        relies_on_condemned: nothing at all may be deleted, whenever it was condemned; for one who copies the store,
+        relies_on_deletable: nothing at all may be deleted, whenever it was condemned; for one who copies the store,
             or names what he finds in it.
 
     Raises:
         StoreFullError: there is no room for the file.
     """
 
-    def __init__(self, layout: Layout, disk: Disk, database: Database, *, relies_on_condemned: bool = False) -> None:
+    def __init__(self, layout: Layout, disk: Disk, database: Database, *, relies_on_deletable: bool = False) -> None:
         self._disk = disk
         self._file = lock_new(layout, PREFIX)
         try:
             # After the file is there: whoever condemns later finds it, whoever condemned before is noted in it.
             with database.read() as connection:
-                known = KEEPS_ALL if relies_on_condemned else last_condemnation(connection)
+                known = KEEPS_ALL if relies_on_deletable else last_condemnation(connection)
             self._file.note(f"{known:<{_NUMBER_BYTES}}")
-            if relies_on_condemned:
+            if relies_on_deletable:
                 database.wait_for_writer()  # a gc that has not seen the file may be deleting at this moment
         except BaseException:
             self.end()
@@ -71,7 +71,7 @@ class OpenPublication:
 @contextmanager
 def keeping_all(layout: Layout, disk: Disk, database: Database) -> Iterator[None]:
     """Let nothing be deleted or evicted, whenever it was condemned, for the length of a ``with``."""
-    mark = OpenPublication(layout, disk, database, relies_on_condemned=True)
+    mark = OpenPublication(layout, disk, database, relies_on_deletable=True)
     try:
         yield
     finally:
@@ -114,7 +114,7 @@ def last_condemnation(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def next_condemnation(connection: sqlite3.Connection, now: int) -> int:
+def next_deletion_number(connection: sqlite3.Connection, now: int) -> int:
     """Take a new number: the time, in seconds since 1970, unless that is not larger than the last one."""
     number = max(now, last_condemnation(connection) + 1)
     connection.execute(

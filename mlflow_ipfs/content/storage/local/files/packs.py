@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.car.format import encode_car_header
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.drafts import Draft
 from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock
 from mlflow_ipfs.content.varint import encode_varint
@@ -54,7 +54,7 @@ class PackWriter:
         """Add a block."""
         name = bytes(cid)
         frame = encode_varint(len(name) + len(data)) + name
-        self.rows.append(NewBlock(cid.multihash, None, self.size_bytes + len(frame), len(data), LeafForm.RAW))
+        self.rows.append(NewBlock(cid.multihash, None, self.size_bytes + len(frame), len(data), LeafEncoding.RAW))
         self._buffer += frame
         self._buffer += data
         self.size_bytes += len(frame) + len(data)

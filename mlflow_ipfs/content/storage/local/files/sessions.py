@@ -1,4 +1,4 @@
-"""Sessions: a locked file says that a process still uses its folders in ``tmp`` and ``views``.
+"""Sessions: a locked file says that a process still uses its directories in ``tmp`` and ``views``.
 
 The lock dies with the process, so what a killed process left can be told from what is in use.
 """
@@ -51,20 +51,20 @@ class Session:
             self._count += 1
             return self._layout.tmp / name / f"{self._count:x}"
 
-    def view_folder(self) -> Path:
-        """A new, empty folder below ``views``."""
-        folder = self._layout.views / self._open() / uuid.uuid4().hex
+    def view_directory(self) -> Path:
+        """A new, empty directory below ``views``."""
+        directory = self._layout.views / self._open() / uuid.uuid4().hex
         self._has_views = True
-        self._disk.make_folder(folder)
-        return folder
+        self._disk.make_directory(directory)
+        return directory
 
     def close(self) -> None:
-        """End the session and remove its folders; with views in them only when the process ends."""
+        """End the session and remove its directories; with views in them only when the process ends."""
         if not self._has_views:
             self.end()
 
     def end(self) -> None:
-        """End the session and remove its folders."""
+        """End the session and remove its directories."""
         with self._guard:
             lock, self._lock = self._lock, None
         if lock is not None:
@@ -79,7 +79,7 @@ class Session:
                 _open_sessions.add(self)
             name = self._lock.path.name
             for parent in (self._layout.tmp, self._layout.views):
-                self._disk.make_folder(parent / name)
+                self._disk.make_directory(parent / name)
             return name
 
 
@@ -107,12 +107,12 @@ def lock_new(layout: Layout, prefix: str = "") -> LockFile:
 
 def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
     """Remove what sessions left whose processes are gone. Safe at any time."""
-    names = {path.name for folder in (layout.tmp, layout.views, layout.sessions) for path in folder.iterdir()}
+    names = {path.name for directory in (layout.tmp, layout.views, layout.sessions) for path in directory.iterdir()}
     for name in names:
         try:
             file = LockFile(layout.sessions / name)
         except FileNotFoundError:
-            # A session locks its file before it makes its folders: without the file nobody is there.
+            # A session locks its file before it makes its directories: without the file nobody is there.
             _remove(layout, disk, name)
             continue
         except PermissionError:  # another user's, who will remove it; `doctor` names it if that user cannot

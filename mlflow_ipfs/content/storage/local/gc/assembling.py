@@ -10,7 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import DAG_PB
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.content.storage.local.gc.eviction import CachePublication
 from mlflow_ipfs.content.storage.local.publishing import object_dedupe
@@ -21,7 +21,7 @@ from mlflow_ipfs.errors import InvalidDataError
 if TYPE_CHECKING:
     from mlflow_ipfs.content.blocks.base import BlockReader, Leaf
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _logger = logging.getLogger(__name__)
 _FREE_LEAVES: Final = 1 << 20  # of one object, all of which are in memory
@@ -33,12 +33,12 @@ class Assembler:
     """Makes objects of one store.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: gives the blocks, each verified.
     """
 
-    def __init__(self, parts: Parts, reader: BlockReader) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext, reader: BlockReader) -> None:
+        self._context = context
         self._reader = reader
 
     def is_worthwhile(self, root: CID) -> bool:
@@ -48,8 +48,8 @@ class Assembler:
         node = read_unixfs(self._reader, root)
         if not node.data.is_file or not node.links or node.size_bytes < object_dedupe.DEDUPE_BYTES:
             return False
-        free_bytes = self._parts.disk.free_bytes(self._parts.layout.folder)
-        limit_bytes = min(self._parts.cache_bytes, free_bytes - _SPARE_BYTES)
+        free_bytes = self._context.disk.free_bytes(self._context.layout.directory)
+        limit_bytes = min(self._context.cache_bytes, free_bytes - _SPARE_BYTES)
         if node.size_bytes > limit_bytes:
             what = "%s: not assembled in the cache: it has %d bytes, and there is room for %d"
             _logger.debug(what, root, node.size_bytes, max(limit_bytes, 0))
@@ -65,10 +65,10 @@ class Assembler:
         """
         size_bytes = read_unixfs(self._reader, root).size_bytes
         kind = CachePublication if in_cache else LocalPublication
-        with kind(self._parts) as publication:
+        with kind(self._context) as publication:
             writer = publication.begin_file()
             leaves: list[Leaf] = []
-            for leaf in iterate_leaves(self._parts.database, self._reader, root, size_bytes):
+            for leaf in iterate_leaves(self._context.database, self._reader, root, size_bytes):
                 piece = self._piece_of(leaf)
                 if len(piece) != leaf.length:  # else a few small blocks could fill the disk before that is seen
                     msg = f"the leaf {leaf.cid} of the file {root} has {len(piece)} bytes, and its node says {leaf.length}"
@@ -84,6 +84,6 @@ class Assembler:
         _logger.debug("%s: assembled %s from %d leaves, %d bytes, each hashed", root, where, len(leaves), size_bytes)
 
     def _piece_of(self, leaf: Leaf) -> bytes:
-        if leaf.form is LeafForm.RAW:
+        if leaf.form is LeafEncoding.RAW:
             return self._reader.get(leaf.cid)
         return read_unixfs(self._reader, leaf.cid).data.data or b""

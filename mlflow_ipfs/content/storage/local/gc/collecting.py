@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.storage.local.files.open_publications import next_condemnation, oldest_open, wait_for_older
+from mlflow_ipfs.content.storage.local.files.open_publications import next_deletion_number, oldest_open, wait_for_older
 from mlflow_ipfs.content.storage.local.files.sessions import remove_dead_sessions
 from mlflow_ipfs.content.storage.local.gc.barrier import Barrier, raised
 from mlflow_ipfs.content.storage.local.gc.eviction import evict
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlflow_ipfs.content.blocks.base import BlockReader
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _PLACES_PER_TRANSACTION: Final = 5_000
 _ROUNDS: Final = 3  # looks at the log of names before the last one, for which everybody else has to wait
 
 
-def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_seconds: float) -> GCReport:
+def collect_garbage(context: StoreContext, reader: BlockReader, *, dry_run: bool, grace_seconds: float) -> GCReport:
     """Drop what no pin, ref, entry, frozen path or outbox row needs.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: names a node that cannot be read.
         dry_run: only say what would go.
         grace_seconds: how long a file stays condemned, at least, before it is deleted.
@@ -59,27 +59,27 @@ def collect_garbage(parts: Parts, reader: BlockReader, *, dry_run: bool, grace_s
         StoreBusyError: another gc was running for too long.
         IntegrityError: a node that is needed cannot be read; nothing was collected.
     """
-    parts.database.check_writable()
-    is_full = is_nearly_full(parts.layout, parts.disk)
+    context.database.check_writable()
+    is_full = is_nearly_full(context.layout, context.disk)
     if is_full:
-        free_reserve(parts.layout, parts.disk)
-    evicted = evict(parts, 0 if is_full else parts.cache_bytes, dry_run=dry_run)
-    with parts.gc_lock.exclusive():
-        remove_dead_sessions(parts.layout, parts.disk)
-        report = _look(parts, reader, grace_seconds) if dry_run else _Collection(parts, grace_seconds).run(reader)
-    make_reserve(parts.layout, parts.disk)
+        free_reserve(context.layout, context.disk)
+    evicted = evict(context, 0 if is_full else context.cache_bytes, dry_run=dry_run)
+    with context.gc_lock.exclusive():
+        remove_dead_sessions(context.layout, context.disk)
+        report = _look(context, reader, grace_seconds) if dry_run else _Collection(context, grace_seconds).run(reader)
+    make_reserve(context.layout, context.disk)
     kept_blocks = report.kept_blocks - evicted.blocks
     return replace(report, kept_blocks=kept_blocks, evicted_files=evicted.files, evicted_bytes=evicted.size_bytes)
 
 
-def _look(parts: Parts, reader: BlockReader, grace_seconds: float) -> GCReport:
-    strays = find_strays(parts, grace_seconds)
-    with Marker(parts.layout, parts.disk, reader) as marks, parts.database.snapshot() as connection:
+def _look(context: StoreContext, reader: BlockReader, grace_seconds: float) -> GCReport:
+    strays = find_strays(context, grace_seconds)
+    with Marker(context.layout, context.disk, reader) as marks, context.database.snapshot() as connection:
         marks.mark(connection, iterate_root_cids(connection))
-        marks.mark(connection, HeldBlocks(parts.layout).read_new())
+        marks.mark(connection, HeldBlocks(context.layout).read_new())
         plan = make_plan(connection, marks)
     tally = _Tally(plan)
-    rule = _Rule(oldest_open(parts.layout), grace_seconds)
+    rule = _Rule(oldest_open(context.layout), grace_seconds)
     tally.count([place for place in plan.unneeded if rule.allows(place)])
     if rule.allows_new:
         tally.count_moved()
@@ -127,8 +127,8 @@ class _Tally:
             removed_blocks=self.removed_blocks,
             freed_bytes=self.freed_bytes + stray_bytes,
             dry_run=dry_run,
-            condemned_blocks=blocks - self.removed_blocks,
-            condemned_bytes=size_bytes - self.freed_bytes,
+            deletable_blocks=blocks - self.removed_blocks,
+            deletable_bytes=size_bytes - self.freed_bytes,
         )
 
     def _moved_blocks(self) -> int:
@@ -141,35 +141,35 @@ class _Tally:
 class _Collection:
     """One collection. The caller holds ``gc.lock``."""
 
-    def __init__(self, parts: Parts, grace_seconds: float) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext, grace_seconds: float) -> None:
+        self._context = context
         self._grace_seconds = grace_seconds
-        self._sweeper = Sweeper(parts)
-        self._held = HeldBlocks(parts.layout)
+        self._sweeper = Sweeper(context)
+        self._held = HeldBlocks(context.layout)
 
     def run(self, reader: BlockReader) -> GCReport:
-        parts = self._parts
+        context = self._context
         self._sweeper.run()  # what an earlier gc had doomed when it was killed
-        strays = find_strays(parts, self._grace_seconds)
+        strays = find_strays(context, self._grace_seconds)
         for name, _ in strays:
-            parts.disk.remove(parts.layout.folder / name)
-        with raised(parts.database) as barrier, Marker(parts.layout, parts.disk, reader) as marks:
-            with parts.database.snapshot() as connection:
+            context.disk.remove(context.layout.directory / name)
+        with raised(context.database) as barrier, Marker(context.layout, context.disk, reader) as marks:
+            with context.database.snapshot() as connection:
                 marks.mark(connection, iterate_root_cids(connection))
                 marks.mark(connection, self._held.read_new())
                 plan = make_plan(connection, marks)
                 cached = find_needed(connection, marks)
-            own_needed(parts, cached)
+            own_needed(context, cached)
             marks.take_fresh()
             moved = self._move(plan, marks)
             tally = self._decide(plan, moved, barrier, marks)
         self._sweeper.run()
-        parts.database.checkpoint()
+        context.database.checkpoint()
         return tally.report(sum(size for _, size in strays), dry_run=False)
 
     def _move(self, plan: Plan, marks: Marker) -> list[Place]:
         """Leave garbage alone in its files. Returns files that hold nothing but garbage now."""
-        mover = Mover(self._parts)
+        mover = Mover(self._context)
         emptied: list[Place] = []
         with suppress(StoreFullError):  # then the rest stays where it is until there is room
             emptied += [sparse.place for sparse in plan.sparse if mover.empty_file(sparse.place, marks)]
@@ -181,7 +181,7 @@ class _Collection:
         number = self._condemn([place for place in plan.unneeded if place.condemned_at is None] + moved)
         self._reprieve([place.id for place in plan.wanted_again])
         # Only now: who is not seen here has started to publish after the condemnation.
-        oldest = wait_for_older(self._parts.layout, 0 if self._grace_seconds else number)
+        oldest = wait_for_older(self._context.layout, 0 if self._grace_seconds else number)
         rule = _Rule(oldest, self._grace_seconds)
         condemned = [
             place if place.condemned_at is not None else place._replace(condemned_at=number)
@@ -189,7 +189,7 @@ class _Collection:
         ]
         due = [place for place in condemned if rule.allows(place)]
         for _ in range(_ROUNDS):
-            with self._parts.database.snapshot() as connection:
+            with self._context.database.snapshot() as connection:
                 marks.mark(connection, barrier.read(connection))
                 marks.mark(connection, self._held.read_new())
         doomed = self._doom(due, barrier, marks)
@@ -202,8 +202,8 @@ class _Collection:
     def _condemn(self, places: Sequence[Place]) -> int:
         number = 0
         for batch in _batches(places):
-            with self._parts.database.write() as connection:
-                number = next_condemnation(connection, int(time.time()))
+            with self._context.database.write() as connection:
+                number = next_deletion_number(connection, int(time.time()))
                 connection.executemany(
                     "UPDATE place SET condemned_at = ? WHERE id = ? AND name = ? AND condemned_at IS NULL",
                     [(number, place.id, place.name) for place in batch],
@@ -212,16 +212,16 @@ class _Collection:
 
     def _reprieve(self, place_ids: Sequence[int]) -> None:
         for start in range(0, len(place_ids), _PLACES_PER_TRANSACTION):
-            with self._parts.database.write() as connection:
+            with self._context.database.write() as connection:
                 _reprieve(connection, place_ids[start : start + _PLACES_PER_TRANSACTION])
 
     def _doom(self, due: Sequence[Place], barrier: Barrier, marks: Marker) -> set[int]:
         """Returns the ids of the files that nobody can find any more."""
         doomed: set[int] = set()
         for batch in _batches(due):
-            with self._parts.database.write() as connection:
+            with self._context.database.write() as connection:
                 # Again, because one who relies on what is condemned already may have come since.
-                rule = _Rule(oldest_open(self._parts.layout), self._grace_seconds)
+                rule = _Rule(oldest_open(self._context.layout), self._grace_seconds)
                 marks.mark(connection, barrier.read(connection))
                 marks.mark(
                     connection, self._held.read_new()

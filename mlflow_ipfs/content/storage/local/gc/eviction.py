@@ -17,7 +17,7 @@ from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublic
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 
 class CachePublication(LocalPublication):
@@ -35,7 +35,7 @@ class CachePublication(LocalPublication):
             msg = "what is put into the cache can have no name"
             raise ValueError(msg)
         new_bytes = super().commit()
-        evict(self._parts, self._parts.cache_bytes, spare={file.place_id for file in self._files})
+        evict(self._context, self._context.cache_bytes, spare={file.place_id for file in self._files})
         return new_bytes
 
 
@@ -50,18 +50,20 @@ class Evicted(NamedTuple):
     blocks: int = 0  # counted by a dry run only
 
 
-def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = (), dry_run: bool = False) -> Evicted:
+def evict(
+    context: StoreContext, limit_bytes: int, *, spare: Collection[int | None] = (), dry_run: bool = False
+) -> Evicted:
     """Drop files of the cache until no more than a limit is left, but none that a process may be reading.
 
     Args:
-        parts: the store.
+        context: the store.
         limit_bytes: how much may stay.
         spare: rows of files to leave alone.
         dry_run: only say what would go, if no process reads any of it.
     """
-    with parts.database.read() as connection:
+    with context.database.read() as connection:
         excess = cached_bytes(connection) - limit_bytes
-        if excess <= 0 or oldest_open(parts.layout) == KEEPS_ALL:
+        if excess <= 0 or oldest_open(context.layout) == KEEPS_ALL:
             return Evicted()
         rows = connection.execute(
             f"SELECT id, name, size FROM place WHERE {CACHED} ORDER BY last_used, id"  # noqa: S608 - a fixed text
@@ -70,28 +72,28 @@ def evict(parts: Parts, limit_bytes: int, *, spare: Collection[int | None] = (),
     for place_id, name, size_bytes in rows:
         if freed >= excess:
             break
-        if place_id not in spare and (dry_run or _doom(parts, place_id, name)):
+        if place_id not in spare and (dry_run or _doom(context, place_id, name)):
             files += 1
             freed += size_bytes
-            blocks += _count_blocks(parts, place_id) if dry_run else 0
+            blocks += _count_blocks(context, place_id) if dry_run else 0
     if not dry_run:
-        Sweeper(parts).run()
+        Sweeper(context).run()
     return Evicted(files, freed, blocks)
 
 
-def _count_blocks(parts: Parts, place_id: int) -> int:
-    with parts.database.read() as connection:
+def _count_blocks(context: StoreContext, place_id: int) -> int:
+    with context.database.read() as connection:
         blocks: int = connection.execute("SELECT count(*) FROM block WHERE place = ?", (place_id,)).fetchone()[0]
     return blocks
 
 
-def _doom(parts: Parts, place_id: int, name: str) -> bool:
+def _doom(context: StoreContext, place_id: int, name: str) -> bool:
     """Let nobody find a file any more, unless it is leased. The sweeper deletes it."""
-    path = parts.layout.folder / name
+    path = context.layout.directory / name
     descriptor = None
     try:
-        with parts.database.write() as connection:
-            if oldest_open(parts.layout) == KEEPS_ALL:  # somebody names what he has found: that may be here
+        with context.database.write() as connection:
+            if oldest_open(context.layout) == KEEPS_ALL:  # somebody names what he has found: that may be here
                 return False
             descriptor = lock_against_leases(path)
             if descriptor is None and path.exists():

@@ -14,12 +14,12 @@ from mlflow_ipfs.content.storage.local.files.drafts import Syncer, move_into_pla
 from mlflow_ipfs.content.storage.local.files.packs import PackWriter
 from mlflow_ipfs.content.storage.local.gc.garbage import Place
 from mlflow_ipfs.content.storage.local.index import index_rows
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
     from mlflow_ipfs.content.storage.local.reading.marks import Marker
 
 _ROWS: Final = 5_000
@@ -29,8 +29,8 @@ _Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
 class Mover:
     """Moves blocks of one store. One at a time: the caller holds ``gc.lock``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def move_inline(self, ids: Sequence[int]) -> list[Place]:
         """Move inline blocks. Returns the new packs.
@@ -52,7 +52,7 @@ class Mover:
 
     def _read_inline(self, ids: Sequence[int]) -> Iterator[_Item]:
         for start in range(0, len(ids), _ROWS):
-            with self._parts.database.read() as connection:
+            with self._context.database.read() as connection:
                 rows = [
                     connection.execute(
                         "SELECT id, multihash, data FROM block WHERE id = ? AND data IS NOT NULL", (block_id,)
@@ -64,11 +64,11 @@ class Mover:
 
     def _read_needed(self, place: Place, marks: Marker, damaged: list[CID]) -> Iterator[_Item]:
         """The needed blocks of a file, each with its CID. The damaged ones go to a list."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place.id,)
             ).fetchall()
-        disk, path = self._parts.disk, self._parts.layout.folder / place.name
+        disk, path = self._context.disk, self._context.layout.directory / place.name
         try:
             descriptor = disk.open_to_read(path)
         except FileNotFoundError:
@@ -85,14 +85,14 @@ class Mover:
             disk.close(descriptor)
 
     def _move(self, items: Iterable[_Item], where: str) -> list[Place]:
-        parts = self._parts
+        context = self._context
         moved: list[Place] = []
-        with disk_faults(parts.layout.folder):
+        with translate_disk_errors(context.layout.directory):
             pack: PackWriter | None = None
             ids: list[int] = []
             for block_id, cid, block in items:
                 if pack is None:
-                    pack, ids = PackWriter(parts.disk, parts.session.draft()), []
+                    pack, ids = PackWriter(context.disk, context.session.draft()), []
                 try:
                     pack.append(cid, block)
                 except BaseException:
@@ -108,7 +108,7 @@ class Mover:
 
     def _finish(self, pack: PackWriter, ids: list[int], where: str) -> Place:
         """Make a pack durable, then let the rows point into it."""
-        parts, name, syncer = self._parts, pack_name(), Syncer(self._parts.disk)
+        context, name, syncer = self._context, pack_name(), Syncer(self._context.disk)
         try:
             draft = pack.finish()
         except BaseException:
@@ -116,15 +116,17 @@ class Mover:
             raise
         try:
             stamp = syncer.start(draft).result()
-            syncer.sync_folders([parts.layout.files, move_into_place(parts.layout, parts.disk, draft.path, name)])
+            syncer.sync_directories(
+                [context.layout.files, move_into_place(context.layout, context.disk, draft.path, name)]
+            )
         except BaseException:
-            parts.disk.remove(draft.path)
+            context.disk.remove(draft.path)
             raise
         finally:
             syncer.close()
         place_id = 0
         for start in range(0, len(ids), _ROWS):
-            with parts.database.write() as connection:
+            with context.database.write() as connection:
                 if not place_id:
                     place_id = index_rows.insert_place(connection, index_rows.PACK, name, stamp)
                 rows = zip(ids[start : start + _ROWS], pack.rows[start : start + _ROWS], strict=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _ROWS_PER_TRANSACTION: Final = 5_000  # their places in the index lie far apart
 _PAUSE_SECONDS: Final = 1.2 * LONGEST_PAUSE_SECONDS  # between transactions, so that others get the lock
@@ -28,18 +28,18 @@ class Sweeper:
     Any number may run at once. SQLite gives the id of a row that is gone to a new one, so a file is known by its name.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
         self._rows = _ROWS_PER_TRANSACTION
 
     def run(self) -> None:
         """Delete the rows of doomed files and of the blocks in them, then the files."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             places = connection.execute("SELECT id, name FROM place WHERE condemned_at < 0").fetchall()
         while places:
             done = self._step(partial(self._delete, places))
             for _, name in places[:done]:
-                self._parts.disk.remove(self._parts.layout.folder / name)
+                self._context.disk.remove(self._context.layout.directory / name)
             places = places[done:]
             if places:
                 time.sleep(_PAUSE_SECONDS)
@@ -48,13 +48,13 @@ class Sweeper:
         """Run one transaction; on a full disk again with fewer rows, for which there may be room in the log."""
         while True:
             try:
-                with self._parts.database.write() as connection:
+                with self._context.database.write() as connection:
                     return change(connection)
             except StoreFullError:
                 if self._rows <= _FEWEST_ROWS:
                     raise
                 self._rows //= 10
-                self._parts.database.checkpoint()
+                self._context.database.checkpoint()
 
     def _delete(self, places: Sequence[tuple[int, str]], connection: sqlite3.Connection) -> int:
         """Returns how many files are done with."""
@@ -80,7 +80,7 @@ def _is_doomed(connection: sqlite3.Connection, place_id: int, name: str) -> bool
     return row is not None
 
 
-def find_strays(parts: Parts, grace_seconds: float) -> list[tuple[str, int]]:
+def find_strays(context: StoreContext, grace_seconds: float) -> list[tuple[str, int]]:
     """Files that a publication moved into place and then did not live to commit: names and sizes in bytes.
 
     Younger ones than the grace are left out: after an old backup was put back, they may be wanted.
@@ -89,11 +89,11 @@ def find_strays(parts: Parts, grace_seconds: float) -> list[tuple[str, int]]:
     publishes, then rows. Whose file was seen has either ended since, with its row, or is seen.
     """
     files = [
-        (f"files/{path.parent.name}/{path.name}", path.lstat()) for path in parts.layout.files.glob("*/*")
+        (f"files/{path.parent.name}/{path.name}", path.lstat()) for path in context.layout.files.glob("*/*")
     ]  # what else somebody put there is not ours to judge
-    if not files or oldest_open(parts.layout) is not None:
+    if not files or oldest_open(context.layout) is not None:
         return []
-    with parts.database.read() as connection:
+    with context.database.read() as connection:
         known = {row[0] for row in connection.execute("SELECT name FROM place")}
     newest = time.time() - grace_seconds if grace_seconds > 0 else float("inf")
     return [

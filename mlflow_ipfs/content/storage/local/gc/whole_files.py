@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _logger = logging.getLogger(__name__)
 _TOUCH_SECONDS: Final = 60  # how old "last used" may become before it is written anew
@@ -29,15 +29,15 @@ class WholeFiles:
     """The objects of one store, as its users see them.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: its blocks.
         verify_always: hash an object each time, whatever its stamp says.
     """
 
-    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
-        self._parts = parts
-        self._checker = ObjectChecker(parts, reader, verify_always=verify_always)
-        self._assembler = Assembler(parts, reader)
+    def __init__(self, context: StoreContext, reader: BlockReader, *, verify_always: bool) -> None:
+        self._context = context
+        self._checker = ObjectChecker(context, reader, verify_always=verify_always)
+        self._assembler = Assembler(context, reader)
         self._turns = KeyedLocks()
 
     def find(self, cid: CID) -> Path | None:
@@ -46,13 +46,13 @@ class WholeFiles:
         Raises:
             IntegrityError: it is damaged, and was set aside.
         """
-        deadline = time.monotonic() + self._parts.database.timeout_seconds
+        deadline = time.monotonic() + self._context.database.timeout_seconds
         while (found := self._checker.find(cid)) is not None:  # hashing a large file may take longer than the limit
             path, place = found
             if place.cache_used is None:
                 return path
             # After the lease another look: whoever was evicting the file has done so, or sees the lease.
-            if self._parts.leases.take(path) and self._checker.find(cid) == found:
+            if self._context.leases.take(path) and self._checker.find(cid) == found:
                 self._touch(place)
                 return path
             if time.monotonic() > deadline:
@@ -70,7 +70,7 @@ class WholeFiles:
         if place.cache_used is None:
             return path
         # As in ``find``: an eviction under way either sees the lease or has marked the row.
-        if not self._parts.leases.take(path) or self._checker.find_unchanged(cid) != found:
+        if not self._context.leases.take(path) or self._checker.find_unchanged(cid) != found:
             return None
         if self._is_touch_due(place):
             threading.Thread(target=self._touch, args=[place], name="mlflow-ipfs-touch").start()  # it waits for a lock
@@ -88,7 +88,7 @@ class WholeFiles:
 
     def heal(self, cid: CID) -> bool:
         """Put a damaged object together again. Returns whether all its blocks could be had."""
-        if self._parts.database.read_only:
+        if self._context.database.read_only:
             return False
         _logger.debug("%s: the file is damaged, so it is assembled again from blocks", cid)
         try:
@@ -106,7 +106,7 @@ class WholeFiles:
 
     def _ensure(self, cid: CID) -> Path | None:
         path = self.find_or_heal(cid)
-        if path is not None or self._parts.database.read_only:
+        if path is not None or self._context.database.read_only:
             return path
         try:
             return self._make(cid) if self._assembler.is_worthwhile(cid) else None
@@ -115,7 +115,7 @@ class WholeFiles:
             return None
 
     def _make(self, cid: CID) -> Path | None:
-        with self._parts.cache_lock.exclusive():
+        with self._context.cache_lock.exclusive():
             path = self.find(cid)  # another process may have made it while this one waited
             if path is None:
                 self._assembler.assemble(cid, in_cache=True)
@@ -125,9 +125,9 @@ class WholeFiles:
     def _touch(self, place: index_rows.PlaceRow) -> None:
         """Record that a cached file is in use. Failing to record it only lets the file be evicted sooner."""
         if self._is_touch_due(place):
-            with suppress(MlflowIpfsError, ValueError), self._parts.database.write() as connection:  # or it is closed
+            with suppress(MlflowIpfsError, ValueError), self._context.database.write() as connection:  # or it is closed
                 index_rows.touch_cached(connection, place.id)
 
     def _is_touch_due(self, place: index_rows.PlaceRow) -> bool:
         is_old = place.cache_used is not None and time.time() - place.cache_used > _TOUCH_SECONDS
-        return is_old and not self._parts.database.read_only
+        return is_old and not self._context.database.read_only

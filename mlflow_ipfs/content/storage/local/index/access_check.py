@@ -48,16 +48,16 @@ class AccessReport:
     by_user: tuple[Unusable, ...]
 
 
-def check_access(folder: Path) -> AccessReport:
+def check_access(directory: Path) -> AccessReport:
     """Look at the owner and the mode of everything in a store: files, locks, sessions, SQLite's files. Reads no content.
 
     Raises:
         OSError: the directory itself cannot be found.
     """
-    read_only = is_read_only_mount(folder)
-    owner = _User.owning(folder)
+    read_only = is_read_only_mount(directory)
+    owner = _User.owning(directory)
     by_owner, by_user = [], []
-    for path, status in _walk(Layout(folder)):
+    for path, status in _walk(Layout(directory)):
         if not owner.may_use(path, status, read_only=read_only):
             by_owner.append(Unusable(path, status))
         if not is_usable(path, status, read_only=read_only):
@@ -67,17 +67,17 @@ def check_access(folder: Path) -> AccessReport:
 
 def _walk(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
     """Everything in the store, except what callers keep in views and the drafts, which are only ever removed."""
-    yield layout.folder, layout.folder.stat()
-    folders = [str(layout.folder)]
-    while folders:
-        folder = folders.pop()
-        is_scratch = Path(folder).is_relative_to(layout.tmp) or Path(folder).is_relative_to(layout.views)
-        with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:  # it is named already
+    yield layout.directory, layout.directory.stat()
+    directories = [str(layout.directory)]
+    while directories:
+        directory = directories.pop()
+        is_scratch = Path(directory).is_relative_to(layout.tmp) or Path(directory).is_relative_to(layout.views)
+        with suppress(FileNotFoundError, PermissionError), os.scandir(directory) as entries:  # it is named already
             for entry in entries:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(status.st_mode):
-                        folders.append(entry.path)
+                        directories.append(entry.path)
                     if stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and not is_scratch):
                         yield Path(entry.path), status
 
@@ -90,9 +90,9 @@ class _User:
     gids: frozenset[int]
 
     @classmethod
-    def owning(cls, folder: Path) -> _User:
+    def owning(cls, directory: Path) -> _User:
         """The owner of a directory. One whom this machine does not know counts as in the directory's group."""
-        status = folder.stat()
+        status = directory.stat()
         gids = {status.st_gid}
         if sys.platform != "win32":
             with suppress(KeyError):

@@ -1,7 +1,7 @@
 """What is in the cache: files of class ``cache``, which may go at any time, the longest unused first.
 
 What is in it counts as absent for those who publish, and before anything below a name would rely
-on it, it is promoted (``promoting.py``). So eviction asks nobody but the
+on it, it is promote (``promoting.py``). So eviction asks nobody but the
 leases (``leases.py``), and those who just name what they have found (``open_publications.py``).
 """
 

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index import schema
-from mlflow_ipfs.content.storage.local.index.error_translation import database_faults, disk_faults, how_to_restore
+from mlflow_ipfs.content.storage.local.index.error_translation import (
+    how_to_restore,
+    translate_database_errors,
+    translate_disk_errors,
+)
 from mlflow_ipfs.content.storage.local.index.layout import Layout
 from mlflow_ipfs.content.system import ownership
 from mlflow_ipfs.content.system.access import no_access
@@ -24,75 +28,75 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 
-def find_or_create(folder: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
-    """Find the store in a folder, or make one there.
+def find_or_create(directory: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
+    """Find the store in a directory, or make one there.
 
     Returns:
         The store's layout and its id.
 
     Raises:
-        StoreFormatError: there is none and none may be made, or the folder holds something else,
+        StoreFormatError: there is none and none may be made, or the directory holds something else,
             a newer format, or is on a file system that cannot hold a store.
         PolicyError: this process is root, and another user has put a link in the place of a directory.
     """
-    layouts.check_platform(_nearest_existing(folder).resolve())
+    layouts.check_platform(_nearest_existing(directory).resolve())
     if create:
-        _make_empty(folder)
-    if not folder.is_dir():
-        raise _no_store(folder)
-    layout = Layout(folder.resolve())
+        _make_empty(directory)
+    if not directory.is_dir():
+        raise _no_store(directory)
+    layout = Layout(directory.resolve())
     check_links(layout)
     if not layouts.is_store(layout):
         if not create:
-            raise _no_store(folder)
-        with disk_faults(layout.folder):
+            raise _no_store(directory)
+        with translate_disk_errors(layout.directory):
             _create(layout, disk, timeout_seconds)
     return layout, layouts.read_format(layout)
 
 
-def find_to_read(folder: Path) -> tuple[Layout, str]:
+def find_to_read(directory: Path) -> tuple[Layout, str]:
     """Find a store that nobody writes to, on any file system. Returns as ``find_or_create``.
 
     Raises:
         StoreFormatError: there is none, it has a newer format, or its log holds changes.
     """
-    layout = Layout(folder.resolve())
+    layout = Layout(directory.resolve())
     if not layouts.is_store(layout):
-        raise _no_store(folder)
+        raise _no_store(directory)
     _check_log(layout, "end the programs that use it, and run `mlflow-ipfs doctor` on it once")
     return layout, layouts.read_format(layout)
 
 
-def _no_store(folder: Path) -> StoreFormatError:
-    """The error, with what the folder is instead, as far as one can see."""
-    msg = f"there is no store at {folder}"
-    if folder.is_dir():
-        msg += f": the folder has no {Layout(folder).format_file.name}"
-        if layouts.is_store(Layout(folder / "store")):  # a backup has its copy of the store there
-            msg += f"; name the store in it, {folder / 'store'}"
-    elif os.path.lexists(folder):
-        msg += ": that is a file, and a store is a folder" if folder.is_file() else ": that is no folder"
+def _no_store(directory: Path) -> StoreFormatError:
+    """The error, with what the directory is instead, as far as one can see."""
+    msg = f"there is no store at {directory}"
+    if directory.is_dir():
+        msg += f": the directory has no {Layout(directory).format_file.name}"
+        if layouts.is_store(Layout(directory / "store")):  # a backup has its copy of the store there
+            msg += f"; name the store in it, {directory / 'store'}"
+    elif os.path.lexists(directory):
+        msg += ": that is a file, and a store is a directory" if directory.is_file() else ": that is no directory"
     return StoreFormatError(msg)
 
 
 def _check_log(layout: Layout, advice: str) -> None:
     if layout.log.exists() and layout.log.stat().st_size:
-        msg = f"{layout.folder} can only be read, and its log {layout.log.name} holds changes: {advice}"
+        msg = f"{layout.directory} can only be read, and its log {layout.log.name} holds changes: {advice}"
         raise StoreFormatError(msg)
 
 
-def _nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the first one above it that is there: they will be on the same file system."""
-    return folder if folder.exists() else _nearest_existing(folder.parent)
+def _nearest_existing(directory: Path) -> Path:
+    """The directory itself, or the first one above it that is there: they will be on the same file system."""
+    return directory if directory.exists() else _nearest_existing(directory.parent)
 
 
-def _make_empty(folder: Path) -> None:
+def _make_empty(directory: Path) -> None:
     """Make a private directory, and those above it as usual."""
-    if folder.exists():
+    if directory.exists():
         return
-    with disk_faults(_nearest_existing(folder)), suppress(FileExistsError):
-        ownership.create_parents(folder)
-        ownership.create_directory(folder)
+    with translate_disk_errors(_nearest_existing(directory)), suppress(FileExistsError):
+        ownership.create_parents(directory)
+        ownership.create_directory(directory)
 
 
 def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
@@ -109,13 +113,13 @@ def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
         layout.make_all(disk)
         store_id = _create_database(layout, disk)
         layouts.write_format(layout, disk, store_id)
-    with suppress(PermissionError):  # a folder that others own may not even be opened
-        disk.sync_folder(layout.folder.parent)
+    with suppress(PermissionError):  # a directory that others own may not even be opened
+        disk.sync_directory(layout.directory.parent)
 
 
 def _create_database(layout: Layout, disk: Disk) -> str:
     """Make the tables, unless an interrupted attempt has made them. Returns the store's id."""
-    with database_faults(layout):
+    with translate_database_errors(layout):
         with suppress(FileExistsError):  # SQLite itself would create it with the owner and the umask of this process
             disk.close(disk.create(layout.database))
         connection = sqlite3.connect(layout.database, isolation_level=None)
@@ -145,13 +149,13 @@ def check_database(layout: Layout, database: Database, store_id: str) -> None:
             raise StoreFormatError(msg)
         found = schema.stored_id(connection)
     if found != store_id:
-        msg = f"in {layout.folder}, format.json and store.db belong to different stores ({store_id} and {found})"
+        msg = f"in {layout.directory}, format.json and store.db belong to different stores ({store_id} and {found})"
         raise StoreFormatError(msg)
 
 
 def lost_index(layout: Layout) -> StoreFormatError:
     """The error for a store without ``store.db``."""
-    return StoreFormatError(f"the store {layout.folder} has lost its index: {how_to_restore(layout)}")
+    return StoreFormatError(f"the store {layout.directory} has lost its index: {how_to_restore(layout)}")
 
 
 def check_links(layout: Layout) -> None:
@@ -160,11 +164,11 @@ def check_links(layout: Layout) -> None:
     Raises:
         PolicyError: one does.
     """
-    if os.geteuid() != 0 or layout.folder.stat().st_uid == 0:
+    if os.geteuid() != 0 or layout.directory.stat().st_uid == 0:
         return
-    for folder in layout.folders:
-        if folder.is_symlink():
-            msg = f"{folder} is a link, and root follows no link in a store of another user: remove it, or run this as that user"
+    for directory in layout.directories:
+        if directory.is_symlink():
+            msg = f"{directory} is a link, and root follows no link in a store of another user: remove it, or run this as that user"
             raise PolicyError(msg)
 
 
@@ -175,9 +179,9 @@ def is_read_only(layout: Layout) -> bool:
         StoreFormatError: it is, and the log holds changes that only a writer can take in.
         PolicyError: the mount is writable and the directory is not: it is another user's.
     """
-    if not is_read_only_mount(layout.folder):
-        if not os.access(layout.folder, os.W_OK | os.X_OK):
-            raise no_access(layout.folder, layout.folder)
+    if not is_read_only_mount(layout.directory):
+        if not os.access(layout.directory, os.W_OK | os.X_OK):
+            raise no_access(layout.directory, layout.directory)
         return False
     _check_log(layout, "it is on a read-only mount; mount it writable once and run `mlflow-ipfs doctor`")
     return True

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from mlflow_ipfs.content.storage.local.index.error_translation import database_faults, explain, store_is_gone
+from mlflow_ipfs.content.storage.local.index.error_translation import explain, store_is_gone, translate_database_errors
 from mlflow_ipfs.content.storage.local.index.layout import free_reserve
 from mlflow_ipfs.content.system.forking import current_gate, forget_in_child
 from mlflow_ipfs.errors import ImmutableError, StoreFullError
@@ -114,7 +114,7 @@ class Database:
             ImmutableError: the store is on a read-only mount.
         """
         if self._read_only:
-            msg = f"the store {self.layout.folder} is on a read-only mount and cannot be changed"
+            msg = f"the store {self.layout.directory} is on a read-only mount and cannot be changed"
             raise ImmutableError(msg)
 
     def after_fork_in_child(self) -> None:
@@ -228,7 +228,7 @@ class Database:
         """An idle connection, or a new one."""
         with self._guard:
             if self._is_closed:
-                msg = f"the store {self.layout.folder} is closed"
+                msg = f"the store {self.layout.directory} is closed"
                 raise ValueError(msg)
             if self._idle:
                 return self._idle.pop()
@@ -257,7 +257,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         # A read-only mount has no writers, which is what SQLite's "immutable" means.
         query = "mode=ro&immutable=1" if self._read_only else "mode=rw"
-        with database_faults(self.layout):
+        with translate_database_errors(self.layout):
             self._check_in_place()  # before and after: a rebuild may put another database there at any moment
             connection = sqlite3.connect(
                 f"file:{quote(str(self.layout.database))}?{query}",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
 from mlflow_ipfs.content.storage.local.index.schema import create_tables
 from mlflow_ipfs.errors import InvalidCIDError, InvalidDataError, StoreFormatError
@@ -44,7 +44,7 @@ def _kind(kind: str, *columns: str) -> str:
     return " OR ".join(f"typeof({name}) != '{kind}'" for name in columns)
 
 
-# What no row has; and none of a copy, which has no cache, and nothing that was being deleted (`ClonedIndex.drop_unkept`):
+# What no row has; and none of a copy, which has no cache, and nothing that was being deleted (`BackupIndex.drop_unkept`):
 # content that a name needs would go with those. Times of files and inodes may have any sign.
 _IMPOSSIBLE: Final = {
     "place": (
@@ -55,7 +55,7 @@ _IMPOSSIBLE: Final = {
     ),
     "block": (
         f"{_IDS} OR {_number('offset')} OR {_number('length', high=MAX_BLOCK_BYTES)} OR {_kind('blob', 'multihash')}"
-        f" OR {_number('form', low=min(LeafForm), high=max(LeafForm))} OR (place IS NULL) = (data IS NULL)"
+        f" OR {_number('form', low=min(LeafEncoding), high=max(LeafEncoding))} OR (place IS NULL) = (data IS NULL)"
         f" OR (place IS NOT NULL AND ({_kind('integer', 'place')} OR {_NO_PLACE}))"
         f" OR (data IS NOT NULL AND ({_kind('blob', 'data')} OR length(data) != length OR offset != 0))"
     ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow_ipfs.content.cid import DAG_PB, RAW
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class BlockRow:
 
     Attributes:
         data: its bytes if it is inline.
-        place_name: else the file that holds it, below the store's folder.
+        place_name: else the file that holds it, below the store's directory.
         place_id: and that file's row.
         offset: where its bytes begin there.
         length: how many there are.
@@ -57,7 +57,7 @@ class BlockRow:
     place_id: int | None
     offset: int
     length: int
-    form: LeafForm
+    form: LeafEncoding
     cache_used: int | None = None
 
 
@@ -83,7 +83,7 @@ class PlaceRow:
     name: str
     stamp: Stamp
     is_damaged: bool
-    is_condemned: bool
+    is_deletable: bool
     cache_used: int | None = None
 
 
@@ -111,7 +111,7 @@ def find_blocks(connection: sqlite3.Connection, multihashes: Iterable[bytes]) ->
 
 def _block_row(row: tuple[Any, ...]) -> BlockRow:
     _, data, place_name, place_id, offset, length, form, cache_used = row
-    return BlockRow(data, place_name, place_id, offset, length, LeafForm(form), cache_used)
+    return BlockRow(data, place_name, place_id, offset, length, LeafEncoding(form), cache_used)
 
 
 def is_known(connection: sqlite3.Connection, multihash: bytes) -> bool:
@@ -150,7 +150,7 @@ def find_object_of(connection: sqlite3.Connection, cid: CID) -> PlaceRow | None:
     piece = connection.execute(
         "SELECT b.length FROM block b JOIN place p ON p.id = b.place"
         " WHERE b.multihash = ? AND b.form = ? AND p.kind = ?",
-        (cid.multihash, LeafForm.RAW, OBJECT),
+        (cid.multihash, LeafEncoding.RAW, OBJECT),
     ).fetchone()
     if cid.codec == RAW:
         return place if piece == (place.stamp.size_bytes,) else None
@@ -246,7 +246,7 @@ def give_up_inline(connection: sqlite3.Connection, multihash: bytes, name: str) 
         connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
 
 
-def set_aside(connection: sqlite3.Connection, place_id: int, name: str) -> None:
+def move_to_quarantine(connection: sqlite3.Connection, place_id: int, name: str) -> None:
     """Note that a damaged object is no longer the file of its root, and where it lies now."""
     connection.execute(
         "UPDATE place SET damaged = 1, root = NULL, last_used = 0, name = ? WHERE id = ?", (name, place_id)

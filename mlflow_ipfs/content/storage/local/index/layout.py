@@ -1,4 +1,4 @@
-"""Where things lie in a store's folder, and how the folder is made and recognised."""
+"""Where things lie in a store's directory, and how the directory is made and recognised."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def free_reserve(layout: Layout, disk: Disk) -> bool:
 
 def is_nearly_full(layout: Layout, disk: Disk) -> bool:
     """Tell whether work that needs a little room had better free the reserve first."""
-    return disk.free_bytes(layout.folder) < RESERVE_BYTES
+    return disk.free_bytes(layout.directory) < RESERVE_BYTES
 
 
 def make_reserve(layout: Layout, disk: Disk) -> None:
     """Set the reserve aside if it isn't there and the disk has room. Never fails."""
     with suppress(OSError):
-        if not layout.reserve.exists() and disk.free_bytes(layout.folder) > _ROOM_BYTES:
+        if not layout.reserve.exists() and disk.free_bytes(layout.directory) > _ROOM_BYTES:
             _allocate(layout, disk)
 
 
@@ -70,22 +70,22 @@ class Layout:
         write.lock  publish.lock  gc.lock  cache.lock  outbox.lock  quarantine/  backup/
     """
 
-    folder: Path
+    directory: Path
 
     @property
     def format_file(self) -> Path:
         """Says which versions of the program may open the store; written last of all."""
-        return self.folder / "format.json"
+        return self.directory / "format.json"
 
     @property
     def database(self) -> Path:
         """The only truth about what exists."""
-        return self.folder / "store.db"
+        return self.directory / "store.db"
 
     @property
     def log(self) -> Path:
         """SQLite's write-ahead log."""
-        return self.folder / "store.db-wal"
+        return self.directory / "store.db-wal"
 
     @property
     def logs(self) -> tuple[Path, ...]:
@@ -95,66 +95,66 @@ class Layout:
     @property
     def reserve(self) -> Path:
         """Room that is freed when the disk is full."""
-        return self.folder / "reserve"
+        return self.directory / "reserve"
 
     @property
     def files(self) -> Path:
-        """Parent of the folders ``00`` to ``ff`` with the immutable files, each made when first needed."""
-        return self.folder / "files"
+        """Parent of the directories ``00`` to ``ff`` with the immutable files, each made when first needed."""
+        return self.directory / "files"
 
     @property
     def tmp(self) -> Path:
-        """Drafts, in one folder for each session."""
-        return self.folder / "tmp"
+        """Drafts, in one directory for each session."""
+        return self.directory / "tmp"
 
     @property
     def views(self) -> Path:
-        """Private trees that callers may write into, in one folder for each session."""
-        return self.folder / "views"
+        """Private trees that callers may write into, in one directory for each session."""
+        return self.directory / "views"
 
     @property
     def sessions(self) -> Path:
         """One locked file for each session."""
-        return self.folder / "sessions"
+        return self.directory / "sessions"
 
     @property
     def quarantine(self) -> Path:
         """Damaged objects, and indexes that a rebuild has replaced."""
-        return self.folder / "quarantine"
+        return self.directory / "quarantine"
 
     @property
     def backup(self) -> Path:
         """Copies of ``store.db``."""
-        return self.folder / "backup"
+        return self.directory / "backup"
 
     @property
     def write_lock(self) -> Path:
         """Held for every commit and checkpoint of SQLite, and while the store is made."""
-        return self.folder / "write.lock"
+        return self.directory / "write.lock"
 
     @property
     def gc_lock(self) -> Path:
         """Held by the one gc that runs."""
-        return self.folder / "gc.lock"
+        return self.directory / "gc.lock"
 
     @property
     def publish_lock(self) -> Path:
         """Shared by publications; held exclusively by a rebuild, which must not adopt files that a publication may remove."""
-        return self.folder / "publish.lock"
+        return self.directory / "publish.lock"
 
     @property
     def cache_lock(self) -> Path:
         """Held by the one process that puts a file together for the cache."""
-        return self.folder / "cache.lock"
+        return self.directory / "cache.lock"
 
     @property
     def outbox_lock(self) -> Path:
         """Held by the one process that sends what waits in the outbox."""
-        return self.folder / "outbox.lock"
+        return self.directory / "outbox.lock"
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """All the folders of a store."""
+    def directories(self) -> tuple[Path, ...]:
+        """All the directories of a store."""
         return (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup)
 
     @property
@@ -163,24 +163,24 @@ class Layout:
         return (self.write_lock, self.publish_lock, self.gc_lock, self.cache_lock, self.outbox_lock)
 
     def is_own(self, name: str) -> bool:
-        """Tell whether a store makes something of this name in its folder; anything else is a stranger's."""
+        """Tell whether a store makes something of this name in its directory; anything else is a stranger's."""
         index = (self.database, *self.logs)
-        own = {path.name for path in (self.format_file, self.reserve, *self.folders, *self.locks, *index)}
+        own = {path.name for path in (self.format_file, self.reserve, *self.directories, *self.locks, *index)}
         return name in own or is_draft_of(self.format_file.name, name)
 
-    def make_folders(self, disk: Disk) -> None:
-        """Make the folders that aren't there: all of a new store's, or what somebody has cleared away."""
-        for folder in self.folders:
-            disk.make_folder(folder)
+    def make_directories(self, disk: Disk) -> None:
+        """Make the directories that aren't there: all of a new store's, or what somebody has cleared away."""
+        for directory in self.directories:
+            disk.make_directory(directory)
         for lock in (self.publish_lock, self.cache_lock):
             make_lock_file(lock)
 
     def make_all(self, disk: Disk) -> None:
         """Make what isn't there yet, durably, except the database and ``format.json``."""
-        self.make_folders(disk)
+        self.make_directories(disk)
         for lock in (self.gc_lock, self.outbox_lock):
             make_lock_file(lock)
-        disk.sync_folder(self.folder)
+        disk.sync_directory(self.directory)
 
 
 def make_lock_file(path: Path) -> None:
@@ -189,11 +189,11 @@ def make_lock_file(path: Path) -> None:
         os.close(create_file(path, os.O_RDWR))
 
 
-def check_platform(folder: Path) -> None:
+def check_platform(directory: Path) -> None:
     """Refuse systems and file systems on which the store would lose data silently.
 
     Args:
-        folder: the existing folder that holds, or will hold, the store; resolved.
+        directory: the existing directory that holds, or will hold, the store; resolved.
 
     Raises:
         StoreFormatError: Windows, or a network file system.
@@ -201,30 +201,30 @@ def check_platform(folder: Path) -> None:
     if sys.platform == "win32":
         msg = "a local store needs flock and POSIX files, which Windows does not have: use it under WSL2"
         raise StoreFormatError(msg)
-    kind = mounts.file_system_type(folder)
+    kind = mounts.file_system_type(directory)
     if kind is not None and mounts.is_network_file_system(kind):
         msg = (
-            f"{folder} is on a network file system ({kind}), where locks and SQLite's log fail silently. "
-            "Use a folder on a disk of this machine (MLFLOW_IPFS_STORE), and share it between machines through "
+            f"{directory} is on a network file system ({kind}), where locks and SQLite's log fail silently. "
+            "Use a directory on a disk of this machine (MLFLOW_IPFS_STORE), and share it between machines through "
             "an MLflow server"
         )
         raise StoreFormatError(msg)
 
 
 def is_store(layout: Layout) -> bool:
-    """Tell whether the folder holds a store that was made to the end."""
+    """Tell whether the directory holds a store that was made to the end."""
     return layout.format_file.exists()
 
 
 def check_may_create(layout: Layout) -> None:
-    """Refuse a folder that holds something else. One whose making was interrupted may be made again.
+    """Refuse a directory that holds something else. One whose making was interrupted may be made again.
 
     Raises:
         StoreFormatError: it does.
     """
-    names = os.listdir(layout.folder)  # one look: another process may be making the store
+    names = os.listdir(layout.directory)  # one look: another process may be making the store
     if names and layout.write_lock.name not in names:
-        msg = f"{layout.folder} is not a store and not empty: name an empty or a new folder"
+        msg = f"{layout.directory} is not a store and not empty: name an empty or a new directory"
         raise StoreFormatError(msg)
 
 
@@ -256,7 +256,7 @@ def read_format(layout: Layout) -> str:
         raise StoreFormatError(msg) from error
     if needed > FORMAT:
         msg = (
-            f"the store {layout.folder} has format {fields.get('format')} and needs a program that knows format {needed}; "
+            f"the store {layout.directory} has format {fields.get('format')} and needs a program that knows format {needed}; "
             f"this one knows {FORMAT}: upgrade mlflow-ipfs"
         )
         raise StoreFormatError(msg)

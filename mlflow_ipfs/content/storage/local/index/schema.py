@@ -18,13 +18,13 @@ APPLICATION_ID: Final = 0x4D495046  # "MIPF"; `file store.db` shows it
 SCHEMA_VERSION: Final = 1
 
 _TABLES: Final = """
--- A file below the store's folder. An object is the whole content of one file, and `root` the
+-- A file below the store's directory. An object is the whole content of one file, and `root` the
 -- multihash of that file's root; a pack is a CAR of small blocks, and has no root. An object that
 -- was set aside has lost its root: its blocks are still read from it, each verified.
 CREATE TABLE place (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('object', 'pack')),
-    name TEXT NOT NULL UNIQUE,              -- path below the store's folder
+    name TEXT NOT NULL UNIQUE,              -- path below the store's directory
     root BLOB UNIQUE,
     size INTEGER NOT NULL,
     class TEXT NOT NULL DEFAULT 'owned' CHECK (class IN ('owned', 'cache')),
@@ -43,7 +43,7 @@ CREATE TABLE block (
     data BLOB,
     offset INTEGER NOT NULL,
     length INTEGER NOT NULL,
-    form INTEGER NOT NULL,                  -- LeafForm
+    form INTEGER NOT NULL,                  -- LeafEncoding
     CHECK ((place IS NULL) != (data IS NULL))
 );
 CREATE INDEX block_of_place ON block (place) WHERE place IS NOT NULL;
@@ -62,7 +62,7 @@ CREATE TABLE ref (
     version INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- One row for each file of mfs://. Folders are implied. `parent` is '' or 'a/b', without outer slashes.
+-- One row for each file of mfs://. Directories are implied. `parent` is '' or 'a/b', without outer slashes.
 -- Names are BLOBs: they need not be UTF-8, and they are compared and ordered byte by byte.
 CREATE TABLE entry (
     root BLOB NOT NULL,

@@ -19,11 +19,11 @@ class LocalBlocks(LocalReader):
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
         """Heal a damaged block from the store's source, if it has one and that has the block."""
-        data = self._parts.healing.fetch(cid)
+        data = self._context.healing.fetch(cid)
         if data is None:
             raise damage
         # A damaged place counts as absent, so the block gets a new one. Without room for it, it still can be read.
-        with suppress(MlflowIpfsError), LocalPublication(self._parts) as publication:
+        with suppress(MlflowIpfsError), LocalPublication(self._context) as publication:
             publication.put(cid, data)
             publication.commit()
         return data

@@ -1,6 +1,6 @@
-"""The mutable file trees of a local store: one row for each file, folders implied.
+"""The mutable file trees of a local store: one row for each file, directories implied.
 
-Names are kept and compared as bytes. Below the folder ``a`` are the parents ``a`` itself and
+Names are kept and compared as bytes. Below the directory ``a`` are the parents ``a`` itself and
 everything from ``a/`` up to, not including, ``a0``: ``0`` follows ``/`` in ASCII. The primary key
 (root, parent, name) answers every question here without reading more rows than it returns.
 """
@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.names.entries import Frozen, MfsEntry, MfsFolder
+from mlflow_ipfs.content.names.entries import Frozen, MfsDirectory, MfsEntry
 from mlflow_ipfs.content.storage.local.index.name_tables import decode_path, encode_path
 from mlflow_ipfs.content.storage.local.publishing.pins import naming
-from mlflow_ipfs.content.storage.validation import file_in_the_way, folder_in_the_way
+from mlflow_ipfs.content.storage.validation import directory_in_the_way, file_in_the_way
 from mlflow_ipfs.errors import ConflictError
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _COLUMNS: Final = "parent, name, cid, size, dag_bytes, mtime_ns"
 _ABOVE_ALL: Final = b"\xff" * 4097  # greater than any path: Linux' PATH_MAX is 4096
@@ -35,47 +35,47 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     return parent, name
 
 
-def _below(folder: bytes) -> tuple[bytes, bytes]:
-    """First parent that may lie below a folder, and the first after all of those."""
-    return (folder + b"/", folder + b"0") if folder else (b"\x01", _ABOVE_ALL)
+def _below(directory: bytes) -> tuple[bytes, bytes]:
+    """First parent that may lie below a directory, and the first after all of those."""
+    return (directory + b"/", directory + b"0") if directory else (b"\x01", _ABOVE_ALL)
 
 
 class LocalEntries:
     """The entries of a local store. See ``Entries``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
-    def stat(self, root: str, path: str) -> MfsEntry | MfsFolder | None:
-        """The file or the implied folder at a path, or None."""
+    def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
+        """The file or the implied directory at a path, or None."""
         tree, place = encode_path(root), encode_path(path)
-        with self._parts.database.snapshot() as connection:
+        with self._context.database.snapshot() as connection:
             entry = _find_entry(connection, tree, place)
-            if entry is None and _is_folder(connection, tree, place):
-                return MfsFolder(root, path)
+            if entry is None and _is_directory(connection, tree, place):
+                return MfsDirectory(root, path)
         return entry
 
-    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsFolder]:
-        """The files and folders directly in a folder, by name in byte order."""
-        tree, folder = encode_path(root), encode_path(path)
-        with self._parts.database.snapshot() as connection:
-            files = _select(connection, "root = ? AND parent = ?", (tree, folder))
-            folders = _subfolders(connection, tree, folder)
-        found: list[MfsEntry | MfsFolder] = [_entry(tree, row) for row in files]
-        found += [MfsFolder(root, decode_path(_join(folder, name))) for name in folders]
+    def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
+        """The files and directories directly in a directory, by name in byte order."""
+        tree, directory = encode_path(root), encode_path(path)
+        with self._context.database.snapshot() as connection:
+            files = _select(connection, "root = ? AND parent = ?", (tree, directory))
+            directories = _subdirectories(connection, tree, directory)
+        found: list[MfsEntry | MfsDirectory] = [_entry(tree, row) for row in files]
+        found += [MfsDirectory(root, decode_path(_join(directory, name))) for name in directories]
         return sorted(found, key=lambda item: encode_path(item.name))
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
         """The file at ``path``, or every file below it, in order of path bytes."""
         tree, place = encode_path(root), encode_path(path)
-        with self._parts.database.snapshot() as connection:
+        with self._context.database.snapshot() as connection:
             rows = [row for where, values in _reach(tree, place) for row in _select(connection, where, values)]
         rows.sort(key=lambda row: _join(row[0], row[1]))
         return [_entry(tree, row) for row in rows]
 
     def delete(self, root: str, path: str) -> int:
         """Remove the file at ``path`` and every file below it. Returns how many."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             return sum(
                 connection.execute(f"DELETE FROM entry WHERE {where}", values).rowcount  # noqa: S608 - fixed texts
                 for where, values in _reach(encode_path(root), encode_path(path))
@@ -83,18 +83,18 @@ class LocalEntries:
 
     def freeze(self, frozen: Frozen) -> None:
         """Allow a CID below a path."""
-        with naming(self._parts, frozen.cid) as connection:
+        with naming(self._context, frozen.cid) as connection:
             put_frozen(connection, frozen)
 
-    def thaw(self, frozen: Frozen) -> bool:
+    def unfreeze(self, frozen: Frozen) -> bool:
         """Withdraw that permission."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             gone = connection.execute("DELETE FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen))
         return bool(gone.rowcount)
 
     def is_frozen(self, frozen: Frozen) -> bool:
         """Tell whether that CID may be read below that path."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             row = connection.execute(
                 "SELECT 1 FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen)
             ).fetchone()
@@ -102,7 +102,7 @@ class LocalEntries:
 
     def list_frozen(self) -> Iterator[Frozen]:
         """Everything frozen, in order of root and path."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = connection.execute("SELECT root, path, cid FROM frozen ORDER BY root, path, cid").fetchall()
         return (Frozen(decode_path(root), decode_path(path), CID.from_bytes(cid)) for root, path, cid in rows)
 
@@ -120,7 +120,7 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
     """Write rows of files, over those that are at the same paths.
 
     Raises:
-        ConflictError: one would stand under a file, or where a folder is.
+        ConflictError: one would stand under a file, or where a directory is.
     """
     rows = [
         (encode_path(entry.root), *_split(encode_path(entry.path)), bytes(entry.cid), entry.size_bytes,
@@ -137,24 +137,24 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
     _check_ancestors(connection, {(row[0], row[1]) for row in rows})
     for tree, parent, name, *_ in rows:
         path = _join(parent, name)
-        if not name or _is_folder(connection, tree, path):
-            raise folder_in_the_way(decode_path(tree), decode_path(path))
+        if not name or _is_directory(connection, tree, path):
+            raise directory_in_the_way(decode_path(tree), decode_path(path))
 
 
 def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, name: bytes) -> bool:
-    """Tell whether a row would stand under a file, or where a folder is."""
+    """Tell whether a row would stand under a file, or where a directory is."""
     try:
         _check_ancestors(connection, {(tree, parent)})
     except ConflictError:
         return True
-    return not name or _is_folder(connection, tree, _join(parent, name))
+    return not name or _is_directory(connection, tree, _join(parent, name))
 
 
-def _check_ancestors(connection: sqlite3.Connection, folders: set[tuple[bytes, bytes]]) -> None:
-    """No folder may be a file, nor may any folder above it."""
+def _check_ancestors(connection: sqlite3.Connection, directories: set[tuple[bytes, bytes]]) -> None:
+    """No directory may be a file, nor may any directory above it."""
     checked: set[tuple[bytes, bytes]] = set()
-    for tree, folder in folders:
-        path = folder
+    for tree, directory in directories:
+        path = directory
         while path and (tree, path) not in checked:
             checked.add((tree, path))
             if _find_entry(connection, tree, path) is not None:
@@ -192,7 +192,7 @@ def _find_entry(connection: sqlite3.Connection, tree: bytes, path: bytes) -> Mfs
     return _entry(tree, rows[0]) if rows else None
 
 
-def _is_folder(connection: sqlite3.Connection, tree: bytes, path: bytes) -> bool:
+def _is_directory(connection: sqlite3.Connection, tree: bytes, path: bytes) -> bool:
     row = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM entry WHERE root = ?1 AND parent = ?2)"
         " OR EXISTS (SELECT 1 FROM entry WHERE root = ?1 AND parent >= ?3 AND parent < ?4)",
@@ -201,10 +201,10 @@ def _is_folder(connection: sqlite3.Connection, tree: bytes, path: bytes) -> bool
     return bool(row[0])
 
 
-def _subfolders(connection: sqlite3.Connection, tree: bytes, folder: bytes) -> list[bytes]:
-    """Names of the folders directly in a folder, by jumping over what is below each of them."""
-    skip = len(folder) + 1 if folder else 0
-    position, end = _below(folder)
+def _subdirectories(connection: sqlite3.Connection, tree: bytes, directory: bytes) -> list[bytes]:
+    """Names of the directories directly in a directory, by jumping over what is below each of them."""
+    skip = len(directory) + 1 if directory else 0
+    position, end = _below(directory)
     names: dict[bytes, None] = {}
     while True:
         row = connection.execute(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mlflow_ipfs.content.cid import CID, IDENTITY, RAW
 from mlflow_ipfs.content.storage.local.files.sessions import HOLD_PREFIX, lock_new
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.system.locking import try_flock
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mlflow_ipfs.content.storage.local.index.layout import Layout
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _HEADER: Final = b"mlflow-ipfs hold of blocks 1\n"  # in place of the process's number, which is shorter
 _FLUSH_BYTES: Final = 1 << 20
@@ -35,12 +35,12 @@ _PIECE_BYTES: Final = 1 << 20
 class LocalHold:
     """A hold on blocks of one local store. See ``Hold``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
         self._pid = os.getpid()
         self._unwritten = bytearray()
-        with disk_faults(parts.layout.folder):
-            self._file = lock_new(parts.layout, HOLD_PREFIX)
+        with translate_disk_errors(context.layout.directory):
+            self._file = lock_new(context.layout, HOLD_PREFIX)
             self._file.write_at(_HEADER, 0)
         self._size_bytes = len(_HEADER)
 
@@ -51,7 +51,7 @@ class LocalHold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pid == os.getpid():  # else a forked child unwinds its copy of the stack
-            self._parts.disk.remove(self._file.path)
+            self._context.disk.remove(self._file.path)
             self._file.release()
 
     def add(self, cid: CID) -> None:
@@ -69,7 +69,7 @@ class LocalHold:
         Raises:
             StoreFullError: there is no room for the list.
         """
-        with disk_faults(self._parts.layout.folder):
+        with translate_disk_errors(self._context.layout.directory):
             self._file.write_at(bytes(self._unwritten), self._size_bytes)
         self._size_bytes += len(self._unwritten)
         self._unwritten.clear()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 KEY_PREFIX: Final = "note:"  # of the keys in `meta` that are notes
 
@@ -19,12 +19,12 @@ KEY_PREFIX: Final = "note:"  # of the keys in `meta` that are notes
 class LocalNotes:
     """The notes of a local store. See ``Notes``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def set(self, key: str, value: str) -> None:
         """Write a note."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             connection.execute(
                 "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
                 (KEY_PREFIX + key, value),
@@ -32,14 +32,14 @@ class LocalNotes:
 
     def delete(self, key: str) -> bool:
         """Remove a note."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             gone = connection.execute("DELETE FROM meta WHERE key = ?", (KEY_PREFIX + key,))
         return bool(gone.rowcount)
 
     def list(self, prefix: str = "") -> Mapping[str, str]:
         """Return the notes whose keys start with a prefix, in order of key."""
         start = KEY_PREFIX + prefix
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT key, value FROM meta WHERE key >= ? AND substr(key, 1, ?) = ? ORDER BY key",
                 (start, len(start), start),

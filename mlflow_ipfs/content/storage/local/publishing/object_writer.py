@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES
 from mlflow_ipfs.content.storage.local.files.drafts import Draft
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock
 from mlflow_ipfs.errors import InvalidDataError
 
@@ -28,7 +28,7 @@ class ObjectWriter:
     Args:
         disk: where to.
         draft: path of the new file.
-        folder: the store's folder, for error messages.
+        directory: the store's directory, for error messages.
         on_finish: takes the root's multihash, the leaves' rows, the size and the draft.
     """
 
@@ -36,11 +36,11 @@ class ObjectWriter:
         self,
         disk: Disk,
         draft: Path,
-        folder: Path,
+        directory: Path,
         on_finish: Callable[[bytes, list[NewBlock], int, Draft], None],
     ) -> None:
         self._disk = disk
-        self._folder = folder
+        self._directory = directory
         self._on_finish = on_finish
         self._size_bytes = 0
         self._handed_over = 0  # how many bytes the disk has been told to write already
@@ -50,7 +50,7 @@ class ObjectWriter:
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the file."""
         draft = self._open_draft()
-        with disk_faults(self._folder):
+        with translate_disk_errors(self._directory):
             self._disk.write(draft.descriptor, data)
             self._size_bytes += len(data)
             fresh = self._size_bytes - self._handed_over
@@ -87,7 +87,7 @@ class ObjectWriter:
             msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
             raise InvalidDataError(msg)
         self._stop_reading()
-        with disk_faults(self._folder):
+        with translate_disk_errors(self._directory):
             self._on_finish(root.multihash, rows, end, draft)
         self._draft = None
 

@@ -10,7 +10,7 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.pins import USER, Pin, PinState
 from mlflow_ipfs.content.names.refs import Ref
 from mlflow_ipfs.content.storage.local.index import index_rows
-from mlflow_ipfs.content.storage.local.publishing.promotion import promoted
+from mlflow_ipfs.content.storage.local.publishing.promotion import promote
 from mlflow_ipfs.content.storage.validation import check_ref_version, unknown_pin, unknown_ref, unknown_root
 
 if TYPE_CHECKING:
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from mlflow_ipfs.content.names.outbox import OutboxRow
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 
 @contextmanager
-def naming(parts: Parts, cid: CID) -> Iterator[sqlite3.Connection]:
+def naming(context: StoreContext, cid: CID) -> Iterator[sqlite3.Connection]:
     """A transaction that gives content a name. A gc that is running meanwhile is told of it (``barrier.py``).
 
     Raises:
         NotFoundError: the root block is not in the store.
         IntegrityError: what it needs is in the cache only, and not whole.
     """
-    parts.database.check_writable()
-    with promoted(parts, [cid]) as connection:
+    context.database.check_writable()
+    with promote(context, [cid]) as connection:
         if cid.identity_data is None and not index_rows.is_known(connection, cid.multihash):
             raise unknown_root(cid)
         yield connection
@@ -62,17 +62,17 @@ def put_outbox(connection: sqlite3.Connection, rows: Iterable[OutboxRow]) -> Non
 class LocalPins:
     """The pins of a local store. See ``Pins``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def add(self, pin: Pin) -> None:
         """Add a pin, or set its state."""
-        with naming(self._parts, pin.cid) as connection:
+        with naming(self._context, pin.cid) as connection:
             put_pin(connection, pin)
 
     def replace(self, old: Pin, new: Pin) -> None:
         """Swap one pin for another in one step."""
-        with naming(self._parts, new.cid) as connection:
+        with naming(self._context, new.cid) as connection:
             gone = connection.execute(
                 "DELETE FROM pin WHERE owner = ? AND cid = ? AND state = ?",
                 (old.owner, bytes(old.cid), old.state.value),
@@ -83,12 +83,12 @@ class LocalPins:
 
     def remove(self, cid: CID, owner: str = USER) -> bool:
         """Drop one owner's pin."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             return drop_pin(connection, cid, owner)
 
     def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
         """Pins in order of owner."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT owner, cid, state FROM pin WHERE owner >= ? AND substr(owner, 1, ?) = ?"
                 " AND cid = coalesce(?, cid) ORDER BY owner, cid",
@@ -100,12 +100,12 @@ class LocalPins:
 class LocalRefs:
     """The refs of a local store. See ``Refs``."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
     def get(self, name: str) -> Ref:
         """Read a ref."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             ref = _find_ref(connection, name)
         if ref is None:
             raise unknown_ref(name)
@@ -114,7 +114,7 @@ class LocalRefs:
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
         """Point a ref at a CID, if nobody was faster."""
         ref = Ref(name, cid, expected_version + 1)
-        with naming(self._parts, cid) as connection:
+        with naming(self._context, cid) as connection:
             check_ref_version(name, _find_ref(connection, name), expected_version)
             connection.execute(
                 "INSERT INTO ref (name, cid, version) VALUES (?, ?, ?)"
@@ -125,13 +125,13 @@ class LocalRefs:
 
     def delete(self, name: str, *, expected_version: int) -> None:
         """Remove a ref, if nobody changed it."""
-        with self._parts.database.write() as connection:
+        with self._context.database.write() as connection:
             check_ref_version(name, _find_ref(connection, name), expected_version)
             connection.execute("DELETE FROM ref WHERE name = ?", (name,))
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
         """Refs in order of name."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT name, cid, version FROM ref WHERE name >= ? AND substr(name, 1, ?) = ? ORDER BY name",
                 (prefix, len(prefix), prefix),

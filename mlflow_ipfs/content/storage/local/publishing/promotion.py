@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _ATTEMPTS: Final = 5
 
 
 @contextmanager
-def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]:
+def promote(context: StoreContext, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]:
     """A transaction in which the store owns all that it has below some roots, so that they may be named.
 
     Raises:
@@ -35,8 +35,8 @@ def promoted(parts: Parts, roots: Sequence[CID]) -> Iterator[sqlite3.Connection]
     """
     with ExitStack() as stack:
         for _ in range(_ATTEMPTS):
-            seen = _promote(parts, roots, stack)
-            with parts.database.write() as connection:
+            seen = _promote(context, roots, stack)
+            with context.database.write() as connection:
                 if seen.still_holds(connection):
                     yield connection
                     return
@@ -57,10 +57,10 @@ def find_needed(connection: sqlite3.Connection, marks: Marker) -> list[tuple[int
     return sorted({(place_id, name) for block_id, place_id, name in rows if block_id in marks})
 
 
-def own_needed(parts: Parts, places: Sequence[tuple[int, str]]) -> None:
+def own_needed(context: StoreContext, places: Sequence[tuple[int, str]]) -> None:
     """Let the store own what ``find_needed`` found, unless it was evicted meanwhile."""
     if places:
-        with parts.database.write() as connection:
+        with context.database.write() as connection:
             for place_id, name in places:
                 _take(connection, place_id, name)
 
@@ -85,7 +85,7 @@ class _Seen(NamedTuple):
         )
 
 
-def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> _Seen:
+def _promote(context: StoreContext, roots: Sequence[CID], stack: ExitStack) -> _Seen:
     """Let the store own every cached file that holds a block below the roots. A root that is not here is left out.
 
     A cached file was synced when it came, as any other; its blocks below the roots are hashed once more.
@@ -94,29 +94,29 @@ def _promote(parts: Parts, roots: Sequence[CID], stack: ExitStack) -> _Seen:
     Returns:
         What that relied on.
     """
-    with parts.database.read() as connection:
+    with context.database.read() as connection:
         changes = count_cache_changes(connection)
         if not holds_blocks(connection):
             return _Seen(changes)
-    stack.enter_context(keeping_all(parts.layout, parts.disk, parts.database))
-    with parts.database.snapshot() as connection, _marker(parts) as marks:
+    stack.enter_context(keeping_all(context.layout, context.disk, context.database))
+    with context.database.snapshot() as connection, _marker(context) as marks:
         changes = count_cache_changes(connection)
         marks.take_fresh()
         known = [root for root in roots if index_rows.is_known(connection, root.multihash)]
         marks.mark(connection, known)
         places = _cached_places(connection, marks.take_fresh())
         for place_id, name in places:
-            _verify(parts, connection, marks, place_id, name)
+            _verify(context, connection, marks, place_id, name)
     if places:
-        with parts.database.write() as connection:
+        with context.database.write() as connection:
             for place_id, name in places:
                 _own(connection, place_id, name, roots)
     return _Seen(changes, {root.multihash for root in roots if root not in known} | marks.passed)
 
 
-def _marker(parts: Parts) -> Marker:
+def _marker(context: StoreContext) -> Marker:
     """What is missing below a root can't be in the cache. That it is missing is for others to judge."""
-    return Marker(parts.layout, parts.disk, LocalReader(parts), pass_missing=True)
+    return Marker(context.layout, context.disk, LocalReader(context), pass_missing=True)
 
 
 def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> list[tuple[int, str]]:
@@ -127,24 +127,24 @@ def _cached_places(connection: sqlite3.Connection, block_ids: Sequence[int]) -> 
     return sorted({(place_id, name) for place_id, name in select_many(connection, query, block_ids)})
 
 
-def _verify(parts: Parts, connection: sqlite3.Connection, marks: Marker, place_id: int, name: str) -> None:
+def _verify(context: StoreContext, connection: sqlite3.Connection, marks: Marker, place_id: int, name: str) -> None:
     """Hash the blocks of a file that are marked."""
     rows = connection.execute(
         "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place_id,)
     )
     try:
-        descriptor = parts.disk.open_to_read(parts.layout.folder / name)
+        descriptor = context.disk.open_to_read(context.layout.directory / name)
     except FileNotFoundError as error:
         msg = f"the cached file {name} is gone, so nothing was made to refer to what was in it: fetch it again"
         raise NotFoundError(msg) from error
     try:
         for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
-            cid, block = read_stored_block(parts.disk, descriptor, stored)
+            cid, block = read_stored_block(context.disk, descriptor, stored)
             if not cid.matches(block):
                 msg = f"the cached block {cid} in {name} is damaged, so nothing was made to refer to it: fetch it again"
                 raise IntegrityError(msg)
     finally:
-        parts.disk.close(descriptor)
+        context.disk.close(descriptor)
 
 
 def _own(connection: sqlite3.Connection, place_id: int, name: str, roots: Sequence[CID]) -> None:

@@ -22,12 +22,12 @@ from mlflow_ipfs.content.storage.local.files.drafts import (
 from mlflow_ipfs.content.storage.local.files.open_publications import OpenPublication
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.cache_rows import holds_blocks
-from mlflow_ipfs.content.storage.local.index.error_translation import disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, put_frozen
 from mlflow_ipfs.content.storage.local.publishing.object_dedupe import find_new_leaves, move_leaves
 from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter
 from mlflow_ipfs.content.storage.local.publishing.pins import drop_pin, put_outbox, put_pin
-from mlflow_ipfs.content.storage.local.publishing.promotion import promoted
+from mlflow_ipfs.content.storage.local.publishing.promotion import promote
 from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.storage.local.publishing.small_blocks import SmallBlocks
 from mlflow_ipfs.content.storage.validation import check_block_size
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.base import FileWriter
     from mlflow_ipfs.content.storage.local.files.packs import PackWriter
     from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock, Stamp
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
     from mlflow_ipfs.content.system.locking import LockFile
 
 
@@ -62,21 +62,21 @@ class LocalPublication:
     """One publish into a local store. See ``Publication``.
 
     Args:
-        parts: the store.
-        keep_found: let no gc delete anything meanwhile, whenever it was condemned.
+        context: the store.
+        hold_existing: let no gc delete anything meanwhile, whenever it was condemned.
     """
 
     _class = index_rows.OWNED
 
-    def __init__(self, parts: Parts, *, keep_found: bool = False) -> None:
-        parts.database.check_writable()
-        self._parts = parts
+    def __init__(self, context: StoreContext, *, hold_existing: bool = False) -> None:
+        context.database.check_writable()
+        self._context = context
         self._pid = os.getpid()
-        self._no_deletion: LockFile | None = parts.publish_lock.acquire_shared()
+        self._no_deletion: LockFile | None = context.publish_lock.acquire_shared()
         try:
-            with disk_faults(parts.layout.folder):
+            with translate_disk_errors(context.layout.directory):
                 self._mark: OpenPublication | None = OpenPublication(
-                    parts.layout, parts.disk, parts.database, relies_on_condemned=keep_found
+                    context.layout, context.disk, context.database, relies_on_deletable=hold_existing
                 )
         except BaseException:
             self._no_deletion.release()
@@ -84,9 +84,9 @@ class LocalPublication:
         self._seen: set[bytes] = set()
         self._roots: set[bytes] = set()
         self._new_bytes = 0
-        self._small = SmallBlocks(parts.database, parts.disk, parts.session.draft, self._take_pack, self._class)
+        self._small = SmallBlocks(context.database, context.disk, context.session.draft, self._take_pack, self._class)
         self._writers: list[ObjectWriter] = []
-        self._syncer = Syncer(parts.disk)
+        self._syncer = Syncer(context.disk)
         self._waiting: list[_Waiting] = []
         self._files: list[NewFile] = []  # durable and in their place, not yet in the index
         self._is_open = True
@@ -117,16 +117,16 @@ class LocalPublication:
             try:
                 self._small.put(cid, bytes(data))
             except OSError:  # entering the context for each of millions of blocks takes as long as the rest
-                with disk_faults(self._parts.layout.folder):
+                with translate_disk_errors(self._context.layout.directory):
                     raise
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
         """Start a file that is kept contiguous."""
         del read_back  # a draft can always be read
         self._check_open()
-        parts = self._parts
-        with disk_faults(parts.layout.folder):
-            writer = ObjectWriter(parts.disk, parts.session.draft(), parts.layout.folder, self._take_object)
+        context = self._context
+        with translate_disk_errors(context.layout.directory):
+            writer = ObjectWriter(context.disk, context.session.draft(), context.layout.directory, self._take_object)
         self._writers.append(writer)
         return writer
 
@@ -135,17 +135,17 @@ class LocalPublication:
         self._check_open()
         if cid.identity_data is not None or cid.multihash in self._seen:
             return True
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             return bool(index_rows.known_among(connection, [cid.multihash], self._class))
 
     def commit(self, changes: Changes | None = None) -> int:
         """Make everything durable and visible, then add the names. Returns how many bytes were new."""
         self._check_open()
         changes = changes or Changes()
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             self._check_roots(connection, changes)
         try:
-            with disk_faults(self._parts.layout.folder):
+            with translate_disk_errors(self._context.layout.directory):
                 inline = self._small.finish()
                 self._move_files()
                 superfluous = self._write_rows(inline, changes)
@@ -154,7 +154,7 @@ class LocalPublication:
             raise
         self._end()
         for file in superfluous:
-            self._parts.disk.remove(self._parts.layout.folder / file.name)
+            self._context.disk.remove(self._context.layout.directory / file.name)
             self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
         return self._new_bytes + sum(block.length for block in inline)
 
@@ -182,23 +182,23 @@ class LocalPublication:
         self._roots.add(root)
         self._seen.update(row.multihash for row in rows)
         if is_known:
-            drop_draft(self._parts.disk, draft)
+            drop_draft(self._context.disk, draft)
             return
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             new = find_new_leaves(connection, rows, size_bytes) if self._class == index_rows.OWNED else None
         if new is not None:
-            move_leaves(self._parts.disk, draft, new, self._small.put)
-            drop_draft(self._parts.disk, draft)
+            move_leaves(self._context.disk, draft, new, self._small.put)
+            drop_draft(self._context.disk, draft)
             return
         self._new_bytes += size_bytes
         self._wait_for(draft, index_rows.OBJECT, root, rows)
 
     def _has_object(self, root: bytes, rows: list[NewBlock], size_bytes: int) -> bool:
         """Whether the object of that root is here and sound, and every leaf is in the index too."""
-        parts = self._parts
-        with parts.database.read() as connection:
+        context = self._context
+        with context.database.read() as connection:
             place_id = find_sound_object(
-                connection, parts.layout, parts.disk, root, size_bytes=size_bytes, class_=self._class
+                connection, context.layout, context.disk, root, size_bytes=size_bytes, class_=self._class
             )
             wanted = {row.multihash for row in rows}
             return place_id is not None and len(index_rows.known_among(connection, wanted, self._class)) == len(wanted)
@@ -208,19 +208,19 @@ class LocalPublication:
 
     def _move_files(self) -> None:
         """Give every file its place, once its bytes are durable."""
-        folders: list[Path] = [self._parts.layout.files] if self._waiting else []
+        directories: list[Path] = [self._context.layout.files] if self._waiting else []
         while self._waiting:
             waiting = self._waiting[0]
             name = object_name(waiting.root) if waiting.root is not None else pack_name()
             file = NewFile(waiting.kind, name, waiting.root, waiting.rows, waiting.stamp.result())
             self._files.append(file)
-            folders.append(move_into_place(self._parts.layout, self._parts.disk, waiting.draft, name))
+            directories.append(move_into_place(self._context.layout, self._context.disk, waiting.draft, name))
             self._waiting.pop(0)
-        self._syncer.sync_folders(folders)
+        self._syncer.sync_directories(directories)
         self._syncer.close()
 
     def _write_rows(self, inline: list[NewBlock], changes: Changes) -> list[NewFile]:
-        database, rows = self._parts.database, RowWriter(self._parts.layout, self._parts.disk, self._class)
+        database, rows = self._context.database, RowWriter(self._context.layout, self._context.disk, self._class)
         *earlier, last = batches(self._files)
         for batch in earlier:
             with database.write() as connection:
@@ -232,7 +232,7 @@ class LocalPublication:
             must_promote = changes != Changes() and holds_blocks(connection)
             self._write_names(connection, changes, only_try=must_promote)
         if must_promote:  # what the names need is all there now, some of it perhaps in the cache
-            with promoted(self._parts, list(changes.named_cids())) as connection:
+            with promote(self._context, list(changes.named_cids())) as connection:
                 self._write_names(connection, changes)
         return rows.superfluous
 
@@ -254,7 +254,7 @@ class LocalPublication:
 
     def _discard(self, *, outcome_is_known: bool = True) -> None:
         """Remove every file of this publication that nothing refers to."""
-        disk = self._parts.disk
+        disk = self._context.disk
         for writer in self._writers:
             writer.discard()
         self._small.discard()
@@ -268,13 +268,13 @@ class LocalPublication:
     def _remove_files(self) -> None:
         """Remove moved files that have no row. An earlier batch may have given some of them one."""
         try:
-            with self._parts.database.read() as connection:
+            with self._context.database.read() as connection:
                 referenced = index_rows.places_among(connection, [file.name for file in self._files])
         except MlflowIpfsError:
             return  # gc will find them
         for file in self._files:
             if file.name not in referenced:
-                self._parts.disk.remove(self._parts.layout.folder / file.name)
+                self._context.disk.remove(self._context.layout.directory / file.name)
 
     def _end(self) -> None:
         self._is_open = False

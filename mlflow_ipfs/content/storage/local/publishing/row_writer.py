@@ -25,7 +25,7 @@ class NewFile:
 
     Attributes:
         kind: ``index_rows.OBJECT`` or ``index_rows.PACK``.
-        name: its path below the store's folder.
+        name: its path below the store's directory.
         root: for an object, the multihash of its root.
         rows: its blocks, in the order in which they were put: what links to a block comes after it.
         stamp: its stamp.
@@ -132,12 +132,12 @@ def find_sound_object(
 ) -> int | None:
     """The row of the object of a root, if its file is there and as the index has it, and is kept as ``class_`` is."""
     place = index_rows.find_object(connection, root)
-    if place is None or place.is_damaged or place.is_condemned or place.stamp.size_bytes != size_bytes:
+    if place is None or place.is_damaged or place.is_deletable or place.stamp.size_bytes != size_bytes:
         return None
     if place.cache_used is not None and class_ == index_rows.OWNED:
         return None
     try:
-        status = disk.status(layout.folder / place.name)
+        status = disk.status(layout.directory / place.name)
     except FileNotFoundError:
         return None
     return place.id if Stamp.of(status) == place.stamp else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.packs import PackWriter
 from mlflow_ipfs.content.storage.local.index.index_rows import OWNED, NewBlock, known_among
 
@@ -66,7 +66,7 @@ class SmallBlocks:
             self._spill()
             self._seal()
             return []
-        inline = [NewBlock(cid.multihash, data, 0, len(data), LeafForm.RAW) for cid, data in self._new]
+        inline = [NewBlock(cid.multihash, data, 0, len(data), LeafEncoding.RAW) for cid, data in self._new]
         self._new.clear()
         return inline
 

@@ -54,7 +54,7 @@ class Healing:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class StoreContext:
     """One open store.
 
     Attributes:

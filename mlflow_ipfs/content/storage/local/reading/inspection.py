@@ -55,23 +55,23 @@ class Sessions:
     dead: int
 
 
-def read_store_id(folder: Path) -> str:
-    """The id of the store in a folder.
+def read_store_id(directory: Path) -> str:
+    """The id of the store in a directory.
 
     Raises:
         StoreFormatError: no store, or one that this version can't open.
-        FileNotFoundError: the folder has no ``format.json``.
+        FileNotFoundError: the directory has no ``format.json``.
     """
-    return read_format(Layout(folder))
+    return read_format(Layout(directory))
 
 
-def count_contents(folder: Path) -> Contents:
+def count_contents(directory: Path) -> Contents:
     """Ask the index, without opening it for writing.
 
     Raises:
         StoreFormatError: the index is missing or damaged.
     """
-    layout = Layout(folder)
+    layout = Layout(directory)
     try:
         with closing(open_index_file(layout.database, is_live=True)) as connection:
             counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
@@ -94,13 +94,13 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
     return value
 
 
-def count_sessions(folder: Path) -> Sessions:
+def count_sessions(directory: Path) -> Sessions:
     """Tell the sessions whose process lives from those whose lock died with it.
 
     A session that this user may not read counts as live, since its process cannot be ruled out.
     """
     live = dead = 0
-    for path in Layout(folder).sessions.iterdir():
+    for path in Layout(directory).sessions.iterdir():
         if path.name.startswith((PREFIX, HOLD_PREFIX)):
             continue  # of one publication or import; its process has a session, too
         try:
@@ -126,19 +126,19 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
-def log_bytes(folder: Path) -> int:
+def log_bytes(directory: Path) -> int:
     """Size of the changes that wait in SQLite's log to be moved into the index."""
     try:
-        return Layout(folder).log.stat().st_size
+        return Layout(directory).log.stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def count_quarantined(folder: Path) -> int:
-    """How many damaged files were set aside. Old indexes lie there in folders of their own."""
-    return sum(path.is_file() for path in Layout(folder).quarantine.iterdir())
+def count_quarantined(directory: Path) -> int:
+    """How many damaged files were set aside. Old indexes lie there in directories of their own."""
+    return sum(path.is_file() for path in Layout(directory).quarantine.iterdir())
 
 
-def file_system_of(folder: Path) -> str | None:
-    """The type of the file system that holds an existing folder; None where the system doesn't tell."""
-    return file_system_type(folder.resolve())
+def file_system_of(directory: Path) -> str | None:
+    """The type of the file system that holds an existing directory; None where the system doesn't tell."""
+    return file_system_type(directory.resolve())

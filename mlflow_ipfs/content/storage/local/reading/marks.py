@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
 from mlflow_ipfs.content.storage.local.index.sql_batches import MAX_VALUES, VALUES, select_many
 from mlflow_ipfs.content.storage.marking import links_of_node, read_node
@@ -111,7 +111,7 @@ class Marker:
         """
         waiting = ((root, root) for root in roots)
         stack: list[_Below] = []
-        leaves: list[_Below] = []  # not kept on the stack: a folder has many
+        leaves: list[_Below] = []  # not kept on the stack: a directory has many
         while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
             del stack[-_NODES:]
             for below in self._step(connection, batch):
@@ -136,7 +136,7 @@ class Marker:
             if row is not None:
                 if not self._marked.add(row.id) and self._notes_fresh:
                     self._fresh.append(row.id)
-                is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafForm.RAW
+                is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafEncoding.RAW
                 if is_node and not self._walked[cid.codec].add(row.id):
                     nodes.append((row, (cid, root)))
             elif self._pass_missing and cid.identity_data is None:

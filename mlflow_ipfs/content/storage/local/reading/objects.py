@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blocks.base import Leaf
 from mlflow_ipfs.content.cid import DAG_PB
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, block_of_leaf, encode_leaf
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, block_of_leaf, encode_leaf
 from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.content.files.file_reader import check_parts, part_bounds
 from mlflow_ipfs.content.storage.local.index import index_rows
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.dag import UnixFSNode
     from mlflow_ipfs.content.storage.local.index.database import Database
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
+
+
+_logger = logging.getLogger(__name__)
 
 
 def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_bytes: int) -> Iterator[Leaf]:
@@ -52,7 +55,7 @@ def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_byte
         if form is None:
             node = read_unixfs(reader, cid)
             if _is_wrapped_leaf(node):
-                form = LeafForm.UNIXFS_FILE
+                form = LeafEncoding.UNIXFS_FILE
             else:
                 parts = _parts_of(node, root)
                 if cid != root and length != sum(size for _, size in parts):
@@ -64,16 +67,16 @@ def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_byte
         offset += length
 
 
-def _form_by_index(database: Database, cid: CID) -> LeafForm | None:
+def _form_by_index(database: Database, cid: CID) -> LeafEncoding | None:
     """How a leaf is made from the file's bytes; None where its block has to be looked at."""
     if cid.codec != DAG_PB:
-        return LeafForm.RAW
+        return LeafEncoding.RAW
     with database.read() as connection:
         row = index_rows.find_block(connection, cid.multihash)
     if row is None:
         msg = f"the block {cid} is not in the store"
         raise NotFoundError(msg)
-    return LeafForm.UNIXFS_FILE if row.form is LeafForm.UNIXFS_FILE else None
+    return LeafEncoding.UNIXFS_FILE if row.form is LeafEncoding.UNIXFS_FILE else None
 
 
 def _is_wrapped_leaf(node: UnixFSNode) -> bool:
@@ -89,7 +92,6 @@ def _parts_of(node: UnixFSNode, root: CID) -> list[tuple[CID, int]]:
     return list(zip([link.cid for link in node.links], node.data.block_sizes, strict=True))
 
 
-_logger = logging.getLogger(__name__)
 _TRUSTED: Final = "%s: %s is as the index has it (inode, size, mtime); trusted without hashing"
 
 
@@ -97,13 +99,13 @@ class ObjectChecker:
     """Finds the object of a file, and sets it aside when it is damaged.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: reads the nodes above the leaves.
         verify_always: hash the object each time, whatever its stamp says.
     """
 
-    def __init__(self, parts: Parts, reader: BlockReader, *, verify_always: bool) -> None:
-        self._parts = parts
+    def __init__(self, context: StoreContext, reader: BlockReader, *, verify_always: bool) -> None:
+        self._context = context
         self._reader = reader
         self._verify_always = verify_always
 
@@ -113,9 +115,9 @@ class ObjectChecker:
         if place is None:
             _logger.debug("%s: the store keeps no single file of it", cid)
         while place is not None:
-            path = self._parts.layout.folder / place.name
+            path = self._context.layout.directory / place.name
             try:
-                stamp = Stamp.of(self._parts.disk.status(path))
+                stamp = Stamp.of(self._context.disk.status(path))
                 return (path, place) if self._is_sound(cid, path, place, stamp) else None
             except FileNotFoundError:
                 before, place = place, self._find(cid)  # a gc or another reader may have come in between
@@ -128,9 +130,9 @@ class ObjectChecker:
         place = self._find(cid)
         if place is None:
             return None
-        path = self._parts.layout.folder / place.name
+        path = self._context.layout.directory / place.name
         try:
-            reasons = self._reasons_to_hash(place, Stamp.of(self._parts.disk.status(path)))
+            reasons = self._reasons_to_hash(place, Stamp.of(self._context.disk.status(path)))
         except FileNotFoundError:
             return None
         if reasons:
@@ -155,7 +157,7 @@ class ObjectChecker:
         return ", ".join(reasons)
 
     def _find(self, cid: CID) -> PlaceRow | None:
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             return index_rows.find_object_of(connection, cid)
 
     def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
@@ -178,15 +180,15 @@ class ObjectChecker:
         _logger.debug("%s: every leaf in %s has the hash in its CID", cid, path)
         if not is_as_known:
             with suppress(OSError):  # on a disk that takes no modes; the hash counts
-                self._parts.disk.make_read_only(path)
+                self._context.disk.make_read_only(path)
             # Not being able to note it only means that the next reader hashes again.
-            with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+            with suppress(MlflowIpfsError), self._context.database.write() as connection:
                 index_rows.restamp(connection, place, stamp)
         return True
 
     def _find_damage(self, cid: CID, path: Path, size_bytes: int) -> CID | None:
         """Hash the whole file. Returns the first leaf that is not as its CID says."""
-        disk = self._parts.disk
+        disk = self._context.disk
         descriptor = disk.open_to_read(path)
 
         def check(leaf: Leaf) -> tuple[Leaf, bool]:
@@ -194,7 +196,7 @@ class ObjectChecker:
             return leaf, leaf.cid.matches(block_of_leaf(piece, leaf.form))
 
         end = 0
-        expected = iterate_leaves(self._parts.database, self._reader, cid, size_bytes)
+        expected = iterate_leaves(self._context.database, self._reader, cid, size_bytes)
         try:
             with closing(map_ahead(check, expected)) as leaves:  # its threads end before the file
                 for leaf, is_sound in leaves:
@@ -207,7 +209,7 @@ class ObjectChecker:
 
     def _give_second_name(self, path: Path, aside: Path) -> None:
         """So that the index never names what is not there: the first name goes after the commit."""
-        disk = self._parts.disk
+        disk = self._context.disk
         with suppress(FileNotFoundError):
             try:
                 disk.link(path, aside)
@@ -215,19 +217,19 @@ class ObjectChecker:
                 if error.errno not in NO_LINKS:
                     raise
                 disk.rename(path, aside)
-            disk.sync_folder(aside.parent)
+            disk.sync_directory(aside.parent)
 
     def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
         """Move a damaged object out of the way. Its undamaged blocks can still be read there."""
-        layout, disk = self._parts.layout, self._parts.disk
-        path, name = layout.folder / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
+        layout, disk = self._context.layout, self._context.disk
+        path, name = layout.directory / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
         advice, is_ours = "Add the content again to heal it", False
         try:
-            with self._parts.database.write() as connection:
+            with self._context.database.write() as connection:
                 current = index_rows.find_object_of(connection, cid)
                 if current is not None and current.name == place.name:  # else somebody was faster
-                    index_rows.set_aside(connection, place.id, name)
-                    self._give_second_name(path, layout.folder / name)
+                    index_rows.move_to_quarantine(connection, place.id, name)
+                    self._give_second_name(path, layout.directory / name)
                     is_ours = True
             if is_ours:
                 disk.remove(path)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.blocks.base import BlockReader
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, block_of_leaf, leaf_frame
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, block_of_leaf, leaf_frame
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.system.access import refused
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.storage.local.index.index_rows import BlockRow
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _TOUCH_SECONDS: Final = 600  # how old "last used" may become before it is written anew
 
@@ -28,12 +28,12 @@ _TOUCH_SECONDS: Final = 600  # how old "last used" may become before it is writt
 class LocalReader(BlockReader):
     """The blocks of a local store."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._prefix = f"{parts.layout.folder}{os.sep}"  # joined as text: Path is slow, and every read passes here
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
+        self._prefix = f"{context.layout.directory}{os.sep}"  # joined as text: Path is slow, and every read passes here
 
     def __str__(self) -> str:
-        return f"the store {self._parts.layout.folder}"
+        return f"the store {self._context.layout.directory}"
 
     def get(self, cid: CID) -> bytes:
         """Return a block, verified against its CID."""
@@ -54,10 +54,10 @@ class LocalReader(BlockReader):
 
     def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
         """Yield blocks, verified. One look into the index for all, and neighbours in a file share its opening."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             rows = index_rows.find_blocks(connection, [cid.multihash for cid in cids])
         touched: set[int | None] = set()
-        with OpenFiles(self._parts.layout, self._parts.disk) as files:
+        with OpenFiles(self._context.layout, self._context.disk) as files:
             for cid in cids:
                 row = rows.get(cid.multihash)
                 data = _read_from(files, row)
@@ -72,12 +72,12 @@ class LocalReader(BlockReader):
         """Tell whether the block is here, without reading it."""
         if cid.identity_data is not None:
             return True
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             return index_rows.is_known(connection, cid.multihash)
 
     def find_absent(self, cids: Sequence[CID]) -> CID | None:
         """Return the first of the blocks that is not here, with few looks into the index."""
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             known = index_rows.all_known_among(connection, {cid.multihash for cid in cids})
         return next((cid for cid in cids if cid.multihash not in known and cid.identity_data is None), None)
 
@@ -87,14 +87,14 @@ class LocalReader(BlockReader):
         if data is not None:
             return len(data)
         row = self._find(cid)
-        wrapping = leaf_frame(row.length) if row.form is LeafForm.UNIXFS_FILE else ()
+        wrapping = leaf_frame(row.length) if row.form is LeafEncoding.UNIXFS_FILE else ()
         return row.length + sum(map(len, wrapping))
 
     def _find(self, cid: CID) -> BlockRow:
-        with self._parts.database.read() as connection:
+        with self._context.database.read() as connection:
             row = index_rows.find_block(connection, cid.multihash)
         if row is None:
-            msg = f"the block {cid} is not in the store {self._parts.layout.folder}{cid.hash_note}"
+            msg = f"the block {cid} is not in the store {self._context.layout.directory}{cid.hash_note}"
             raise NotFoundError(msg)
         return row
 
@@ -103,11 +103,11 @@ class LocalReader(BlockReader):
         if row.place_name is None:
             return row.data
         try:
-            piece = self._parts.disk.read_piece(self._prefix + row.place_name, row.offset, row.length)
+            piece = self._context.disk.read_piece(self._prefix + row.place_name, row.offset, row.length)
         except FileNotFoundError:
             return None
         except PermissionError as error:
-            raise refused(self._parts.layout.folder, error) from error
+            raise refused(self._context.layout.directory, error) from error
         return block_of_leaf(piece, row.form)
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
@@ -117,22 +117,22 @@ class LocalReader(BlockReader):
 
     def _damaged(self, cid: CID, row: BlockRow, *, is_missing: bool) -> IntegrityError:
         """Note the damage, so that adding the content again heals it, and name it."""
-        path = self._parts.layout.database
+        path = self._context.layout.database
         # Only a help for later; a busy or full store must not hide the damage itself.
-        with suppress(MlflowIpfsError), self._parts.database.write() as connection:
+        with suppress(MlflowIpfsError), self._context.database.write() as connection:
             if row.place_name is None or row.place_id is None:
                 index_rows.give_up_inline(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
             else:
                 index_rows.mark_damaged(connection, row.place_id, row.place_name)
         if row.place_name is not None:
-            path = self._parts.layout.folder / row.place_name
+            path = self._context.layout.directory / row.place_name
         what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
         msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
         return IntegrityError(msg)
 
     def _touch(self, row: BlockRow) -> None:
         """Note now and then that a file of the cache is in use, so that others are evicted first."""
-        database = self._parts.database
+        database = self._context.database
         is_old = row.cache_used is not None and time.time() - row.cache_used > _TOUCH_SECONDS
         if is_old and row.place_id is not None and not database.read_only:
             with suppress(MlflowIpfsError), database.write() as connection:

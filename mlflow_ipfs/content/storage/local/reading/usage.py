@@ -14,24 +14,24 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.cid import CID
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _NOBODY: Final = -1
 _SEVERAL: Final = -2
 
 
-def measure_usage(parts: Parts, reader: BlockReader, groups: Sequence[Sequence[CID]]) -> UsageReport:
+def measure_usage(context: StoreContext, reader: BlockReader, groups: Sequence[Sequence[CID]]) -> UsageReport:
     """Add up what lies below each group of roots, from one snapshot.
 
     Raises:
         IntegrityError: a node cannot be read.
     """
-    with parts.database.snapshot() as connection:
+    with context.database.snapshot() as connection:
         lengths = _read_lengths(connection)
         owners = array("i", [_NOBODY]) * len(lengths)
         totals = [0] * len(groups)
         for group, roots in enumerate(groups):
-            with Marker(parts.layout, parts.disk, reader) as marks:
+            with Marker(context.layout, context.disk, reader) as marks:
                 marks.take_fresh()
                 marks.mark(connection, roots)
                 for block_id in marks.take_fresh():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
 from mlflow_ipfs.content.storage.local.files.drafts import root_in
 from mlflow_ipfs.content.storage.local.index.name_tables import iterate_names, iterate_root_cids
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from mlflow_ipfs.content.blocks.base import BlockReader
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _NODES: Final = 50  # read at a time; each may link to thousands of others
 _PAGE: Final = 1000
@@ -38,16 +38,16 @@ _Named: TypeAlias = "dict[CID, None]"  # what is damaged, in order, each once
 _Link: TypeAlias = "tuple[CID, int | None]"  # a node, and the number of the one that links to it
 
 
-def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -> AffectedReport:
+def find_affected(context: StoreContext, reader: BlockReader, damaged: Collection[CID]) -> AffectedReport:
     """See ``Storage.find_affected``.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: reads blocks in which something is wrong, and heals them if it can.
         damaged: as a scrub names it: blocks, and the roots of files.
     """
-    targets = _find_targets(parts, reader, damaged)
-    with OpenFiles(parts.layout, parts.disk) as files, parts.database.snapshot() as connection:
+    targets = _find_targets(context, reader, damaged)
+    with OpenFiles(context.layout, context.disk) as files, context.database.snapshot() as connection:
         walk = _Walk(files, reader, targets)
         walk.follow(connection, iterate_root_cids(connection))
         below = walk.find_below(connection)
@@ -61,13 +61,13 @@ def find_affected(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -
     return AffectedReport(tuple(names), tuple(unneeded))
 
 
-def _find_targets(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -> dict[bytes, _Named]:
+def _find_targets(context: StoreContext, reader: BlockReader, damaged: Collection[CID]) -> dict[bytes, _Named]:
     """What is damaged, by multihash. With a damaged file go its bad leaves: others may need them, too."""
     targets: dict[bytes, _Named] = {}
     for cid in damaged:
         targets.setdefault(cid.multihash, {})[cid] = None
-    for place_id, root in _find_files(parts, targets):
-        for leaf in _iterate_leaves(parts, place_id):
+    for place_id, root in _find_files(context, targets):
+        for leaf in _iterate_leaves(context, place_id):
             try:
                 reader.get(leaf)
             except NotFoundError:  # a gc came between
@@ -77,19 +77,19 @@ def _find_targets(parts: Parts, reader: BlockReader, damaged: Collection[CID]) -
     return targets
 
 
-def _find_files(parts: Parts, roots: Collection[bytes]) -> list[tuple[int, bytes]]:
+def _find_files(context: StoreContext, roots: Collection[bytes]) -> list[tuple[int, bytes]]:
     """The rows of files of these roots. One that was set aside has its root in its name alone."""
-    with parts.database.read() as connection:
+    with context.database.read() as connection:
         query = f"SELECT id, root FROM place WHERE root IN {VALUES}"  # noqa: S608 - fixed texts
         found = list(select_many(connection, query, roots))
         aside = connection.execute("SELECT id, name FROM place WHERE damaged AND root IS NULL")
         return found + [(row_id, root) for row_id, name in aside if (root := root_in(name)) in roots]
 
 
-def _iterate_leaves(parts: Parts, place_id: int) -> Iterator[CID]:
+def _iterate_leaves(context: StoreContext, place_id: int) -> Iterator[CID]:
     last = 0
     while True:
-        with parts.database.read() as connection:
+        with context.database.read() as connection:
             rows = connection.execute(
                 "SELECT id, multihash FROM block WHERE place = ? AND id > ? ORDER BY id LIMIT ?",
                 (place_id, last, _PAGE),
@@ -184,7 +184,7 @@ class _Walk:
             found = self._targets.get(cid.multihash)
             if found is not None:
                 self._note(row.id, found)
-            if row.form != LeafForm.RAW:
+            if row.form != LeafEncoding.RAW:
                 continue
             if parent is not None:
                 self._children.append(row.id)

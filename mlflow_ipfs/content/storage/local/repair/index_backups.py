@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.storage.local.index.layout import Layout
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _logger = logging.getLogger(__name__)
 
@@ -34,29 +34,29 @@ def list_backups(layout: Layout) -> list[Path]:
     return sorted(layout.backup.glob("store-*.db"), reverse=True)
 
 
-def make_backup_if_due(parts: Parts) -> Path | None:
+def make_backup_if_due(context: StoreContext) -> Path | None:
     """Make a copy unless there is one of the last day. Never fails: a missing copy is only logged."""
-    newest = next(iter(list_backups(parts.layout)), None)
+    newest = next(iter(list_backups(context.layout)), None)
     if newest is not None and 0 <= time.time() - newest.stat().st_mtime < DUE_SECONDS:
         return None
-    return make_backup(parts)
+    return make_backup(context)
 
 
-def make_backup(parts: Parts) -> Path | None:
+def make_backup(context: StoreContext) -> Path | None:
     """Copy the index durably, then drop all but the newest copies. Never fails: a missing copy is only logged."""
-    layout, disk = parts.layout, parts.disk
+    layout, disk = context.layout, context.disk
     try:
-        if disk.free_bytes(layout.folder) < _SPARE * layout.database.stat().st_size:
+        if disk.free_bytes(layout.directory) < _SPARE * layout.database.stat().st_size:
             _logger.warning("no backup of %s was made: the disk is nearly full", layout.database)
             return None
         backup = layout.backup / next_backup_name(layout)
-        draft = parts.session.draft()
+        draft = context.session.draft()
         try:
-            _copy(parts, draft)
+            _copy(context, draft)
             disk.rename(draft, backup)
         finally:
             disk.remove(draft)
-        disk.sync_folder(layout.backup)
+        disk.sync_directory(layout.backup)
         for old in list_backups(layout)[KEPT:]:
             disk.remove(old)
     except (OSError, sqlite3.Error, MlflowIpfsError) as error:
@@ -76,9 +76,9 @@ def next_backup_name(layout: Layout) -> str:
     return now
 
 
-def _copy(parts: Parts, draft: Path) -> None:
-    disk = parts.disk
-    with parts.database.snapshot() as source:  # else each write of another connection would begin the copy anew
+def _copy(context: StoreContext, draft: Path) -> None:
+    disk = context.disk
+    with context.database.snapshot() as source:  # else each write of another connection would begin the copy anew
         descriptor = disk.copy_database(source, draft)
     try:
         disk.sync(descriptor)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.block_reading import StoredBlock, read_stored_block
 from mlflow_ipfs.content.storage.local.index.index_rows import OBJECT
 from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublication
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.storage.local.gc.whole_files import WholeFiles
-    from mlflow_ipfs.content.storage.local.reading.context import Parts
+    from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _logger = logging.getLogger(__name__)
 _PAGE: Final = 1000
@@ -40,21 +40,21 @@ class Scrubber:
     """One look at the whole store, place by place; others may publish and collect meanwhile.
 
     Args:
-        parts: the store.
+        context: the store.
         reader: reads a block once more when it is bad, heals it or notes the damage and says what is wrong.
         files: finds objects, hashing each, and heals them.
         progress: told how many bytes were read since it was told last.
         only: the rows of the files to look at; None: all. Blocks inside the index are looked at in any case.
-        doubts_rows: hash each block of an object by its row, too. A store's own rows are right where the object is; those of
+        verify_rows: hash each block of an object by its row, too. A store's own rows are right where the object is; those of
             an index that came from elsewhere need not be.
     """
 
-    parts: Parts
+    context: StoreContext
     reader: BlockReader
     files: WholeFiles
     progress: Callable[[int], None] | None = None
     only: Collection[int] | None = None
-    doubts_rows: bool = False
+    verify_rows: bool = False
     _blocks: int = 0
     _size_bytes: int = 0
     _problems: dict[CID, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Scrubber:
 
     def run(self) -> ScrubReport:
         """Hash every block and every object."""
-        with self.parts.database.read() as connection:
+        with self.context.database.read() as connection:
             places = connection.execute(
                 "SELECT id, name, root, size, damaged FROM place"
                 " WHERE condemned_at IS NULL OR condemned_at > 0 ORDER BY id"
@@ -71,10 +71,10 @@ class Scrubber:
             if self.only is not None and place_id not in self.only:
                 continue
             is_done = root is not None and self._check_object(root, place_id, size_bytes)
-            if not is_done or self.doubts_rows:
+            if not is_done or self.verify_rows:
                 problems = len(self._problems)
                 self._check_place(place_id, name)
-                if is_damaged and len(self._problems) == problems and not self.parts.database.read_only:
+                if is_damaged and len(self._problems) == problems and not self.context.database.read_only:
                     self._move_out(place_id, name)
         for row in self._rows("IS NULL"):
             cid = CID(1, RAW, row[1])
@@ -94,8 +94,8 @@ class Scrubber:
                 self._problems[cid] = str(error)
         except (NotFoundError, InvalidDataError):  # the second: the file has one leaf, which is its root
             return False
-        if not self.doubts_rows:  # else they are counted one by one
-            with self.parts.database.read() as connection:
+        if not self.verify_rows:  # else they are counted one by one
+            with self.context.database.read() as connection:
                 query = "SELECT count(*) FROM block WHERE place = ?"
                 self._blocks += connection.execute(query, (place_id,)).fetchone()[0]
             self._count(size_bytes)
@@ -103,16 +103,16 @@ class Scrubber:
 
     def _codec_of(self, root: bytes) -> int:
         """The index has no codecs; but the root of a file that is one raw leaf is that leaf."""
-        with self.parts.database.read() as connection:
+        with self.context.database.read() as connection:
             row = connection.execute(
                 "SELECT p.kind, b.form FROM block b JOIN place p ON p.id = b.place WHERE b.multihash = ?", (root,)
             ).fetchone()
-        return RAW if row == (OBJECT, LeafForm.RAW) else DAG_PB
+        return RAW if row == (OBJECT, LeafEncoding.RAW) else DAG_PB
 
     def _check_place(self, place_id: int, name: str) -> None:
-        disk = self.parts.disk
+        disk = self.context.disk
         try:
-            descriptor = disk.open_to_read(self.parts.layout.folder / name)
+            descriptor = disk.open_to_read(self.context.layout.directory / name)
         except FileNotFoundError:
             descriptor = None
         check = partial(self._check_piece, descriptor)
@@ -126,13 +126,13 @@ class Scrubber:
 
     def _move_out(self, place_id: int, name: str) -> None:
         """Let nothing sound depend on a file that was damaged: it is in quarantine, and people tidy up there."""
-        disk = self.parts.disk
+        disk = self.context.disk
         try:
-            descriptor = disk.open_to_read(self.parts.layout.folder / name)
+            descriptor = disk.open_to_read(self.context.layout.directory / name)
         except FileNotFoundError:
             return
         try:
-            with LocalPublication(self.parts) as publication:
+            with LocalPublication(self.context) as publication:
                 for row_id, multihash, _, offset, length, form in self._rows(f"= {int(place_id)}"):
                     stored = StoredBlock(row_id, multihash, offset, length, form)
                     cid, block = read_stored_block(disk, descriptor, stored)
@@ -150,19 +150,19 @@ class Scrubber:
         if descriptor is None:
             return length, CID(1, RAW, multihash), False
         stored = StoredBlock(row_id, multihash, offset, length, form)
-        cid, block = read_stored_block(self.parts.disk, descriptor, stored)
+        cid, block = read_stored_block(self.context.disk, descriptor, stored)
         return length, cid, cid.matches(block)
 
     def _note(self, cid: CID, size_bytes: int, *, is_sound: bool) -> None:
         if not is_sound:
-            before = self.parts.healing.healed_blocks
+            before = self.context.healing.healed_blocks
             try:
                 self.reader.get(cid)  # a gc or a repair may have moved it
             except NotFoundError:
                 return
             except IntegrityError as error:
                 self._problems[cid] = str(error)
-            if self.parts.healing.healed_blocks > before:
+            if self.context.healing.healed_blocks > before:
                 self._healed[cid] = None
         self._blocks += 1
         self._count(size_bytes)
@@ -175,7 +175,7 @@ class Scrubber:
     def _rows(self, which: str) -> Iterator[_Row]:
         last = 0
         while True:
-            with self.parts.database.read() as connection:
+            with self.context.database.read() as connection:
                 rows = connection.execute(f"{_ROWS} {which} ORDER BY id LIMIT {_PAGE}", (last,)).fetchall()
             if not rows:
                 return

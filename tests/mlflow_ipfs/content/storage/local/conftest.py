@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def directory(tmp_path: Path) -> Path:
     """Where the store is."""
     return tmp_path / "store"
 
@@ -29,9 +29,9 @@ def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def storage(folder: Path) -> Iterator[LocalStorage]:
+def storage(directory: Path) -> Iterator[LocalStorage]:
     """An empty local store that waits 0.2 s for locks."""
-    with open_local_storage(folder, timeout_seconds=0.2) as opened:
+    with open_local_storage(directory, timeout_seconds=0.2) as opened:
         yield opened
 
 

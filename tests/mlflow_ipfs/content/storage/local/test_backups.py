@@ -22,72 +22,72 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local import LocalStorage
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "backup").iterdir())
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "backup").iterdir())
 
 
-def test_a_copy_in_the_place_of_the_index_has_everything(storage: LocalStorage, folder: Path) -> None:
+def test_a_copy_in_the_place_of_the_index_has_everything(storage: LocalStorage, directory: Path) -> None:
     publish_file(storage, b"object" * 5000)
     [cid] = publish_blocks(storage, b"inline", owner="me")
     storage.refs.set("a", cid, expected_version=0)
-    backup = make_backup(storage._parts)
+    backup = make_backup(storage._context)
     assert backup is not None
     storage.close()
-    for path in folder.glob("store.db*"):
+    for path in directory.glob("store.db*"):
         path.unlink()
-    backup.rename(folder / "store.db")
-    with open_local_storage(folder) as restored:
+    backup.rename(directory / "store.db")
+    with open_local_storage(directory) as restored:
         assert restored.refs.get("a").cid == cid
         assert restored.blocks.get(cid) == b"inline"
         assert len(list(restored.pins.list())) == 2
         check_sound(restored)
 
 
-def test_a_gc_makes_one_and_only_the_newest_stay(storage: LocalStorage, folder: Path) -> None:
+def test_a_gc_makes_one_and_only_the_newest_stay(storage: LocalStorage, directory: Path) -> None:
     storage.collect_garbage(dry_run=True)
-    assert names(folder) == []
+    assert names(directory) == []
     made = []
     for _ in range(KEPT + 2):
         storage.collect_garbage()
-        made.append(names(folder)[-1])
+        made.append(names(directory)[-1])
     assert made == sorted(set(made))
-    assert names(folder) == made[2:]
+    assert names(directory) == made[2:]
 
 
-def test_a_copy_of_the_future_does_not_count_as_newer(storage: LocalStorage, folder: Path) -> None:
+def test_a_copy_of_the_future_does_not_count_as_newer(storage: LocalStorage, directory: Path) -> None:
     """A clock that was wrong for a while must not be the end of all backups."""
     for year in (2097, 2098, 2099):
-        (folder / "backup" / f"store-{year}0101T000000Z.db").write_bytes(b"made when the clock was wrong")
-    backup = make_backup(storage._parts)
+        (directory / "backup" / f"store-{year}0101T000000Z.db").write_bytes(b"made when the clock was wrong")
+    backup = make_backup(storage._context)
     assert backup is not None
     assert backup.exists()
-    assert list_backups(storage._parts.layout)[0] == backup
+    assert list_backups(storage._context.layout)[0] == backup
 
 
-def test_closing_makes_one_a_day_if_something_was_written(folder: Path) -> None:
-    with open_local_storage(folder):
+def test_closing_makes_one_a_day_if_something_was_written(directory: Path) -> None:
+    with open_local_storage(directory):
         pass
-    assert names(folder) == []
+    assert names(directory) == []
     for _ in range(2):
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             publish_file(storage, os.urandom(5000))
-    [name] = names(folder)
+    [name] = names(directory)
     old = time.time() - DUE_SECONDS - 60
-    os.utime(folder / "backup" / name, (old, old))
-    with open_local_storage(folder) as storage:
+    os.utime(directory / "backup" / name, (old, old))
+    with open_local_storage(directory) as storage:
         assert list(storage.pins.list())
-    assert names(folder) == [name], "nothing was written"
-    (folder / "backup" / name).rename(folder / "backup" / "store-20000101T000000Z.db")
-    with open_local_storage(folder) as storage:
+    assert names(directory) == [name], "nothing was written"
+    (directory / "backup" / name).rename(directory / "backup" / "store-20000101T000000Z.db")
+    with open_local_storage(directory) as storage:
         publish_file(storage, os.urandom(5000))
-    assert len(names(folder)) == 2
+    assert len(names(directory)) == 2
 
 
-def test_a_copy_is_one_consistent_state_while_others_write(storage: LocalStorage, folder: Path) -> None:
+def test_a_copy_is_one_consistent_state_while_others_write(storage: LocalStorage, directory: Path) -> None:
     stop = threading.Event()
 
     def write() -> None:
-        with open_local_storage(folder) as other:
+        with open_local_storage(directory) as other:
             number = 0
             while not stop.is_set():
                 number += 1
@@ -97,7 +97,7 @@ def test_a_copy_is_one_consistent_state_while_others_write(storage: LocalStorage
     thread.start()
     try:
         for _ in range(20):
-            backup = make_backup(storage._parts)
+            backup = make_backup(storage._context)
             assert backup is not None
             with sqlite3.connect(backup) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -122,19 +122,21 @@ class DiskThatLosesNames(Disk):
 
 
 @pytest.mark.parametrize("disk", [FullDisk(), DiskThatLosesNames()])
-def test_a_copy_that_cannot_be_made_stops_nothing(folder: Path, disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
-    with open_local_storage(folder, disk=disk) as storage:
+def test_a_copy_that_cannot_be_made_stops_nothing(
+    directory: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_local_storage(directory, disk=disk) as storage:
         publish_blocks(storage, b"a")
         storage.collect_garbage()
         assert "no backup" in caplog.text
-    assert names(folder) == []
-    with open_local_storage(folder) as storage:
-        assert list_backups(storage._parts.layout) == []
+    assert names(directory) == []
+    with open_local_storage(directory) as storage:
+        assert list_backups(storage._context.layout) == []
         check_sound(storage)
 
 
 def test_a_copy_ends_though_somebody_writes_without_a_pause(
-    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch
+    storage: LocalStorage, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_blocks(storage, *(number.to_bytes(2, "big") * 500 for number in range(60)))
     monkeypatch.setattr(disk, "_COPY_PAGES", 1)
@@ -152,8 +154,8 @@ def test_a_copy_ends_though_somebody_writes_without_a_pause(
             super().backup(target, pages=pages, progress=write)
 
     connect = sqlite3.connect
-    with open_local_storage(folder) as other:
+    with open_local_storage(directory) as other:
         monkeypatch.setattr(sqlite3, "connect", lambda *args, **kw: connect(*args, factory=WrittenBetween, **kw))
-        with open_local_storage(folder) as writer:
-            assert make_backup(writer._parts) is not None
+        with open_local_storage(directory) as writer:
+            assert make_backup(writer._context) is not None
     assert len(steps) > 20

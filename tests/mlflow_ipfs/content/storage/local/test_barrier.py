@@ -36,7 +36,7 @@ def storage(tmp_path: Path) -> Iterator[LocalStorage]:
 @pytest.fixture
 def busy(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Somebody else writes at the moment when a gc wants to tidy up."""
-    lock = FileLock(storage.folder / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
+    lock = FileLock(storage.directory / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
     lower = barrier._lower
 
     def lower_while_busy(database: Database) -> None:
@@ -57,7 +57,7 @@ def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> No
     publish_file(storage, b"gone" * 5000, owner=None)
     assert storage.collect_garbage().removed_blocks > 0
     assert is_left(storage)
-    with open_local_storage(storage.folder) as other:
+    with open_local_storage(storage.directory) as other:
         assert not is_left(other)
         assert rows_of(other, "SELECT count(*) FROM pin") == [(0,)]
 
@@ -65,7 +65,7 @@ def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> No
 @pytest.mark.usefixtures("busy")
 def test_the_error_of_a_gc_is_told_and_not_that_of_tidying_up(storage: LocalStorage) -> None:
     message = "a node that is needed can't be read"
-    with pytest.raises(IntegrityError, match=message), barrier.raised(storage._parts.database):
+    with pytest.raises(IntegrityError, match=message), barrier.raised(storage._context.database):
         raise IntegrityError(message)
     assert is_left(storage)
 
@@ -82,11 +82,11 @@ def test_the_next_gc_tidies_up_too(storage: LocalStorage, monkeypatch: pytest.Mo
 
 
 def test_who_opens_the_store_leaves_a_gc_that_runs_alone(storage: LocalStorage) -> None:
-    with storage._parts.gc_lock.exclusive(), barrier.raised(storage._parts.database) as notes:
-        open_local_storage(storage.folder).close()
+    with storage._context.gc_lock.exclusive(), barrier.raised(storage._context.database) as notes:
+        open_local_storage(storage.directory).close()
         assert is_left(storage)
         [cid] = publish_blocks(storage, b"named while it marks")
-        with closing(sqlite3.connect(storage.folder / "store.db")) as connection:
+        with closing(sqlite3.connect(storage.directory / "store.db")) as connection:
             assert notes.read(connection) == [cid]
 
 
@@ -95,23 +95,23 @@ def test_who_opens_a_busy_store_does_not_wait_for_its_writer(
 ) -> None:
     monkeypatch.setattr(barrier, "_lower", lambda _: None)
     storage.collect_garbage()
-    lock = FileLock(storage.folder / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
+    lock = FileLock(storage.directory / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
     with lock.exclusive():
         started = time.monotonic()
-        with open_local_storage(storage.folder, timeout_seconds=LONG_SECONDS) as other:
+        with open_local_storage(storage.directory, timeout_seconds=LONG_SECONDS) as other:
             assert time.monotonic() - started < LONG_SECONDS / 2
             assert is_left(other)
-    open_local_storage(storage.folder).close()
+    open_local_storage(storage.directory).close()
     assert not is_left(storage)
 
 
 def test_what_a_killed_gc_has_left_goes_when_the_store_is_opened(storage: LocalStorage) -> None:
     def die_in_the_midst() -> None:
-        with open_local_storage(storage.folder) as other, barrier.raised(other._parts.database):
+        with open_local_storage(storage.directory) as other, barrier.raised(other._context.database):
             os._exit(0)
 
     _, status = os.waitpid(fork_child(die_in_the_midst), 0)
     assert status == 0
     assert is_left(storage)
-    open_local_storage(storage.folder).close()
+    open_local_storage(storage.directory).close()
     assert not is_left(storage)

@@ -30,9 +30,9 @@ from support.storages import multihashes
 def peak_bytes():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
-folder, count = Path(sys.argv[1]), int(sys.argv[2])
+directory, count = Path(sys.argv[1]), int(sys.argv[2])
 start = peak_bytes()
-with open_local_storage(folder, create=False) as storage:
+with open_local_storage(directory, create=False) as storage:
     found = [storage.blocks.has(leaf_cid(number)) for number in (0, count - 1, count)]
     publish_file(storage, os.urandom(100_000))
     publish_blocks(storage, *[os.urandom(1000) for _ in range(200)])
@@ -47,10 +47,10 @@ print(json.dumps({
 """
 
 
-def measure(folder: Path, count: int) -> dict[str, Any]:
+def measure(directory: Path, count: int) -> dict[str, Any]:
     """Use the store in a fresh process. Returns what it found, and by how many bytes its memory grew."""
     done = subprocess.run(
-        [sys.executable, "-c", _WORK, folder, str(count)],
+        [sys.executable, "-c", _WORK, directory, str(count)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent)))},
         capture_output=True,
         text=True,
@@ -62,9 +62,9 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     return measured
 
 
-def check_memory(folder: Path, count: int) -> None:
-    make_big_index(folder, count, pinned=count * 3 // 5)
-    measured = measure(folder, count)
+def check_memory(directory: Path, count: int) -> None:
+    make_big_index(directory, count, pinned=count * 3 // 5)
+    measured = measure(directory, count)
     assert measured["found"] == [True, True, False]
     assert measured["asked"] < BASE_BYTES
     assert measured["collected"] < BASE_BYTES + BYTES_PER_BLOCK * count
@@ -77,13 +77,13 @@ needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads the peak 
 
 @needs_proc
 @pytest.mark.slow
-def test_a_hundred_thousand_blocks(folder: Path) -> None:
-    check_memory(folder, 100_000)
+def test_a_hundred_thousand_blocks(directory: Path) -> None:
+    check_memory(directory, 100_000)
 
 
 @needs_proc
 @pytest.mark.soak
 @pytest.mark.fixed
 @pytest.mark.timeout(1800)
-def test_five_million_blocks(folder: Path) -> None:
-    check_memory(folder, 5_000_000)
+def test_five_million_blocks(directory: Path) -> None:
+    check_memory(directory, 5_000_000)

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, NodeType, UnixFSData, encode_data
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, NodeType, UnixFSData, encode_data
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.files.leaf_pipeline import hash_leaf
@@ -54,7 +54,7 @@ def classes(storage: LocalStorage) -> list[str]:
 
 def age(storage: LocalStorage, name_of: CID, seconds: int) -> None:
     """Let the file that holds a block have been used last some time ago."""
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute(
             "UPDATE place SET last_used = last_used - ? WHERE id = (SELECT place FROM block WHERE multihash = ?)",
             (seconds, name_of.multihash),
@@ -82,8 +82,8 @@ def test_gc_is_not_about_the_cache(storage: LocalStorage) -> None:
     assert storage.blocks.get(cid) == b"cached"
 
 
-def test_the_longest_unused_goes_first(folder: Path) -> None:
-    with open_local_storage(folder, cache_bytes=3 * 70_000) as storage:
+def test_the_longest_unused_goes_first(directory: Path) -> None:
+    with open_local_storage(directory, cache_bytes=3 * 70_000) as storage:
         cids = [cache_blocks(storage, bytes([number]) * 65_000)[0] for number in range(3)]
         for seconds, cid in zip((2000, 4000, 3000), cids, strict=True):
             age(storage, cid, seconds)
@@ -91,16 +91,16 @@ def test_the_longest_unused_goes_first(folder: Path) -> None:
         new = cache_blocks(storage, b"new" * 20_000)
         assert [storage.blocks.has(cid) for cid in cids] == [True, True, False]
         assert storage.blocks.has(new[0])
-        with storage._parts.database.read() as connection:
+        with storage._context.database.read() as connection:
             assert cached_bytes(connection) <= 3 * 70_000
         assert len(files_of(storage)) == 3
         check_sound(storage)
 
 
-def test_a_store_with_less_room_lets_the_rest_go_at_gc(storage: LocalStorage, folder: Path) -> None:
+def test_a_store_with_less_room_lets_the_rest_go_at_gc(storage: LocalStorage, directory: Path) -> None:
     [cid] = cache_blocks(storage, b"cached" * 100)
     storage.close()
-    with open_local_storage(folder, cache_bytes=0) as smaller:
+    with open_local_storage(directory, cache_bytes=0) as smaller:
         smaller.collect_garbage()
         assert not smaller.blocks.has(cid)
         assert files_of(smaller) == set()
@@ -152,20 +152,20 @@ def commit(storage: LocalStorage, changes: Changes) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_gets_a_name_is_kept_from_then_on(storage: LocalStorage, folder: Path, name: str) -> None:
+def test_what_gets_a_name_is_kept_from_then_on(storage: LocalStorage, directory: Path, name: str) -> None:
     data = os.urandom(5000)
     root = cache_file(storage, data)
     other = cache_blocks(storage, b"other")
     NAMES[name](storage, root)
     storage.close()
-    with open_local_storage(folder, cache_bytes=0) as again:
+    with open_local_storage(directory, cache_bytes=0) as again:
         again.collect_garbage()
         assert not again.blocks.has(other[0])
         assert open_unixfs(again.blocks, root).read() == data
         check_sound(again)
 
 
-def test_a_folder_around_cached_content_keeps_it(storage: LocalStorage) -> None:
+def test_a_directory_around_cached_content_keeps_it(storage: LocalStorage) -> None:
     root = cache_file(storage, b"f" * 5000)
     with storage.publish() as publication:
         outer = put_file(publication, b"new" * 1000)
@@ -173,10 +173,10 @@ def test_a_folder_around_cached_content_keeps_it(storage: LocalStorage) -> None:
     assert "cache" not in classes(storage)
 
 
-def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, folder: Path) -> None:
+def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, directory: Path) -> None:
     root = cache_file(storage, b"f" * 2500)
     [name] = [name for name in files_of(storage) if not name.endswith(".car")]
-    path = folder / name
+    path = directory / name
     path.chmod(0o644)
     path.write_bytes(b"!" + path.read_bytes()[1:])
     with pytest.raises(IntegrityError, match="fetch it again"):
@@ -184,11 +184,11 @@ def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, folder: Pa
     assert list(storage.pins.list()) == []
 
 
-def test_nothing_that_a_process_reads_is_evicted(storage: LocalStorage, folder: Path) -> None:
+def test_nothing_that_a_process_reads_is_evicted(storage: LocalStorage, directory: Path) -> None:
     root = cache_file(storage, b"f" * 5000)
     path = storage.file_path(root)
     assert path is not None
-    with open_local_storage(folder, cache_bytes=0) as other:
+    with open_local_storage(directory, cache_bytes=0) as other:
         other.collect_garbage()
         assert path.read_bytes() == b"f" * 5000
         storage.close()
@@ -197,25 +197,25 @@ def test_nothing_that_a_process_reads_is_evicted(storage: LocalStorage, folder: 
         assert not other.blocks.has(root)
 
 
-def test_the_lease_of_a_process_ends_with_it(storage: LocalStorage, folder: Path) -> None:
+def test_the_lease_of_a_process_ends_with_it(storage: LocalStorage, directory: Path) -> None:
     root = cache_file(storage, b"f" * 5000)
 
     def give_out() -> None:
-        path = open_local_storage(folder).file_path(root)
+        path = open_local_storage(directory).file_path(root)
         assert path is not None
-        with open_local_storage(folder, cache_bytes=0) as other:
+        with open_local_storage(directory, cache_bytes=0) as other:
             other.collect_garbage()
             assert path.exists()
         os._exit(0)  # without closing anything
 
     assert os.waitpid(fork_child(give_out), 0)[1] == 0
     storage.close()
-    with open_local_storage(folder, cache_bytes=0) as other:
+    with open_local_storage(directory, cache_bytes=0) as other:
         other.collect_garbage()
         assert not other.blocks.has(root)
 
 
-def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage, folder: Path) -> None:
+def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage, directory: Path) -> None:
     root = cache_file(storage, b"f" * 5000)
     assert storage.file_path(root) is not None
     reader, writer = os.pipe()
@@ -227,7 +227,7 @@ def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage,
     child = fork_child(live_on)
     try:
         storage.close()
-        with open_local_storage(folder, cache_bytes=0) as other:
+        with open_local_storage(directory, cache_bytes=0) as other:
             other.collect_garbage()
             assert not other.blocks.has(root)
     finally:
@@ -235,11 +235,11 @@ def test_a_forked_child_does_not_keep_its_parent_s_leases(storage: LocalStorage,
         os.waitpid(child, 0)
 
 
-def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, folder: Path) -> None:
+def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, directory: Path) -> None:
     root = cache_file(storage, b"f" * 5000)
     publish_file(storage, b"f" * 5000)
     storage.close()
-    with open_local_storage(folder, cache_bytes=0) as other:
+    with open_local_storage(directory, cache_bytes=0) as other:
         other.collect_garbage()
         path = other.file_path(root)
         assert path is not None
@@ -248,41 +248,41 @@ def test_a_published_file_outlives_its_cached_twin(storage: LocalStorage, folder
         check_sound(other)
 
 
-def test_a_process_does_not_lease_more_than_half_of_the_cache(folder: Path) -> None:
-    with open_local_storage(folder, cache_bytes=24_000) as storage:
+def test_a_process_does_not_lease_more_than_half_of_the_cache(directory: Path) -> None:
+    with open_local_storage(directory, cache_bytes=24_000) as storage:
         paths = []
         for number in range(4):
             path = storage.file_path(cache_file(storage, bytes([number]) * 5000))
             assert path is not None
             paths.append(path)
-        evict(storage._parts, 0)
+        evict(storage._context, 0)
         assert [path.exists() for path in paths] == [False, False, True, True]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_evicted_while_it_gets_a_name(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_local_storage(folder) as storage, open_local_storage(folder) as other:
+def test_nothing_is_evicted_while_it_gets_a_name(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_local_storage(directory) as storage, open_local_storage(directory) as other:
         root = cache_file(storage, b"f" * 5000)
         verify = promotion._verify
         freed = []
 
         def evict_and_verify(*args: Any) -> None:
-            freed.append(evict(other._parts, 0))
+            freed.append(evict(other._context, 0))
             verify(*args)
 
         monkeypatch.setattr(promotion, "_verify", evict_and_verify)
         NAMES[name](storage, root)
         assert set(freed) == {Evicted()}
         assert open_unixfs(storage.blocks, root).read() == b"f" * 5000
-        assert not list(folder.glob("sessions/publication-*"))
-        assert evict(other._parts, 0) == Evicted()  # it is the store's own now
+        assert not list(directory.glob("sessions/publication-*"))
+        assert evict(other._context, 0) == Evicted()  # it is the store's own now
 
 
-def test_the_cache_takes_nothing_out_of_condemned_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is named in its grace lies where it lies, even if a copy of it is made for the cache."""
     monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
     data = os.urandom(10_000)
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         first = publish_file(storage, data)
         second = publish_file(storage, b"new" * 500 + data[1500:])
         for root in (first, second):
@@ -290,41 +290,41 @@ def test_the_cache_takes_nothing_out_of_condemned_places(folder: Path, monkeypat
         storage.collect_garbage(grace_seconds=3600)
         storage.pins.add(Pin(USER, second))
         assert storage.ensure_file(second) is not None
-    with open_local_storage(folder, cache_bytes=0) as storage:
+    with open_local_storage(directory, cache_bytes=0) as storage:
         storage.collect_garbage()
         assert open_unixfs(storage.blocks, second).read() == b"new" * 500 + data[1500:]
 
 
-def test_the_cache_takes_nothing_out_of_damaged_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_takes_nothing_out_of_damaged_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
     blocks = [os.urandom(1000) for _ in range(80)]
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         with storage.publish() as publication:
             bad = raw(b"bad" * 300)
             for block in [bad, *map(raw, blocks)]:
                 publication.put(*block)
-            subtrees = [hash_leaf(block, LeafForm.RAW, 1) for block in blocks]
+            subtrees = [hash_leaf(block, LeafEncoding.RAW, 1) for block in blocks]
             root = NodeBuilder(publication.put, UNIXFS_V1_2025).build_file(subtrees).cid
             publication.commit(Changes(pins=[Pin(USER, root), Pin(USER, bad[0])]))
-        [pack] = folder.glob("files/*/*.car")
+        [pack] = directory.glob("files/*/*.car")
         pack.chmod(0o644)
         pack.write_bytes(pack.read_bytes().replace(b"bad" * 300, b"BAD" * 300))
         with pytest.raises(IntegrityError):
             storage.blocks.get(bad[0])
         assert storage.ensure_file(root) is not None
-    with open_local_storage(folder, cache_bytes=0) as storage:
+    with open_local_storage(directory, cache_bytes=0) as storage:
         storage.collect_garbage()
         assert open_unixfs(storage.blocks, root).read() == b"".join(blocks)
 
 
-def test_gc_says_what_it_evicted_and_a_dry_run_what_it_would(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_gc_says_what_it_evicted_and_a_dry_run_what_it_would(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         cids = [cache_blocks(storage, bytes([number]) * 70_000)[0] for number in range(3)]
         for days, cid in enumerate(cids):
             age(storage, cid, -days)
         report = storage.collect_garbage()
         assert (report.evicted_files, report.evicted_bytes) == (0, 0)
-    with open_local_storage(folder, cache_bytes=80_000) as smaller:
+    with open_local_storage(directory, cache_bytes=80_000) as smaller:
         sizes = rows_of(smaller, "SELECT size FROM place WHERE class = 'cache' ORDER BY last_used LIMIT 2")
         expected = (2, sum(size for (size,) in sizes))
         for dry_run in (True, False):
@@ -348,13 +348,13 @@ def test_what_is_not_complete_gets_a_name_whatever_is_in_the_cache(storage: Loca
 def test_what_is_below_a_missing_node_does_not_keep_the_rest_in_the_cache(storage: LocalStorage) -> None:
     with storage.publish(in_cache=True) as publication:
         here, gone = put_file(publication, b"h" * 5000), put_file(publication, b"g" * 5000)
-        folder = encode_node([Link(here, b"here"), Link(gone, b"gone")], encode_data(UnixFSData(NodeType.DIRECTORY)))
-        root = CID.of(folder, DAG_PB)
-        publication.put(root, folder)
+        directory = encode_node([Link(here, b"here"), Link(gone, b"gone")], encode_data(UnixFSData(NodeType.DIRECTORY)))
+        root = CID.of(directory, DAG_PB)
+        publication.put(root, directory)
         publication.commit()
     delete_block(storage, gone)
     storage.pins.add(Pin(USER, root))
-    evict(storage._parts, 0)
+    evict(storage._context, 0)
     assert open_unixfs(storage.blocks, here).read() == b"h" * 5000
 
 
@@ -366,7 +366,7 @@ def test_what_a_name_was_missing_is_kept_once_it_was_fetched(storage: LocalStora
     assert cache_file(storage, b"m" * 5000) == root
     other = cache_file(storage, b"other" * 1000)
     storage.collect_garbage(grace_seconds=0)
-    evict(storage._parts, 0)
+    evict(storage._context, 0)
     assert open_unixfs(storage.blocks, root).read() == b"m" * 5000
     assert not storage.blocks.has(other)
     check_sound(storage)
@@ -374,7 +374,7 @@ def test_what_a_name_was_missing_is_kept_once_it_was_fetched(storage: LocalStora
 
 @pytest.mark.parametrize("is_root", [True, False])
 def test_a_node_that_comes_while_a_name_is_given_is_followed(
-    storage: LocalStorage, folder: Path, monkeypatch: pytest.MonkeyPatch, is_root: bool
+    storage: LocalStorage, directory: Path, monkeypatch: pytest.MonkeyPatch, is_root: bool
 ) -> None:
     [leaf] = cache_blocks(storage, b"leaf" * 20_000)
     node, top = (
@@ -391,12 +391,12 @@ def test_a_node_that_comes_while_a_name_is_given_is_followed(
 
     def look_and_let_it_come(*arguments: Any) -> Any:
         seen = look(*arguments)
-        with open_local_storage(folder) as other, other.publish() as publication:
+        with open_local_storage(directory) as other, other.publish() as publication:
             publication.put(CID.of(node, DAG_PB), node)
             publication.commit()
         return seen
 
     monkeypatch.setattr(promotion, "_promote", look_and_let_it_come)
     storage.pins.add(Pin(USER, CID.of(node if is_root else top, DAG_PB)))
-    evict(storage._parts, 0)
+    evict(storage._context, 0)
     assert storage.blocks.get(leaf) == b"leaf" * 20_000

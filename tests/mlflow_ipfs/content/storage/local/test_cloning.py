@@ -15,7 +15,7 @@ import pytest
 from mlflow_ipfs.content.names.entries import MfsEntry
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
+from mlflow_ipfs.content.storage.local.backup.snapshot import NullParticipant
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreBusyError
 from support.clones import Hook, clone, publish_pack
@@ -38,7 +38,7 @@ def test_a_copy_is_the_same_store(storage: LocalStorage, target: Path) -> None:
     report = clone(storage, target)
     assert (report.files, report.copied_files, report.problems) == (2, 2, ())
     assert report.hashed_blocks == len(list(multihashes(storage)))
-    assert leftovers(storage.folder) == []
+    assert leftovers(storage.directory) == []
     with open_local_storage(target, create=False) as copy:
         assert copy.store_id == storage.store_id
         assert {(pin.owner, pin.cid) for pin in copy.pins.list()} == {(p.owner, p.cid) for p in storage.pins.list()}
@@ -82,11 +82,11 @@ def test_only_new_files_are_copied_and_needless_ones_removed(storage: LocalStora
     assert clone(storage, target).copied_files == 0
 
 
-def test_what_goes_after_the_moment_is_in_the_copy(storage: LocalStorage, folder: Path, target: Path) -> None:
+def test_what_goes_after_the_moment_is_in_the_copy(storage: LocalStorage, directory: Path, target: Path) -> None:
     root, cids = publish_file(storage, os.urandom(50_000)), publish_pack(storage)
 
     def drop_all() -> None:
-        with open_local_storage(folder) as other:
+        with open_local_storage(directory) as other:
             for pin in list(other.pins.list()):
                 other.pins.remove(pin.cid, pin.owner)
             other.collect_garbage()
@@ -111,7 +111,7 @@ def test_a_file_that_a_running_gc_still_deletes_means_another_moment(storage: Lo
             path = storage.file_path(root)
             assert path is not None
             storage.pins.remove(root, "gone")
-            with storage._parts.database.write() as connection:
+            with storage._context.database.write() as connection:
                 connection.execute("UPDATE place SET condemned_at = -1 WHERE root = ?", (root.multihash,))
             path.unlink()
 
@@ -127,21 +127,21 @@ def test_files_that_go_each_time_are_no_endless_work(storage: LocalStorage, targ
     publish_file(storage, os.urandom(5_000))
 
     def delete_one_more() -> None:
-        with storage._parts.database.write() as connection:
+        with storage._context.database.write() as connection:
             connection.execute("UPDATE place SET condemned_at = -1")
         for name in files_of(storage):
-            (storage.folder / name).unlink()
+            (storage.directory / name).unlink()
         publish_file(storage, os.urandom(5_000))
 
     hook = Hook(delete_one_more)
     with pytest.raises(StoreBusyError, match="deleted 5 times"):
         clone(storage, target, hook)
     assert hook.calls == 5
-    assert leftovers(storage.folder) == []
+    assert leftovers(storage.directory) == []
 
 
 @dataclass
-class Ledger(Alone):
+class Ledger(NullParticipant):
     """A database beside the store: it names a CID only after the store has it, and forgets it before the store does."""
 
     names: set[CID] = field(default_factory=set)
@@ -155,13 +155,13 @@ class Ledger(Alone):
 class Traffic:
     """Publishers that also delete, and a gc without grace, until they are told to stop."""
 
-    folder: Path
+    directory: Path
     ledger: Ledger = field(default_factory=Ledger)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def publish(self, number: int) -> None:
         mine: list[tuple[str, CID]] = []
-        with open_local_storage(self.folder) as storage:
+        with open_local_storage(self.directory) as storage:
             for count in itertools.count():
                 owner = f"{number}-{count}"
                 cid = publish_file(storage, os.urandom((200, 30_000)[count % 2]), owner=owner)
@@ -175,15 +175,15 @@ class Traffic:
                     return
 
     def collect(self) -> None:
-        with open_local_storage(self.folder) as storage:
+        with open_local_storage(self.directory) as storage:
             while not self.stop.is_set():
                 storage.collect_garbage()
 
 
 @pytest.mark.timeout(60)
-def test_store_and_companion_show_one_moment_while_both_change(folder: Path, target: Path) -> None:
-    with open_local_storage(folder) as storage, ThreadPoolExecutor(3) as pool:
-        traffic = Traffic(folder)
+def test_store_and_companion_show_one_moment_while_both_change(directory: Path, target: Path) -> None:
+    with open_local_storage(directory) as storage, ThreadPoolExecutor(3) as pool:
+        traffic = Traffic(directory)
         work = [pool.submit(traffic.publish, 1), pool.submit(traffic.publish, 2), pool.submit(traffic.collect)]
         seen: set[CID] = set()
         copies = 0
@@ -204,11 +204,11 @@ def test_store_and_companion_show_one_moment_while_both_change(folder: Path, tar
     assert len(seen) > 10, "hardly anything went on: this test shows nothing"
 
 
-def test_a_locked_companion_is_tried_again_and_nobody_waits_for_long(folder: Path, target: Path) -> None:
-    with open_local_storage(folder, timeout_seconds=5) as storage:
+def test_a_locked_companion_is_tried_again_and_nobody_waits_for_long(directory: Path, target: Path) -> None:
+    with open_local_storage(directory, timeout_seconds=5) as storage:
         publish_file(storage, os.urandom(5_000))
 
-        class Busy(Alone):
+        class Busy(NullParticipant):
             tries = 0
             ended = 0
 
@@ -226,7 +226,7 @@ def test_a_locked_companion_is_tried_again_and_nobody_waits_for_long(folder: Pat
 
 
 def test_a_companion_that_stays_locked_ends_in_an_error(storage: LocalStorage, target: Path) -> None:
-    class Locked(Alone):
+    class Locked(NullParticipant):
         def begin(self) -> None:
             raise StoreBusyError("the database is locked by somebody")
 
@@ -239,16 +239,16 @@ def test_a_copy_in_use_is_left_alone(storage: LocalStorage, target: Path) -> Non
     publish_file(storage, os.urandom(40_000))
     clone(storage, target)
     with open_local_storage(target, create=False) as copy:
-        copy.make_view_folder()
+        copy.make_view_directory()
         with pytest.raises(StoreBusyError, match="in use as a store"):
             clone(storage, target)
 
 
-def test_a_store_without_links_is_copied_too(folder: Path, target: Path) -> None:
+def test_a_store_without_links_is_copied_too(directory: Path, target: Path) -> None:
     class NoLinks(Disk):
         def link(self, source: Path, destination: Path) -> None:  # noqa: ARG002 - as Disk has it
             raise PermissionError(1, "Operation not permitted", str(destination))
 
-    with open_local_storage(folder, disk=NoLinks()) as storage:
+    with open_local_storage(directory, disk=NoLinks()) as storage:
         publish_file(storage, os.urandom(40_000))
         assert clone(storage, target).copied_files == 1

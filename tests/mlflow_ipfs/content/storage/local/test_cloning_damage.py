@@ -15,9 +15,9 @@ import pytest
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.backup.index_copy import copy_index, read_files
-from mlflow_ipfs.content.storage.local.backup.snapshot import Alone
-from mlflow_ipfs.content.storage.local.backup.store_copy import clone_folder
-from mlflow_ipfs.content.storage.local.backup.writer import INDEX, CloneWriter
+from mlflow_ipfs.content.storage.local.backup.snapshot import NullParticipant
+from mlflow_ipfs.content.storage.local.backup.store_copy import copy_backup
+from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
 from support.clones import clone, file_with, flip_byte, publish_pack
@@ -42,7 +42,7 @@ def test_a_damaged_block_is_named_and_the_rest_copied(storage: LocalStorage, tar
     if not verify:
         return
     [(_, reason)] = report.problems
-    assert str(storage.folder) in reason
+    assert str(storage.directory) in reason
     assert [cid for cid, _ in clone(storage, target).problems] == [bad], "it is named until it is healed"
     with open_local_storage(target, create=False) as copy:
         assert copy.file_path(root) is not None
@@ -97,7 +97,7 @@ def test_a_copy_keeps_what_the_store_has_lost_since(storage: LocalStorage, targe
 def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: LocalStorage, target: Path) -> None:
     """As when a disk has lost what an earlier, broken-off copy had written."""
     root = publish_file(storage, os.urandom(50_000))
-    storage.clone(CloneWriter(Disk(), target, target.with_name("work")), Alone())
+    storage.clone(BackupWriter(Disk(), target, target.with_name("work")), NullParticipant())
     [path] = target.glob("files/*/*")
     flip_byte(path)
     [(cid, reason)] = clone(storage, target).problems
@@ -122,10 +122,10 @@ class DyingDisk(Disk):
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_a_bad_sector_costs_only_what_lies_there(folder: Path, target: Path, verify: bool) -> None:
+def test_a_bad_sector_costs_only_what_lies_there(directory: Path, target: Path, verify: bool) -> None:
     """The block is named, each time; its neighbours in the same pack, and all other files, are in the copy."""
     disk = DyingDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         cids, other = publish_pack(storage), publish_file(storage, os.urandom(50_000))
         pack = file_with(storage, cids[7])
         [(offset,)] = rows_of(storage, f"SELECT offset FROM block WHERE multihash = x'{cids[7].multihash.hex()}'")
@@ -147,20 +147,20 @@ def damaged_by(storage: LocalStorage, pack: Path, bad: int) -> set[CID]:
     """The blocks that lie in the page of a bad sector."""
     first = bad - bad % 4096
     query = "SELECT b.multihash, b.offset, b.length FROM block b JOIN place p ON p.id = b.place WHERE p.name = "
-    rows = rows_of(storage, f"{query}'{pack.relative_to(storage.folder)}'")
+    rows = rows_of(storage, f"{query}'{pack.relative_to(storage.directory)}'")
     return {CID(1, 0x55, row[0]) for row in rows if row[1] < first + 4096 and first < row[1] + row[2]}
 
 
-def test_a_file_with_a_bad_sector_is_named_and_the_others_copied(folder: Path, target: Path) -> None:
+def test_a_file_with_a_bad_sector_is_named_and_the_others_copied(directory: Path, target: Path) -> None:
     disk = DyingDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         root, other = publish_file(storage, os.urandom(50_000)), publish_file(storage, os.urandom(60_000))
         path = storage.file_path(root)
         assert path is not None
         disk.bad = path.stat().st_ino, 30_000
         [(cid, reason)] = clone(storage, target, disk=disk).problems
         assert cid == root
-        assert str(storage.folder) in reason or "in the store" in reason
+        assert str(storage.directory) in reason or "in the store" in reason
     with open_local_storage(target, create=False) as copy:
         assert copy.file_path(other) is not None
         with pytest.raises(IntegrityError):
@@ -234,9 +234,9 @@ def test_a_copy_whose_index_leads_elsewhere_is_refused(
     with sqlite3.connect(target / INDEX) as connection:
         connection.execute("UPDATE place SET name = ?", (name,))
     connection.close()
-    writer = CloneWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
+    writer = BackupWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
     with pytest.raises(StoreFormatError, match="no place of a store"):
-        clone_folder(target, target / INDEX, writer, verify=True)
+        copy_backup(target, target / INDEX, writer, verify=True)
 
 
 def test_a_copied_index_brings_no_code_along(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_no_file_of_a_copy_stays_open(storage: LocalStorage, target: Path, tmp_p
     with closing(sqlite3.connect(index, isolation_level=None)) as connection:
         connection.execute("UPDATE place SET class = 'cache'")
     files = read_files(index)
-    writer = CloneWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
+    writer = BackupWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
     before = len(os.listdir("/proc/self/fd"))
     writer.write(index, files, {file.id: target / file.name for file in files}, verify=True)
     assert len(os.listdir("/proc/self/fd")) == before

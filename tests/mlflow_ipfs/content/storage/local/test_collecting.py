@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 DAY = 24 * 3600
 
 
-def condemned(folder: Path) -> int:
-    with sqlite3.connect(folder / "store.db") as connection:
+def condemned(directory: Path) -> int:
+    with sqlite3.connect(directory / "store.db") as connection:
         return int(connection.execute("SELECT count(*) FROM place WHERE condemned_at IS NOT NULL").fetchone()[0])
 
 
-def let_time_pass(folder: Path, seconds: int) -> None:
+def let_time_pass(directory: Path, seconds: int) -> None:
     """As if everything that was condemned had been condemned earlier."""
-    with sqlite3.connect(folder / "store.db") as connection:
+    with sqlite3.connect(directory / "store.db") as connection:
         connection.execute("UPDATE place SET condemned_at = condemned_at - ?", (seconds,))
 
 
@@ -54,23 +54,23 @@ def publish_pack(storage: LocalStorage, count: int, *, owner: str | None = USER,
     return [cid for cid, _ in blocks]
 
 
-def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, folder: Path) -> None:
+def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, directory: Path) -> None:
     gone = publish_file(storage, b"gone" * 5000, owner=None)
-    assert storage.collect_garbage(grace_seconds=DAY).condemned_blocks > 0
-    let_time_pass(folder, DAY - 100)
+    assert storage.collect_garbage(grace_seconds=DAY).deletable_blocks > 0
+    let_time_pass(directory, DAY - 100)
     assert storage.collect_garbage(grace_seconds=DAY).removed_blocks == 0
-    let_time_pass(folder, 200)
+    let_time_pass(directory, 200)
     assert storage.collect_garbage(grace_seconds=DAY, dry_run=True).removed_blocks > 0
     assert storage.blocks.has(gone)
     report = storage.collect_garbage(grace_seconds=DAY)
     assert report.removed_blocks > 0
-    assert report.condemned_blocks == 0
+    assert report.deletable_blocks == 0
     assert not storage.blocks.has(gone)
     assert not files_of(storage)
 
 
-def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, folder: Path) -> None:
-    stray = folder / "files/00/stray"
+def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, directory: Path) -> None:
+    stray = directory / "files/00/stray"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"123")
     assert storage.collect_garbage(grace_seconds=DAY).freed_bytes == 0
@@ -80,10 +80,10 @@ def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, folder:
     assert not stray.exists()
 
 
-def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, folder: Path) -> None:
+def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, directory: Path) -> None:
     [gone] = publish_blocks(storage, b"small", owner=None)
     storage.collect_garbage(grace_seconds=DAY)
-    assert len(files_of(storage)) == condemned(folder) == 1
+    assert len(files_of(storage)) == condemned(directory) == 1
     assert storage.blocks.get(gone) == b"small"
     publish_blocks(storage, b"small")
     storage.collect_garbage()
@@ -91,7 +91,7 @@ def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, folder: Path) -> 
     assert storage.blocks.get(gone) == b"small"
 
 
-def test_condemned_content_is_written_again_and_the_old_file_goes(storage: LocalStorage, folder: Path) -> None:
+def test_condemned_content_is_written_again_and_the_old_file_goes(storage: LocalStorage, directory: Path) -> None:
     data = os.urandom(40_000)
     first = publish_file(storage, data, owner=None)
     storage.collect_garbage(grace_seconds=DAY)
@@ -102,24 +102,24 @@ def test_condemned_content_is_written_again_and_the_old_file_goes(storage: Local
     path = storage.file_path(first)
     assert path is not None
     assert path.read_bytes() == data
-    assert condemned(folder) == 0
+    assert condemned(directory) == 0
 
 
-def test_who_publishes_since_before_the_condemnation_holds_the_deletion_back(folder: Path) -> None:
-    with open_local_storage(folder) as storage, open_local_storage(folder) as other:
+def test_who_publishes_since_before_the_condemnation_holds_the_deletion_back(directory: Path) -> None:
+    with open_local_storage(directory) as storage, open_local_storage(directory) as other:
         [cid] = publish_blocks(storage, b"relied on", owner=None)
         with storage.publish() as early:
             assert early.has(cid)
             other.collect_garbage(grace_seconds=DAY)
             with other.publish() as late:
                 assert not late.has(cid), "who starts after the condemnation has to put it again"
-            let_time_pass(folder, 2 * DAY)
+            let_time_pass(directory, 2 * DAY)
             # The number that the publication noted is from before the condemnation, whatever the clock says.
             assert other.collect_garbage(grace_seconds=DAY).removed_blocks == 0
             early.commit(Changes(pins=[Pin(USER, cid)]))
         other.collect_garbage()
         assert storage.blocks.get(cid) == b"relied on"
-        assert condemned(folder) == 0
+        assert condemned(directory) == 0
 
 
 def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage: LocalStorage) -> None:
@@ -130,12 +130,12 @@ def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage:
     assert not storage.blocks.has(cid)
 
 
-def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage, folder: Path) -> None:
+def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage, directory: Path) -> None:
     root = publish_file(storage, b"condemned" * 500, owner=None)
     storage.collect_garbage(grace_seconds=DAY)
-    with storage.publish(keep_found=True) as publication:
+    with storage.publish(hold_existing=True) as publication:
         assert [cid for cid, _ in walk_blocks(storage.blocks, root)]
-        with open_local_storage(folder) as other:
+        with open_local_storage(directory) as other:
             assert other.collect_garbage().removed_blocks == 0
         publication.commit(Changes(pins=[Pin(USER, root)]))
     storage.collect_garbage()
@@ -145,13 +145,13 @@ def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage
 
 
 @pytest.mark.parametrize("commits", range(5))
-def test_who_names_what_is_found_may_come_at_any_moment(folder: Path, commits: int) -> None:
+def test_who_names_what_is_found_may_come_at_any_moment(directory: Path, commits: int) -> None:
     """Before each of gc's commits: what is pinned is whole, or refused."""
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         root = publish_file(storage, b"condemned" * 500, owner=None)
         storage.collect_garbage(grace_seconds=DAY)
     reader, writer = os.pipe()
-    child = fork_child(partial(pin_when_told, folder, root, reader))
+    child = fork_child(partial(pin_when_told, directory, root, reader))
 
     class LateDisk(Disk):
         left = commits
@@ -159,11 +159,11 @@ def test_who_names_what_is_found_may_come_at_any_moment(folder: Path, commits: i
         def commit(self, connection: sqlite3.Connection) -> None:
             if self.left == 0:
                 os.write(writer, b"now")
-                wait_until(lambda: list(folder.glob("sessions/publication-*")), timeout_seconds=10, what="the mark")
+                wait_until(lambda: list(directory.glob("sessions/publication-*")), timeout_seconds=10, what="the mark")
             self.left -= 1
             super().commit(connection)
 
-    with open_local_storage(folder, disk=(disk := LateDisk())) as other:
+    with open_local_storage(directory, disk=(disk := LateDisk())) as other:
         other.collect_garbage()
         disk.left = -1
         os.write(writer, b"now")  # for those who come after the last commit
@@ -177,17 +177,17 @@ def test_who_names_what_is_found_may_come_at_any_moment(folder: Path, commits: i
             assert not other.blocks.has(root)
 
 
-def pin_when_told(folder: Path, root: CID, pipe: int) -> None:
+def pin_when_told(directory: Path, root: CID, pipe: int) -> None:
     os.read(pipe, 1)
-    with open_local_storage(folder) as storage, suppress(NotFoundError):
+    with open_local_storage(directory) as storage, suppress(NotFoundError):
         ContentStore(storage).pin(root)
 
 
-def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, folder: Path) -> None:
+def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, directory: Path) -> None:
     with storage.publish():
-        assert oldest_open(storage._parts.layout) == 0
-    assert oldest_open(storage._parts.layout) is None
-    assert not list((folder / "sessions").glob("publication-*"))
+        assert oldest_open(storage._context.layout) == 0
+    assert oldest_open(storage._context.layout) is None
+    assert not list((directory / "sessions").glob("publication-*"))
 
 
 def test_setting_the_clock_back_does_not_repeat_a_number(
@@ -198,7 +198,7 @@ def test_setting_the_clock_back_does_not_repeat_a_number(
         publish_blocks(storage, b"%d" % expected, owner=None)
         storage.collect_garbage(grace_seconds=DAY)
         with storage.publish():
-            assert oldest_open(storage._parts.layout) == expected
+            assert oldest_open(storage._context.layout) == expected
 
 
 class BusyDisk(Disk):
@@ -215,9 +215,9 @@ class BusyDisk(Disk):
 
 
 @pytest.mark.parametrize("by", ["pin", "ref", "publication"])
-def test_what_gets_a_name_while_gc_marks_stays(folder: Path, by: str) -> None:
+def test_what_gets_a_name_while_gc_marks_stays(directory: Path, by: str) -> None:
     disk = BusyDisk()
-    with open_local_storage(folder, disk=disk) as storage, open_local_storage(folder) as other:
+    with open_local_storage(directory, disk=disk) as storage, open_local_storage(directory) as other:
         node = encode_dagcbor({"large": os.urandom(70_000)})  # too large to be inline
         root = CID.of(node, DAG_CBOR)
         with storage.publish() as publication:
@@ -239,13 +239,13 @@ def test_what_gets_a_name_while_gc_marks_stays(folder: Path, by: str) -> None:
         assert disk.interruption is None, "the gc has read no pack, so it was not interrupted"
         assert storage.blocks.get(garbage) == b"just named"
         assert storage.blocks.has(root)
-        assert condemned(folder) == 0, "what was condemned before the name was seen is in use again"
+        assert condemned(directory) == 0, "what was condemned before the name was seen is in use again"
         check_sound(storage)
 
 
-def test_gc_leaves_nothing_of_the_barrier_behind(storage: LocalStorage, folder: Path) -> None:
+def test_gc_leaves_nothing_of_the_barrier_behind(storage: LocalStorage, directory: Path) -> None:
     storage.collect_garbage()
-    with sqlite3.connect(folder / "store.db") as connection:
+    with sqlite3.connect(directory / "store.db") as connection:
         assert connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'named%'").fetchall() == []
 
 
@@ -271,7 +271,7 @@ def test_a_pack_that_is_mostly_garbage_is_rewritten(storage: LocalStorage) -> No
     assert not set(before) & set(after)
     kept: set[CID] = set()
     for path in after:
-        with (storage.folder / path).open("rb") as file:
+        with (storage.directory / path).open("rb") as file:
             kept.update(cid for cid, _ in CarReader(file))
     assert kept == set(cids[:100]) | {cid for cid, _ in others}, "with the codecs that they had"
     check_sound(storage)
@@ -283,7 +283,7 @@ def test_a_pack_with_a_damaged_block_stays(storage: LocalStorage) -> None:
     for cid in cids[10:]:
         storage.pins.remove(cid)
     [name] = files_of(storage)
-    path = storage.folder / name
+    path = storage.directory / name
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
     where = data.index((3).to_bytes(4, "big") * 250)

@@ -70,7 +70,7 @@ def test_a_changed_byte_is_found_by_the_stamp(storage: LocalStorage, offset: int
         storage.file_path(root)
     assert str(root) in str(caught.value)
     assert not path.exists()
-    [aside] = (storage.folder / "quarantine").iterdir()
+    [aside] = (storage.directory / "quarantine").iterdir()
     assert aside.stat().st_size == len(data)
     assert storage.file_path(root) is None
 
@@ -112,8 +112,8 @@ def test_rot_that_leaves_the_stamp_alone_is_found_by_reading_blocks(storage: Loc
         storage.file_path(root)
 
 
-def test_verify_always_finds_rot(folder: Path) -> None:
-    with open_local_storage(folder, verify_always=True) as storage:
+def test_verify_always_finds_rot(directory: Path) -> None:
+    with open_local_storage(directory, verify_always=True) as storage:
         root = publish_file(storage, unequal())
         path = object_path(storage, root)
         overwrite(path, 2500, b"\xff", keep_stamp=True)
@@ -132,7 +132,7 @@ def test_adding_a_damaged_file_again_heals_it(storage: LocalStorage, wrapped: bo
     assert object_path(storage, root).read_bytes() == data
     assert len(list(walk_blocks(storage.blocks, root))) == 6
     storage.collect_garbage()
-    assert list((storage.folder / "quarantine").iterdir()) == [], "nothing is read from there any more"
+    assert list((storage.directory / "quarantine").iterdir()) == [], "nothing is read from there any more"
     assert object_path(storage, root).read_bytes() == data
 
 
@@ -160,7 +160,7 @@ def test_a_damaged_block_in_a_pack_is_named_and_healed(storage: LocalStorage) ->
     blocks = [number.to_bytes(4, "big") * 250 for number in range(100)]
     cids = publish_blocks(storage, *blocks)
     [name] = files_of(storage)
-    path = storage.folder / name
+    path = storage.directory / name
     overwrite(path, path.read_bytes().index(blocks[50]) + 7, b"\xff")
     with pytest.raises(IntegrityError, match=str(cids[50])) as caught:
         storage.blocks.get(cids[50])
@@ -174,7 +174,7 @@ def test_a_missing_pack_is_healed(storage: LocalStorage) -> None:
     blocks = [number.to_bytes(4, "big") * 250 for number in range(100)]
     cids = publish_blocks(storage, *blocks)
     [name] = files_of(storage)
-    (storage.folder / name).unlink()
+    (storage.directory / name).unlink()
     with pytest.raises(IntegrityError, match="is missing"):
         storage.blocks.get(cids[0])
     publish_blocks(storage, *blocks)
@@ -183,7 +183,7 @@ def test_a_missing_pack_is_healed(storage: LocalStorage) -> None:
 
 def test_a_damaged_inline_block_names_the_index(storage: LocalStorage) -> None:
     [cid] = publish_blocks(storage, b"right")
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute("UPDATE block SET data = ?", (b"wrong",))
     with pytest.raises(IntegrityError, match=r"store\.db"):
         storage.blocks.get(cid)
@@ -192,7 +192,7 @@ def test_a_damaged_inline_block_names_the_index(storage: LocalStorage) -> None:
 def test_a_damaged_node_is_named_and_its_file_is_left_alone(storage: LocalStorage) -> None:
     root = publish_file(storage, unequal())
     path = object_path(storage, root)
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute("UPDATE block SET data = ? WHERE multihash = ?", (b"wrong", root.multihash))
     os.utime(path, ns=(1, 1))
     with pytest.raises(IntegrityError, match=str(root)):
@@ -204,14 +204,14 @@ def test_a_copy_of_a_store_is_checked_before_it_is_trusted(storage: LocalStorage
     root = publish_file(storage, unequal())
     storage.close()
     copy = tmp_path / "copy"
-    os.system(f"cp -r {storage.folder} {copy}")
+    os.system(f"cp -r {storage.directory} {copy}")
     with open_local_storage(copy) as copied:
         path = object_path(copied, root)  # new inodes: hashed once
         assert path.is_relative_to(copy)
         overwrite(path, 0, b"\xff")
         with pytest.raises(IntegrityError, match=str(root)):
             copied.file_path(root)
-    with open_local_storage(storage.folder) as original:
+    with open_local_storage(storage.directory) as original:
         assert object_path(original, root).read_bytes() == unequal()
 
 
@@ -221,14 +221,14 @@ def test_gc_drops_a_damaged_file_that_nobody_needs(storage: LocalStorage) -> Non
     with pytest.raises(IntegrityError):
         storage.file_path(root)
     storage.collect_garbage()
-    assert list((storage.folder / "quarantine").iterdir()) == []
+    assert list((storage.directory / "quarantine").iterdir()) == []
     assert list(multihashes(storage)) == []
 
 
 @pytest.mark.parametrize("verify_always", [False, True])
-def test_an_object_is_the_file_of_one_codec_only(folder: Path, verify_always: bool) -> None:
+def test_an_object_is_the_file_of_one_codec_only(directory: Path, verify_always: bool) -> None:
     """The multihash of a file's root names two things: the file, and the bytes of its node."""
-    with open_local_storage(folder, verify_always=verify_always) as storage:
+    with open_local_storage(directory, verify_always=verify_always) as storage:
         root = publish_file(storage, unequal())
         leaf = publish_file(storage, b"x" * 1000)  # one leaf, which is its own root
         for cid, data in ((root, unequal()), (CID.of(b"x" * 1000), b"x" * 1000)):
@@ -240,7 +240,7 @@ def test_an_object_is_the_file_of_one_codec_only(folder: Path, verify_always: bo
             assert storage.file_path(other) is None
             assert storage.ensure_file(other) is None
         assert storage.file_path(root) is not None
-        assert not list((folder / "quarantine").iterdir())
+        assert not list((directory / "quarantine").iterdir())
 
 
 def test_wrapped_bytes_and_the_wrapping_as_bytes_are_two_files(storage: LocalStorage) -> None:
@@ -255,9 +255,9 @@ def test_wrapped_bytes_and_the_wrapping_as_bytes_are_two_files(storage: LocalSto
         assert path is None or path.read_bytes() == data
 
 
-def test_a_rotten_inline_block_is_healed_by_adding_it(storage: LocalStorage, folder: Path) -> None:
+def test_a_rotten_inline_block_is_healed_by_adding_it(storage: LocalStorage, directory: Path) -> None:
     [cid] = publish_blocks(storage, b"inline")
-    with sqlite3.connect(folder / "store.db") as connection:
+    with sqlite3.connect(directory / "store.db") as connection:
         connection.execute("UPDATE block SET data = x'00' WHERE multihash = ?", (cid.multihash,))
     for _ in range(2):
         with pytest.raises(IntegrityError, match="Add the content again"):
@@ -284,8 +284,8 @@ class FailingCommit(Disk):
         super().commit(connection)
 
 
-def test_what_could_not_be_set_aside_keeps_its_sound_leaves(folder: Path) -> None:
-    with open_local_storage(folder, disk=FailingCommit()) as storage:
+def test_what_could_not_be_set_aside_keeps_its_sound_leaves(directory: Path) -> None:
+    with open_local_storage(directory, disk=FailingCommit()) as storage:
         root = publish_file(storage, unequal())
         overwrite(object_path(storage, root), 2500, b"\xff")
         for _ in range(2):
@@ -304,7 +304,7 @@ def test_gc_goes_on_beside_a_pack_that_is_gone(storage: LocalStorage) -> None:
     cids = publish_blocks(storage, *blocks, owner=None)
     storage.pins.add(Pin(USER, cids[0]))
     [name] = files_of(storage)
-    (storage.folder / name).unlink()
+    (storage.directory / name).unlink()
     garbage = publish_blocks(storage, os.urandom(70_000), owner=None)
     storage.collect_garbage()
     assert not storage.blocks.has(garbage[0])
@@ -328,7 +328,7 @@ def test_many_blocks_can_be_read_while_they_move(storage: LocalStorage) -> None:
     leaves = [cid for cid, _ in walk_blocks(storage.blocks, root) if cid.codec == RAW]
     blocks = storage.blocks.get_many(leaves)
     read = [next(blocks)]
-    object_path(storage, root).rename(storage.folder / "away")  # still open in the generator
+    object_path(storage, root).rename(storage.directory / "away")  # still open in the generator
     read += blocks
     assert b"".join(read) == unequal()
     with pytest.raises(IntegrityError, match="is missing"):

@@ -53,7 +53,7 @@ def test_a_file_of_which_half_is_there_adds_what_is_new(storage: LocalStorage, w
     assert read(storage, second) == newer
     assert read(storage, first) == data
     check_sound(storage)
-    assert not leftovers(storage.folder)
+    assert not leftovers(storage.directory)
 
 
 def test_a_file_of_which_less_is_there_is_kept_whole(storage: LocalStorage) -> None:
@@ -101,12 +101,12 @@ def test_who_asks_for_a_path_gets_one(storage: LocalStorage, wrapped: bool) -> N
     check_sound(storage)
 
 
-def test_a_path_is_made_once_for_all_who_ask(storage: LocalStorage, folder: Path) -> None:
+def test_a_path_is_made_once_for_all_who_ask(storage: LocalStorage, directory: Path) -> None:
     data = os.urandom(SIZE_BYTES)
     publish_file(storage, data)
     root = publish_file(storage, changed(data, 20))
     found: list[Path | None] = []
-    with open_local_storage(folder) as other:
+    with open_local_storage(directory) as other:
         threads = [
             threading.Thread(target=lambda store=store: found.append(store.ensure_file(root)))
             for store in (storage, other) * 4
@@ -125,9 +125,9 @@ def test_no_path_is_made_for_small_or_other_content(storage: LocalStorage) -> No
     assert storage.ensure_file(small) is None
 
 
-def test_no_path_is_made_that_the_cache_could_not_hold(folder: Path) -> None:
+def test_no_path_is_made_that_the_cache_could_not_hold(directory: Path) -> None:
     data = os.urandom(SIZE_BYTES)
-    with open_local_storage(folder, cache_bytes=SIZE_BYTES - 1) as storage:
+    with open_local_storage(directory, cache_bytes=SIZE_BYTES - 1) as storage:
         publish_file(storage, data)
         root = publish_file(storage, changed(data, 20))
         assert storage.ensure_file(root) is None
@@ -195,17 +195,17 @@ def test_damaged_leaves_do_not_count_as_there(storage: LocalStorage) -> None:
 
 
 @pytest.mark.parametrize("room_for", range(0, 60, 3))
-def test_a_full_disk_keeps_nothing_and_loses_nothing(folder: Path, room_for: int) -> None:
+def test_a_full_disk_keeps_nothing_and_loses_nothing(directory: Path, room_for: int) -> None:
     disk = FullDisk()
     data = os.urandom(SIZE_BYTES)
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         first = publish_file(storage, data)
         newer = changed(data, 50)
         disk.room_for = room_for
         try:
             publish_file(storage, newer)
         except StoreFullError:
-            assert not leftovers(folder)
+            assert not leftovers(directory)
         disk.room_for = 1_000_000
         assert read(storage, first) == data
         root = publish_file(storage, newer)

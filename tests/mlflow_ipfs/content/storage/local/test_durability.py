@@ -66,13 +66,13 @@ class WatchfulDisk(Disk):
         if destination.name == "format.json":
             assert self._unsynced_names.pop(self._store) == {"format.json"}, "the store's parts come before its label"
 
-    def make_folder(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> None:
         if not path.exists():
             self._unsynced_names.setdefault(path.parent, set()).add(path.name)
-        super().make_folder(path)
+        super().make_directory(path)
 
-    def sync_folder(self, path: Path) -> None:
-        super().sync_folder(path)
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
         self._unsynced_names.pop(path, None)
 
     def commit(self, connection: sqlite3.Connection) -> None:
@@ -100,16 +100,16 @@ class InterruptedDisk(Disk):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), sqlite3.OperationalError("disk I/O error")])
-def test_a_commit_of_unknown_outcome_loses_no_file(folder: Path, error: BaseException) -> None:
+def test_a_commit_of_unknown_outcome_loses_no_file(directory: Path, error: BaseException) -> None:
     disk = InterruptedDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         disk.error = error
         with pytest.raises((KeyboardInterrupt, StoreFormatError)):
             publish_file(storage, b"x" * 5000)
         disk.error = None
         assert len(list(storage.pins.list())) == 1, "it was committed after all"
         check_sound(storage)
-        assert not leftovers(folder)
+        assert not leftovers(directory)
 
 
 class BrokenDisk(Disk):
@@ -124,9 +124,9 @@ class BrokenDisk(Disk):
         super().commit(connection)
 
 
-def test_files_stay_while_their_rows_may_come_back(folder: Path) -> None:
+def test_files_stay_while_their_rows_may_come_back(directory: Path) -> None:
     disk = BrokenDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         disk.is_broken = True
         with pytest.raises(StoreFormatError, match="I/O error"):
             publish_file(storage, b"x" * 5000)
@@ -137,9 +137,9 @@ def test_files_stay_while_their_rows_may_come_back(folder: Path) -> None:
         assert files_of(storage) == set()
 
 
-def test_every_commit_relies_only_on_what_is_durable(folder: Path) -> None:
-    disk = WatchfulDisk(folder)
-    with open_local_storage(folder, disk=disk) as storage:
+def test_every_commit_relies_only_on_what_is_durable(directory: Path) -> None:
+    disk = WatchfulDisk(directory)
+    with open_local_storage(directory, disk=disk) as storage:
         for number in range(8):
             data = number.to_bytes(4, "big")
             with storage.publish() as publication:

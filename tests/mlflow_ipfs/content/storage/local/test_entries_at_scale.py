@@ -47,9 +47,9 @@ def steps(storage: LocalStorage) -> Iterator[list[int]]:
     def count() -> None:
         counted[0] += 10
 
-    storage._parts.database.close()
-    storage._parts.database._is_closed = False
-    with storage._parts.database.read() as connection:
+    storage._context.database.close()
+    storage._context.database._is_closed = False
+    with storage._context.database.read() as connection:
         connection.set_progress_handler(count, 10)
     yield counted
     connection.set_progress_handler(None, 0)

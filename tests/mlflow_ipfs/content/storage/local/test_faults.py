@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("large_files_begin_early")
 NUMBERS = {"full": errno.ENOSPC, "broken": errno.EIO}
 
 
-def fail_at(folder: Path, kind: str, passing: int, seed: int | None = None) -> str | None:
+def fail_at(directory: Path, kind: str, passing: int, seed: int | None = None) -> str | None:
     """Run a workload; let so many fallible steps pass. Returns the step that failed, or None after the last."""
     workload, disk = Workload(), FaultyDisk(NUMBERS[kind])
-    storage = open_local_storage(folder, disk=disk, timeout_seconds=5)
+    storage = open_local_storage(directory, disk=disk, timeout_seconds=5)
     disk.passing = passing
     for step in workload.steps(seed):
         is_first = disk.failed is None
@@ -42,7 +42,7 @@ def fail_at(folder: Path, kind: str, passing: int, seed: int | None = None) -> s
             check_error(error, kind)
             assert names_of(storage) == before, f"half of a step that failed ({disk.failed}) is there"
             check_whole(storage, workload.contents)
-            assert not leftovers(folder), f"a draft is left after {disk.failed}"
+            assert not leftovers(directory), f"a draft is left after {disk.failed}"
             storage = reopen(storage, disk, workload)
             assert names_of(storage) == before, "what failed came back"
             step(storage)
@@ -71,19 +71,19 @@ def may_be_swallowed(failed: str | None, step: Callable[[LocalStorage], None]) -
 
 
 def reopen(storage: LocalStorage, disk: FaultyDisk, workload: Workload) -> LocalStorage:
-    folder = storage.folder
+    directory = storage.directory
     storage.close()
-    storage = open_local_storage(folder, disk=disk, timeout_seconds=5, create=False)
-    assert not leftovers(folder)
+    storage = open_local_storage(directory, disk=disk, timeout_seconds=5, create=False)
+    assert not leftovers(directory)
     storage.collect_garbage(grace_seconds=0)
     check_no_residue(storage)
     check_whole(storage, workload.contents)
     return storage
 
 
-def record_steps(folder: Path, seed: int | None) -> list[str]:
+def record_steps(directory: Path, seed: int | None) -> list[str]:
     disk = FaultyDisk(errno.EIO)
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         before = len(disk.steps)
         for step in Workload().steps(seed):
             step(storage)
@@ -122,7 +122,7 @@ def test_a_step_that_fails(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(NUMBERS))
 def test_every_step_that_fails(tmp_path: Path, kind: str, record_property: Count) -> None:
     steps = fail_at_every(tmp_path, kind, stride=1)
-    assert {"create", "write", "sync", "sync_folder", "rename", "commit", "checkpoint"} <= set(steps)
+    assert {"create", "write", "sync", "sync_directory", "rename", "commit", "checkpoint"} <= set(steps)
     record_property("failing disks", len(steps))
 
 

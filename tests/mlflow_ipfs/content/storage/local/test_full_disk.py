@@ -50,9 +50,9 @@ def try_to_publish(storage: LocalStorage) -> str | None:
     return None
 
 
-def test_no_room_at_any_step_keeps_nothing(folder: Path) -> None:
+def test_no_room_at_any_step_keeps_nothing(directory: Path) -> None:
     disk = FullDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         kept = publish_file(storage, b"kept" * 1000)
         files, blocks = files_of(storage), set(multihashes(storage))
         for room_for in range(200):
@@ -61,9 +61,9 @@ def test_no_room_at_any_step_keeps_nothing(folder: Path) -> None:
             if message is None:
                 break
             assert disk.refused
-            assert re.search(rf"{re.escape(str(folder))} is full \(\d+ bytes free\)", message)
+            assert re.search(rf"{re.escape(str(directory))} is full \(\d+ bytes free\)", message)
             assert files_of(storage) == files
-            assert not leftovers(folder)
+            assert not leftovers(directory)
             assert set(multihashes(storage)) == blocks
             assert [pin.cid for pin in storage.pins.list()] == [kept]
             assert open_unixfs(storage.blocks, kept).read() == b"kept" * 1000
@@ -73,23 +73,23 @@ def test_no_room_at_any_step_keeps_nothing(folder: Path) -> None:
         assert len(list(storage.pins.list())) == 4
 
 
-def test_no_room_for_a_pin_or_a_view(folder: Path) -> None:
+def test_no_room_for_a_pin_or_a_view(directory: Path) -> None:
     disk = FullDisk()
-    with open_local_storage(folder, disk=disk) as storage:
+    with open_local_storage(directory, disk=disk) as storage:
         [cid] = publish_blocks(storage, b"kept", owner=None)
         disk.room_for = 0
         with pytest.raises(StoreFullError):
             storage.pins.add(Pin("me", cid))
         with pytest.raises(StoreFullError):
-            storage.make_view_folder()
+            storage.make_view_directory()
         disk.room_for = 1_000_000
         assert list(storage.pins.list()) == []
         storage.pins.add(Pin("me", cid))
 
 
-def test_no_room_for_a_copy_leaves_none(folder: Path, tmp_path: Path) -> None:
+def test_no_room_for_a_copy_leaves_none(directory: Path, tmp_path: Path) -> None:
     disk = FullDisk()
-    with open_local_storage(folder, disk=disk, view_mode="copy") as storage:
+    with open_local_storage(directory, disk=disk, view_mode="copy") as storage:
         root = publish_file(storage, b"kept" * 1000)
         path = storage.file_path(root)
         assert path is not None
@@ -102,7 +102,7 @@ def test_no_room_for_a_copy_leaves_none(folder: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     with mounted_tmpfs(tmp_path / "disk", size_bytes=24 << 20) as disk:
-        yield disk.folder
+        yield disk.directory
 
 
 def fill(disk: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
         with pytest.raises(StoreFullError, match="bytes free"):
             publish_file(storage, os.urandom(30 << 20), leaf_bytes=1 << 20)
         assert files_of(storage) == files
-        assert not leftovers(storage.folder)
+        assert not leftovers(storage.directory)
         publish_blocks(storage, b"there is room again")
         check_sound(storage)
         assert open_unixfs(storage.blocks, kept).read() == b"kept" * 100_000
@@ -149,17 +149,17 @@ def test_reading_and_gc_on_a_full_disk(small_disk: Path) -> None:
 
 
 def test_the_reserve_is_made_anew_when_there_is_room(small_disk: Path) -> None:
-    folder = small_disk / "store"
-    open_local_storage(folder).close()
-    (folder / "reserve").unlink()
+    directory = small_disk / "store"
+    open_local_storage(directory).close()
+    (directory / "reserve").unlink()
     (small_disk / "filler").write_bytes(bytes(12 << 20))
-    open_local_storage(folder).close()
-    assert not (folder / "reserve").exists(), "with little room left it is left to its user"
+    open_local_storage(directory).close()
+    assert not (directory / "reserve").exists(), "with little room left it is left to its user"
     (small_disk / "filler").unlink()
-    open_local_storage(folder).close()
-    assert (folder / "reserve").exists()
+    open_local_storage(directory).close()
+    assert (directory / "reserve").exists()
 
 
 def test_no_room_to_make_a_store(tmp_path: Path) -> None:
     with mounted_tmpfs(tmp_path / "disk", size_bytes=64 << 10) as disk, pytest.raises(StoreFullError, match="full"):
-        open_local_storage(disk.folder / "store")
+        open_local_storage(disk.directory / "store")

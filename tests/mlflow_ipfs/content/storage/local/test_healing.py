@@ -39,9 +39,9 @@ def source() -> Storage:
     return memory
 
 
-def damage(folder: Path, offset: int = 1500, *, keep_stamp: bool = False) -> None:
+def damage(directory: Path, offset: int = 1500, *, keep_stamp: bool = False) -> None:
     """Change a byte in every file of the store."""
-    for path in folder.glob("files/*/*"):
+    for path in directory.glob("files/*/*"):
         status = path.stat()
         path.chmod(0o644)
         with path.open("r+b") as file:
@@ -56,7 +56,7 @@ def damage(folder: Path, offset: int = 1500, *, keep_stamp: bool = False) -> Non
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_block_is_read_from_the_source_and_kept(storage: LocalStorage, source: Storage, wrapped: bool) -> None:
     root = publish_file(storage, DATA, wrapped=wrapped)
-    damage(storage.folder, keep_stamp=True)
+    damage(storage.directory, keep_stamp=True)
     storage.heal_from(source.blocks)
     assert open_unixfs(storage.blocks, root).read() == DATA
     storage.heal_from(None)
@@ -67,11 +67,11 @@ def test_a_block_is_read_from_the_source_and_kept(storage: LocalStorage, source:
 @pytest.mark.parametrize("keep_stamp", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_file_is_put_together_again(
-    storage: LocalStorage, source: Storage, folder: Path, wrapped: bool, keep_stamp: bool
+    storage: LocalStorage, source: Storage, directory: Path, wrapped: bool, keep_stamp: bool
 ) -> None:
     root = publish_file(storage, DATA, wrapped=wrapped)
-    damage(folder, keep_stamp=keep_stamp)
-    with open_local_storage(folder, verify_always=True) as other:
+    damage(directory, keep_stamp=keep_stamp)
+    with open_local_storage(directory, verify_always=True) as other:
         other.heal_from(source.blocks)
         path = other.file_path(root)
         assert path is not None
@@ -108,7 +108,7 @@ def test_a_longer_file_needs_no_source(storage: LocalStorage) -> None:
 def test_scrub_heals_and_says_so(storage: LocalStorage, source: Storage) -> None:
     root = publish_file(storage, DATA)
     publish_blocks(storage, *(number.to_bytes(2, "big") * 1000 for number in range(50)))
-    damage(storage.folder, keep_stamp=True)
+    damage(storage.directory, keep_stamp=True)
     storage.heal_from(source.blocks)
     report = storage.scrub()
     assert report.problems == ()
@@ -120,7 +120,7 @@ def test_scrub_heals_and_says_so(storage: LocalStorage, source: Storage) -> None
 
 def test_what_the_source_lacks_stays_a_problem(storage: LocalStorage) -> None:
     root = publish_file(storage, DATA)
-    damage(storage.folder, keep_stamp=True)
+    damage(storage.directory, keep_stamp=True)
     storage.heal_from(MemoryStorage().blocks)
     with pytest.raises(IntegrityError):
         open_unixfs(storage.blocks, root).read()
@@ -141,7 +141,7 @@ class Liar(BlockReader):
 
 def test_a_source_that_lies_is_not_believed(storage: LocalStorage) -> None:
     root = publish_file(storage, DATA)
-    damage(storage.folder, keep_stamp=True)
+    damage(storage.directory, keep_stamp=True)
     storage.heal_from(Liar())
     with pytest.raises(IntegrityError):
         open_unixfs(storage.blocks, root).read()
@@ -156,8 +156,8 @@ def test_what_was_never_here_is_not_fetched(storage: LocalStorage, source: Stora
 def test_two_stores_heal_each_other(tmp_path: Path) -> None:
     with open_local_storage(tmp_path / "a") as first, open_local_storage(tmp_path / "b") as second:
         roots = [publish_file(store, DATA) for store in (first, second)]
-        damage(first.folder, 100, keep_stamp=True)
-        damage(second.folder, 4900, keep_stamp=True)
+        damage(first.directory, 100, keep_stamp=True)
+        damage(second.directory, 4900, keep_stamp=True)
         first.heal_from(second.blocks)
         second.heal_from(first.blocks)
         for store in (first, second):
@@ -184,11 +184,11 @@ class WornDisk(Disk):
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_bad_sector_is_damage_and_is_healed(folder: Path, source: Storage, wrapped: bool) -> None:
-    with open_local_storage(folder) as storage:
+def test_a_bad_sector_is_damage_and_is_healed(directory: Path, source: Storage, wrapped: bool) -> None:
+    with open_local_storage(directory) as storage:
         root = publish_file(storage, DATA, wrapped=wrapped)
         publish_blocks(storage, *(number.to_bytes(2, "big") * 1000 for number in range(50)))
-    with open_local_storage(folder, disk=WornDisk()) as worn:
+    with open_local_storage(directory, disk=WornDisk()) as worn:
         with pytest.raises(IntegrityError, match="damaged"):
             open_unixfs(worn.blocks, root).read()
         assert worn.scrub().problems
@@ -205,7 +205,7 @@ def test_a_store_on_any_file_system_may_be_the_source(tmp_path: Path, monkeypatc
         publish_file(second, DATA)
     before = sorted((tmp_path / "b").rglob("*"))
     with open_local_storage(tmp_path / "a") as first:
-        damage(first.folder, keep_stamp=True)
+        damage(first.directory, keep_stamp=True)
         monkeypatch.setattr(mounts, "file_system_type", lambda _: "nfs4")
         with open_local_storage(tmp_path / "b", read_only=True) as second:
             first.heal_from(second.blocks)
@@ -216,16 +216,16 @@ def test_a_store_on_any_file_system_may_be_the_source(tmp_path: Path, monkeypatc
 def test_nothing_healed_depends_on_the_quarantine(storage: LocalStorage, source: Storage) -> None:
     """Whether the damage was known before there was a source, or not."""
     root = publish_file(storage, DATA)
-    damage(storage.folder, keep_stamp=True)
+    damage(storage.directory, keep_stamp=True)
     assert storage.scrub().problems
-    assert list((storage.folder / "quarantine").iterdir())
+    assert list((storage.directory / "quarantine").iterdir())
     storage.heal_from(source.blocks)
     assert storage.scrub().problems == ()
     storage.heal_from(None)
-    for path in (storage.folder / "quarantine").iterdir():
+    for path in (storage.directory / "quarantine").iterdir():
         path.unlink()
     assert open_unixfs(storage.blocks, root).read() == DATA
     assert storage.scrub().problems == ()
-    assert inspection.count_contents(storage.folder).damaged_files == 0
+    assert inspection.count_contents(storage.directory).damaged_files == 0
     storage.collect_garbage()
     check_sound(storage)

@@ -63,11 +63,11 @@ def publish(storage: LocalStorage, number: int) -> CID:
     return root
 
 
-def check_after_kill(folder: Path, acknowledged: list[str], attempted: int) -> None:
+def check_after_kill(directory: Path, acknowledged: list[str], attempted: int) -> None:
     """What must hold when a process was killed while it published one thing after the other."""
-    with open_local_storage(folder, timeout_seconds=5) as storage:
-        assert not leftovers(folder), "drafts of the dead are removed when a store is opened"
-        assert not list((folder / "sessions").iterdir())
+    with open_local_storage(directory, timeout_seconds=5) as storage:
+        assert not leftovers(directory), "drafts of the dead are removed when a store is opened"
+        assert not list((directory / "sessions").iterdir())
         check_sound(storage)
         pinned = [str(pin.cid) for pin in storage.pins.list()]
         assert set(acknowledged) <= set(pinned)
@@ -84,19 +84,19 @@ def check_after_kill(folder: Path, acknowledged: list[str], attempted: int) -> N
         check_sound(storage)
 
 
-def test_killed_at_each_step_of_publishing(folder: Path) -> None:
-    open_local_storage(folder).close()
+def test_killed_at_each_step_of_publishing(directory: Path) -> None:
+    open_local_storage(directory).close()
     for steps in range(400):
-        known = _pinned(folder)
+        known = _pinned(directory)
 
         def work(acknowledge: Callable[[str], None], steps: int = steps) -> None:
-            storage = open_local_storage(folder, disk=KillingDisk(steps))
+            storage = open_local_storage(directory, disk=KillingDisk(steps))
             for number in range(2):
                 acknowledge(str(publish(storage, 1000 * (steps + 1) + number)))
             storage.close()
 
         survived, acknowledged = run_until_killed(work)
-        check_after_kill(folder, known + acknowledged, len(known) + 2)
+        check_after_kill(directory, known + acknowledged, len(known) + 2)
         if survived:
             break
     else:
@@ -105,20 +105,20 @@ def test_killed_at_each_step_of_publishing(folder: Path) -> None:
     assert steps > 30, "the steps are numbered"
 
 
-def _pinned(folder: Path) -> list[str]:
-    with open_local_storage(folder) as storage:
+def _pinned(directory: Path) -> list[str]:
+    with open_local_storage(directory) as storage:
         return [str(pin.cid) for pin in storage.pins.list()]
 
 
 def test_killed_at_each_step_of_making_the_store(tmp_path: Path) -> None:
     for steps in range(200):
-        folder = tmp_path / f"store-{steps}"
+        directory = tmp_path / f"store-{steps}"
 
-        def work(_: Any, folder: Path = folder, steps: int = steps) -> None:
-            open_local_storage(folder, disk=KillingDisk(steps)).close()
+        def work(_: Any, directory: Path = directory, steps: int = steps) -> None:
+            open_local_storage(directory, disk=KillingDisk(steps)).close()
 
         survived, _ = run_until_killed(work)
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             publish(storage, 1)
             check_sound(storage)
         if survived:
@@ -126,19 +126,19 @@ def test_killed_at_each_step_of_making_the_store(tmp_path: Path) -> None:
     pytest.fail("the child was still killed at step 200")
 
 
-def test_killed_at_each_step_of_collecting(folder: Path) -> None:
+def test_killed_at_each_step_of_collecting(directory: Path) -> None:
     for steps in range(100):
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             keep, drop = publish(storage, 2 * steps + 1), publish(storage, 2 * steps + 2)
             storage.pins.remove(drop, f"run-{2 * steps + 2}")
-            storage.entries.thaw(Frozen("tree", f"run/{2 * steps + 2}", drop))
+            storage.entries.unfreeze(Frozen("tree", f"run/{2 * steps + 2}", drop))
             storage.entries.delete("tree", f"run/{2 * steps + 2}")
 
         def work(_: Any, steps: int = steps) -> None:
-            open_local_storage(folder, disk=KillingDisk(steps)).collect_garbage()
+            open_local_storage(directory, disk=KillingDisk(steps)).collect_garbage()
 
         survived, _ = run_until_killed(work)
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             check_sound(storage)
             storage.collect_garbage()
             assert storage.file_path(keep) is not None
@@ -149,15 +149,15 @@ def test_killed_at_each_step_of_collecting(folder: Path) -> None:
     pytest.fail("the child was still killed at step 100")
 
 
-def kill_at_random(folder: Path, rounds: int, seed: int) -> None:
+def kill_at_random(directory: Path, rounds: int, seed: int) -> None:
     chance = random.Random(seed)
-    open_local_storage(folder).close()
+    open_local_storage(directory).close()
     for number in range(rounds):
-        known = _pinned(folder)
+        known = _pinned(directory)
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            storage = open_local_storage(folder)
+            storage = open_local_storage(directory)
             for step in range(10_000):
                 cid = publish(storage, number * 10_000 + step)
                 os.write(writer, f"{cid}\n".encode())
@@ -168,11 +168,11 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> None:
         os.waitpid(child, 0)
         with os.fdopen(reader) as pipe:
             acknowledged = pipe.read().split()
-        check_after_kill(folder, known + acknowledged, len(known) + 10_000)
+        check_after_kill(directory, known + acknowledged, len(known) + 10_000)
 
 
-def test_killed_at_random(folder: Path) -> None:
-    kill_at_random(folder, rounds=8, seed=1)
+def test_killed_at_random(directory: Path) -> None:
+    kill_at_random(directory, rounds=8, seed=1)
 
 
 @pytest.mark.soak

@@ -38,24 +38,24 @@ def use(store: Path, letter: bytes) -> None:
     with open_local_storage(store) as storage:
         publish_file(storage, LARGE + letter)
         publish_blocks(storage, SMALL + letter, *(block + letter for block in PACKED))
-        storage.make_view_folder().joinpath("file").write_bytes(b"")
+        storage.make_view_directory().joinpath("file").write_bytes(b"")
         storage.collect_garbage()
 
 
-def owners_of(folder: Path) -> set[tuple[int, int]]:
-    """Owner and group of all that is stored in a folder, except what callers write into views."""
-    paths = [folder, *folder.rglob("*")]
+def owners_of(directory: Path) -> set[tuple[int, int]]:
+    """Owner and group of all that is stored in a directory, except what callers write into views."""
+    paths = [directory, *directory.rglob("*")]
     return {(path.lstat().st_uid, path.lstat().st_gid) for path in paths if path.parent.parent.parent.name != "views"}
 
 
-def modes_of(folder: Path) -> set[int]:
-    """Modes of the directories in a folder."""
-    return {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*")) if path.is_dir()}
+def modes_of(directory: Path) -> set[int]:
+    """Modes of the directories in a directory."""
+    return {stat.S_IMODE(path.stat().st_mode) for path in (directory, *directory.rglob("*")) if path.is_dir()}
 
 
 @pytest.mark.usefixtures("root")
 def test_what_root_makes_in_a_store_belongs_to_its_owner(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
     ordinary_user.run(use, store, b"1")
     use(store, b"2")
     assert owners_of(store) == {(NOBODY, NOBODY)}
@@ -66,7 +66,7 @@ def test_what_root_makes_in_a_store_belongs_to_its_owner(ordinary_user: Ordinary
 
 @pytest.mark.usefixtures("root")
 def test_after_root_has_written_the_owner_reads_publishes_and_scrubs(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
     ordinary_user.run(use, store, b"1")
     use(store, b"2")
 
@@ -84,7 +84,7 @@ def test_after_root_has_written_the_owner_reads_publishes_and_scrubs(ordinary_us
 
 @pytest.mark.usefixtures("root")
 def test_a_directory_for_a_store_that_root_fills_belongs_to_who_owns_the_directory(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
     ordinary_user.run(store.mkdir, 0o700)
     use(store, b"1")
     assert owners_of(store) == {(NOBODY, NOBODY)}
@@ -95,15 +95,15 @@ def test_a_directory_for_a_store_that_root_fills_belongs_to_who_owns_the_directo
 def test_a_store_that_root_makes_belongs_to_the_owner_of_the_directory_around(
     ordinary_user: OrdinaryUser, tmp_path: Path
 ) -> None:
-    store = ordinary_user.folder / "new" / "below" / "store"
+    store = ordinary_user.directory / "new" / "below" / "store"
     use(store, b"1")
-    assert owners_of(ordinary_user.folder) == {(NOBODY, NOBODY)}
+    assert owners_of(ordinary_user.directory) == {(NOBODY, NOBODY)}
     use(tmp_path / "store", b"1")
     assert owners_of(tmp_path / "store") == {(0, 0)}
 
 
 def test_a_store_that_its_group_may_write_to_is_shared(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def share() -> tuple[set[int], set[int]]:
         os.umask(0o077)
@@ -119,8 +119,8 @@ def test_a_store_that_its_group_may_write_to_is_shared(ordinary_user: OrdinaryUs
 
 @pytest.mark.usefixtures("root")
 def test_the_members_of_a_group_share_a_store(ordinary_user: OrdinaryUser) -> None:
-    store, group = ordinary_user.folder / "store", 54_321
-    ordinary_user.folder.chmod(0o755)
+    store, group = ordinary_user.directory / "store", 54_321
+    ordinary_user.directory.chmod(0o755)
     store.mkdir()
     os.chown(store, NOBODY, group)
     store.chmod(0o2770)
@@ -140,7 +140,7 @@ def test_the_members_of_a_group_share_a_store(ordinary_user: OrdinaryUser) -> No
 
 
 def test_a_directory_that_others_may_read_is_no_shared_one(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def work() -> set[int]:
         os.umask(0)
@@ -157,16 +157,16 @@ def test_root_gives_nothing_away_through_a_link(ordinary_user: OrdinaryUser, tmp
         link.parent.mkdir()
         link.symlink_to(tmp_path)
 
-    disk, link = Disk(), ordinary_user.folder / "store" / "link"
+    disk, link = Disk(), ordinary_user.directory / "store" / "link"
     ordinary_user.run(make_link, link)
     disk.close(disk.create(link / "file"))
-    disk.make_folder(link / "folder")
+    disk.make_directory(link / "directory")
     assert owners_of(tmp_path) == {(0, 0)}
     disk.close(disk.create(link.parent / "file"))
     for step in (disk.rename, disk.link):
         with pytest.raises(PolicyError, match="remove it if it is a link"):
             step(link.parent / "file", link / "moved")
-    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert sorted(os.listdir(tmp_path)) == ["file", "directory"]
 
 
 @pytest.mark.usefixtures("root")
@@ -180,10 +180,10 @@ def test_root_that_may_not_change_owners_leaves_nothing(
 
     monkeypatch.setattr(os, "fchown", refuse)
     disk = Disk()
-    for create in (disk.create, disk.make_folder):
+    for create in (disk.create, disk.make_directory):
         with pytest.raises(PolicyError, match="new was not created: .*CAP_CHOWN"):
-            create(ordinary_user.folder / "new")
-    assert os.listdir(ordinary_user.folder) == []
+            create(ordinary_user.directory / "new")
+    assert os.listdir(ordinary_user.directory) == []
 
 
 @pytest.mark.usefixtures("root")
@@ -191,7 +191,7 @@ def test_root_that_may_not_change_owners_leaves_nothing(
 def test_root_follows_no_link_in_a_store_of_another_user(
     ordinary_user: OrdinaryUser, tmp_path: Path, name: str
 ) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
     ordinary_user.run(use, store, b"1")
     (tmp_path / "precious").touch()
     (store / name).rename(store.parent / "moved")

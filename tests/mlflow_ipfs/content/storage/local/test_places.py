@@ -52,11 +52,11 @@ def test_a_larger_publication_becomes_one_pack(storage: LocalStorage) -> None:
     check_sound(storage)
 
 
-def test_a_pack_is_a_car_that_anybody_can_read(storage: LocalStorage, folder: Path) -> None:
+def test_a_pack_is_a_car_that_anybody_can_read(storage: LocalStorage, directory: Path) -> None:
     blocks = small_blocks(100)
     publish_blocks(storage, *blocks)
     [name] = files_of(storage)
-    with (folder / name).open("rb") as file:
+    with (directory / name).open("rb") as file:
         assert list(CarReader(file)) == [raw(block) for block in blocks]
 
 
@@ -86,16 +86,16 @@ def test_what_is_known_does_not_count_and_is_not_written_again(storage: LocalSto
     assert rows_of(storage, "SELECT count(*) FROM block WHERE data IS NOT NULL") == [(1,)]
 
 
-def test_a_file_is_an_object_under_its_root_s_name(storage: LocalStorage, folder: Path) -> None:
+def test_a_file_is_an_object_under_its_root_s_name(storage: LocalStorage, directory: Path) -> None:
     data = os.urandom(5000)
     root = publish_file(storage, data)
     [name] = files_of(storage)
     assert name.startswith(f"files/{root.multihash[-1]:02x}/{multihash_text(root.multihash)}.")
     path = storage.file_path(root)
-    assert path == folder / name
+    assert path == directory / name
     assert path.read_bytes() == data
     assert path.stat().st_mode & 0o777 == 0o444
-    assert not leftovers(folder)
+    assert not leftovers(directory)
     rows = rows_of(storage, "SELECT offset, length, form FROM block WHERE place IS NOT NULL ORDER BY offset")
     assert rows == [(start, 1000, 0) for start in range(0, 5000, 1000)]
 
@@ -106,12 +106,12 @@ def test_there_is_no_path_for_what_is_not_one_file(storage: LocalStorage) -> Non
     assert storage.file_path(CID.of(b"unknown")) is None
 
 
-def test_a_file_that_is_known_leaves_no_second_object(storage: LocalStorage, folder: Path) -> None:
+def test_a_file_that_is_known_leaves_no_second_object(storage: LocalStorage, directory: Path) -> None:
     root = publish_file(storage, b"x" * 5000)
     before = files_of(storage)
     assert publish_file(storage, b"x" * 5000) == root
     assert files_of(storage) == before
-    assert not leftovers(folder)
+    assert not leftovers(directory)
 
 
 def test_a_file_known_as_blocks_still_becomes_an_object(storage: LocalStorage) -> None:
@@ -130,7 +130,7 @@ def test_a_file_known_as_blocks_still_becomes_an_object(storage: LocalStorage) -
         if pin.cid != root:
             storage.pins.remove(pin.cid)
     storage.collect_garbage()
-    assert files_of(storage) == {str(path.relative_to(storage.folder))}
+    assert files_of(storage) == {str(path.relative_to(storage.directory))}
     check_sound(storage)
 
 
@@ -184,16 +184,16 @@ def test_a_superfluous_pack_is_dropped_at_once(storage: LocalStorage) -> None:
     assert rows_of(storage, "SELECT count(*) FROM place") == [(1,)]
 
 
-def test_the_log_is_emptied_when_it_has_grown(storage: LocalStorage, folder: Path) -> None:
+def test_the_log_is_emptied_when_it_has_grown(storage: LocalStorage, directory: Path) -> None:
     for number in range(150):
         publish_blocks(storage, os.urandom(60_000), owner=None)
-        assert (folder / "store.db-wal").stat().st_size < 6 << 20, number
+        assert (directory / "store.db-wal").stat().st_size < 6 << 20, number
     check_sound(storage)
 
 
 def test_ten_thousand_small_files_need_few_commits(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"commit": 0, "sync": 0}
-    disk = type(storage._parts.disk)
+    disk = type(storage._context.disk)
     for name in calls:
         original = getattr(disk, name)
 

@@ -26,10 +26,10 @@ pytestmark = pytest.mark.usefixtures("large_files_begin_early")
 SEED = 20261124
 
 
-def record(folder: Path, disk: RecordingDisk, seed: int | None = None) -> Workload:
+def record(directory: Path, disk: RecordingDisk, seed: int | None = None) -> Workload:
     """Make a store, run a workload in it with a close and an opening in the middle."""
     workload = Workload()
-    storage = open_local_storage(folder, disk=disk)
+    storage = open_local_storage(directory, disk=disk)
     disk.acknowledge(names_of(storage))
     for number, step in enumerate(workload.steps(seed)):
         step(storage)
@@ -37,18 +37,18 @@ def record(folder: Path, disk: RecordingDisk, seed: int | None = None) -> Worklo
         if number == 5:
             storage.close()
             disk.note_database("closed")
-            storage = open_local_storage(folder, disk=disk)
+            storage = open_local_storage(directory, disk=disk)
     storage.close()
     disk.note_database("closed")
     return workload
 
 
-def check_state(folder: Path, moment: Moment, contents: dict[CID, bytes]) -> None:
+def check_state(directory: Path, moment: Moment, contents: dict[CID, bytes]) -> None:
     """Open what the disk shows, and find everything that was acknowledged."""
-    if any(folder.iterdir()):
+    if any(directory.iterdir()):
         for name in ("write", "publish", "gc", "outbox"):  # lock files are made beside Disk, and hold nothing
-            (folder / f"{name}.lock").touch()
-    with open_local_storage(folder, timeout_seconds=5, create=moment.told is None) as storage:
+            (directory / f"{name}.lock").touch()
+    with open_local_storage(directory, timeout_seconds=5, create=moment.told is None) as storage:
         allowed = [moment.told or Names(), moment.about_to_tell()]
         assert names_of(storage) in allowed, "a name that was acknowledged is lost, or one is back"
         check_whole(storage, contents)
@@ -67,15 +67,15 @@ def lose_power(
     count = 0
     for moment in replay(events):
         for style in wanted(moment.step):
-            folder = scratch / f"{moment.step}-{style}"
-            moment.build(folder, style, random.Random(f"{seed}-{moment.step}-{style}"))
+            directory = scratch / f"{moment.step}-{style}"
+            moment.build(directory, style, random.Random(f"{seed}-{moment.step}-{style}"))
             try:
-                check_state(folder, moment, contents)
+                check_state(directory, moment, contents)
             except Exception as error:
                 last = [event.kind for event in events[max(0, moment.step - 5) : moment.step]]
                 error.add_note(f"power lost after step {moment.step} of {len(events)} ({last}), style {style}")
                 raise
-            shutil.rmtree(folder)
+            shutil.rmtree(directory)
             count += 1
     return count
 
@@ -86,21 +86,21 @@ def before_and_after_commits(events: list[Event]) -> set[int]:
     return {step for index, event in enumerate(events) if event.kind in kinds for step in (index, index + 1)}
 
 
-def test_the_recording_knows_every_file(folder: Path) -> None:
-    disk = RecordingDisk(folder)
-    record(folder, disk)
+def test_the_recording_knows_every_file(directory: Path) -> None:
+    disk = RecordingDisk(directory)
+    record(directory, disk)
     *_, last = replay(disk.events)
-    assert last.names("files") == {str(path.relative_to(folder)) for path in folder.glob("files/*/*")}
+    assert last.names("files") == {str(path.relative_to(directory)) for path in directory.glob("files/*/*")}
     assert last.names("files")
-    assert {"create", "write", "sync", "sync_folder", "rename", "remove", "commit"} <= {
+    assert {"create", "write", "sync", "sync_directory", "rename", "remove", "commit"} <= {
         event.kind for event in disk.events
     }
 
 
 @pytest.mark.slow
-def test_nothing_acknowledged_is_lost(folder: Path, tmp_path: Path) -> None:
-    disk = RecordingDisk(folder)
-    workload = record(folder, disk)
+def test_nothing_acknowledged_is_lost(directory: Path, tmp_path: Path) -> None:
+    disk = RecordingDisk(directory)
+    workload = record(directory, disk)
     steps = before_and_after_commits(disk.events)
 
     def wanted(step: int) -> list[str]:
@@ -115,10 +115,10 @@ def test_nothing_acknowledged_is_lost(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.fixed
 @pytest.mark.parametrize("style", STYLES)
 def test_nothing_acknowledged_is_lost_at_any_step(
-    folder: Path, tmp_path: Path, style: str, record_property: Count
+    directory: Path, tmp_path: Path, style: str, record_property: Count
 ) -> None:
-    disk = RecordingDisk(folder)
-    workload = record(folder, disk)
+    disk = RecordingDisk(directory)
+    workload = record(directory, disk)
     count = lose_power(disk.events, workload.contents, tmp_path, lambda _: [style])
     assert count > 150
     record_property("losses of power", count)
@@ -127,21 +127,21 @@ def test_nothing_acknowledged_is_lost_at_any_step(
 @pytest.mark.soak
 @pytest.mark.parametrize("number", range(8))
 def test_nothing_acknowledged_is_lost_at_any_step_of_random_work(
-    folder: Path, tmp_path: Path, number: int, record_property: Count
+    directory: Path, tmp_path: Path, number: int, record_property: Count
 ) -> None:
-    disk, seed = RecordingDisk(folder), soak_round() * 8 + number
-    workload = record(folder, disk, seed)
+    disk, seed = RecordingDisk(directory), soak_round() * 8 + number
+    workload = record(directory, disk, seed)
     style = STYLES[number // 2 % len(STYLES)] if number % 2 else "random"
     record_property(
         "losses of power", lose_power(disk.events, workload.contents, tmp_path, lambda _: [style], seed=seed)
     )
 
 
-@pytest.mark.parametrize("missing", ["files", "folders", None])
+@pytest.mark.parametrize("missing", ["files", "directories", None])
 @pytest.mark.slow
-def test_a_missing_sync_is_found(folder: Path, tmp_path: Path, missing: str | None) -> None:
-    disk = RecordingDisk(folder, sync_files=missing != "files", sync_folders=missing != "folders")
-    workload = record(folder, disk)
+def test_a_missing_sync_is_found(directory: Path, tmp_path: Path, missing: str | None) -> None:
+    disk = RecordingDisk(directory, sync_files=missing != "files", sync_directories=missing != "directories")
+    workload = record(directory, disk)
     told = [index + 1 for index, event in enumerate(disk.events) if event.kind == "acknowledge"]
     style = "names" if missing == "files" else "least"
 

@@ -56,17 +56,17 @@ def publish_all(storage: LocalStorage, count: int, owner: str) -> None:
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
 
-def test_processes_publish_the_same_content_at_once(folder: Path) -> None:
-    open_local_storage(folder).close()
+def test_processes_publish_the_same_content_at_once(directory: Path) -> None:
+    open_local_storage(directory).close()
     begin = time.monotonic() + 0.3
 
     def work() -> None:
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             time.sleep(max(0, begin - time.monotonic()))
             publish_all(storage, 10, f"process-{os.getpid()}")
 
     finish(*[start(work) for _ in range(4)])
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         check_sound(storage)
         assert len(list(storage.pins.list())) == 40
         assert len({pin.cid for pin in storage.pins.list()}) == 10
@@ -76,8 +76,8 @@ def test_processes_publish_the_same_content_at_once(folder: Path) -> None:
             assert storage.file_path(pin.cid) is not None
 
 
-def test_threads_publish_at_once_with_one_storage(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_threads_publish_at_once_with_one_storage(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: publish_all(storage, 6, f"thread-{number}"), range(8)))
         check_sound(storage)
@@ -85,19 +85,19 @@ def test_threads_publish_at_once_with_one_storage(folder: Path) -> None:
         assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}
 
 
-def test_gc_beside_publishers_and_readers(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_gc_beside_publishers_and_readers(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         [kept] = publish_blocks(storage, b"kept all along")
     stop = time.monotonic() + 2
 
     def collect() -> None:
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             while time.monotonic() < stop:
                 storage.collect_garbage()
                 time.sleep(0.01)
 
     def publish() -> None:
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             number = 0
             while time.monotonic() < stop:
                 owner = f"{os.getpid()}"
@@ -112,18 +112,18 @@ def test_gc_beside_publishers_and_readers(folder: Path) -> None:
                 number += 1
 
     finish(start(collect), *[start(publish) for _ in range(3)])
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         check_sound(storage)
         storage.collect_garbage()
         assert list(multihashes(storage)) == [kept.multihash]
 
 
-def test_one_of_two_processes_changes_a_ref(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_one_of_two_processes_changes_a_ref(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         [cid] = publish_blocks(storage, b"target")
 
     def work() -> None:
-        with open_local_storage(folder) as storage:
+        with open_local_storage(directory) as storage:
             done = 0
             while done < 10:
                 version = next((ref.version for ref in storage.refs.list("counter")), 0)
@@ -134,16 +134,16 @@ def test_one_of_two_processes_changes_a_ref(folder: Path) -> None:
                 done += 1
 
     finish(*[start(work) for _ in range(3)])
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         assert storage.refs.get("counter").version == 30
 
 
-def test_who_holds_the_lock_is_named(folder: Path) -> None:
-    storage = open_local_storage(folder, timeout_seconds=0.2)
+def test_who_holds_the_lock_is_named(directory: Path) -> None:
+    storage = open_local_storage(directory, timeout_seconds=0.2)
     reader, writer = os.pipe()
 
     def hold() -> None:
-        with open_local_storage(folder) as other, other._parts.database.write():
+        with open_local_storage(directory) as other, other._context.database.write():
             os.write(writer, b"x")
             time.sleep(1)
 
@@ -160,12 +160,12 @@ def test_who_holds_the_lock_is_named(folder: Path) -> None:
     storage.close()
 
 
-def test_gc_names_who_is_collecting(folder: Path) -> None:
-    storage = open_local_storage(folder, timeout_seconds=0.2)
+def test_gc_names_who_is_collecting(directory: Path) -> None:
+    storage = open_local_storage(directory, timeout_seconds=0.2)
     reader, writer = os.pipe()
 
     def hold() -> None:
-        with open_local_storage(folder) as other, other._parts.gc_lock.exclusive():
+        with open_local_storage(directory) as other, other._context.gc_lock.exclusive():
             os.write(writer, b"x")
             time.sleep(0.7)
 
@@ -178,12 +178,12 @@ def test_gc_names_who_is_collecting(folder: Path) -> None:
     storage.close()
 
 
-def test_a_lock_dies_with_its_process(folder: Path) -> None:
-    storage = open_local_storage(folder, timeout_seconds=5)
+def test_a_lock_dies_with_its_process(directory: Path) -> None:
+    storage = open_local_storage(directory, timeout_seconds=5)
     reader, writer = os.pipe()
 
     def hold() -> None:
-        with open_local_storage(folder) as other, other.publish(), other._parts.database.write():
+        with open_local_storage(directory) as other, other.publish(), other._context.database.write():
             os.write(writer, b"x")
             time.sleep(60)
 
@@ -196,18 +196,18 @@ def test_a_lock_dies_with_its_process(folder: Path) -> None:
     storage.close()
 
 
-def test_a_forked_child_uses_its_own_connections_and_session(folder: Path) -> None:
-    storage = open_local_storage(folder, timeout_seconds=5)
+def test_a_forked_child_uses_its_own_connections_and_session(directory: Path) -> None:
+    storage = open_local_storage(directory, timeout_seconds=5)
     publish_file(storage, content(1))
-    view = storage.make_view_folder()
+    view = storage.make_view_directory()
     (view / "file").write_text("the parent's")
 
     def work() -> None:
-        assert storage._parts.database._idle == []
+        assert storage._context.database._idle == []
         publish_file(storage, content(2), owner="child")
-        own_view = storage.make_view_folder()
+        own_view = storage.make_view_directory()
         assert own_view.parent != view.parent
-        storage._parts.session.end()
+        storage._context.session.end()
         assert not own_view.exists()
         assert view.exists()
         storage.close()
@@ -220,8 +220,8 @@ def test_a_forked_child_uses_its_own_connections_and_session(folder: Path) -> No
     storage.close()
 
 
-def test_a_fork_while_another_thread_writes(folder: Path) -> None:
-    storage = open_local_storage(folder, timeout_seconds=5)
+def test_a_fork_while_another_thread_writes(directory: Path) -> None:
+    storage = open_local_storage(directory, timeout_seconds=5)
     stop = threading.Event()
 
     def write() -> None:
@@ -259,13 +259,13 @@ def test_a_publication_of_the_parent_is_left_alone_by_the_child(storage: LocalSt
     check_sound(storage)
 
 
-def test_the_session_of_a_dead_process_is_cleared_away(folder: Path) -> None:
-    storage = open_local_storage(folder)
+def test_the_session_of_a_dead_process_is_cleared_away(directory: Path) -> None:
+    storage = open_local_storage(directory)
     reader, writer = os.pipe()
 
     def leave_things() -> None:
-        other = open_local_storage(folder)
-        (other.make_view_folder() / "file").write_text("left behind")
+        other = open_local_storage(directory)
+        (other.make_view_directory() / "file").write_text("left behind")
         publication = other.publish()
         put_file(publication, content(1))
         os.write(writer, b"x")
@@ -273,31 +273,33 @@ def test_the_session_of_a_dead_process_is_cleared_away(folder: Path) -> None:
 
     child = start(leave_things)
     os.read(reader, 1)
-    own_view = storage.make_view_folder()
-    open_local_storage(folder).close()
-    assert len(list(folder.glob("views/*"))) == 2, "the living are left alone"
+    own_view = storage.make_view_directory()
+    open_local_storage(directory).close()
+    assert len(list(directory.glob("views/*"))) == 2, "the living are left alone"
     os.kill(child, 9)
     os.waitpid(child, 0)
     storage.collect_garbage()
-    assert list(folder.glob("views/*")) == [own_view.parent]
-    assert list(folder.glob("tmp/*/*")) == []
-    storage._parts.session.end()
-    assert list(folder.glob("views/*")) == []
+    assert list(directory.glob("views/*")) == [own_view.parent]
+    assert list(directory.glob("tmp/*/*")) == []
+    storage._context.session.end()
+    assert list(directory.glob("views/*")) == []
     storage.close()
 
 
-def test_a_view_outlives_its_store_and_goes_with_its_process(folder: Path) -> None:
+def test_a_view_outlives_its_store_and_goes_with_its_process(directory: Path) -> None:
     code = """
 import sys
 from mlflow_ipfs.content.storage.local import open_local_storage
 with open_local_storage(sys.argv[1]) as storage:
-    view = storage.make_view_folder()
+    view = storage.make_view_directory()
 (view / "file").write_text("still there")
 print(view)
 """
     project = Path(__file__).parents[5]
-    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True, cwd=project)
-    assert done.stdout.strip().startswith(str(folder))
+    done = subprocess.run(
+        [sys.executable, "-c", code, directory], capture_output=True, text=True, check=True, cwd=project
+    )
+    assert done.stdout.strip().startswith(str(directory))
     assert not Path(done.stdout.strip()).exists()
-    assert list(folder.glob("views/*")) == []
-    assert list(folder.glob("sessions/*")) == []
+    assert list(directory.glob("views/*")) == []
+    assert list(directory.glob("sessions/*")) == []

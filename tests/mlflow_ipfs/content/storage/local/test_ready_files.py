@@ -77,7 +77,7 @@ def test_a_file_that_is_not_as_it_was_kept_is_not_ready(storage: LocalStorage, h
     elif how == "missing":
         path.unlink()
     else:
-        with storage._parts.database.write() as connection:
+        with storage._context.database.write() as connection:
             connection.execute("UPDATE place SET damaged = 1")
     assert storage.ready_file(root) is None
 
@@ -99,7 +99,7 @@ def test_threads_wait_for_the_one_that_assembles_longer_than_for_a_lock(
     assemble = Assembler.assemble
 
     def assemble_slowly(self: Assembler, root: CID, *, in_cache: bool) -> None:
-        time.sleep(3 * storage._parts.database.timeout_seconds)
+        time.sleep(3 * storage._context.database.timeout_seconds)
         assemble(self, root, in_cache=in_cache)
         assembled.append(root)
 
@@ -121,7 +121,7 @@ def test_threads_hash_a_changed_file_once(storage: LocalStorage, monkeypatch: py
 
     def hash_slowly(self: ObjectChecker, *arguments: Any) -> CID | None:
         hashed.append(arguments)
-        time.sleep(2 * storage._parts.database.timeout_seconds)  # a limit for waits, not for work
+        time.sleep(2 * storage._context.database.timeout_seconds)  # a limit for waits, not for work
         return find_damage(self, *arguments)
 
     monkeypatch.setattr(ObjectChecker, "_find_damage", hash_slowly)
@@ -131,21 +131,21 @@ def test_threads_hash_a_changed_file_once(storage: LocalStorage, monkeypatch: py
 
 
 @pytest.mark.usefixtures("no_work")
-def test_where_every_file_is_to_be_hashed_none_is_ready(storage: LocalStorage, folder: Path) -> None:
+def test_where_every_file_is_to_be_hashed_none_is_ready(storage: LocalStorage, directory: Path) -> None:
     root = publish_file(storage, b"f" * 5000)
-    with open_local_storage(folder, verify_always=True) as strict:
+    with open_local_storage(directory, verify_always=True) as strict:
         assert strict.ready_file(root) is None
 
 
 def test_an_assembled_file_is_ready_and_stays_while_it_may_be_in_use(
-    storage: LocalStorage, folder: Path, pieces: CID
+    storage: LocalStorage, directory: Path, pieces: CID
 ) -> None:
     path = storage.ensure_file(pieces)
-    with open_local_storage(folder) as other:
+    with open_local_storage(directory) as other:
         assert other.ready_file(pieces) == path
-        storage._parts.leases.release_all()
-        assert evict(storage._parts, 0).files == 0
-    assert evict(storage._parts, 0).files == 1
+        storage._context.leases.release_all()
+        assert evict(storage._context, 0).files == 0
+    assert evict(storage._context, 0).files == 1
     assert storage.ready_file(pieces) is None
 
 
@@ -153,12 +153,12 @@ def test_that_a_cached_file_is_in_use_is_recorded_without_waiting_for_a_writer(
     storage: LocalStorage, pieces: CID
 ) -> None:
     storage.ensure_file(pieces)
-    with storage._parts.database.write() as connection:
+    with storage._context.database.write() as connection:
         connection.execute("UPDATE place SET last_used = 1 WHERE class = 'cache'")
-    with storage._parts.database.write():
+    with storage._context.database.write():
         started = time.monotonic()
         assert storage.ready_file(pieces) is not None
-        assert time.monotonic() - started < storage._parts.database.timeout_seconds
+        assert time.monotonic() - started < storage._context.database.timeout_seconds
     used = "SELECT last_used FROM place WHERE class = 'cache'"
     wait_until(lambda: rows_of(storage, used) > [(1,)], timeout_seconds=10, what="the use is recorded")
 

@@ -64,9 +64,9 @@ def add(storage: LocalStorage, file: Path, chunker: Chunker, profile: Profile = 
     return ContentStore(storage, profile=profile, chunker=chunker).add(file, pin="user").cid
 
 
-def check_verifies(folder: Path, root: CID) -> None:
+def check_verifies(directory: Path, root: CID) -> None:
     """The file is whole: its blocks, its bytes, and the file for readers that need a path."""
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         for _ in walk_blocks(storage.blocks, root):
             pass
         assert open_unixfs(storage.blocks, root).read() == DATA
@@ -80,37 +80,37 @@ def check_verifies(folder: Path, root: CID) -> None:
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 @pytest.mark.parametrize("chunker", known_chunkers(), ids=str)
 def test_nodes_are_made_again_by_each_known_chunker(
-    folder: Path, tmp_path: Path, chunker: Chunker, profile: Profile
+    directory: Path, tmp_path: Path, chunker: Chunker, profile: Profile
 ) -> None:
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         root = add(storage, tmp_path / "file", chunker, profile)
-    lose_index(folder, backups=False)
-    report = rebuild_index(folder)
+    lose_index(directory, backups=False)
+    report = rebuild_index(directory)
     assert report.is_whole
     assert [cid.multihash for cid in report.recovered] == [root.multihash]
-    check_verifies(folder, root)
+    check_verifies(directory, root)
 
 
 @pytest.mark.parametrize("chunker", [IrregularChunker(), CutsAtBytes(), FixedSizeChunker(77_777)], ids=str)
-def test_a_chunker_of_the_caller_is_tried(folder: Path, tmp_path: Path, chunker: Chunker) -> None:
-    with open_local_storage(folder) as storage:
+def test_a_chunker_of_the_caller_is_tried(directory: Path, tmp_path: Path, chunker: Chunker) -> None:
+    with open_local_storage(directory) as storage:
         root = add(storage, tmp_path / "file", chunker)
-    lose_index(folder, backups=False)
-    report = rebuild_index(folder, chunkers=[IrregularChunker(seed=2), chunker])
+    lose_index(directory, backups=False)
+    report = rebuild_index(directory, chunkers=[IrregularChunker(seed=2), chunker])
     assert report.is_whole
-    check_verifies(folder, root)
+    check_verifies(directory, root)
 
 
 @pytest.mark.parametrize("chunker", [IrregularChunker(), FixedSizeChunker(77_777)], ids=str)
-def test_readable_nodes_need_no_chunker(folder: Path, tmp_path: Path, chunker: Chunker) -> None:
-    with open_local_storage(folder) as storage:
+def test_readable_nodes_need_no_chunker(directory: Path, tmp_path: Path, chunker: Chunker) -> None:
+    with open_local_storage(directory) as storage:
         root = add(storage, tmp_path / "file", chunker)
-        make_backup(storage._parts)
-    lose_index(folder)
-    report = rebuild_index(folder)
+        make_backup(storage._context)
+    lose_index(directory)
+    report = rebuild_index(directory)
     assert report.is_whole
     assert report.recovered == ()
-    check_verifies(folder, root)
+    check_verifies(directory, root)
 
 
 def publish_with_nodes_in_a_pack(storage: LocalStorage, leaf_bytes: int) -> CID:
@@ -122,28 +122,28 @@ def publish_with_nodes_in_a_pack(storage: LocalStorage, leaf_bytes: int) -> CID:
     return root
 
 
-def test_nodes_in_packs_need_no_chunker(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_nodes_in_packs_need_no_chunker(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         root = publish_with_nodes_in_a_pack(storage, 77_777)
-    lose_index(folder, backups=False)
-    assert rebuild_index(folder).quarantined == ()
-    check_verifies(folder, root)
+    lose_index(directory, backups=False)
+    assert rebuild_index(directory).quarantined == ()
+    check_verifies(directory, root)
 
 
-def test_an_old_index_tells_the_cuts_when_the_nodes_are_lost(folder: Path) -> None:
-    with open_local_storage(folder) as storage:
+def test_an_old_index_tells_the_cuts_when_the_nodes_are_lost(directory: Path) -> None:
+    with open_local_storage(directory) as storage:
         root = publish_with_nodes_in_a_pack(storage, 77_777)
-        make_backup(storage._parts)
-    lose_index(folder)
-    one_file(folder, "pack").unlink()
-    report = rebuild_index(folder)
+        make_backup(storage._context)
+    lose_index(directory)
+    one_file(directory, "pack").unlink()
+    report = rebuild_index(directory)
     assert (report.quarantined, report.damaged, report.incomplete) == ((), (), ())
-    check_verifies(folder, root)
+    check_verifies(directory, root)
 
 
-def test_a_lost_node_among_readable_ones_is_made_again(folder: Path) -> None:
+def test_a_lost_node_among_readable_ones_is_made_again(directory: Path) -> None:
     """Its length is that of a leaf, so that it looks like a damaged wrapped leaf at first."""
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         root = publish_with_nodes_in_a_pack(storage, 1000)
         nodes = [cid for cid, _ in walk_blocks(storage.blocks, root) if cid.codec == 0x70]
         assert len(nodes) == 4, "a root and three nodes below it"
@@ -152,11 +152,11 @@ def test_a_lost_node_among_readable_ones_is_made_again(folder: Path) -> None:
             "SELECT p.name, b.offset FROM block b JOIN place p ON p.id = b.place"
             f" WHERE b.multihash = x'{nodes[1].multihash.hex()}'",
         )[0]
-    lose_index(folder, backups=False)
-    damage(folder / place, offset + 100)
-    report = rebuild_index(folder)
+    lose_index(directory, backups=False)
+    damage(directory / place, offset + 100)
+    report = rebuild_index(directory)
     assert [file.name for file in report.damaged] == [place]
     assert report.incomplete == ()
-    with open_local_storage(folder) as storage:
+    with open_local_storage(directory) as storage:
         assert open_unixfs(storage.blocks, root).read() == DATA
         assert storage.file_path(root) is not None

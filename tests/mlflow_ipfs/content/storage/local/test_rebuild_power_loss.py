@@ -12,7 +12,7 @@ from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.repair.rebuild import rebuild_index
 from mlflow_ipfs.errors import StoreFormatError
-from support.power_loss import File, Folder, Moment, RecordingDisk
+from support.power_loss import Directory, File, Moment, RecordingDisk
 from support.storages import check_sound, publish_file
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 CONTENTS = [b"content" * 500, b"in the log alone" * 200]
 
 
-def read_tree(folder: Path) -> Folder:
-    """What lies in a folder, all of it durable."""
-    tree = Folder()
-    for path in folder.iterdir():
+def read_tree(directory: Path) -> Directory:
+    """What lies in a directory, all of it durable."""
+    tree = Directory()
+    for path in directory.iterdir():
         if path.is_dir():
             tree.durable[path.name] = read_tree(path)
         else:
@@ -35,51 +35,51 @@ def read_tree(folder: Path) -> Folder:
     return tree
 
 
-def make_store(folder: Path, work: Path) -> list[CID]:
+def make_store(directory: Path, work: Path) -> list[CID]:
     """A store whose log has what its ``store.db`` lacks, with a file that nobody can place."""
     with open_local_storage(work) as storage:
         roots = [publish_file(storage, CONTENTS[0])]
-        storage._parts.database.checkpoint()
+        storage._context.database.checkpoint()
         roots.append(publish_file(storage, CONTENTS[1]))
         (work / "reserve").unlink()
-        shutil.copytree(work, folder)
-    for path in [*(folder / "sessions").iterdir(), folder / "store.db-shm"]:
+        shutil.copytree(work, directory)
+    for path in [*(directory / "sessions").iterdir(), directory / "store.db-shm"]:
         path.unlink()
-    junk = folder / "files" / "00"
+    junk = directory / "files" / "00"
     junk.mkdir(exist_ok=True)
     (junk / "junk").write_bytes(b"junk")
     return roots
 
 
-def check_state(folder: Path, roots: list[CID]) -> bool:
+def check_state(directory: Path, roots: list[CID]) -> bool:
     """Check what a disk shows. Returns whether it has an index."""
     for name in ("write", "publish", "gc", "outbox"):  # lock files are made beside Disk, and hold nothing
-        (folder / f"{name}.lock").touch()
-    has_index = (folder / "store.db").exists()
+        (directory / f"{name}.lock").touch()
+    has_index = (directory / "store.db").exists()
     if has_index:
-        check_names(folder, roots)
+        check_names(directory, roots)
     else:
         with pytest.raises(StoreFormatError, match="doctor --rebuild"):
-            open_local_storage(folder)
-    assert rebuild_index(folder).recovered == ()
-    check_names(folder, roots)
-    assert list(folder.glob("quarantine/*-junk")), "it has one name at least"
+            open_local_storage(directory)
+    assert rebuild_index(directory).recovered == ()
+    check_names(directory, roots)
+    assert list(directory.glob("quarantine/*-junk")), "it has one name at least"
     return has_index
 
 
-def check_names(folder: Path, roots: list[CID]) -> None:
-    with open_local_storage(folder) as storage:
+def check_names(directory: Path, roots: list[CID]) -> None:
+    with open_local_storage(directory) as storage:
         assert {pin.cid for pin in storage.pins.list()} == set(roots)
         assert [open_unixfs(storage.blocks, root).read() for root in roots] == CONTENTS
         check_sound(storage)
 
 
 @pytest.mark.slow
-def test_the_power_goes_at_any_step(folder: Path, tmp_path: Path) -> None:
-    roots = make_store(folder, tmp_path / "work")
-    moment = Moment([], root=read_tree(folder))
-    disk = RecordingDisk(folder)
-    rebuild_index(folder, disk=disk)
+def test_the_power_goes_at_any_step(directory: Path, tmp_path: Path) -> None:
+    roots = make_store(directory, tmp_path / "work")
+    moment = Moment([], root=read_tree(directory))
+    disk = RecordingDisk(directory)
+    rebuild_index(directory, disk=disk)
     moment.events = disk.events
     with_index: list[bool] = []
     moves_from = next(number for number, event in enumerate(disk.events) if event.kind == "link")

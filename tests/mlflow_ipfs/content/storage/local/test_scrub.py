@@ -77,7 +77,7 @@ def test_an_object_of_a_single_leaf_has_no_nodes_to_walk(storage: LocalStorage) 
 def test_a_bad_block_of_a_pack_is_named_and_healed_by_adding_it_again(storage: LocalStorage) -> None:
     cids = publish_pack(storage)
     [name] = files_of(storage)
-    flip_unseen(storage.folder / name, b"042" * 400)
+    flip_unseen(storage.directory / name, b"042" * 400)
     report = storage.scrub()
     assert [cid for cid, _ in report.problems] == [cids[42]]
     assert "damaged between bytes" in report.problems[0][1]
@@ -116,9 +116,9 @@ def test_bytes_of_an_object_whose_leaves_lie_in_another_one_are_hashed(storage: 
     assert storage.scrub().healed == ()
 
 
-def test_a_bad_inline_block_is_named(storage: LocalStorage, folder: Path) -> None:
+def test_a_bad_inline_block_is_named(storage: LocalStorage, directory: Path) -> None:
     [cid] = publish_blocks(storage, b"inline")
-    with sqlite3.connect(folder / "store.db") as connection:
+    with sqlite3.connect(directory / "store.db") as connection:
         connection.execute("UPDATE block SET data = x'00' WHERE multihash = ?", (cid.multihash,))
     assert [problem for problem, _ in storage.scrub().problems] == [cid]
 
@@ -126,7 +126,7 @@ def test_a_bad_inline_block_is_named(storage: LocalStorage, folder: Path) -> Non
 def test_a_missing_file_is_named(storage: LocalStorage) -> None:
     cids = publish_pack(storage)
     [name] = files_of(storage)
-    (storage.folder / name).unlink()
+    (storage.directory / name).unlink()
     assert {cid for cid, _ in storage.scrub().problems} == set(cids)
 
 
@@ -147,16 +147,16 @@ def test_who_needs_a_bad_leaf_of_another_file_is_affected(storage: LocalStorage)
     assert [name.name for name in storage.find_affected([leaf]).names] == ["third", USER]
 
 
-def test_deep_below_a_thousand_folders_damage_is_found_by_one_walk(storage: LocalStorage) -> None:
+def test_deep_below_a_thousand_directories_damage_is_found_by_one_walk(storage: LocalStorage) -> None:
     [leaf, sound] = publish_blocks(storage, b"leaf", b"sound", owner=None)
     with storage.publish() as publication:
         nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
-        link = nodes.build_folder([Link(leaf, b"leaf", 4)])
+        link = nodes.build_directory([Link(leaf, b"leaf", 4)])
         pins = [Pin("bottom", link.cid)]
         for number in range(1000):
-            link = nodes.build_folder([replace(link, name=b"deeper"), Link(sound, b"%d" % number, 5)])
+            link = nodes.build_directory([replace(link, name=b"deeper"), Link(sound, b"%d" % number, 5)])
         pins.append(Pin("top", link.cid))
-        pins.append(Pin("beside", nodes.build_folder([Link(sound, b"sound", 5)]).cid))
+        pins.append(Pin("beside", nodes.build_directory([Link(sound, b"sound", 5)]).cid))
         publication.commit(Changes(pins=pins))
     report = storage.find_affected([leaf])
     assert [name.name for name in report.names] == ["bottom", "top"]
@@ -167,10 +167,10 @@ def test_deep_below_a_thousand_folders_damage_is_found_by_one_walk(storage: Loca
 def test_of_one_name_a_hundred_damaged_blocks_are_named_and_all_count_as_needed(storage: LocalStorage) -> None:
     cids = publish_blocks(storage, *[b"%d" % number for number in range(150)], owner=None)
     with storage.publish() as publication:
-        folder = NodeBuilder(publication.put, UNIXFS_V1_2025).build_folder(
+        directory = NodeBuilder(publication.put, UNIXFS_V1_2025).build_directory(
             [Link(cid, b"%d" % number, 1) for number, cid in enumerate(cids)]
         )
-        publication.commit(Changes(pins=[Pin(USER, folder.cid)]))
+        publication.commit(Changes(pins=[Pin(USER, directory.cid)]))
     report = storage.find_affected(cids)
     assert [len(name.damaged) for name in report.names] == [100]
     assert report.unneeded == ()

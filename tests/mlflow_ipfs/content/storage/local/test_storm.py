@@ -137,10 +137,10 @@ class Worker:
             self.storage.pins.remove(self.roots[number], self.owner)
 
 
-def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds: float) -> None:
+def run_worker(directory: Path, number: int, act: Callable[[Worker], None], seconds: float) -> None:
     """Act until the time is over; then everything that is mine must still be whole. Leaves how often it acted."""
     deadline, busy, done = time.monotonic() + seconds, 0, 0
-    with open_local_storage(folder, timeout_seconds=LOCK_SECONDS, cache_bytes=CACHE_BYTES) as storage:
+    with open_local_storage(directory, timeout_seconds=LOCK_SECONDS, cache_bytes=CACHE_BYTES) as storage:
         worker = Worker(storage, number)
         while time.monotonic() < deadline:
             try:
@@ -152,22 +152,22 @@ def run_worker(folder: Path, number: int, act: Callable[[Worker], None], seconds
         for kept in worker.mine:
             worker.check(kept)
     assert done, "this worker never got its turn"
-    count_file(folder, number).write_text(str(done))
+    count_file(directory, number).write_text(str(done))
 
 
-def count_file(folder: Path, number: int) -> Path:
-    return folder.with_name(f"worker-{number}")
+def count_file(directory: Path, number: int) -> Path:
+    return directory.with_name(f"worker-{number}")
 
 
-def storm(folder: Path, seconds: float, count: Count = lambda _what, _number: None) -> None:
+def storm(directory: Path, seconds: float, count: Count = lambda _what, _number: None) -> None:
     acts = [
         Worker.collect, Worker.publish, Worker.publish, Worker.publish, Worker.publish, Worker.read, Worker.read_by_path,
         Worker.cache, Worker.pin, Worker.pin,
     ]  # fmt: skip
-    with open_local_storage(folder) as storage, storage.publish() as publication:
+    with open_local_storage(directory) as storage, storage.publish() as publication:
         root = put_file(publication, CONTENTS[0])
         publication.commit(Changes(pins=[Pin("all along", root)]))
-    children = [fork_child(partial(run_worker, folder, number, act, seconds)) for number, act in enumerate(acts)]
+    children = [fork_child(partial(run_worker, directory, number, act, seconds)) for number, act in enumerate(acts)]
     codes = {
         act.__name__ + f" {number}": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         for number, (act, child) in enumerate(zip(acts, children, strict=True))
@@ -175,8 +175,8 @@ def storm(folder: Path, seconds: float, count: Count = lambda _what, _number: No
     assert not any(codes.values()), codes
     for number, act in enumerate(acts):
         what = "collections beside others" if act is Worker.collect else "operations beside collections"
-        count(what, int(count_file(folder, number).read_text()))
-    with open_local_storage(folder) as storage:
+        count(what, int(count_file(directory, number).read_text()))
+    with open_local_storage(directory) as storage:
         kept = {pin.cid for pin in storage.pins.list()} | {entry.cid for entry in storage.entries.walk(TREE, "")}
         storage.collect_garbage(grace_seconds=0)
         check_sound(storage)
@@ -187,10 +187,10 @@ def storm(folder: Path, seconds: float, count: Count = lambda _what, _number: No
 
 
 @pytest.mark.slow
-def test_gc_beside_nine_others(folder: Path) -> None:
-    storm(folder, seconds=4)
+def test_gc_beside_nine_others(directory: Path) -> None:
+    storm(directory, seconds=4)
 
 
 @pytest.mark.soak
-def test_gc_beside_nine_others_for_minutes(folder: Path, record_property: Count) -> None:
-    storm(folder, seconds=120, count=record_property)
+def test_gc_beside_nine_others_for_minutes(directory: Path, record_property: Count) -> None:
+    storm(directory, seconds=120, count=record_property)

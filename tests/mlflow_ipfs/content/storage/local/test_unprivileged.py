@@ -1,4 +1,4 @@
-"""What only an ordinary user meets: folders and files without permission."""
+"""What only an ordinary user meets: directories and files without permission."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def test_a_store_that_cannot_be_written_to_is_refused(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def work() -> None:
         open_local_storage(store).close()
@@ -35,18 +35,18 @@ def test_a_store_that_cannot_be_written_to_is_refused(ordinary_user: OrdinaryUse
         ordinary_user.run(work)
 
 
-def test_a_folder_that_cannot_be_made(ordinary_user: OrdinaryUser) -> None:
+def test_a_directory_that_cannot_be_made(ordinary_user: OrdinaryUser) -> None:
     def work() -> None:
-        ordinary_user.folder.chmod(0o500)
-        open_local_storage(ordinary_user.folder / "store")
+        ordinary_user.directory.chmod(0o500)
+        open_local_storage(ordinary_user.directory / "store")
 
     with pytest.raises(PolicyError, match=r"may not read or write .*mode 0500\)"):
         ordinary_user.run(work)
 
 
 def test_an_unreadable_object_is_no_damage(ordinary_user: OrdinaryUser) -> None:
-    def work(folder: Path) -> bool:
-        with open_local_storage(folder) as storage:
+    def work(directory: Path) -> bool:
+        with open_local_storage(directory) as storage:
             root = publish_file(storage, b"x" * 5000)
             path = storage.file_path(root)
             assert path is not None
@@ -59,18 +59,18 @@ def test_an_unreadable_object_is_no_damage(ordinary_user: OrdinaryUser) -> None:
                 return storage.file_path(root) == path
         return False
 
-    assert ordinary_user.run(work, ordinary_user.folder / "store")
+    assert ordinary_user.run(work, ordinary_user.directory / "store")
 
 
 def test_objects_cannot_be_written_to(ordinary_user: OrdinaryUser) -> None:
-    def work(folder: Path) -> None:
-        with open_local_storage(folder) as storage:
+    def work(directory: Path) -> None:
+        with open_local_storage(directory) as storage:
             path = storage.file_path(publish_file(storage, b"x" * 5000))
             assert path is not None
             path.open("r+b")
 
     with pytest.raises(PermissionError):
-        ordinary_user.run(work, ordinary_user.folder / "store")
+        ordinary_user.run(work, ordinary_user.directory / "store")
 
 
 def read_all(storage: LocalStorage) -> None:
@@ -106,7 +106,7 @@ def verify(storage: LocalStorage) -> None:
 
 
 def export(storage: LocalStorage) -> None:
-    ContentStore(storage).view(next(iter(storage.pins.list())).cid, dst=storage.folder.parent / "out")
+    ContentStore(storage).view(next(iter(storage.pins.list())).cid, dst=storage.directory.parent / "out")
 
 
 def view(storage: LocalStorage) -> None:
@@ -136,7 +136,7 @@ def view(storage: LocalStorage) -> None:
 def test_what_this_user_may_not_use_is_named_with_the_remedy(
     ordinary_user: OrdinaryUser, name: str, mode: int, use: Callable[[LocalStorage], None]
 ) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def work() -> None:
         with open_local_storage(store) as storage:
@@ -157,7 +157,7 @@ def test_what_this_user_may_not_use_is_named_with_the_remedy(
 def test_a_store_with_something_that_this_user_may_not_use_says_so_when_it_is_opened(
     ordinary_user: OrdinaryUser, name: str
 ) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def work() -> None:
         with open_local_storage(store) as storage:
@@ -174,7 +174,7 @@ def test_a_store_with_something_that_this_user_may_not_use_says_so_when_it_is_op
 
 
 def test_a_session_of_another_user_keeps_nobody_from_the_store(ordinary_user: OrdinaryUser) -> None:
-    store = ordinary_user.folder / "store"
+    store = ordinary_user.directory / "store"
 
     def work() -> bool:
         open_local_storage(store).close()

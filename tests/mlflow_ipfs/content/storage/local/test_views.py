@@ -49,13 +49,13 @@ class RecordingDisk(Disk):
         super().copy(source, destination)
 
 
-def place(folder: Path, mode: ViewMode, disk: RecordingDisk, data: bytes = DATA) -> dict[str, object]:
+def place(directory: Path, mode: ViewMode, disk: RecordingDisk, data: bytes = DATA) -> dict[str, object]:
     """Place a file in a view and write to it if possible. What happened, in plain values."""
-    with open_local_storage(folder, disk=disk, view_mode=mode) as storage:
+    with open_local_storage(directory, disk=disk, view_mode=mode) as storage:
         root = publish_file(storage, data, leaf_bytes=100_000)
         path = storage.file_path(root)
         assert path is not None
-        target = storage.make_view_folder() / "file"
+        target = storage.make_view_directory() / "file"
         storage.link_file(path, target)
         assert target.read_bytes() == data
         result: dict[str, object] = {
@@ -74,11 +74,11 @@ def place(folder: Path, mode: ViewMode, disk: RecordingDisk, data: bytes = DATA)
 
 @pytest.mark.parametrize("mode", ["auto", "reflink", "hardlink", "copy"])
 def test_whatever_the_mode_root_never_gets_a_hard_link(
-    folder: Path, mode: ViewMode, monkeypatch: pytest.MonkeyPatch
+    directory: Path, mode: ViewMode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     disk = RecordingDisk()
-    result = place(folder, mode, disk)
+    result = place(directory, mode, disk)
     assert "link" not in disk.ways
     assert result["same"] is False
     assert result["mode"] == 0o644
@@ -86,24 +86,24 @@ def test_whatever_the_mode_root_never_gets_a_hard_link(
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.EPERM])
 def test_an_ordinary_user_without_reflinks_gets_a_hard_link(ordinary_user: OrdinaryUser, number: int) -> None:
-    result = ordinary_user.run(place, ordinary_user.folder / "store", "auto", RecordingDisk(clone=number))
+    result = ordinary_user.run(place, ordinary_user.directory / "store", "auto", RecordingDisk(clone=number))
     assert result == {"ways": ["clone", "link"], "mode": 0o444, "same": True}
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
 def test_without_links_it_is_copied(ordinary_user: OrdinaryUser, number: int) -> None:
     disk = RecordingDisk(clone=errno.EOPNOTSUPP, link=number)
-    result = ordinary_user.run(place, ordinary_user.folder / "store", "auto", disk)
+    result = ordinary_user.run(place, ordinary_user.directory / "store", "auto", disk)
     assert result == {"ways": ["clone", "link", "copy"], "mode": 0o644, "same": False}
 
 
 def test_copy_means_copy(ordinary_user: OrdinaryUser) -> None:
-    result = ordinary_user.run(place, ordinary_user.folder / "store", "copy", RecordingDisk())
+    result = ordinary_user.run(place, ordinary_user.directory / "store", "copy", RecordingDisk())
     assert result == {"ways": ["copy"], "mode": 0o644, "same": False}
 
 
 def test_small_files_are_always_copied(ordinary_user: OrdinaryUser) -> None:
-    result = ordinary_user.run(place, ordinary_user.folder / "store", "auto", RecordingDisk(), b"small" * 100)
+    result = ordinary_user.run(place, ordinary_user.directory / "store", "auto", RecordingDisk(), b"small" * 100)
     assert result == {"ways": ["copy"], "mode": 0o644, "same": False}
 
 
@@ -112,7 +112,7 @@ def test_an_error_that_is_not_about_sharing_is_raised(storage: LocalStorage, tmp
     path = storage.file_path(root)
     assert path is not None
     with pytest.raises(FileNotFoundError):
-        storage.link_file(path, tmp_path / "no such folder" / "file")
+        storage.link_file(path, tmp_path / "no such directory" / "file")
 
 
 def test_what_goes_to_another_disk_is_copied(storage: LocalStorage, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_goes_to_another_disk_is_copied(storage: LocalStorage, tmp_path: Pa
     path = storage.file_path(root)
     assert path is not None
     with mounted_tmpfs(tmp_path / "disk", size_bytes=4 << 20) as disk:
-        other = disk.folder / "elsewhere"
+        other = disk.directory / "elsewhere"
         storage.link_file(path, other)
         assert other.read_bytes() == DATA
         assert not other.samefile(path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs.dag_pb import decode_node
 from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS, links
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, block_of_leaf, decode_unixfs
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, block_of_leaf, decode_unixfs
 from mlflow_ipfs.content.storage.local.index import index_rows, schema
 from mlflow_ipfs.errors import InvalidDataError
 
@@ -141,7 +141,7 @@ class NewIndex:
 
     def add_inline(self, multihash: bytes, data: bytes, codec_cid: CID | None = None) -> int:
         """Add a verified block inside the index. Return how many are new, 0 or 1."""
-        row = index_rows.NewBlock(multihash, data, 0, len(data), int(LeafForm.RAW))
+        row = index_rows.NewBlock(multihash, data, 0, len(data), int(LeafEncoding.RAW))
         return self.add_blocks(None, [row], [describe(multihash, data, codec_cid)])
 
     def _add_kinds(self, kinds: Iterable[BlockKind]) -> None:
@@ -174,7 +174,7 @@ class NewIndex:
         block = row.data
         if row.place_name is not None:
             try:
-                piece = self._disk.read_piece(self._layout.folder / row.place_name, row.offset, row.length)
+                piece = self._disk.read_piece(self._layout.directory / row.place_name, row.offset, row.length)
             except OSError:  # a bad sector
                 return None
             block = block_of_leaf(piece, row.form)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs.dag_pb import decode_node
-from mlflow_ipfs.content.codecs.unixfs import LeafForm, decode_unixfs
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, decode_unixfs
 from mlflow_ipfs.content.files.chunker import FixedSizeChunker
 from mlflow_ipfs.content.files.file_reader import max_parts
 from mlflow_ipfs.content.files.leaf_pipeline import hash_leaf, leaf_rows
@@ -98,7 +98,9 @@ class ObjectReader:
             is_found = self._add_by_cutting(place_id, file, root, likely)
             return is_found, "" if is_found else _UNKNOWN_CUTS
         total, bad = self._add_leaves(place_id, file, root)
-        may_lack_node = any(leaf.form == LeafForm.UNIXFS_FILE for leaf in bad)  # it looks like a damaged wrapped leaf
+        may_lack_node = any(
+            leaf.form == LeafEncoding.UNIXFS_FILE for leaf in bad
+        )  # it looks like a damaged wrapped leaf
         if may_lack_node and self._add_by_cutting(place_id, file, root, likely):
             return True, ""
         self._index.add_bad(place_id, bad)
@@ -113,7 +115,7 @@ class ObjectReader:
         if file.size_bytes > MAX_LEAF_BYTES:
             return False
         data = file.read(0, file.size_bytes)
-        for form in LeafForm:
+        for form in LeafEncoding:
             if hash_leaf(data, form, 1).cid.multihash == root:
                 self._index.add_leaves(place_id, [NewBlock(root, None, 0, len(data), int(form))])
                 return True
@@ -164,7 +166,7 @@ class ObjectReader:
 
     def _add_cut(self, place_id: int, file: FileView, root: bytes, profile: Profile, chunker: Chunker) -> bool:
         """Add the leaves that a chunker makes, and the nodes above them, if those have the root."""
-        form = LeafForm.RAW if profile.raw_leaves else LeafForm.UNIXFS_FILE
+        form = LeafEncoding.RAW if profile.raw_leaves else LeafEncoding.UNIXFS_FILE
 
         def hash_cut(piece: tuple[int, int]) -> Subtree:
             start, end = piece
@@ -238,7 +240,7 @@ def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes, *, max_vi
                 raise _NodesMissingError
             stack.extend(reversed(children))
         elif 0 <= length <= MAX_LEAF_BYTES and cid.codec in (RAW, DAG_PB):
-            form = LeafForm.RAW if cid.codec == RAW else LeafForm.UNIXFS_FILE
+            form = LeafEncoding.RAW if cid.codec == RAW else LeafEncoding.UNIXFS_FILE
             yield NewBlock(cid.multihash, None, offset, length, int(form))
             offset += length
         else:

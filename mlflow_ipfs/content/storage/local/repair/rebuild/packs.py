@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mlflow_ipfs.content.blocks.base import MAX_BLOCK_BYTES
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.codecs.unixfs import LeafForm
+from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.packs import HEADER
 from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock
 from mlflow_ipfs.content.storage.local.repair.rebuild.new_index import describe
@@ -102,7 +102,7 @@ def _read_frame(file: FileView, position: int) -> _Frame | None:
     block = section[end:]
     if len(block) > MAX_BLOCK_BYTES or not cid.matches(block):
         return None
-    row = NewBlock(cid.multihash, None, start + end, len(block), int(LeafForm.RAW))
+    row = NewBlock(cid.multihash, None, start + end, len(block), int(LeafEncoding.RAW))
     return _Frame(start + length, row, cid, block)
 
 

@@ -24,7 +24,7 @@ from mlflow_ipfs.content.storage.local.files.open_publications import LAST, PREF
 from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index.creating import check_links, is_read_only
-from mlflow_ipfs.content.storage.local.index.error_translation import database_faults, disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_database_errors, translate_disk_errors
 from mlflow_ipfs.content.storage.local.index.layout import Layout, free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
 from mlflow_ipfs.content.storage.local.publishing.notes import KEY_PREFIX
@@ -35,7 +35,7 @@ from mlflow_ipfs.content.storage.local.repair.rebuild.new_index import NewIndex
 from mlflow_ipfs.content.storage.local.repair.rebuild.quarantine import finish_interrupted_move, quarantine_index
 from mlflow_ipfs.content.storage.local.repair.rebuild.report import RebuildReport
 from mlflow_ipfs.content.storage.local.repair.rebuild.scan import StoreScan
-from mlflow_ipfs.content.system.access import access_faults
+from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
 from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError
@@ -82,9 +82,13 @@ def rebuild_index(
         PolicyError: this user may not use something in it.
     """
     disk = disk or Disk()
-    with access_faults(Path(path)):
+    with translate_access_errors(Path(path)):
         layout = _find_store(Path(path))
-    with database_faults(layout), disk_faults(layout.folder), _alone(layout, disk, timeout_seconds):
+    with (
+        translate_database_errors(layout),
+        translate_disk_errors(layout.directory),
+        _alone(layout, disk, timeout_seconds),
+    ):
         finish_interrupted_move(layout, disk)
         if is_nearly_full(layout, disk):
             free_reserve(layout, disk)
@@ -98,20 +102,20 @@ def rebuild_index(
     return report
 
 
-def _find_store(folder: Path) -> Layout:
+def _find_store(directory: Path) -> Layout:
     """Return the layout of a store that may be written to, whatever files it has lost."""
-    if not folder.is_dir():
-        msg = f"there is no store at {folder}"
+    if not directory.is_dir():
+        msg = f"there is no store at {directory}"
         raise StoreFormatError(msg)
-    layout = Layout(folder.resolve())
-    layouts.check_platform(layout.folder)
+    layout = Layout(directory.resolve())
+    layouts.check_platform(layout.directory)
     check_links(layout)
     is_one = layouts.is_store(layout) or layout.database.exists() or (layout.files.is_dir() and layout.backup.is_dir())
     if not is_one:
-        msg = f"{folder} holds no store: neither {layout.format_file.name} nor {layout.database.name}, nor its folders"
+        msg = f"{directory} holds no store: neither {layout.format_file.name} nor {layout.database.name}, nor its directories"
         raise StoreFormatError(msg)
     if is_read_only(layout):
-        msg = f"the store {layout.folder} is on a read-only mount and cannot be changed"
+        msg = f"the store {layout.directory} is on a read-only mount and cannot be changed"
         raise ImmutableError(msg)
     return layout
 
@@ -166,7 +170,7 @@ def _check_no_sessions(layout: Layout) -> None:
             if not file.try_lock():
                 is_named = holder.isdecimal() and not path.name.startswith(PREFIX)  # those hold another number
                 who = f"process {holder}" if is_named else "another process"
-                msg = f"{who} uses the store {layout.folder}: end it, and every other program that uses the store, and try again"
+                msg = f"{who} uses the store {layout.directory}: end it, and every other program that uses the store, and try again"
                 raise StoreBusyError(msg)
         finally:
             file.release()
@@ -245,13 +249,13 @@ class _Rebuild:
         with suppress(OSError, sqlite3.Error):  # without room for two, one is enough
             new_index.write_copy(copy)
             self._disk.rename(copy, self._layout.backup / next_backup_name(self._layout))
-            self._disk.sync_folder(self._layout.backup)
+            self._disk.sync_directory(self._layout.backup)
 
     def _put_in_place(self, path: Path) -> Path | None:
         layout, disk = self._layout, self._disk
         old_index = quarantine_index(layout, disk, self._stamp)
         disk.rename(path, layout.database)
-        disk.sync_folder(layout.folder)
+        disk.sync_directory(layout.directory)
         try:
             layouts.read_format(layout)
         except (FileNotFoundError, StoreFormatError):

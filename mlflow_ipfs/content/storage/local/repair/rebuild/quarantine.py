@@ -25,11 +25,11 @@ def move_durably(disk: Disk, source: Path, destination: Path) -> None:
         disk.link(source, destination)
     except OSError:  # no hard links here
         disk.rename(source, destination)
-        disk.sync_folder(destination.parent)
+        disk.sync_directory(destination.parent)
     else:
-        disk.sync_folder(destination.parent)
+        disk.sync_directory(destination.parent)
         disk.remove(source)
-    disk.sync_folder(source.parent)
+    disk.sync_directory(source.parent)
 
 
 def quarantine_index(layout: Layout, disk: Disk, stamp: str) -> Path | None:
@@ -46,8 +46,8 @@ def quarantine_index(layout: Layout, disk: Disk, stamp: str) -> Path | None:
     if not any(path.exists() for path in _index_files(layout)):
         return None
     directory = layout.quarantine / f"{QUARANTINED[:-1]}{stamp}-{uuid.uuid4().hex[:8]}"
-    disk.make_folder(directory)
-    disk.sync_folder(layout.quarantine)
+    disk.make_directory(directory)
+    disk.sync_directory(layout.quarantine)
     disk.write_file(directory / _INCOMPLETE, b"")
     _move_index(layout, disk, directory)
     return directory
@@ -63,7 +63,7 @@ def finish_interrupted_move(layout: Layout, disk: Disk) -> None:
         if moved.exists() and moved.samefile(layout.database):  # its old name was still there
             disk.remove(moved)
         disk.remove(mark)
-        disk.sync_folder(mark.parent)
+        disk.sync_directory(mark.parent)
 
 
 def _move_index(layout: Layout, disk: Disk, directory: Path) -> None:
@@ -71,7 +71,7 @@ def _move_index(layout: Layout, disk: Disk, directory: Path) -> None:
         if path.exists():
             move_durably(disk, path, directory / path.name)
     disk.remove(directory / _INCOMPLETE)
-    disk.sync_folder(directory)
+    disk.sync_directory(directory)
 
 
 def _index_files(layout: Layout) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mlflow_ipfs.content.blocks.base import MAX_LEAF_BYTES
 from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.files.chunker import FixedSizeChunker, known_chunkers
-from mlflow_ipfs.content.storage.local.files.drafts import SET_ASIDE_PREFIX, root_in
+from mlflow_ipfs.content.storage.local.files.drafts import QUARANTINE_PREFIX, root_in
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.layout import Layout
 from mlflow_ipfs.content.storage.local.repair.rebuild.file_view import FileView
@@ -78,13 +78,13 @@ class StoreScan:
                 self._add_object(name)
         for name in self._list_regular_files(self._layout.quarantine, "*"):
             self._add_quarantined_object(name)
-        for directory in {self._layout.files, *((self._layout.folder / name).parent for name in names)}:
-            self._disk.sync_folder(directory)
+        for directory in {self._layout.files, *((self._layout.directory / name).parent for name in names)}:
+            self._disk.sync_directory(directory)
 
     def _list_regular_files(self, directory: Path, pattern: str) -> list[str]:
         """List files below a directory, as the index names them."""
         found = (path for path in directory.glob(pattern) if stat.S_ISREG(path.lstat().st_mode))
-        return sorted(path.relative_to(self._layout.folder).as_posix() for path in found)
+        return sorted(path.relative_to(self._layout.directory).as_posix() for path in found)
 
     def _add_inline_blocks(self) -> None:
         for copy in self._copies.used:
@@ -121,7 +121,7 @@ class StoreScan:
     def _add_quarantined_object(self, name: str) -> None:
         """Add the good leaves of an object that was found damaged earlier. It is never read as a whole file."""
         root = root_in(name)
-        if root is None or not SET_ASIDE_PREFIX.match(name.rpartition("/")[2]):
+        if root is None or not QUARANTINE_PREFIX.match(name.rpartition("/")[2]):
             return
         with self._open(name) as file:
             place_id = self._index.add_place(index_rows.OBJECT, name, file.stamp)
@@ -131,7 +131,7 @@ class StoreScan:
             file.make_durable()
 
     def _open(self, name: str) -> FileView:
-        return FileView(self._disk, self._layout.folder / name, self._report_progress)
+        return FileView(self._disk, self._layout.directory / name, self._report_progress)
 
     def _report_progress(self, count: int) -> None:
         if self._progress is not None:
@@ -151,7 +151,7 @@ class StoreScan:
         moved = []
         for file in self.unusable:
             place = f"{self._layout.quarantine.name}/{uuid.uuid4().hex[:8]}-{file.name.rpartition('/')[2]}"
-            move_durably(self._disk, self._layout.folder / file.name, self._layout.folder / place)
+            move_durably(self._disk, self._layout.directory / file.name, self._layout.directory / place)
             moved.append(LeftFile(place, file.reason))
         return moved
 
@@ -169,6 +169,6 @@ def _is_block(multihash: bytes, data: bytes) -> bool:
         return False
 
 
-def measure_files(folder: Path) -> int:
+def measure_files(directory: Path) -> int:
     """Estimate how many bytes a rebuild of a store has to read."""
-    return sum(path.lstat().st_size for path in Layout(folder).files.glob("*/*"))
+    return sum(path.lstat().st_size for path in Layout(directory).files.glob("*/*"))

@@ -1,4 +1,4 @@
-"""The folder of a backup: what may be one, what is in it, and who uses the copy meanwhile."""
+"""The directory of a backup: what may be one, what is in it, and who uses the copy meanwhile."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_folder_that_holds_something_else_is_no_place_for_a_backup(site: Site) -> None:
+def test_a_directory_that_holds_something_else_is_no_place_for_a_backup(site: Site) -> None:
     site.advance(1)
-    (site.folder / "backup").mkdir()
-    (site.folder / "backup/mine").write_text("mine")
+    (site.directory / "backup").mkdir()
+    (site.directory / "backup/mine").write_text("mine")
     with pytest.raises(PolicyError, match="not empty, and no backup"):
         site.back_up()
-    assert [path.name for path in (site.folder / "backup").iterdir()] == ["mine"]
-    (site.folder / "backup/mine").rename(site.folder / "backup/lost+found")
+    assert [path.name for path in (site.directory / "backup").iterdir()] == ["mine"]
+    (site.directory / "backup/mine").rename(site.directory / "backup/lost+found")
     assert site.back_up() == 1, "a fresh disk has that"
 
 
@@ -43,9 +43,9 @@ def test_a_backup_and_what_it_is_of_never_lie_in_each_other(site: Site, place: s
 def test_a_database_inside_the_backup_is_refused(site: Site) -> None:
     site.advance(1)
     site.back_up()
-    url = sqlalchemy.make_url(f"sqlite:///{site.folder}/backup/mlflow.db")
+    url = sqlalchemy.make_url(f"sqlite:///{site.directory}/backup/mlflow.db")
     with pytest.raises(PolicyError, match="lies in"):
-        make_backup(ContentStore(site.storage), site.folder / "backup", url, timeout_seconds=1)
+        make_backup(ContentStore(site.storage), site.directory / "backup", url, timeout_seconds=1)
 
 
 def test_the_backup_of_another_store_is_not_written_over(site: Site, tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_the_backup_of_another_store_is_not_written_over(site: Site, tmp_path: P
 def test_a_manifest_that_says_nothing_useful_is_refused(site: Site, text: str) -> None:
     site.advance(1)
     site.back_up()
-    (site.folder / "backup/backup.json").write_text(text)
+    (site.directory / "backup/backup.json").write_text(text)
     attempts: list[Callable[[], object]] = [site.back_up, lambda: site.restore("restored")]
     for work in attempts:
         with pytest.raises(StoreFormatError, match=r"backup\.json"):
@@ -73,7 +73,7 @@ def test_a_manifest_that_says_nothing_useful_is_refused(site: Site, text: str) -
 def test_a_manifest_cannot_name_any_file(site: Site) -> None:
     site.advance(1)
     site.back_up()
-    path = site.folder / "backup/backup.json"
+    path = site.directory / "backup/backup.json"
     path.write_text(path.read_text().replace("mlflow.db", "../mlflow.db"))
     with pytest.raises(StoreFormatError):
         site.restore("restored")
@@ -99,8 +99,8 @@ def test_a_copy_that_somebody_has_used_as_a_store_is_replaced_whole(site: Site) 
     """The log that SQLite keeps beside the index must not be applied to the next index."""
     site.advance(1)
     site.back_up()
-    log = site.folder / "backup/store/store.db-wal"
-    with closing(sqlite3.connect(site.folder / "backup/store/store.db")) as connection:
+    log = site.directory / "backup/store/store.db-wal"
+    with closing(sqlite3.connect(site.directory / "backup/store/store.db")) as connection:
         connection.execute("DELETE FROM ref")
         connection.commit()
         left = log.read_bytes()
@@ -114,7 +114,7 @@ def test_a_copy_that_somebody_has_open_is_not_replaced_by_a_backup_decided_befor
     site.advance(1)
     site.back_up()
     site.advance(2)
-    copy, decision = site.folder / "backup/store", site.folder / "backup/next/backup.json"
+    copy, decision = site.directory / "backup/store", site.directory / "backup/next/backup.json"
     for steps in range(1000):
         with suppress(KilledError):
             site.back_up(disk=MortalDisk(steps))
@@ -122,7 +122,7 @@ def test_a_copy_that_somebody_has_open_is_not_replaced_by_a_backup_decided_befor
             break
     before = (copy / "store.db").stat().st_ino
     with open_local_storage(copy, create=False) as reader:
-        reader._parts.session.draft()
+        reader._context.session.draft()
         with pytest.raises(StoreBusyError, match="in use as a store"):
             site.back_up()
         assert reader.refs.get("number").version == 1
@@ -144,13 +144,13 @@ def test_a_copy_that_somebody_opened_during_the_backup_is_not_replaced(
 
         def open_copy(copy: SqliteCopy) -> None:
             copy_at_leisure(copy)
-            reader = readers.enter_context(open_local_storage(site.folder / "backup/store", create=False))
-            reader._parts.session.draft()
+            reader = readers.enter_context(open_local_storage(site.directory / "backup/store", create=False))
+            reader._context.session.draft()
 
         monkeypatch.setattr(SqliteCopy, "copy_at_leisure", open_copy)
         with pytest.raises(StoreBusyError, match="in use as a store"):
             site.back_up()
-        assert not (site.folder / "backup/next").exists()
+        assert not (site.directory / "backup/next").exists()
     monkeypatch.undo()
     assert site.restore("restored") == 1, "the former backup is whole"
     assert site.back_up() == 0, "what was copied is there"

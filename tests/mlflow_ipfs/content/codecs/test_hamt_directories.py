@@ -1,4 +1,4 @@
-"""HAMT folders: every name is found and no other, the hash is the known one, malformed shards are refused."""
+"""HAMT directories: every name is found and no other, the hash is the known one, malformed shards are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_ipfs.content.codecs.dag_pb import Link, Node, decode_node, encode_no
 from mlflow_ipfs.content.codecs.hamt import HamtBuilder, ShardLayout, find_in_shard, split_shard
 from mlflow_ipfs.content.codecs.murmur3 import murmur3_x64_64
 from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, decode_unixfs, encode_data
-from mlflow_ipfs.content.dag import find_link, iterate_folder, read_unixfs, resolve
+from mlflow_ipfs.content.dag import find_link, iterate_directory, read_unixfs, resolve
 from mlflow_ipfs.errors import InvalidDataError, NotFoundError
 from support.blocks import Blocks
 from support.random_trees import names
@@ -24,13 +24,13 @@ DEEP = (b"c2132100", b"c1048021")  # their hashes begin with the same 40 bits
 FANOUTS = [8, 16, 64, 256, 512, 1024]
 
 
-def make_folder(blocks: Blocks, found: list[bytes], fanout: int = 256) -> CID:
+def make_directory(blocks: Blocks, found: list[bytes], fanout: int = 256) -> CID:
     builder = HamtBuilder(lambda block: blocks.put_node(block, DAG_PB), fanout)
     return builder.build([Link(LEAF, name, 4) for name in found]).cid
 
 
 def listed(blocks: Blocks, root: CID) -> list[bytes]:
-    return [link.name or b"" for link in iterate_folder(blocks, read_unixfs(blocks, root))]
+    return [link.name or b"" for link in iterate_directory(blocks, read_unixfs(blocks, root))]
 
 
 @pytest.mark.parametrize(
@@ -51,28 +51,28 @@ def test_murmur3_as_published(data: bytes, digest: int) -> None:
 @given(found=st.sets(names(), min_size=1, max_size=60), fanout=st.sampled_from(FANOUTS), other=names())
 def test_all_names_are_found_and_no_other(found: set[bytes], fanout: int, other: bytes) -> None:
     blocks = Blocks()
-    root = make_folder(blocks, sorted(found), fanout)
+    root = make_directory(blocks, sorted(found), fanout)
     assert sorted(listed(blocks, root)) == sorted(found)
-    folder = read_unixfs(blocks, root)
+    directory = read_unixfs(blocks, root)
     for name in found:
-        link = find_link(blocks, folder, name.decode("utf-8", "surrogateescape"))
+        link = find_link(blocks, directory, name.decode("utf-8", "surrogateescape"))
         assert (link.cid, link.name and link.name.endswith(name)) == (LEAF, True)
     if other not in found:
         with pytest.raises(NotFoundError):
-            find_link(blocks, folder, other.decode("utf-8", "surrogateescape"))
+            find_link(blocks, directory, other.decode("utf-8", "surrogateescape"))
 
 
 @given(found=st.sets(names(), min_size=1, max_size=40), data=st.randoms())
 def test_the_order_of_names_does_not_matter(found: set[bytes], data: object) -> None:
     shuffled = sorted(found)
     data.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert make_folder(Blocks(), shuffled) == make_folder(Blocks(), sorted(found))
+    assert make_directory(Blocks(), shuffled) == make_directory(Blocks(), sorted(found))
 
 
 @pytest.mark.parametrize("fanout", FANOUTS)
 def test_names_that_share_forty_bits_of_their_hash(fanout: int) -> None:
     blocks = Blocks()
-    root = make_folder(blocks, list(DEEP), fanout)
+    root = make_directory(blocks, list(DEEP), fanout)
     assert sorted(listed(blocks, root)) == sorted(DEEP)
     assert len(blocks.by_multihash) == 40 // ShardLayout(fanout).bits + 1, "one shard for each level that they share"
     for name in DEEP:
@@ -97,7 +97,7 @@ def test_fanouts_that_cannot_be(fanout: int) -> None:
 
 def shard_of(found: list[bytes], fanout: int = 256) -> tuple[Blocks, Node, UnixFSData]:
     blocks = Blocks()
-    node = decode_node(blocks.get(make_folder(blocks, found, fanout)))
+    node = decode_node(blocks.get(make_directory(blocks, found, fanout)))
     return blocks, node, decode_unixfs(node)
 
 
@@ -170,7 +170,7 @@ def nest(blocks: Blocks, child: CID, slot: int, fanout: int = 256) -> CID:
 
 def test_more_levels_than_the_hash_has_bits() -> None:
     blocks = Blocks()
-    root = make_folder(blocks, [b"x"])
+    root = make_directory(blocks, [b"x"])
     for _ in range(20):
         root = nest(blocks, root, murmur3_x64_64(b"x") >> 56)
     with pytest.raises(InvalidDataError, match="levels"):
@@ -183,8 +183,8 @@ def test_a_child_of_another_fanout_or_kind_is_refused() -> None:
     blocks = Blocks()
     name = b"x"
     slot = murmur3_x64_64(name) >> 56
-    folder = blocks.put_node(encode_node([], encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB)
-    for child in (make_folder(blocks, [name], 16), folder):
+    directory = blocks.put_node(encode_node([], encode_data(UnixFSData(NodeType.DIRECTORY))), DAG_PB)
+    for child in (make_directory(blocks, [name], 16), directory):
         root = nest(blocks, child, slot)
         with pytest.raises(InvalidDataError, match="HAMT shard"):
             listed(blocks, root)
@@ -195,7 +195,7 @@ def test_a_child_of_another_fanout_or_kind_is_refused() -> None:
 @pytest.mark.parametrize("bad", [b"..", b".", b"a/b", b"a\0b"])
 def test_names_that_are_no_names_are_refused(bad: bytes) -> None:
     blocks = Blocks()
-    root = make_folder(blocks, [b"good", bad])
+    root = make_directory(blocks, [b"good", bad])
     with pytest.raises(InvalidDataError, match="no name"):
         listed(blocks, root)
     assert not verify_dag(blocks, root).ok
@@ -204,7 +204,7 @@ def test_names_that_are_no_names_are_refused(bad: bytes) -> None:
 def test_the_same_name_in_two_shards_is_refused() -> None:
     """One of them is in the wrong place, so that only a listing would show it."""
     blocks = Blocks()
-    inner = make_folder(blocks, [b"x"])
+    inner = make_directory(blocks, [b"x"])
     slot = murmur3_x64_64(b"x") >> 56
     other = (slot + 1) % 256
     layout = ShardLayout(256)

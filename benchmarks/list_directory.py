@@ -1,7 +1,7 @@
-"""How long does it take to list a folder of 1,000 files in a run of 100,000? The bar is 0.2 s.
+"""How long does it take to list a directory of 1,000 files in a run of 100,000? The bar is 0.2 s.
 
 Through the store, compared with os.scandir and a stat of each file; and through MLflow's artifact
-repository, compared with MLflow's own for local folders.
+repository, compared with MLflow's own for local directories.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from harness import compare, measure_seconds
-from large_run import FILES_EACH, RUN, make_large_folder, put_large_run
+from large_run import FILES_EACH, RUN, make_large_directory, put_large_run
 from mlflow_ipfs import open_store
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.plugins.artifact_repository import MfsArtifactRepository
@@ -29,11 +29,11 @@ def check(found: int) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as name:
-        folder = Path(name)
-        os.environ["MLFLOW_IPFS_STORE"] = f"local:{folder / 'store'}"
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        directory = Path(name)
+        os.environ["MLFLOW_IPFS_STORE"] = f"local:{directory / 'store'}"
 
-        make_large_folder(folder / "disk" / "050")
+        make_large_directory(directory / "disk" / "050")
         with open_store() as store:
             put_large_run(store, ROOT)
             place = MfsPath(ROOT, f"{RUN}/050")
@@ -41,11 +41,11 @@ def main() -> None:
                 "list_1000_of_100000_files_in_the_store",
                 "wall seconds",
                 lambda: measure_seconds(lambda: check(len(store.files.list(place)))),
-                lambda: measure_seconds(lambda: check(len([e.stat() for e in os.scandir(folder / "disk" / "050")]))),
+                lambda: measure_seconds(lambda: check(len([e.stat() for e in os.scandir(directory / "disk" / "050")]))),
                 "os.scandir and stat",
             )
         ours = MfsArtifactRepository(f"mfs://{ROOT}/{RUN}")
-        peer = LocalArtifactRepository(str(folder / "disk"))
+        peer = LocalArtifactRepository(str(directory / "disk"))
         compare(
             "list_1000_of_100000_files_in_mlflow",
             "wall seconds",
