@@ -44,8 +44,9 @@ def format_size(size_bytes: int) -> str:
 
 
 def format_count(number: int, singular: str, plural: str = "") -> str:
-    """A number with its noun: ``1 block``, ``1,234 blocks``."""
-    return f"{number:,} {singular if number == 1 else plural or f'{singular}s'}"
+    """Return a number with its noun: ``1 block``, ``1,234 blocks``, ``2 directories``."""
+    regular = f"{singular[:-1]}ies" if singular.endswith("ry") else f"{singular}s"
+    return f"{number:,} {singular if number == 1 else plural or regular}"
 
 
 def printable(text: str) -> str:

@@ -166,7 +166,7 @@ def _read_shard(reader: BlockReader, cid: CID, parent: UnixFSNode) -> UnixFSNode
 
 def fanout_of(data: UnixFSData) -> int | None:
     """Return the fanout that a HAMT shard states; None for every other node."""
-    return data.fanout if data.type is NodeType.HAMT_SHARD else None
+    return (data.fanout or 0) if data.type is NodeType.HAMT_SHARD else None
 
 
 def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:

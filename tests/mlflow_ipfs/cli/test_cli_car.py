@@ -142,7 +142,7 @@ def interrupt_import(
 def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car, other = cli("car", "export", root).stdout, tmp_path / "other"
     script = (
-        "import sys; from mlflow_ipfs.content import import_steps; from mlflow_ipfs.cli import main;"
+        "import sys; from mlflow_ipfs.content.car import import_steps; from mlflow_ipfs.cli import main;"
         "import_steps.STEP_BLOCKS = 2; main()"
     )
     errors = interrupt_import(cli, ["-c", script], other, car[:2_400_000], lambda: list(other.glob("files/*/*.car")))

@@ -1,6 +1,6 @@
 """Stores that earlier versions made: each later version opens them, reads all of it, publishes and collects.
 
-They come out of git with other modes, times and inodes, without empty folders and without a reserve: like a store
+They come out of git with other modes, times and inodes, without empty directories and without a reserve: like a store
 that was copied file by file.
 """
 
@@ -35,10 +35,10 @@ FORMATS = sorted(path.name for path in VECTORS.glob("store-format-*"))
 
 
 @pytest.fixture(params=FORMATS)
-def vector(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
-    """What is in the store that has been copied to ``folder``."""
+def vector(request: pytest.FixtureRequest, directory: Path) -> dict[str, Any]:
+    """What is in the store that has been copied to ``directory``."""
     source = VECTORS / request.param
-    shutil.copytree(source / "store", folder, copy_function=shutil.copyfile)  # modes and times are not copied
+    shutil.copytree(source / "store", directory, copy_function=shutil.copyfile)  # modes and times are not copied
     expected: dict[str, Any] = json.loads((source / "expected.json").read_text("utf-8"))
     return expected
 
@@ -77,8 +77,8 @@ def test_there_is_a_store_of_each_format() -> None:
         assert sum(path.stat().st_size for path in files) < 200_000
 
 
-def test_everything_is_read(vector: dict[str, Any], folder: Path) -> None:
-    with open_local_storage(folder, create=False) as storage:
+def test_everything_is_read(vector: dict[str, Any], directory: Path) -> None:
+    with open_local_storage(directory, create=False) as storage:
         assert storage.store_id == vector["store_id"]
         assert len(set(multihashes(storage))) == vector["blocks"]
         check_names(storage, vector)
@@ -89,20 +89,20 @@ def test_everything_is_read(vector: dict[str, Any], folder: Path) -> None:
         assert any(CID.parse(file["cid"]).version == 0 for file in vector["files"])
 
 
-def test_gc_drops_only_garbage(vector: dict[str, Any], folder: Path) -> None:
-    with open_local_storage(folder, create=False) as storage:
+def test_gc_drops_only_garbage(vector: dict[str, Any], directory: Path) -> None:
+    with open_local_storage(directory, create=False) as storage:
         report = storage.collect_garbage(grace_seconds=0)
         assert report.removed_blocks == 3, "a file of two leaves"
         check_names(storage, vector)
         check_files(storage, vector)
         assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}
-    with open_local_storage(folder, create=False) as storage:
+    with open_local_storage(directory, create=False) as storage:
         check_files(storage, vector)
 
 
-def test_it_is_added_to(vector: dict[str, Any], folder: Path) -> None:
+def test_it_is_added_to(vector: dict[str, Any], directory: Path) -> None:
     known = CID.parse(vector["files"][0]["cid"])
-    with open_local_storage(folder, create=False) as storage:
+    with open_local_storage(directory, create=False) as storage:
         data = open_unixfs(storage.blocks, known).read()
         assert storage.file_path(known) is not None  # gives it a new stamp; without one it would be written anew
         files = files_of(storage)
@@ -119,29 +119,29 @@ def test_it_is_added_to(vector: dict[str, Any], folder: Path) -> None:
         check_sound(storage)
 
 
-def test_a_path_is_read_only_again(vector: dict[str, Any], folder: Path) -> None:
-    with open_local_storage(folder, create=False) as storage:
+def test_a_path_is_read_only_again(vector: dict[str, Any], directory: Path) -> None:
+    with open_local_storage(directory, create=False) as storage:
         path = storage.file_path(CID.parse(vector["files"][0]["cid"]))
         assert path is not None
         assert stat.S_IMODE(path.stat().st_mode) & 0o222 == 0
 
 
-def test_damage_in_it_is_found(vector: dict[str, Any], folder: Path) -> None:
+def test_damage_in_it_is_found(vector: dict[str, Any], directory: Path) -> None:
     file = vector["files"][0]
     cid = CID.parse(file["cid"])
-    with open_local_storage(folder, create=False) as storage:
+    with open_local_storage(directory, create=False) as storage:
         path = storage.file_path(cid)
         assert path is not None
     data = bytearray(path.read_bytes())
     data[5000] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
-    with open_local_storage(folder, create=False) as storage, pytest.raises(IntegrityError):
+    with open_local_storage(directory, create=False) as storage, pytest.raises(IntegrityError):
         storage.file_path(cid)
 
 
 def test_the_index_of_an_earlier_version_counts_as_one_of_ours(
-    vector: dict[str, Any], folder: Path, tmp_path: Path
+    vector: dict[str, Any], directory: Path, tmp_path: Path
 ) -> None:
     """Whoever restores a backup compares its tables with ours."""
-    assert copy_index(folder / "store.db", tmp_path / "copy.db") == vector["store_id"]
+    assert copy_index(directory / "store.db", tmp_path / "copy.db") == vector["store_id"]
