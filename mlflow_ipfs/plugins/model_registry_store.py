@@ -18,7 +18,7 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
         store_uri: ``ipfs+sqlite:///<file>``; may be the database of the tracking store.
     """
     from mlflow_ipfs.binding import mlflow_compat
-    from mlflow_ipfs.binding.databases.uris import database_uri
+    from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 

@@ -21,7 +21,7 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
             setting counts, as for MLflow's own stores, then ``MLFLOW_IPFS_ROOT``.
     """
     from mlflow_ipfs.binding import mlflow_compat
-    from mlflow_ipfs.binding.databases.uris import database_uri
+    from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
     from mlflow_ipfs.binding.tracking_store import ContentTrackingStore
     from mlflow_ipfs.config import Settings

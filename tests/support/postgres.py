@@ -133,7 +133,7 @@ class PostgresServer:
     @contextlib.contextmanager
     def connect(self, database: str, isolation_level: Any = "AUTOCOMMIT") -> Iterator[sqlalchemy.Connection]:
         """A connection for the length of a ``with``."""
-        from mlflow_ipfs.binding.databases.uris import name_driver  # takes MLflow with it: seconds
+        from mlflow_ipfs.binding.databases.connections import name_driver  # takes MLflow with it: seconds
 
         engine = sqlalchemy.create_engine(
             name_driver(self.uri(database)), isolation_level=isolation_level, poolclass=NullPool

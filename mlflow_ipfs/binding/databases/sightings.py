@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 
 from mlflow_ipfs.binding.databases.claims import Sighting, list_places, place_key, shared_tree
-from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
 from mlflow_ipfs.binding.databases.places import since
 from mlflow_ipfs.binding.databases.probes import find_place, is_gone, is_in_memory
-from mlflow_ipfs.binding.databases.uris import PREFIX, name_driver
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import ImmutableError, NotFoundError
 

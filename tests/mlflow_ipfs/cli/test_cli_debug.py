@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.store import ContentStore
 from support.storages import put_file
 
@@ -101,7 +101,7 @@ def test_get_says_that_a_setting_makes_it_hash(
 def test_it_is_said_that_a_file_was_assembled_and_how_it_was_placed(
     tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 100_000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 100_000)
     data = os.urandom(200_000)
     with ContentStore(open_local_storage(tmp_path / "store", view_mode="copy")) as store:
         for content in (data, os.urandom(1000) + data[1000:]):
@@ -117,7 +117,7 @@ def test_it_is_said_that_a_file_was_assembled_and_how_it_was_placed(
 def test_it_is_said_why_no_file_was_assembled(
     tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 100_000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 100_000)
     data = os.urandom(200_000)
     with ContentStore(open_local_storage(tmp_path / "store", cache_bytes=1000)) as store:
         for content in (data, os.urandom(1000) + data[1000:]):

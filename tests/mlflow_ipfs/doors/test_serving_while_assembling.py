@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.content.storage.local.publishing.object_dedupe import DEDUPE_BYTES
+from mlflow_ipfs.content.storage.local.publishing.object_writer import DEDUPE_BYTES
 from mlflow_ipfs.content.system.locking import FileLock
 from support.clients import ask
 from support.mlflow_server import run_mlflow_server

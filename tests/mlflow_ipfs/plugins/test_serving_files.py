@@ -17,7 +17,7 @@ from mlflow_ipfs import opening
 from mlflow_ipfs.binding.artifacts import served_files
 from mlflow_ipfs.binding.mlflow_compat import SERVER_BACKEND_STORE
 from mlflow_ipfs.content.storage.local.gc.assembling import Assembler
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ RUN = "mfs://mlflow/1/run/artifacts"
 def repository(store: ContentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run with ``first.bin``, a file of its own, and ``second.bin``, in pieces."""
     del store
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", SIZE_BYTES)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", SIZE_BYTES)
     logged = get_artifact_repository(RUN)
     for name, data in (("first.bin", FIRST), ("second.bin", SECOND), ("page.html", b"<p>" * 700_000)):
         (tmp_path / name).write_bytes(data)

@@ -22,11 +22,10 @@ from mlflow_ipfs.content.storage.local.index.name_tables import iterate_roots
 from mlflow_ipfs.content.storage.local.publishing.blocks import LocalBlocks
 from mlflow_ipfs.content.storage.local.publishing.entries import LocalEntries
 from mlflow_ipfs.content.storage.local.publishing.holds import LocalHold
-from mlflow_ipfs.content.storage.local.publishing.notes import LocalNotes
-from mlflow_ipfs.content.storage.local.publishing.pins import LocalPins, LocalRefs
+from mlflow_ipfs.content.storage.local.publishing.names import LocalNotes, LocalPins, LocalRefs
 from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublication
 from mlflow_ipfs.content.storage.local.reading.context import StoreContext
-from mlflow_ipfs.content.storage.local.reading.usage import measure_usage
+from mlflow_ipfs.content.storage.local.reading.marks import measure_usage
 from mlflow_ipfs.content.storage.local.repair.affected import find_affected
 from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup, make_backup_if_due
 from mlflow_ipfs.content.storage.local.repair.scrubbing import Scrubber

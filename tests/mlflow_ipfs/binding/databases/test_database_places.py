@@ -13,9 +13,9 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_places
+from mlflow_ipfs.binding.databases.connections import name_driver
 from mlflow_ipfs.binding.databases.places import DatabasePlace
 from mlflow_ipfs.binding.databases.sightings import observe, settle_in
-from mlflow_ipfs.binding.databases.uris import name_driver
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage

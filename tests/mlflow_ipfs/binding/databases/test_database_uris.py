@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy
 
-from mlflow_ipfs.binding.databases import uris
-from mlflow_ipfs.binding.databases.uris import database_uri, name_driver
+from mlflow_ipfs.binding.databases import connections
+from mlflow_ipfs.binding.databases.connections import database_uri, name_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[str]], None]:
     """Let nothing but these drivers be installed."""
 
     def install(drivers: set[str]) -> None:
-        monkeypatch.setattr(uris, "find_spec", lambda name: name if name in drivers else None)
+        monkeypatch.setattr(connections, "find_spec", lambda name: name if name in drivers else None)
 
     return install
 

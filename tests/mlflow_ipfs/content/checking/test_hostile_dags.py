@@ -23,7 +23,7 @@ from mlflow_ipfs.content.files.file_reader import UnixFSFile, part_bounds
 from mlflow_ipfs.content.files.tree_size import measure_tree
 from mlflow_ipfs.content.listing import list_entries
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.storage.local.repair.rebuild import objects as rebuild_objects
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
@@ -238,7 +238,7 @@ class TestObjects:
 
     @pytest.fixture
     def store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContentStore]:
-        monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 1000)
+        monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 1000)
         with ContentStore(open_local_storage(tmp_path / "store")) as store:
             yield store
 

@@ -31,7 +31,7 @@ from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.gc.eviction import evict
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.errors import MlflowIpfsError
 from support.storages import check_sound, delete_block, multihashes, put_block, put_file, raw
@@ -312,7 +312,7 @@ class SameAsMemory(RuleBasedStateMachine):
 
 @pytest.fixture(autouse=True)
 def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 50_000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 50_000)
 
 
 TestSameAsMemory = pytest.mark.slow(SameAsMemory.TestCase)

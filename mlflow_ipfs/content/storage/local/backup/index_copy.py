@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mlflow_ipfs.content.storage.local.files.open_publications import LAST
 from mlflow_ipfs.content.storage.local.index.cache_rows import CHANGES
-from mlflow_ipfs.content.storage.local.index.index_check import check_index, limit
-from mlflow_ipfs.content.storage.local.index.index_file import reading_index_file, unreadable_index
+from mlflow_ipfs.content.storage.local.index.index_file import check_index, limit, reading_index_file, unreadable_index
 from mlflow_ipfs.content.storage.local.index.schema import schema_version, stored_id
 from mlflow_ipfs.errors import StoreFormatError, StoreFullError
 

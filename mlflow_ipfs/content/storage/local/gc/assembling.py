@@ -1,6 +1,6 @@
 """Contiguous objects out of blocks that lie apart: for who needs a path, and instead of a damaged object.
 
-Large files lie apart when most of them was in the store already (``object_dedupe.py``), or when
+Large files lie apart when most of them was in the store already (``object_writer.py``), or when
 they came as blocks, in a CAR for example.
 """
 
@@ -13,7 +13,7 @@ from mlflow_ipfs.content.cid import DAG_PB
 from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.content.storage.local.gc.eviction import CachePublication
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.storage.local.publishing.publication import LocalPublication
 from mlflow_ipfs.content.storage.local.reading.objects import iterate_leaves
 from mlflow_ipfs.errors import InvalidDataError
@@ -46,7 +46,7 @@ class Assembler:
         if root.codec != DAG_PB:
             return False
         node = read_unixfs(self._reader, root)
-        if not node.data.is_file or not node.links or node.size_bytes < object_dedupe.DEDUPE_BYTES:
+        if not node.data.is_file or not node.links or node.size_bytes < object_writer.DEDUPE_BYTES:
             return False
         free_bytes = self._context.disk.free_bytes(self._context.layout.directory)
         limit_bytes = min(self._context.cache_bytes, free_bytes - _SPARE_BYTES)

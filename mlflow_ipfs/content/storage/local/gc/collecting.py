@@ -26,9 +26,9 @@ from mlflow_ipfs.content.storage.local.gc.eviction import evict
 from mlflow_ipfs.content.storage.local.gc.garbage import Place, Plan, make_plan
 from mlflow_ipfs.content.storage.local.gc.moving import Mover
 from mlflow_ipfs.content.storage.local.gc.sweeping import Sweeper, find_strays
+from mlflow_ipfs.content.storage.local.index.index_rows import VALUES, select_many
 from mlflow_ipfs.content.storage.local.index.layout import free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.storage.local.index.name_tables import iterate_root_cids
-from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
 from mlflow_ipfs.content.storage.local.publishing.holds import HeldBlocks
 from mlflow_ipfs.content.storage.local.publishing.promotion import find_needed, own_needed
 from mlflow_ipfs.content.storage.local.reading.marks import Marker

@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mlflow_ipfs.content.cid import DAG_PB, RAW
 from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
-from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
 
 if TYPE_CHECKING:
     import os
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from mlflow_ipfs.content.cid import CID
+
+VALUES: Final = "(??)"
+MAX_VALUES: Final = 400  # of one statement, which may name them twice; SQLite's oldest limit is 999
+
+
+def select_many(
+    connection: sqlite3.Connection, query: str, values: Iterable[bytes | str | int]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query for many values, with one statement for every few hundred.
+
+    Args:
+        connection: where to ask.
+        query: has ``(??)`` wherever the values are to stand.
+        values: any number.
+    """
+    rest = iter(values)
+    places = query.count(VALUES)
+    while batch := list(islice(rest, MAX_VALUES)):
+        marks = f"({','.join('?' * len(batch))})"
+        yield from connection.execute(query.replace(VALUES, marks), batch * places).fetchall()
+
 
 # A place has `condemned_at` NULL while it is in use. A positive number says when a gc found that nothing needs it:
 # it counts as absent for dedupe, but is still read. A negative one says that it is being deleted: it is not there.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.entries import Frozen, MfsDirectory, MfsEntry
 from mlflow_ipfs.content.storage.local.index.name_tables import decode_path, encode_path
-from mlflow_ipfs.content.storage.local.publishing.pins import naming
+from mlflow_ipfs.content.storage.local.publishing.names import naming
 from mlflow_ipfs.content.storage.validation import directory_in_the_way, file_in_the_way
 from mlflow_ipfs.errors import ConflictError
 

@@ -9,7 +9,7 @@ from mlflow_ipfs.content.storage.local.files.block_reading import StoredBlock, r
 from mlflow_ipfs.content.storage.local.files.open_publications import keeping_all
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.cache_rows import count_cache_changes, holds_blocks
-from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
+from mlflow_ipfs.content.storage.local.index.index_rows import VALUES, select_many
 from mlflow_ipfs.content.storage.local.reading.marks import Marker
 from mlflow_ipfs.content.storage.local.reading.reader import LocalReader
 from mlflow_ipfs.errors import IntegrityError, NotFoundError, StoreBusyError

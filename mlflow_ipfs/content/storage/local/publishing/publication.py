@@ -24,9 +24,8 @@ from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.cache_rows import holds_blocks
 from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, put_frozen
-from mlflow_ipfs.content.storage.local.publishing.object_dedupe import find_new_leaves, move_leaves
-from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter
-from mlflow_ipfs.content.storage.local.publishing.pins import drop_pin, put_outbox, put_pin
+from mlflow_ipfs.content.storage.local.publishing.names import drop_pin, put_outbox, put_pin
+from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter, find_new_leaves, move_leaves
 from mlflow_ipfs.content.storage.local.publishing.promotion import promote
 from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_sound_object
 from mlflow_ipfs.content.storage.local.publishing.small_blocks import SmallBlocks

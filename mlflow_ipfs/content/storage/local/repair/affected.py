@@ -16,8 +16,8 @@ from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS
 from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
 from mlflow_ipfs.content.storage.local.files.drafts import root_in
+from mlflow_ipfs.content.storage.local.index.index_rows import VALUES, select_many
 from mlflow_ipfs.content.storage.local.index.name_tables import iterate_names, iterate_root_cids
-from mlflow_ipfs.content.storage.local.index.sql_batches import VALUES, select_many
 from mlflow_ipfs.content.storage.local.reading.marks import Bits, Row, find_rows
 from mlflow_ipfs.content.storage.maintenance import MAX_DAMAGED_NAMED, Affected, AffectedReport
 from mlflow_ipfs.content.storage.marking import links_of_node

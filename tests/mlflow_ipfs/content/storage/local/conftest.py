@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of a few thousand bytes count as large ones, of which only what is new is kept."""
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 9000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 9000)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.gc.eviction import Evicted, evict
 from mlflow_ipfs.content.storage.local.index.cache_rows import cached_bytes
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe, promotion
+from mlflow_ipfs.content.storage.local.publishing import object_writer, promotion
 from mlflow_ipfs.errors import IntegrityError
 from support.processes import fork_child
 from support.storages import check_sound, delete_block, files_of, publish_blocks, publish_file, put_file, raw, rows_of
@@ -280,7 +280,7 @@ def test_nothing_is_evicted_while_it_gets_a_name(directory: Path, name: str, mon
 
 def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is named in its grace lies where it lies, even if a copy of it is made for the cache."""
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     data = os.urandom(10_000)
     with open_local_storage(directory) as storage:
         first = publish_file(storage, data)
@@ -296,7 +296,7 @@ def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkey
 
 
 def test_the_cache_takes_nothing_out_of_damaged_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", 4000)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     blocks = [os.urandom(1000) for _ in range(80)]
     with open_local_storage(directory) as storage:
         with storage.publish() as publication:

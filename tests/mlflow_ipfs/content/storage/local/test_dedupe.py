@@ -10,7 +10,7 @@ import pytest
 
 from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.publishing import object_dedupe
+from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import StoreFullError
 from support.storages import FullDisk, check_sound, files_of, leftovers, publish_blocks, publish_file, rows_of
@@ -26,7 +26,7 @@ SIZE_BYTES = 100_000  # a hundred leaves
 
 @pytest.fixture(autouse=True)
 def large_files_begin_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_dedupe, "DEDUPE_BYTES", SIZE_BYTES // 2)
+    monkeypatch.setattr(object_writer, "DEDUPE_BYTES", SIZE_BYTES // 2)
 
 
 def changed(data: bytes, leaves: int) -> bytes:

@@ -13,7 +13,7 @@ from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES, NameTable, iterate_root_cids
 from mlflow_ipfs.content.storage.local.publishing.entries import has_conflict
-from mlflow_ipfs.content.storage.local.publishing.pins import put_pin
+from mlflow_ipfs.content.storage.local.publishing.names import put_pin
 from mlflow_ipfs.content.storage.local.repair.rebuild.index_copies import read_rows
 from mlflow_ipfs.content.storage.local.repair.rebuild.report import LeftName
 from mlflow_ipfs.errors import InvalidCIDError

@@ -27,7 +27,7 @@ from mlflow_ipfs.content.storage.local.index.creating import check_links, is_rea
 from mlflow_ipfs.content.storage.local.index.error_translation import translate_database_errors, translate_disk_errors
 from mlflow_ipfs.content.storage.local.index.layout import Layout, free_reserve, is_nearly_full, make_reserve
 from mlflow_ipfs.content.storage.local.index.name_tables import NAME_TABLES
-from mlflow_ipfs.content.storage.local.publishing.notes import KEY_PREFIX
+from mlflow_ipfs.content.storage.local.publishing.names import KEY_PREFIX
 from mlflow_ipfs.content.storage.local.repair.index_backups import next_backup_name
 from mlflow_ipfs.content.storage.local.repair.rebuild.index_copies import IndexCopies, open_index_copies
 from mlflow_ipfs.content.storage.local.repair.rebuild.names import Reachability, take_names
