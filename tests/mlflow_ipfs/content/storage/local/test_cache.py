@@ -179,7 +179,7 @@ def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, directory:
     path = directory / name
     path.chmod(0o644)
     path.write_bytes(b"!" + path.read_bytes()[1:])
-    with pytest.raises(IntegrityError, match="fetch it again"):
+    with pytest.raises(IntegrityError, match="fetch the content again"):
         storage.pins.add(Pin(USER, root))
     assert list(storage.pins.list()) == []
 
