@@ -65,7 +65,7 @@ def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> No
 @pytest.mark.usefixtures("busy")
 def test_the_error_of_a_gc_is_told_and_not_that_of_tidying_up(storage: LocalStorage) -> None:
     message = "a node that is needed can't be read"
-    with pytest.raises(IntegrityError, match=message), barrier.raised(storage._context.database):
+    with pytest.raises(IntegrityError, match=message), barrier.write_barrier(storage._context.database):
         raise IntegrityError(message)
     assert is_left(storage)
 
@@ -82,7 +82,7 @@ def test_the_next_gc_tidies_up_too(storage: LocalStorage, monkeypatch: pytest.Mo
 
 
 def test_who_opens_the_store_leaves_a_gc_that_runs_alone(storage: LocalStorage) -> None:
-    with storage._context.gc_lock.exclusive(), barrier.raised(storage._context.database) as notes:
+    with storage._context.gc_lock.exclusive(), barrier.write_barrier(storage._context.database) as notes:
         open_local_storage(storage.directory).close()
         assert is_left(storage)
         [cid] = publish_blocks(storage, b"named while it marks")
@@ -107,7 +107,7 @@ def test_who_opens_a_busy_store_does_not_wait_for_its_writer(
 
 def test_what_a_killed_gc_has_left_goes_when_the_store_is_opened(storage: LocalStorage) -> None:
     def die_in_the_midst() -> None:
-        with open_local_storage(storage.directory) as other, barrier.raised(other._context.database):
+        with open_local_storage(storage.directory) as other, barrier.write_barrier(other._context.database):
             os._exit(0)
 
     _, status = os.waitpid(fork_child(die_in_the_midst), 0)
