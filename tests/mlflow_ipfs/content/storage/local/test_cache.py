@@ -278,8 +278,8 @@ def test_nothing_is_evicted_while_it_gets_a_name(directory: Path, name: str, mon
         assert evict(other._context, 0) == Evicted()  # it is the store's own now
 
 
-def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is named in its grace lies where it lies, even if a copy of it is made for the cache."""
+def test_the_cache_takes_nothing_out_of_deletable_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content that is named in its grace period stays where it is, even if the cache gets a copy."""
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     data = os.urandom(10_000)
     with open_local_storage(directory) as storage:
@@ -295,7 +295,7 @@ def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkey
         assert open_unixfs(storage.blocks, second).read() == b"new" * 500 + data[1500:]
 
 
-def test_the_cache_takes_nothing_out_of_damaged_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_takes_nothing_out_of_damaged_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     blocks = [os.urandom(1000) for _ in range(80)]
     with open_local_storage(directory) as storage:
