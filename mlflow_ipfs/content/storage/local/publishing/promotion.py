@@ -40,7 +40,8 @@ def promote(context: StoreContext, roots: Sequence[CID]) -> Iterator[sqlite3.Con
                 if checked.is_current(connection):
                     yield connection
                     return
-    msg = f"no name was given to {roots[0]}: the cache changed during each of {_ATTEMPTS} attempts. Try again"
+    subject = roots[0] if roots else "the publication"  # a publication may only remove names
+    msg = f"the names of {subject} were not changed: the cache changed during each of {_ATTEMPTS} attempts. Try again"
     raise StoreBusyError(msg)
 
 

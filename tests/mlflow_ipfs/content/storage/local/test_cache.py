@@ -22,7 +22,7 @@ from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.gc.eviction import Evicted, evict
 from mlflow_ipfs.content.storage.local.index.cache_rows import cached_bytes
 from mlflow_ipfs.content.storage.local.publishing import object_writer, promotion
-from mlflow_ipfs.errors import IntegrityError
+from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 from support.processes import fork_child
 from support.storages import check_sound, delete_block, files_of, publish_blocks, publish_file, put_file, raw, rows_of
 
@@ -400,3 +400,12 @@ def test_a_node_that_comes_while_a_name_is_given_is_followed(
     storage.pins.add(Pin(USER, CID.of(node if is_root else top, DAG_PB)))
     evict(storage._context, 0)
     assert storage.blocks.get(leaf) == b"leaf" * 20_000
+
+
+def test_a_publication_that_only_removes_names_reports_a_busy_cache(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [cid] = cache_blocks(storage, b"cached" * 20_000)
+    monkeypatch.setattr(promotion, "_promote", lambda *_: promotion._CheckedState(changes=-1))
+    with storage.publish() as publication, pytest.raises(StoreBusyError, match="names of the publication"):
+        publication.commit(Changes(unpins=[Pin(USER, cid)]))
