@@ -123,7 +123,7 @@ class LocalStorage:
         self._context.healing.source = source
 
     def file_path(self, cid: CID) -> Path | None:
-        """Return a read-only path to the whole, undamaged content of a file, or None if it is not stored contiguously."""
+        """Return a read-only path to the undamaged content of a file, or None if it is not stored contiguously."""
         with translate_disk_errors(self.directory):
             return self._files.find_or_heal(cid)
 
@@ -238,8 +238,8 @@ def open_local_storage(
         view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
         cache_bytes: the largest size of the cache.
         create: create a store if the directory is empty or does not exist.
-        read_only: write nothing and take no locks, so that any file system is suitable. No process may write to the store
-            meanwhile.
+        read_only: write nothing and take no locks, so that any file system is suitable. No process may write to the
+            store meanwhile.
         disk: performs the operations on the disk; for tests.
 
     Raises:

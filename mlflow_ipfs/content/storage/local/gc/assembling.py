@@ -1,7 +1,7 @@
 """Assembly of contiguous objects from blocks: for callers that need a path, and to replace a damaged object.
 
-A large file is stored in pieces if most of it was in the store already (see ``publishing/object_writer.py``), or if it
-arrived as blocks, for example in a CAR.
+A large file is stored in pieces if most of it was in the store already (see ``publishing/object_writer.py``). So is a
+file that arrived as blocks, for example in a CAR.
 """
 
 from __future__ import annotations

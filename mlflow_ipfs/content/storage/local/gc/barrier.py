@@ -72,7 +72,7 @@ def _lower(database: Database) -> None:
             _remove(connection)
     except (StoreBusyError, StoreFullError) as error:
         _logger.warning(
-            "gc could not remove its list of new names from the index: %s. Opening the store again, or the next gc, removes it",
+            "gc could not remove its list of new names from the index: %s. The next gc or opening of the store will",
             error,
         )
 

@@ -23,12 +23,12 @@ _logger = logging.getLogger(__name__)
 
 
 class CachePublication(LocalPublication):
-    """One publication into the cache of a local store. Its blocks may be evicted at any time."""
+    """One publication into the cache of a local store. Its blocks may be evicted as soon as the cache needs room."""
 
     _class = index_rows.CACHE
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Make everything durable and visible, then evict what exceeds the cache's size. Return how many bytes were new.
+        """Make everything durable and visible, then evict what exceeds the limit. Return how many bytes were new.
 
         Raises:
             ValueError: ``changes`` is not empty. Content in the cache cannot have a name.

@@ -23,7 +23,7 @@ class Place(NamedTuple):
         id: the id of its row.
         name: its path, relative to the store's directory.
         size_bytes: its size.
-        condemned_at: the number at which it was marked deletable, negated once it is tombstoned; None while it is in use.
+        condemned_at: the number of the marking as deletable, negated once the file is tombstoned; None while in use.
     """
 
     id: int

@@ -25,7 +25,7 @@ _FEWEST_ROWS: Final = 100  # the reserve has room for these, however scattered t
 class Sweeper:
     """A deleter of tombstoned files: those with a negative ``condemned_at``, which no reader can find.
 
-    Any number of sweepers may run at once. SQLite reuses the ids of deleted rows, so a file is identified by its name too.
+    Any number of sweepers may run at once. SQLite reuses the ids of deleted rows, so the name identifies a file too.
     """
 
     def __init__(self, context: StoreContext) -> None:
@@ -85,9 +85,9 @@ def find_strays(context: StoreContext, grace_seconds: float) -> list[tuple[str, 
 
     Files younger than the grace period are left out: after an old backup of the index was restored, they may be needed.
 
-    Returns nothing while a publication is open, because the files may belong to it. The order of reading matters: files,
-    then open publications, then rows. A publication whose file was listed is found
-    open, or has ended before and written its row.
+    The list is empty while a publication is open, because the files may belong to it. The order of reading matters:
+    files, then open publications, then rows. A publication whose file was listed is found open, or has ended before and
+    written its row.
     """
     files = [
         (f"files/{path.parent.name}/{path.name}", path.lstat()) for path in context.layout.files.glob("*/*")

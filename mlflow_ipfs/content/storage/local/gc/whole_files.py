@@ -62,7 +62,7 @@ class WholeFiles:
         return None
 
     def find_ready(self, cid: CID) -> Path | None:
-        """Return what ``Storage.ready_file`` returns. For event loops: reads no byte of the file and takes no store lock."""
+        """Return what ``Storage.ready_file`` returns. For event loops: reads no file, takes no store lock."""
         found = self._checker.find_unchanged(cid)
         if found is None:
             return None

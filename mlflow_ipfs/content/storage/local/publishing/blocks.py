@@ -18,7 +18,7 @@ class LocalBlocks(LocalReader):
     """The blocks of a local store. A damaged block is replaced from the store's healing source."""
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
-        """Return a damaged block from the healing source and store it again. Raise the damage if there is no such source."""
+        """Return a damaged block from the healing source, and store it again. Raise the damage if this fails."""
         data = self._context.healing.fetch(cid)
         if data is None:
             raise damage

@@ -1,7 +1,7 @@
 """The mutable file trees of a local store: one row for each file; directories are implied.
 
 Names are stored and compared as bytes. The files below the directory ``a`` have the parent ``a``, or a parent from
-``a/`` up to, but not including, ``a0``: ``0`` follows ``/`` in ASCII. With the primary key (root, parent, name), every
+``a/`` up to, but not including, ``a0``. In ASCII, ``0`` follows ``/``. With the primary key (root, parent, name), every
 query here reads only the rows that it returns.
 """
 

@@ -83,7 +83,7 @@ class HeldBlocks:
         self._ends: dict[Path, int] = {}
 
     def read_new(self) -> Iterator[CID]:
-        """Yield the blocks that were added since the last call, each with the raw codec: a hold does not cover links."""
+        """Yield the blocks that were added since the last call, as raw CIDs: a hold does not protect linked blocks."""
         for path in self._layout.sessions.glob(f"{HOLD_PREFIX}*"):
             yield from self._read(path)
 

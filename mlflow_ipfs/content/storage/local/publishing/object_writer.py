@@ -96,7 +96,7 @@ class ObjectWriter:
         """Name the file by its root, and state its leaves.
 
         Raises:
-            InvalidDataError: the leaves do not cover the written bytes in order and without gaps, or one is too large.
+            InvalidDataError: the leaves do not cover the written bytes without gaps and in order, or one is too large.
         """
         draft = self._open_draft()
         rows: list[NewBlock] = []

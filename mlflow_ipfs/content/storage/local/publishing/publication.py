@@ -169,7 +169,8 @@ class LocalPublication:
         wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
         missing = wanted.keys() - index_rows.all_known_among(connection, wanted)
         if missing:
-            msg = f"{wanted[min(missing)]} is not in the store, so no name can refer to it; nothing was stored: add it first"
+            cid = wanted[min(missing)]
+            msg = f"{cid} is not in the store, so no name can refer to it, and nothing was stored: add it first"
             raise NotFoundError(msg)
 
     def _take_pack(self, pack: PackWriter) -> None:
@@ -269,7 +270,7 @@ class LocalPublication:
         self._end()
 
     def _remove_files(self) -> None:
-        """Remove files at their final paths that have no row. Earlier batches may have written rows for some of them."""
+        """Remove files at their final paths that have no row. Earlier batches may have written rows for some files."""
         try:
             with self._context.database.read() as connection:
                 referenced = index_rows.places_among(connection, [file.name for file in self._files])

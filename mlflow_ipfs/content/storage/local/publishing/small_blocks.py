@@ -77,7 +77,7 @@ class SmallBlocks:
             self._pack = None
 
     def _drop_known(self) -> None:
-        """Drop the collected blocks that the store has. Write the others to packs if they are too large to be inline."""
+        """Drop collected blocks that the store has. Write the others to packs if they are too large to be inline."""
         with self._database.read() as connection:
             known = known_among(connection, self._unchecked, self._class)
         new = [block for multihash, block in self._unchecked.items() if multihash not in known]
