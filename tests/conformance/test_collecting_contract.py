@@ -218,7 +218,7 @@ def test_what_is_held_stays_and_other_garbage_goes(storage: Storage) -> None:
     assert list(multihashes(storage)) == []
 
 
-def test_what_a_gc_has_condemned_and_is_held_then_stays(storage: Storage) -> None:
+def test_deletable_content_that_is_then_held_stays(storage: Storage) -> None:
     [found] = publish_blocks(storage, b"found" * 30_000, owner=None)
     storage.collect_garbage(grace_seconds=3600)
     with storage.hold() as hold:

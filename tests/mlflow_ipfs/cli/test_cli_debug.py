@@ -141,7 +141,7 @@ def test_it_is_said_what_healed_a_file(
         store.view(root, dst=tmp_path / "out")
     assert f"is healed from the store {tmp_path / 'other'}" in said.text
     assert "so it is assembled again from blocks" in said.text
-    assert "assembled in the place of its damaged file" in said.text
+    assert "assembled to replace its damaged file" in said.text
     assert (tmp_path / "out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()
 
 

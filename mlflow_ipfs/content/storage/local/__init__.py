@@ -1,8 +1,8 @@
 """The local store: one directory, no daemon.
 
-SQLite holds everything small and mutable, immutable files hold everything big. There is no file
-that two processes append to, so there is nothing that can tear. Start reading at ``layout.py``
-(what lies where), then ``publication.py`` (how content gets in) and ``blocks.py`` (how it is read).
+SQLite holds everything small and mutable; immutable files hold everything large. No two processes append to the same
+file, so a crash cannot leave a torn write. To learn how the store works, read ``index/layout.py`` (the paths), then
+``publishing/publication.py`` (how content is written) and ``reading/reader.py`` (how content is read).
 """
 
 from __future__ import annotations

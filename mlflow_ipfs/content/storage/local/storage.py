@@ -1,4 +1,4 @@
-"""A local store, opened."""
+"""The storage in a directory of this machine, and how it is opened."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 
 class LocalStorage:
-    """A store in one directory of this machine. See ``Storage``. Made by ``open_local_storage``.
+    """An open store in one directory of this machine, returned by ``open_local_storage``. See ``Storage``.
 
-    May be used by many threads, and by a forked child. Holds no lock and no transaction between calls.
+    Many threads may use it, and forked children too. It holds no lock and no transaction between calls.
     """
 
     def __init__(self, context: StoreContext, *, verify_always: bool, view_mode: ViewMode) -> None:
@@ -75,22 +75,22 @@ class LocalStorage:
 
     @property
     def directory(self) -> Path:
-        """The directory that is the store."""
+        """The directory of the store."""
         return self._context.layout.directory
 
     @property
     def store_id(self) -> str:
-        """An id that no other store has."""
+        """The unique id of the store."""
         return self._context.store_id
 
     @property
     def blocks(self) -> LocalBlocks:
-        """Single blocks."""
+        """The stored blocks."""
         return self._blocks
 
     @property
     def pins(self) -> LocalPins:
-        """What is kept, and for whom."""
+        """Which content is kept, and for which owner."""
         return self._pins
 
     @property
@@ -105,48 +105,48 @@ class LocalStorage:
 
     @property
     def notes(self) -> LocalNotes:
-        """Texts that a layer above keeps here."""
+        """Short texts that a layer above keeps in the store."""
         return self._notes
 
     def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> LocalPublication:
-        """Start a publication."""
+        """Start a publication. See ``Storage.publish``."""
         kind = CachePublication if in_cache else LocalPublication
         return kind(self._context, hold_existing=hold_existing)
 
     def hold(self) -> LocalHold:
-        """Start a hold."""
+        """Start a hold. See ``Storage.hold``."""
         self._context.database.check_writable()
         return LocalHold(self._context)
 
     def heal_from(self, source: BlockReader | None) -> None:
-        """Replace what turns out to be damaged by what another blockstore has."""
+        """Replace damaged blocks, when they are found, by verified blocks of another reader; None ends this."""
         self._context.healing.source = source
 
     def file_path(self, cid: CID) -> Path | None:
-        """A read-only path to the whole, undamaged content of a file, or None."""
+        """Return a read-only path to the undamaged content of a file, or None if it is not stored contiguously."""
         with translate_disk_errors(self.directory):
             return self._files.find_or_heal(cid)
 
     def ensure_file(self, cid: CID) -> Path | None:
-        """As ``file_path``; a large file that lies in pieces is put together in the cache."""
+        """Return what ``file_path`` returns; a large file that is stored in pieces is first assembled in the cache."""
         with translate_disk_errors(self.directory):
             return self._files.ensure(cid)
 
     def ready_file(self, cid: CID) -> Path | None:
-        """Return the path of a file that can be trusted without hashing it, else None. Never waits."""
+        """Return what ``file_path`` returns, at once: None where a file would have to be hashed or assembled first."""
         return self._files.find_ready(cid)
 
     def link_file(self, source: Path, destination: Path) -> None:
-        """Place content from ``file_path`` at ``destination``, which may be written to afterwards."""
+        """Place content from ``file_path`` at ``destination``, which the caller may write to."""
         try:
             self._linker.link_file(source, destination)
         except PermissionError as error:
-            if error.filename != str(source):  # the destination's
+            if error.filename != str(source):  # the refusal concerns the destination
                 raise
             raise refused(self.directory, error) from error
 
     def make_view_directory(self) -> Path:
-        """A new empty private directory, removed when this process ends."""
+        """Make a new empty private directory, removed when this process ends."""
         if self._context.database.read_only:
             return make_view_directory_elsewhere()
         with translate_disk_errors(self.directory):
@@ -158,50 +158,51 @@ class LocalStorage:
             yield from iterate_roots(connection)
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
-        """Add up what lies below each group of roots."""
+        """Return the size of everything below each group of roots."""
         return measure_usage(self._context, self._blocks, groups)
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
-        """Read and hash everything."""
+        """Read and hash everything in the store."""
         files = WholeFiles(self._context, self._blocks, verify_always=True)
         with translate_disk_errors(self.directory):
             return Scrubber(self._context, self._blocks, files, progress).run()
 
     def has_known_damage(self) -> bool:
-        """Whether anything was found damaged that is still there."""
+        """Return whether the index records damage that is not healed yet."""
         return bool(self._damaged_places())
 
     def _damaged_places(self) -> set[int]:
+        """Return the ids of files with known damage."""
         with self._context.database.read() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM place WHERE damaged")}
 
     def heal_known_damage(self, source: BlockReader) -> ScrubReport:
-        """Get back what was found damaged before from another blockstore. Nothing else is looked at, but small blocks.
+        """Restore known damaged blocks and files from another reader. Reads only damaged files and inline blocks.
 
         Returns:
-            What is still wrong then.
+            What is damaged or missing afterwards.
         """
         damaged = self._damaged_places()
         files = WholeFiles(self._context, self._blocks, verify_always=True)
-        former = self._context.healing.source
+        previous = self._context.healing.source
         self.heal_from(source)
         try:
             Scrubber(self._context, self._blocks, files, only=damaged).run()
         finally:
-            self.heal_from(former)
-        # Again without the source: on a full disk it gave blocks that could not be kept.
+            self.heal_from(previous)
+        # Again without the source: if the disk is full, blocks were read from the source but could not be stored.
         return Scrubber(self._context, self._blocks, files, only=damaged).run()
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
-        """Find the names that need what is damaged."""
+        """Return the names that need damaged blocks or files."""
         return find_affected(self._context, self._blocks, damaged)
 
-    def clone(self, writer: BackupWriter, participant: Participant, *, verify: bool = True) -> BackupReport:
-        """Copy the whole store, while others write to it, together with something else in the same state."""
+    def back_up(self, writer: BackupWriter, participant: Participant, *, verify: bool = True) -> BackupReport:
+        """Copy the whole store and a participant as of one moment. Other processes may write to the store meanwhile."""
         return back_up_store(self._context, self._blocks, writer, participant, verify=verify)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
-        """Drop what nothing refers to."""
+        """Delete content that no name needs."""
         with translate_disk_errors(self.directory):
             report = collect_garbage(self._context, self._blocks, dry_run=dry_run, grace_seconds=grace_seconds)
         if not dry_run:
@@ -209,7 +210,7 @@ class LocalStorage:
         return report
 
     def close(self) -> None:
-        """Release files and locks. Views stay until the process ends."""
+        """Release files and locks. Views remain until the process ends."""
         if self._context.session.is_open:  # this process has written something
             make_backup_if_due(self._context)
         self._context.session.close()
@@ -231,20 +232,21 @@ def open_local_storage(
     """Open the store in a directory.
 
     Args:
-        path: the directory.
+        path: the directory of the store.
         timeout_seconds: how long to wait for a lock.
-        verify_always: hash a file each time before its path is handed out, whatever its stamp says.
+        verify_always: hash a file each time before its path is returned, even if its stamp is unchanged.
         view_mode: how views share bytes with the store: ``auto``, ``reflink``, ``hardlink`` or ``copy``.
-        cache_bytes: how much room the cache may take.
-        create: make a store if the directory is empty or not there.
-        read_only: write nothing, not even locks, so that any file system will do; nobody may be writing to the store.
-        disk: takes every step on the disk; for tests.
+        cache_bytes: the largest size of the cache.
+        create: create a store if the directory is empty or does not exist.
+        read_only: write nothing and take no locks, so that any file system is suitable. No process may write to the
+            store meanwhile.
+        disk: performs the operations on the disk; for tests.
 
     Raises:
-        StoreFormatError: not a store that this version can open, or not on this file system.
-        StoreBusyError: another process was making or writing the store for too long.
-        StoreFullError: there is no room to make it.
-        PolicyError: this user may not use the directory, or something in it.
+        StoreFormatError: the directory holds no store that this version can open, or its file system is not suitable.
+        StoreBusyError: another process was still creating or writing the store when the time limit passed.
+        StoreFullError: the disk has no room for a new store.
+        PolicyError: this user may not use the directory, or a file in it.
     """
     with translate_access_errors(Path(path)):
         return _open(
@@ -278,7 +280,7 @@ def _open(
     write_lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is writing to the store")
     publish_lock = FileLock(layout.publish_lock, timeout_seconds=timeout_seconds, purpose="is publishing or rebuilding")
     gc_lock = FileLock(layout.gc_lock, timeout_seconds=timeout_seconds, purpose="is collecting garbage")
-    cache_lock = FileLock(layout.cache_lock, timeout_seconds=timeout_seconds, purpose="is putting a file together")
+    cache_lock = FileLock(layout.cache_lock, timeout_seconds=timeout_seconds, purpose="is assembling a file")
     database = Database(layout, disk, write_lock, timeout_seconds=timeout_seconds, read_only=read_only)
     check_database(layout, database, store_id)
     if not read_only:

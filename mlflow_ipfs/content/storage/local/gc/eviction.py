@@ -1,4 +1,4 @@
-"""Making room in the cache."""
+"""The cache of a local store: publications into it, and eviction from it."""
 
 from __future__ import annotations
 
@@ -19,47 +19,48 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
+_logger = logging.getLogger(__name__)
+
 
 class CachePublication(LocalPublication):
-    """One publish into the cache of a local store: its blocks stay only as long as the cache has room for them."""
+    """One publication into the cache of a local store. Its blocks may be evicted as soon as the cache needs room."""
 
     _class = index_rows.CACHE
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Make everything durable and visible, then evict what exceeds the cache's size. Return how many bytes were new.
+        """Make everything durable and visible, then evict what exceeds the limit. Return how many bytes were new.
 
         Raises:
-            ValueError: the changes have names. What is in the cache can have no name.
+            ValueError: ``changes`` is not empty. Content in the cache cannot have a name.
         """
         if changes not in (None, Changes()):
-            msg = "what is put into the cache can have no name"
+            msg = "a publication into the cache takes no names: publish without in_cache to name content"
             raise ValueError(msg)
         new_bytes = super().commit()
         evict(self._context, self._context.cache_bytes, spare={file.place_id for file in self._files})
         return new_bytes
 
 
-_logger = logging.getLogger(__name__)
-
-
 class Evicted(NamedTuple):
-    """What went out of the cache, or would."""
+    """What was evicted from the cache, or would be."""
 
     files: int = 0
     size_bytes: int = 0
-    blocks: int = 0  # counted by a dry run only
+    blocks: int = 0  # counted only by a dry run
 
 
 def evict(
     context: StoreContext, limit_bytes: int, *, spare: Collection[int | None] = (), dry_run: bool = False
 ) -> Evicted:
-    """Drop files of the cache until no more than a limit is left, but none that a process may be reading.
+    """Evict files from the cache, the longest unused first, until its size is at most a limit.
+
+    Files that a process may be reading stay.
 
     Args:
         context: the store.
-        limit_bytes: how much may stay.
-        spare: rows of files to leave alone.
-        dry_run: only say what would go, if no process reads any of it.
+        limit_bytes: how large the cache may be afterwards.
+        spare: ids of files that must stay.
+        dry_run: only report what would be evicted if no process were reading any of it.
     """
     with context.database.read() as connection:
         excess = cached_bytes(connection) - limit_bytes
@@ -72,7 +73,7 @@ def evict(
     for place_id, name, size_bytes in rows:
         if freed >= excess:
             break
-        if place_id not in spare and (dry_run or _doom(context, place_id, name)):
+        if place_id not in spare and (dry_run or _tombstone(context, place_id, name)):
             files += 1
             freed += size_bytes
             blocks += _count_blocks(context, place_id) if dry_run else 0
@@ -87,25 +88,25 @@ def _count_blocks(context: StoreContext, place_id: int) -> int:
     return blocks
 
 
-def _doom(context: StoreContext, place_id: int, name: str) -> bool:
-    """Let nobody find a file any more, unless it is leased. The sweeper deletes it."""
+def _tombstone(context: StoreContext, place_id: int, name: str) -> bool:
+    """Tombstone a cached file, unless it is leased. Return whether it was tombstoned. The sweeper deletes it later."""
     path = context.layout.directory / name
     descriptor = None
     try:
         with context.database.write() as connection:
-            if oldest_open(context.layout) == KEEPS_ALL:  # somebody names what he has found: that may be here
+            if oldest_open(context.layout) == KEEPS_ALL:  # a process is naming existing content, perhaps this file
                 return False
             descriptor = lock_against_leases(path)
             if descriptor is None and path.exists():
-                _logger.debug("%s stays in the cache: a process has a lease of it", path)
+                _logger.debug("%s stays in the cache: a process holds a lease on it", path)
                 return False
-            doomed = connection.execute(
+            updated = connection.execute(
                 f"UPDATE place SET condemned_at = -1 WHERE id = ? AND name = ? AND {CACHED}",  # noqa: S608 - a fixed text
                 (place_id, name),
             )
-        if doomed.rowcount:
-            _logger.debug("%s leaves the cache", path)
-        return bool(doomed.rowcount)
+        if updated.rowcount:
+            _logger.debug("%s is evicted from the cache", path)
+        return bool(updated.rowcount)
     finally:
         if descriptor is not None:
-            os.close(descriptor)  # only now: whoever gets a lease sees that the file is doomed
+            os.close(descriptor)  # after the commit: a process that then gets a lease sees the tombstone

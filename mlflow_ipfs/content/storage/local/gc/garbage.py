@@ -1,4 +1,4 @@
-"""What would go: a gc's plan, made from one snapshot and the marks."""
+"""The plan of a gc: what is garbage, from one snapshot and the marks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ _PAGE: Final = 10_000
 
 
 class Place(NamedTuple):
-    """A file of the store, as a gc sees it."""
+    """A file of the store with its deletion state.
+
+    Attributes:
+        id: the id of its row.
+        name: its path, relative to the store's directory.
+        size_bytes: its size.
+        condemned_at: the number of the marking as deletable, negated once the file is tombstoned; None while in use.
+    """
 
     id: int
     name: str
@@ -26,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """A file of which most is garbage."""
+    """A file that is mostly garbage."""
 
     place: Place
     unneeded_blocks: int
@@ -34,8 +41,8 @@ class Sparse(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Tally:
-    """The blocks of one file."""
+class _BlockCounts:
+    """The number and size of the blocks of one file, and of those that are needed."""
 
     blocks: int = 0
     block_bytes: int = 0
@@ -45,21 +52,21 @@ class _Tally:
 
 @dataclass(slots=True)
 class Plan:
-    """What a snapshot shows.
+    """The files and blocks of a snapshot, classified.
 
     Attributes:
-        kept_blocks: how many stay where they are, or move.
-        unneeded: files in which nothing is needed, condemned already or not.
-        wanted_again: condemned files in which something is needed after all.
+        kept_blocks: how many blocks stay where they are, or move.
+        unneeded: files without a needed block, marked deletable already or not.
+        needed_again: files that were marked deletable, but hold a needed block.
         sparse: files of which less than half is needed.
-        inline: ids of inline blocks that nothing needs.
-        inline_bytes: how many bytes those have.
-        blocks_in: how many blocks are in each file.
+        inline: ids of inline blocks that no name needs.
+        inline_bytes: the size of those blocks.
+        blocks_in: how many blocks each file holds, by the id of the file.
     """
 
     kept_blocks: int = 0
     unneeded: list[Place] = field(default_factory=list)
-    wanted_again: list[Place] = field(default_factory=list)
+    needed_again: list[Place] = field(default_factory=list)
     sparse: list[Sparse] = field(default_factory=list)
     inline: list[int] = field(default_factory=list)
     inline_bytes: int = 0
@@ -67,9 +74,9 @@ class Plan:
 
 
 def make_plan(connection: sqlite3.Connection, marks: Marker) -> Plan:
-    """Sort every file and every inline block of a snapshot into what stays and what goes."""
+    """Classify every file and every inline block of a snapshot as needed or garbage."""
     plan = Plan()
-    tallies: dict[int, _Tally] = {}
+    counts_of: dict[int, _BlockCounts] = {}
     for block_id, place_id, length in _iterate_blocks(connection):
         is_needed = block_id in marks
         if place_id is None:
@@ -78,40 +85,40 @@ def make_plan(connection: sqlite3.Connection, marks: Marker) -> Plan:
                 plan.inline.append(block_id)
                 plan.inline_bytes += length
             continue
-        tally = tallies.setdefault(place_id, _Tally())
-        tally.blocks += 1
-        tally.block_bytes += length
+        counts = counts_of.setdefault(place_id, _BlockCounts())
+        counts.blocks += 1
+        counts.block_bytes += length
         if is_needed:
-            tally.needed += 1
-            tally.needed_bytes += length
+            counts.needed += 1
+            counts.needed_bytes += length
     roots = _places_of_needed_roots(connection, marks)
     rows = connection.execute("SELECT id, name, size, condemned_at, class FROM place").fetchall()
     for place_id, name, size_bytes, condemned_at, class_ in rows:
         place = Place(place_id, name, size_bytes, condemned_at)
-        tally = tallies.get(place_id, _Tally())
-        plan.blocks_in[place_id] = tally.blocks
-        if class_ == CACHE:  # goes by other rules (``eviction.py``)
-            plan.kept_blocks += tally.blocks
+        counts = counts_of.get(place_id, _BlockCounts())
+        plan.blocks_in[place_id] = counts.blocks
+        if class_ == CACHE:  # evicted by other rules (``eviction.py``)
+            plan.kept_blocks += counts.blocks
         else:
-            _sort_in(plan, place, tally, is_needed=bool(tally.needed) or place_id in roots)
+            _classify(plan, place, counts, is_needed=bool(counts.needed) or place_id in roots)
     return plan
 
 
-def _sort_in(plan: Plan, place: Place, tally: _Tally, *, is_needed: bool) -> None:
+def _classify(plan: Plan, place: Place, counts: _BlockCounts, *, is_needed: bool) -> None:
     if not is_needed:
         plan.unneeded.append(place)
         return
-    plan.kept_blocks += tally.blocks
+    plan.kept_blocks += counts.blocks
     if place.condemned_at is not None:
-        plan.wanted_again.append(place)
-    if 2 * tally.needed_bytes < tally.block_bytes:  # never so in the object of a root that is needed
-        sparse = Sparse(place, tally.blocks - tally.needed, tally.block_bytes - tally.needed_bytes)
+        plan.needed_again.append(place)
+    if 2 * counts.needed_bytes < counts.block_bytes:  # never the object of a needed root
+        sparse = Sparse(place, counts.blocks - counts.needed, counts.block_bytes - counts.needed_bytes)
         plan.sparse.append(sparse)
         plan.kept_blocks -= sparse.unneeded_blocks
 
 
 def _places_of_needed_roots(connection: sqlite3.Connection, marks: Marker) -> set[int]:
-    """Objects whose root is needed: their leaves may all have rows in other objects."""
+    """Return the ids of the objects whose root is needed. The rows of their leaves may all refer to other objects."""
     rows = connection.execute("SELECT p.id, b.id FROM place p JOIN block b ON b.multihash = p.root")
     return {place_id for place_id, block_id in rows if block_id in marks}
 

@@ -1,7 +1,7 @@
-"""Moves blocks into a new pack: those still needed out of a file that is mostly garbage, or garbage out of the index.
+"""Moving blocks into new packs: needed blocks out of files that are mostly garbage, and garbage out of the index.
 
-Inline blocks that nothing needs are moved too, so that they can be condemned like a file and wait
-for their deletion there: somebody who publishes may just have found them.
+Inline blocks that no name needs are moved because only files can be marked deletable. An open publication may rely on
+such a block, so the block must stay readable until the pack is tombstoned.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ _Item = tuple[int, CID, bytes]  # the row's id, the CID, the block
 
 
 class Mover:
-    """Moves blocks of one store. One at a time: the caller holds ``gc.lock``."""
+    """A mover of blocks in one store. The caller must hold ``gc.lock``."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
 
     def move_inline(self, ids: Sequence[int]) -> list[Place]:
-        """Move inline blocks. Returns the new packs.
+        """Move inline blocks into packs. Return the new packs.
 
         Raises:
-            StoreFullError: there is no room for them; those not moved yet stay as they are.
+            StoreFullError: the disk is full; blocks that were not moved yet stay inline.
         """
         return self._move(self._read_inline(ids), "place IS NULL")
 
     def empty_file(self, place: Place, marks: Marker) -> bool:
-        """Move what is needed out of a pack or an object. Returns whether all of it could be moved.
+        """Move the needed blocks out of a pack or an object. Return whether all of them could be moved.
 
         Raises:
-            StoreFullError: there is no room; what was not moved yet stays as it is.
+            StoreFullError: the disk is full; blocks that were not moved yet stay where they are.
         """
         damaged: list[CID] = []
         self._move(self._read_needed(place, marks, damaged), f"place = {int(place.id)}")
         return not damaged
 
     def _read_inline(self, ids: Sequence[int]) -> Iterator[_Item]:
+        """Yield inline blocks by the ids of their rows."""
         for start in range(0, len(ids), _ROWS):
             with self._context.database.read() as connection:
                 rows = [
@@ -59,11 +60,11 @@ class Mover:
                     ).fetchone()
                     for block_id in ids[start : start + _ROWS]
                 ]
-            # The index has no codecs. Nothing will ever walk from these blocks, so any will do.
+            # The index records no codecs. The links of these blocks are never followed, so any codec will do.
             yield from ((row[0], CID(1, RAW, row[1]), row[2]) for row in rows if row is not None)
 
     def _read_needed(self, place: Place, marks: Marker, damaged: list[CID]) -> Iterator[_Item]:
-        """The needed blocks of a file, each with its CID. The damaged ones go to a list."""
+        """Yield the needed blocks of a file, and append the CIDs of damaged ones to ``damaged``."""
         with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT id, multihash, offset, length, form FROM block WHERE place = ? ORDER BY offset", (place.id,)
@@ -72,7 +73,7 @@ class Mover:
         try:
             descriptor = disk.open_to_read(path)
         except FileNotFoundError:
-            damaged += [CID(1, RAW, row[1]) for row in rows[:1]]  # all of it is lost, and nothing can be moved
+            damaged += [CID(1, RAW, row[1]) for row in rows[:1]]  # the file is missing, so nothing can be moved
             return
         try:
             for stored in (StoredBlock(*row) for row in rows if row[0] in marks):
@@ -80,11 +81,12 @@ class Mover:
                 if cid.matches(block):
                     yield stored.id, cid, block
                 else:
-                    damaged.append(cid)  # it stays where `verify` will find it
+                    damaged.append(cid)  # the block stays in this file, where `verify` finds it
         finally:
             disk.close(descriptor)
 
     def _move(self, items: Iterable[_Item], where: str) -> list[Place]:
+        """Write blocks into new packs, and update the rows for which the condition ``where`` still holds."""
         context = self._context
         moved: list[Place] = []
         with translate_disk_errors(context.layout.directory):
@@ -107,7 +109,7 @@ class Mover:
         return moved
 
     def _finish(self, pack: PackWriter, ids: list[int], where: str) -> Place:
-        """Make a pack durable, then let the rows point into it."""
+        """Make a pack durable, then let the rows of its blocks refer to it."""
         context, name, syncer = self._context, pack_name(), Syncer(self._context.disk)
         try:
             draft = pack.finish()

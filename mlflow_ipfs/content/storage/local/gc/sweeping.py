@@ -1,4 +1,4 @@
-"""Deleting: rows in transactions of limited size, and files after their rows."""
+"""Deletion of tombstoned files: first their rows, in transactions of limited size, then the files."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
-_ROWS_PER_TRANSACTION: Final = 5_000  # their places in the index lie far apart
-_PAUSE_SECONDS: Final = 1.2 * LONGEST_PAUSE_SECONDS  # between transactions, so that others get the lock
-_FEWEST_ROWS: Final = 100  # what the reserve has room for, however the rows lie in the index
+_ROWS_PER_TRANSACTION: Final = 5_000  # these rows are scattered over the index
+_PAUSE_SECONDS: Final = 1.2 * LONGEST_PAUSE_SECONDS  # between transactions, so that other writers get the lock
+_FEWEST_ROWS: Final = 100  # the reserve has room for these, however scattered the rows are
 
 
 class Sweeper:
-    """Deletes what is doomed: files whose ``condemned_at`` is negative, which nobody can find any more.
+    """A deleter of tombstoned files: those with a negative ``condemned_at``, which no reader can find.
 
-    Any number may run at once. SQLite gives the id of a row that is gone to a new one, so a file is known by its name.
+    Any number of sweepers may run at once. SQLite reuses the ids of deleted rows, so the name identifies a file too.
     """
 
     def __init__(self, context: StoreContext) -> None:
@@ -33,7 +33,7 @@ class Sweeper:
         self._rows = _ROWS_PER_TRANSACTION
 
     def run(self) -> None:
-        """Delete the rows of doomed files and of the blocks in them, then the files."""
+        """Delete the rows of all tombstoned files and of the blocks in them, then the files."""
         with self._context.database.read() as connection:
             places = connection.execute("SELECT id, name FROM place WHERE condemned_at < 0").fetchall()
         while places:
@@ -45,7 +45,7 @@ class Sweeper:
                 time.sleep(_PAUSE_SECONDS)
 
     def _step(self, change: Callable[[sqlite3.Connection], int]) -> int:
-        """Run one transaction; on a full disk again with fewer rows, for which there may be room in the log."""
+        """Run one transaction. On a full disk, retry with fewer rows, for which the log may have room."""
         while True:
             try:
                 with self._context.database.write() as connection:
@@ -57,23 +57,23 @@ class Sweeper:
                 self._context.database.checkpoint()
 
     def _delete(self, places: Sequence[tuple[int, str]], connection: sqlite3.Connection) -> int:
-        """Returns how many files are done with."""
-        room = self._rows
+        """Delete rows up to the limit of one transaction. Return how many files have no rows left."""
+        remaining = self._rows
         for done, (place_id, name) in enumerate(places):
-            if not _is_doomed(connection, place_id, name):
-                continue  # somebody else was faster
-            gone = connection.execute(
-                "DELETE FROM block WHERE id IN (SELECT id FROM block WHERE place = ? LIMIT ?)", (place_id, room)
+            if not _is_tombstoned(connection, place_id, name):
+                continue  # another sweeper has deleted it
+            deleted = connection.execute(
+                "DELETE FROM block WHERE id IN (SELECT id FROM block WHERE place = ? LIMIT ?)", (place_id, remaining)
             ).rowcount
-            room -= gone
-            if room <= 0:
+            remaining -= deleted
+            if remaining <= 0:
                 return done
             connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
-            room -= 1
+            remaining -= 1
         return len(places)
 
 
-def _is_doomed(connection: sqlite3.Connection, place_id: int, name: str) -> bool:
+def _is_tombstoned(connection: sqlite3.Connection, place_id: int, name: str) -> bool:
     row = connection.execute(
         "SELECT 1 FROM place WHERE id = ? AND name = ? AND condemned_at < 0", (place_id, name)
     ).fetchone()
@@ -81,16 +81,17 @@ def _is_doomed(connection: sqlite3.Connection, place_id: int, name: str) -> bool
 
 
 def find_strays(context: StoreContext, grace_seconds: float) -> list[tuple[str, int]]:
-    """Files that a publication moved into place and then did not live to commit: names and sizes in bytes.
+    """Return files without a row, which a publication left behind when it was killed: names and sizes in bytes.
 
-    Younger ones than the grace are left out: after an old backup was put back, they may be wanted.
+    Files younger than the grace period are left out: after an old backup of the index was restored, they may be needed.
 
-    None while anybody publishes: the files might be theirs. The order matters: files, then who
-    publishes, then rows. Whose file was seen has either ended since, with its row, or is seen.
+    The list is empty while a publication is open, because the files may belong to it. The order of reading matters:
+    files, then open publications, then rows. A publication whose file was listed is found open, or has ended before and
+    written its row.
     """
     files = [
         (f"files/{path.parent.name}/{path.name}", path.lstat()) for path in context.layout.files.glob("*/*")
-    ]  # what else somebody put there is not ours to judge
+    ]  # files at another depth do not belong to the store
     if not files or oldest_open(context.layout) is not None:
         return []
     with context.database.read() as connection:

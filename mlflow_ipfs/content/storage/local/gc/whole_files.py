@@ -1,4 +1,4 @@
-"""Paths for whole files: found and checked, made in the cache when asked for, put together again when damaged."""
+"""Paths of whole files: found and verified, assembled in the cache on request, assembled again when damaged."""
 
 from __future__ import annotations
 
@@ -22,86 +22,86 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _logger = logging.getLogger(__name__)
-_TOUCH_SECONDS: Final = 60  # how old "last used" may become before it is written anew
+_TOUCH_SECONDS: Final = 60  # the age at which the time of the last use is updated
 
 
 class WholeFiles:
-    """The objects of one store, as its users see them.
+    """The objects of one store, for its users.
 
     Args:
         context: the store.
-        reader: its blocks.
-        verify_always: hash an object each time, whatever its stamp says.
+        reader: reads its blocks.
+        verify_always: hash an object each time, even if its stamp is unchanged.
     """
 
     def __init__(self, context: StoreContext, reader: BlockReader, *, verify_always: bool) -> None:
         self._context = context
         self._checker = ObjectChecker(context, reader, verify_always=verify_always)
         self._assembler = Assembler(context, reader)
-        self._turns = KeyedLocks()
+        self._locks = KeyedLocks()
 
     def find(self, cid: CID) -> Path | None:
-        """The object of a file, undamaged; a cached one is leased.
+        """Return the path of the object of a file, undamaged, or None. A cached object is leased.
 
         Raises:
-            IntegrityError: it is damaged, and was set aside.
+            IntegrityError: the object is damaged; it was moved to quarantine.
         """
         deadline = time.monotonic() + self._context.database.timeout_seconds
         while (found := self._checker.find(cid)) is not None:  # hashing a large file may take longer than the limit
             path, place = found
             if place.cache_used is None:
                 return path
-            # After the lease another look: whoever was evicting the file has done so, or sees the lease.
+            # Look it up again after the lease: a concurrent eviction either has committed, or sees the lease.
             if self._context.leases.take(path) and self._checker.find(cid) == found:
                 self._touch(place)
                 return path
             if time.monotonic() > deadline:
                 break
-            _logger.debug("%s: %s is about to leave the cache, so it is looked up again", cid, path)
+            _logger.debug("%s: %s is being evicted from the cache, so it is looked up again", cid, path)
             time.sleep(LONGEST_PAUSE_SECONDS)
         return None
 
     def find_ready(self, cid: CID) -> Path | None:
-        """See ``Storage.ready_file``. For an event loop: reads no byte of the file, takes no lock of the store."""
+        """Return what ``Storage.ready_file`` returns. For event loops: reads no file, takes no store lock."""
         found = self._checker.find_unchanged(cid)
         if found is None:
             return None
         path, place = found
         if place.cache_used is None:
             return path
-        # As in ``find``: an eviction under way either sees the lease or has marked the row.
+        # As in `find`: a concurrent eviction either has committed, or sees the lease.
         if not self._context.leases.take(path) or self._checker.find_unchanged(cid) != found:
             return None
         if self._is_touch_due(place):
-            threading.Thread(target=self._touch, args=[place], name="mlflow-ipfs-touch").start()  # it waits for a lock
+            threading.Thread(target=self._touch, args=[place], name="mlflow-ipfs-touch").start()  # waits for a lock
         return path
 
     def find_or_heal(self, cid: CID) -> Path | None:
-        """See ``Storage.file_path``."""
+        """Return what ``Storage.file_path`` returns: a damaged object is assembled again if possible."""
         try:
             return self.find(cid)
         except IntegrityError as damage:
             if not self.heal(cid):
                 raise
-            _logger.warning("%s (it was put together again from sound blocks)", damage)
+            _logger.warning("%s (it was assembled again from undamaged blocks)", damage)
             return self.find(cid)
 
     def heal(self, cid: CID) -> bool:
-        """Put a damaged object together again. Returns whether all its blocks could be had."""
+        """Assemble a damaged object again. Return whether that succeeded."""
         if self._context.database.read_only:
             return False
         _logger.debug("%s: the file is damaged, so it is assembled again from blocks", cid)
         try:
             self._assembler.assemble(cid, in_cache=False)
         except MlflowIpfsError as error:
-            _logger.warning("the file of %s is damaged, and could not be put together again: %s", cid, error)
+            _logger.warning("the file of %s is damaged and could not be assembled again: %s", cid, error)
             return False
         return True
 
     def ensure(self, cid: CID) -> Path | None:
-        """See ``Storage.ensure_file``."""
-        # Of several threads one hashes or assembles the file, and the others then find it.
-        with self._turns.of(cid.multihash):
+        """Return what ``Storage.ensure_file`` returns."""
+        # One thread hashes or assembles the file; other threads that ask for it wait and then find it.
+        with self._locks.of(cid.multihash):
             return self._ensure(cid)
 
     def _ensure(self, cid: CID) -> Path | None:
@@ -115,6 +115,7 @@ class WholeFiles:
             return None
 
     def _make(self, cid: CID) -> Path | None:
+        """Assemble a file in the cache. Return its path, or None if it was evicted already."""
         with self._context.cache_lock.exclusive():
             path = self.find(cid)  # another process may have made it while this one waited
             if path is None:
@@ -123,9 +124,10 @@ class WholeFiles:
         return path
 
     def _touch(self, place: index_rows.PlaceRow) -> None:
-        """Record that a cached file is in use. Failing to record it only lets the file be evicted sooner."""
+        """Record that a cached file is in use. A failure is ignored: the file is then only evicted sooner."""
         if self._is_touch_due(place):
-            with suppress(MlflowIpfsError, ValueError), self._context.database.write() as connection:  # or it is closed
+            # A closed database raises ValueError.
+            with suppress(MlflowIpfsError, ValueError), self._context.database.write() as connection:
                 index_rows.touch_cached(connection, place.id)
 
     def _is_touch_due(self, place: index_rows.PlaceRow) -> bool:

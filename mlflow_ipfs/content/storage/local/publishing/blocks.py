@@ -1,4 +1,4 @@
-"""The single blocks of a local store, and how a damaged one is replaced."""
+"""Blocks of a local store; damaged ones are replaced from a healing source."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class LocalBlocks(LocalReader):
-    """The blocks of a local store, damaged ones replaced from its healing source."""
+    """The blocks of a local store. A damaged block is replaced from the store's healing source."""
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
-        """Heal a damaged block from the store's source, if it has one and that has the block."""
+        """Return a damaged block from the healing source, and store it again. Raise the damage if this fails."""
         data = self._context.healing.fetch(cid)
         if data is None:
             raise damage
-        # A damaged place counts as absent, so the block gets a new one. Without room for it, it still can be read.
+        # A block in a damaged place counts as absent, so it is written to a new place.
+        # If the disk is full, the block is still returned.
         with suppress(MlflowIpfsError), LocalPublication(self._context) as publication:
             publication.put(cid, data)
             publication.commit()

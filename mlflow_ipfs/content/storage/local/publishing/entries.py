@@ -1,13 +1,13 @@
-"""The mutable file trees of a local store: one row for each file, directories implied.
+"""The mutable file trees of a local store: one row for each file; directories are implied.
 
-Names are kept and compared as bytes. Below the directory ``a`` are the parents ``a`` itself and
-everything from ``a/`` up to, not including, ``a0``: ``0`` follows ``/`` in ASCII. The primary key
-(root, parent, name) answers every question here without reading more rows than it returns.
+Names are stored and compared as bytes. The files below the directory ``a`` have the parent ``a``, or a parent from
+``a/`` up to, but not including, ``a0``. In ASCII, ``0`` follows ``/``. With the primary key (root, parent, name), every
+query here reads only the rows that it returns.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.entries import Frozen, MfsDirectory, MfsEntry
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _COLUMNS: Final = "parent, name, cid, size, dag_bytes, mtime_ns"
-_ABOVE_ALL: Final = b"\xff" * 4097  # greater than any path: Linux' PATH_MAX is 4096
+_ABOVE_ALL: Final = b"\xff" * 4097  # greater than any path: PATH_MAX of Linux is 4096
+
+_Row: TypeAlias = "tuple[bytes, bytes, bytes, int, int, int]"  # the values of `_COLUMNS`
 
 
 def _join(parent: bytes, name: bytes) -> bytes:
@@ -36,7 +38,7 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
 
 
 def _below(directory: bytes) -> tuple[bytes, bytes]:
-    """First parent that may lie below a directory, and the first after all of those."""
+    """Return the range of parents below a directory: the first one, and the first one after the range."""
     return (directory + b"/", directory + b"0") if directory else (b"\x01", _ABOVE_ALL)
 
 
@@ -47,16 +49,16 @@ class LocalEntries:
         self._context = context
 
     def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
-        """The file or the implied directory at a path, or None."""
-        tree, place = encode_path(root), encode_path(path)
+        """Return the file or the implied directory at a path, or None."""
+        tree, encoded = encode_path(root), encode_path(path)
         with self._context.database.snapshot() as connection:
-            entry = _find_entry(connection, tree, place)
-            if entry is None and _is_directory(connection, tree, place):
+            entry = _find_entry(connection, tree, encoded)
+            if entry is None and _is_directory(connection, tree, encoded):
                 return MfsDirectory(root, path)
         return entry
 
     def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
-        """The files and directories directly in a directory, by name in byte order."""
+        """Return the files and directories directly in a directory, by name in byte order."""
         tree, directory = encode_path(root), encode_path(path)
         with self._context.database.snapshot() as connection:
             files = _select(connection, "root = ? AND parent = ?", (tree, directory))
@@ -66,34 +68,38 @@ class LocalEntries:
         return sorted(found, key=lambda item: encode_path(item.name))
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
-        """The file at ``path``, or every file below it, in order of path bytes."""
-        tree, place = encode_path(root), encode_path(path)
+        """Return the file at ``path``, or every file below it, in order of path bytes."""
+        tree, encoded = encode_path(root), encode_path(path)
         with self._context.database.snapshot() as connection:
-            rows = [row for where, values in _reach(tree, place) for row in _select(connection, where, values)]
+            rows = [
+                row for where, values in _conditions_below(tree, encoded) for row in _select(connection, where, values)
+            ]
         rows.sort(key=lambda row: _join(row[0], row[1]))
         return [_entry(tree, row) for row in rows]
 
     def delete(self, root: str, path: str) -> int:
-        """Remove the file at ``path`` and every file below it. Returns how many."""
+        """Remove the file at ``path`` and every file below it. Return how many were removed."""
         with self._context.database.write() as connection:
             return sum(
                 connection.execute(f"DELETE FROM entry WHERE {where}", values).rowcount  # noqa: S608 - fixed texts
-                for where, values in _reach(encode_path(root), encode_path(path))
+                for where, values in _conditions_below(encode_path(root), encode_path(path))
             )
 
     def freeze(self, frozen: Frozen) -> None:
-        """Allow a CID below a path."""
+        """Allow a CID to be read below a path."""
         with naming(self._context, frozen.cid) as connection:
             put_frozen(connection, frozen)
 
     def unfreeze(self, frozen: Frozen) -> bool:
-        """Withdraw that permission."""
+        """Withdraw such a permission. Return whether it existed."""
         with self._context.database.write() as connection:
-            gone = connection.execute("DELETE FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen))
-        return bool(gone.rowcount)
+            deleted = connection.execute(
+                "DELETE FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen)
+            )
+        return bool(deleted.rowcount)
 
     def is_frozen(self, frozen: Frozen) -> bool:
-        """Tell whether that CID may be read below that path."""
+        """Return whether a CID may be read below a path."""
         with self._context.database.read() as connection:
             row = connection.execute(
                 "SELECT 1 FROM frozen WHERE root = ? AND path = ? AND cid = ?", _frozen_row(frozen)
@@ -101,14 +107,14 @@ class LocalEntries:
         return row is not None
 
     def list_frozen(self) -> Iterator[Frozen]:
-        """Everything frozen, in order of root and path."""
+        """Return every frozen path, in order of root and path."""
         with self._context.database.read() as connection:
             rows = connection.execute("SELECT root, path, cid FROM frozen ORDER BY root, path, cid").fetchall()
         return (Frozen(decode_path(root), decode_path(path), CID.from_bytes(cid)) for root, path, cid in rows)
 
 
 def put_frozen(connection: sqlite3.Connection, frozen: Frozen) -> None:
-    """Write the row that allows a CID below a path."""
+    """Insert the row that allows a CID to be read below a path."""
     connection.execute("INSERT OR IGNORE INTO frozen (root, path, cid) VALUES (?, ?, ?)", _frozen_row(frozen))
 
 
@@ -117,10 +123,10 @@ def _frozen_row(frozen: Frozen) -> tuple[bytes, bytes, bytes]:
 
 
 def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> None:
-    """Write rows of files, over those that are at the same paths.
+    """Insert rows of files, and replace those at the same paths.
 
     Raises:
-        ConflictError: one would stand under a file, or where a directory is.
+        ConflictError: an entry would be below a file, or would replace a directory.
     """
     rows = [
         (encode_path(entry.root), *_split(encode_path(entry.path)), bytes(entry.cid), entry.size_bytes,
@@ -133,7 +139,7 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
         " dag_bytes = excluded.dag_bytes, mtime_ns = excluded.mtime_ns",
         rows,
     )
-    # Checked afterwards, so that entries of this very call are checked against each other too.
+    # Checked after the insert, so that the entries of this call are also checked against each other.
     _check_ancestors(connection, {(row[0], row[1]) for row in rows})
     for tree, parent, name, *_ in rows:
         path = _join(parent, name)
@@ -142,7 +148,7 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
 
 
 def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, name: bytes) -> bool:
-    """Tell whether a row would stand under a file, or where a directory is."""
+    """Return whether a row would be below a file, or would replace a directory."""
     try:
         _check_ancestors(connection, {(tree, parent)})
     except ConflictError:
@@ -151,7 +157,7 @@ def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, nam
 
 
 def _check_ancestors(connection: sqlite3.Connection, directories: set[tuple[bytes, bytes]]) -> None:
-    """No directory may be a file, nor may any directory above it."""
+    """Raise if one of the directories, or a directory above one, is a file."""
     checked: set[tuple[bytes, bytes]] = set()
     for tree, directory in directories:
         path = directory
@@ -162,8 +168,8 @@ def _check_ancestors(connection: sqlite3.Connection, directories: set[tuple[byte
             path = _split(path)[0]
 
 
-def _reach(tree: bytes, path: bytes) -> Sequence[tuple[str, tuple[bytes, ...]]]:
-    """Conditions that together cover the file at a path and every file below it, each once."""
+def _conditions_below(tree: bytes, path: bytes) -> Sequence[tuple[str, tuple[bytes, ...]]]:
+    """Return conditions that together select the file at a path and every file below it, each once."""
     conditions: list[tuple[str, tuple[bytes, ...]]] = [
         ("root = ? AND parent = ?", (tree, path)),
         ("root = ? AND parent >= ? AND parent < ?", (tree, *_below(path))),
@@ -171,9 +177,6 @@ def _reach(tree: bytes, path: bytes) -> Sequence[tuple[str, tuple[bytes, ...]]]:
     if path:
         conditions.append(("root = ? AND parent = ? AND name = ?", (tree, *_split(path))))
     return conditions
-
-
-_Row = tuple[bytes, bytes, bytes, int, int, int]
 
 
 def _select(connection: sqlite3.Connection, where: str, values: tuple[bytes, ...]) -> list[_Row]:
@@ -202,7 +205,7 @@ def _is_directory(connection: sqlite3.Connection, tree: bytes, path: bytes) -> b
 
 
 def _subdirectories(connection: sqlite3.Connection, tree: bytes, directory: bytes) -> list[bytes]:
-    """Names of the directories directly in a directory, by jumping over what is below each of them."""
+    """Return the names of the directories directly in a directory, skipping the rows below each of them."""
     skip = len(directory) + 1 if directory else 0
     position, end = _below(directory)
     names: dict[bytes, None] = {}
@@ -215,5 +218,5 @@ def _subdirectories(connection: sqlite3.Connection, tree: bytes, directory: byte
             return list(names)
         name, slash, _ = row[0][skip:].partition(b"/")
         names[name] = None
-        # Between `a` and `a/…` lie `a-b` and others, so only what starts with `a/` is jumped over.
+        # `a-b` sorts between `a` and `a/…`, so only what starts with `a/` is skipped.
         position = _below(row[0][:skip] + name)[1] if slash else row[0] + b"\0"

@@ -1,12 +1,12 @@
-"""Holds: blocks that no gc deletes, although nothing names them, for work that takes longer than a publication should.
+"""Holds: blocks that gc keeps although no name needs them, for work that takes longer than a publication should.
 
-An open publication keeps every gc from deleting whatever was condemned since the publication began. A hold protects
-single blocks instead, so all other garbage can go. It is a locked file below ``sessions`` that dies with its process
-and contains multihashes. A gc marks them like roots, without following links: once in its snapshot, and what came
-since in the transaction that decides.
+An open publication prevents gc from deleting any file that was marked deletable since the publication began. A hold
+protects single blocks instead, so that gc can delete all other garbage. A hold is a locked file of multihashes below
+``sessions``; the lock ends with its process. gc marks these blocks like roots, but does not follow their links. It
+reads the holds in its snapshot, and reads what was added since in the transaction that writes the tombstones.
 
-A block has to be added and flushed while a publication is open that found the block or put it. At any moment one of
-both protects the block, and the gc looks for open publications before it reads the holds.
+The caller must add and flush a block while a publication is open that found or put the block. At any moment the
+publication or the hold protects the block, because gc looks for open publications before it reads the holds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
-_HEADER: Final = b"mlflow-ipfs hold of blocks 1\n"  # in place of the process's number, which is shorter
+_HEADER: Final = b"mlflow-ipfs hold of blocks 1\n"  # replaces the process id, which is shorter
 _FLUSH_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 20
 
@@ -50,12 +50,12 @@ class LocalHold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pid == os.getpid():  # else a forked child unwinds its copy of the stack
+        if self._pid == os.getpid():  # a forked child must not end the hold of its parent
             self._context.disk.remove(self._file.path)
             self._file.release()
 
     def add(self, cid: CID) -> None:
-        """Add a block; ``flush`` makes that known."""
+        """Add a block, protected from the next ``flush`` on."""
         multihash = cid.multihash
         if multihash[0] != IDENTITY:
             self._unwritten.append(len(multihash))
@@ -64,10 +64,10 @@ class LocalHold:
                 self.flush()
 
     def flush(self) -> None:
-        """Let every gc know of the blocks that were added.
+        """Protect the blocks that were added.
 
         Raises:
-            StoreFullError: there is no room for the list.
+            StoreFullError: the disk has no room for the list.
         """
         with translate_disk_errors(self._context.layout.directory):
             self._file.write_at(bytes(self._unwritten), self._size_bytes)
@@ -76,14 +76,14 @@ class LocalHold:
 
 
 class HeldBlocks:
-    """What the open holds of a store protect, for one gc."""
+    """The blocks that the open holds of a store protect, as one gc reads them."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._ends: dict[Path, int] = {}
 
     def read_new(self) -> Iterator[CID]:
-        """Yield what was added since the last call, each block as a leaf."""
+        """Yield the blocks that were added since the last call, as raw CIDs: a hold does not protect linked blocks."""
         for path in self._layout.sessions.glob(f"{HOLD_PREFIX}*"):
             yield from self._read(path)
 
@@ -91,10 +91,10 @@ class HeldBlocks:
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            return  # it has just ended
+            return  # the hold has just ended
         try:
             if try_flock(descriptor, shared=True):
-                return  # its process is gone
+                return  # its process has ended
             end = self._ends.get(path, len(_HEADER))
             while piece := os.pread(descriptor, _PIECE_BYTES, end):
                 position = 0
@@ -102,7 +102,7 @@ class HeldBlocks:
                     yield CID(1, RAW, piece[position + 1 : position + 1 + piece[position]])
                     position += 1 + piece[position]
                 if not position:
-                    break  # half a record: the rest is about to be written
+                    break  # an incomplete record: the writer has not written the rest yet
                 end += position
             self._ends[path] = end
         finally:

@@ -1,4 +1,4 @@
-"""Pins and refs of a local store."""
+"""Pins, refs and notes of a local store, and the transaction that gives content a name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.names.outbox import OutboxRow
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
-KEY_PREFIX: Final = "note:"  # of the keys in `meta` that are notes
+KEY_PREFIX: Final = "note:"  # of the keys of notes in the table `meta`
 
 
 class LocalNotes:
@@ -30,7 +30,7 @@ class LocalNotes:
         self._context = context
 
     def set(self, key: str, value: str) -> None:
-        """Write a note."""
+        """Write a note, replacing one with the same key."""
         with self._context.database.write() as connection:
             connection.execute(
                 "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -38,10 +38,10 @@ class LocalNotes:
             )
 
     def delete(self, key: str) -> bool:
-        """Remove a note."""
+        """Remove a note. Return whether it existed."""
         with self._context.database.write() as connection:
-            gone = connection.execute("DELETE FROM meta WHERE key = ?", (KEY_PREFIX + key,))
-        return bool(gone.rowcount)
+            deleted = connection.execute("DELETE FROM meta WHERE key = ?", (KEY_PREFIX + key,))
+        return bool(deleted.rowcount)
 
     def list(self, prefix: str = "") -> Mapping[str, str]:
         """Return the notes whose keys start with a prefix, in order of key."""
@@ -56,11 +56,11 @@ class LocalNotes:
 
 @contextmanager
 def naming(context: StoreContext, cid: CID) -> Iterator[sqlite3.Connection]:
-    """A transaction that gives content a name. A gc that is running meanwhile is told of it (``barrier.py``).
+    """Open a transaction that gives content a name. Triggers report the name to a running gc (see ``gc/barrier.py``).
 
     Raises:
         NotFoundError: the root block is not in the store.
-        IntegrityError: what it needs is in the cache only, and not whole.
+        IntegrityError: blocks below the root are only in the cache, and are damaged there.
     """
     context.database.check_writable()
     with promote(context, [cid]) as connection:
@@ -70,7 +70,7 @@ def naming(context: StoreContext, cid: CID) -> Iterator[sqlite3.Connection]:
 
 
 def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:
-    """Write a pin's row."""
+    """Insert the row of a pin, or set its state."""
     connection.execute(
         "INSERT INTO pin (owner, cid, state) VALUES (?, ?, ?) ON CONFLICT (owner, cid) DO UPDATE SET state = excluded.state",
         (pin.owner, bytes(pin.cid), pin.state.value),
@@ -78,13 +78,13 @@ def put_pin(connection: sqlite3.Connection, pin: Pin) -> None:
 
 
 def drop_pin(connection: sqlite3.Connection, cid: CID, owner: str) -> bool:
-    """Delete a pin's row. Returns whether there was one."""
-    gone = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
-    return bool(gone.rowcount)
+    """Delete the row of a pin. Return whether it existed."""
+    deleted = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
+    return bool(deleted.rowcount)
 
 
 def put_outbox(connection: sqlite3.Connection, rows: Iterable[OutboxRow]) -> None:
-    """Write rows of the outbox, in order."""
+    """Append rows to the outbox, in order."""
     now = int(time.time())
     connection.executemany(
         "INSERT INTO outbox (target, action, cid, name, created_at) VALUES (?, ?, ?, ?, ?)",
@@ -99,35 +99,35 @@ class LocalPins:
         self._context = context
 
     def add(self, pin: Pin) -> None:
-        """Add a pin, or set its state."""
+        """Add a pin, or set the state of an existing one."""
         with naming(self._context, pin.cid) as connection:
             put_pin(connection, pin)
 
     def replace(self, old: Pin, new: Pin) -> None:
-        """Swap one pin for another in one step."""
+        """Replace one pin by another in one transaction."""
         with naming(self._context, new.cid) as connection:
-            gone = connection.execute(
+            deleted = connection.execute(
                 "DELETE FROM pin WHERE owner = ? AND cid = ? AND state = ?",
                 (old.owner, bytes(old.cid), old.state.value),
             )
-            if not gone.rowcount:
+            if not deleted.rowcount:
                 raise unknown_pin(old)
             put_pin(connection, new)
 
     def remove(self, cid: CID, owner: str = USER) -> bool:
-        """Drop one owner's pin."""
+        """Remove the pin of one owner. Return whether it existed."""
         with self._context.database.write() as connection:
             return drop_pin(connection, cid, owner)
 
     def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
-        """Pins in order of owner."""
+        """Return the pins in order of owner."""
         with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT owner, cid, state FROM pin WHERE owner >= ? AND substr(owner, 1, ?) = ?"
                 " AND cid = coalesce(?, cid) ORDER BY owner, cid",
                 (owner_prefix, len(owner_prefix), owner_prefix, None if cid is None else bytes(cid)),
             ).fetchall()
-        return (Pin(owner, CID.from_bytes(body), PinState(state)) for owner, body, state in rows)
+        return (Pin(owner, CID.from_bytes(data), PinState(state)) for owner, data, state in rows)
 
 
 class LocalRefs:
@@ -137,7 +137,7 @@ class LocalRefs:
         self._context = context
 
     def get(self, name: str) -> Ref:
-        """Read a ref."""
+        """Return a ref."""
         with self._context.database.read() as connection:
             ref = _find_ref(connection, name)
         if ref is None:
@@ -145,7 +145,7 @@ class LocalRefs:
         return ref
 
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
-        """Point a ref at a CID, if nobody was faster."""
+        """Point a ref at a CID, if the ref still has the expected version."""
         ref = Ref(name, cid, expected_version + 1)
         with naming(self._context, cid) as connection:
             check_ref_version(name, _find_ref(connection, name), expected_version)
@@ -157,19 +157,19 @@ class LocalRefs:
         return ref
 
     def delete(self, name: str, *, expected_version: int) -> None:
-        """Remove a ref, if nobody changed it."""
+        """Remove a ref, if it still has the expected version."""
         with self._context.database.write() as connection:
             check_ref_version(name, _find_ref(connection, name), expected_version)
             connection.execute("DELETE FROM ref WHERE name = ?", (name,))
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
-        """Refs in order of name."""
+        """Return the refs in order of name."""
         with self._context.database.read() as connection:
             rows = connection.execute(
                 "SELECT name, cid, version FROM ref WHERE name >= ? AND substr(name, 1, ?) = ? ORDER BY name",
                 (prefix, len(prefix), prefix),
             ).fetchall()
-        return (Ref(name, CID.from_bytes(body), version) for name, body, version in rows)
+        return (Ref(name, CID.from_bytes(data), version) for name, data, version in rows)
 
 
 def _find_ref(connection: sqlite3.Connection, name: str) -> Ref | None:

@@ -1,4 +1,4 @@
-"""Objects: the bytes of one file, contiguous, so that they can be read without copying."""
+"""Objects: files of the store that hold the bytes of one file contiguously, to be read without copying."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.system.disk import Disk
 
-DEDUPE_BYTES: Final = 64 << 20  # smaller files are kept whole: reading them without a copy is worth more
+DEDUPE_BYTES: Final = 64 << 20  # smaller files are stored whole: reading them without a copy is worth more
+_WRITEBACK_BYTES: Final = 32 << 20  # the disk writes this much while the next bytes are read and hashed
 
 
 def find_new_leaves(
     connection: sqlite3.Connection, leaves: Sequence[NewBlock], size_bytes: int
 ) -> list[NewBlock] | None:
-    """The leaves of a large file that the store does not have, each once; None if it has less than half of the file."""
+    """Return the leaves of a large file that the store lacks, each once; None if it has less than half of the file."""
     if size_bytes < DEDUPE_BYTES:
         return None
     known = index_rows.known_among(connection, {leaf.multihash for leaf in leaves})
@@ -38,7 +39,7 @@ def find_new_leaves(
 
 
 def move_leaves(disk: Disk, draft: Draft, leaves: Iterable[NewBlock], put: Callable[[CID, bytes], None]) -> None:
-    """Put leaves of a draft where small blocks go. The draft stays the caller's."""
+    """Pass leaves of a draft to ``put`` as blocks. The caller still owns the draft."""
     descriptor = disk.open_to_read(draft.path)
     try:
         for leaf in leaves:
@@ -48,17 +49,14 @@ def move_leaves(disk: Disk, draft: Draft, leaves: Iterable[NewBlock], put: Calla
         disk.close(descriptor)
 
 
-_WRITEBACK_BYTES: Final = 32 << 20  # while the next ones are read and hashed, the disk writes those before
-
-
 class ObjectWriter:
-    """Takes the bytes of one file.
+    """The writer of one object.
 
     Args:
-        disk: where to.
-        draft: path of the new file.
+        disk: writes the draft.
+        draft: the path of the new file.
         directory: the store's directory, for error messages.
-        on_finish: takes the root's multihash, the leaves' rows, the size and the draft.
+        on_finish: called with the root's multihash, the rows of the leaves, the size in bytes and the draft.
     """
 
     def __init__(
@@ -72,33 +70,33 @@ class ObjectWriter:
         self._directory = directory
         self._on_finish = on_finish
         self._size_bytes = 0
-        self._handed_over = 0  # how many bytes the disk has been told to write already
+        self._writeback_end = 0  # up to here, the disk was told to write
         self._draft: Draft | None = Draft(draft, disk.create(draft))
         self._read_descriptor: int | None = None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes of the file."""
+        """Append bytes to the file."""
         draft = self._open_draft()
         with translate_disk_errors(self._directory):
             self._disk.write(draft.descriptor, data)
             self._size_bytes += len(data)
-            fresh = self._size_bytes - self._handed_over
-            if fresh >= _WRITEBACK_BYTES:
-                self._disk.start_writeback(draft.descriptor, self._handed_over, fresh)
-                self._handed_over = self._size_bytes
+            unwritten = self._size_bytes - self._writeback_end
+            if unwritten >= _WRITEBACK_BYTES:
+                self._disk.start_writeback(draft.descriptor, self._writeback_end, unwritten)
+                self._writeback_end = self._size_bytes
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read back bytes that were written."""
+        """Return bytes that were written."""
         draft = self._open_draft()
         if self._read_descriptor is None:
             self._read_descriptor = self._disk.open_to_read(draft.path)
         return self._disk.read_at(self._read_descriptor, offset, length)
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Name the file by its root.
+        """Name the file by its root, and state its leaves.
 
         Raises:
-            InvalidDataError: the leaves don't cover what was written, piece by piece.
+            InvalidDataError: the leaves do not cover the written bytes without gaps and in order, or one is too large.
         """
         draft = self._open_draft()
         rows: list[NewBlock] = []
@@ -106,14 +104,15 @@ class ObjectWriter:
         for leaf in leaves:
             if leaf.offset != end or leaf.length > MAX_LEAF_BYTES:
                 msg = (
-                    f"a leaf of {leaf.length} bytes of {root} starts at {leaf.offset}, the one before it ends at {end}"
+                    f"the file {root} has a leaf of {leaf.length} bytes at offset {leaf.offset}; expected a leaf at offset "
+                    f"{end}, of at most {MAX_LEAF_BYTES} bytes"
                 )
                 raise InvalidDataError(msg)
             end += leaf.length
             if leaf.cid.identity_data is None:
                 rows.append(NewBlock(leaf.cid.multihash, None, leaf.offset, leaf.length, int(leaf.form)))
         if end != self._size_bytes:
-            msg = f"the leaves of {root} cover {end} bytes, and {self._size_bytes} were written"
+            msg = f"the leaves of the file {root} cover {end} bytes, but {self._size_bytes} bytes were written"
             raise InvalidDataError(msg)
         self._stop_reading()
         with translate_disk_errors(self._directory):
@@ -121,7 +120,7 @@ class ObjectWriter:
         self._draft = None
 
     def discard(self) -> None:
-        """Forget what was written. After ``finish`` it does nothing."""
+        """Delete what was written. A no-op after ``finish``."""
         self._stop_reading()
         draft, self._draft = self._draft, None
         if draft is not None:

@@ -1,7 +1,7 @@
-"""Publishing: drafts, then durable files, then rows, then names.
+"""Publications into a local store: drafts first, then durable files, then rows, then names.
 
-A committed row implies durable bytes; bytes without a row are garbage that nobody reads. Until
-the publication ends nobody deletes what it found in the store: see ``open_publications.py``.
+A committed row implies durable bytes. Bytes without a row are garbage and are never read. Until the publication ends,
+gc does not delete the blocks that it found in the store: see ``files/open_publications.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, pu
 from mlflow_ipfs.content.storage.local.publishing.names import drop_pin, put_outbox, put_pin
 from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter, find_new_leaves, move_leaves
 from mlflow_ipfs.content.storage.local.publishing.promotion import promote
-from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_sound_object
+from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_intact_object
 from mlflow_ipfs.content.storage.local.publishing.small_blocks import SmallBlocks
 from mlflow_ipfs.content.storage.validation import check_block_size
 from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, StoreFormatError
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A file whose bytes are being made durable."""
+class _UnsyncedFile:
+    """A complete file whose bytes are being made durable."""
 
     draft: Path
     stamp: Future[Stamp]
@@ -58,11 +58,11 @@ class _Waiting:
 
 
 class LocalPublication:
-    """One publish into a local store. See ``Publication``.
+    """One publication into a local store. See ``Publication``.
 
     Args:
         context: the store.
-        hold_existing: let no gc delete anything meanwhile, whenever it was condemned.
+        hold_existing: until the publication ends, no gc deletes anything, not even files marked deletable before.
     """
 
     _class = index_rows.OWNED
@@ -71,14 +71,14 @@ class LocalPublication:
         context.database.check_writable()
         self._context = context
         self._pid = os.getpid()
-        self._no_deletion: LockFile | None = context.publish_lock.acquire_shared()
+        self._publish_lock: LockFile | None = context.publish_lock.acquire_shared()
         try:
             with translate_disk_errors(context.layout.directory):
-                self._mark: OpenPublication | None = OpenPublication(
+                self._registration: OpenPublication | None = OpenPublication(
                     context.layout, context.disk, context.database, relies_on_deletable=hold_existing
                 )
         except BaseException:
-            self._no_deletion.release()
+            self._publish_lock.release()
             raise
         self._seen: set[bytes] = set()
         self._roots: set[bytes] = set()
@@ -86,8 +86,8 @@ class LocalPublication:
         self._small = SmallBlocks(context.database, context.disk, context.session.draft, self._take_pack, self._class)
         self._writers: list[ObjectWriter] = []
         self._syncer = Syncer(context.disk)
-        self._waiting: list[_Waiting] = []
-        self._files: list[NewFile] = []  # durable and in their place, not yet in the index
+        self._unsynced: list[_UnsyncedFile] = []
+        self._files: list[NewFile] = []  # durable and at their final paths, but not yet in the index
         self._is_open = True
 
     def __enter__(self) -> Self:
@@ -97,13 +97,13 @@ class LocalPublication:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._pid != os.getpid():
-            return  # a forked child unwinds its copy of the stack; the publication is the parent's
+            return  # a forked child must not end the publication of its parent
         if self._is_open:
             self._discard()
-        mark, lock = self._mark, self._no_deletion
-        self._mark = self._no_deletion = None
-        if mark is not None:
-            mark.end()
+        registration, lock = self._registration, self._publish_lock
+        self._registration = self._publish_lock = None
+        if registration is not None:
+            registration.end()
         if lock is not None:
             lock.release()
 
@@ -115,12 +115,13 @@ class LocalPublication:
             self._seen.add(cid.multihash)
             try:
                 self._small.put(cid, bytes(data))
-            except OSError:  # entering the context for each of millions of blocks takes as long as the rest
+            except OSError:
+                # Not around `put`: entering the context for each of millions of blocks would double the time.
                 with translate_disk_errors(self._context.layout.directory):
                     raise
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
-        """Start a file that is kept contiguous."""
+        """Start a file that is stored contiguously."""
         del read_back  # a draft can always be read
         self._check_open()
         context = self._context
@@ -130,7 +131,7 @@ class LocalPublication:
         return writer
 
     def has(self, cid: CID) -> bool:
-        """Tell whether the block is in the store, undamaged as far as known, or in this publication."""
+        """Return whether the block is in this publication, or stored without known damage and not marked deletable."""
         self._check_open()
         if cid.identity_data is not None or cid.multihash in self._seen:
             return True
@@ -138,7 +139,7 @@ class LocalPublication:
             return bool(index_rows.known_among(connection, [cid.multihash], self._class))
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Make everything durable and visible, then add the names. Returns how many bytes were new."""
+        """Make everything durable and visible, then change the names. Return how many bytes were new."""
         self._check_open()
         changes = changes or Changes()
         with self._context.database.read() as connection:
@@ -147,12 +148,12 @@ class LocalPublication:
             with translate_disk_errors(self._context.layout.directory):
                 inline = self._small.finish()
                 self._move_files()
-                superfluous = self._write_rows(inline, changes)
+                redundant = self._write_rows(inline, changes)
         except BaseException as error:
             self._discard(outcome_is_known=not isinstance(error, StoreFormatError))
             raise
         self._end()
-        for file in superfluous:
+        for file in redundant:
             self._context.disk.remove(self._context.layout.directory / file.name)
             self._new_bytes -= file.stamp.size_bytes if file.root is not None else 0
         return self._new_bytes + sum(block.length for block in inline)
@@ -163,20 +164,22 @@ class LocalPublication:
             raise ValueError(msg)
 
     def _check_roots(self, connection: sqlite3.Connection, changes: Changes) -> None:
-        """Whatever gets a name must be here."""
+        """Raise if a CID that gets a name is neither in the store nor in this publication."""
         roots = changes.named_cids()
         wanted = {cid.multihash: cid for cid in roots if cid.identity_data is None and cid.multihash not in self._seen}
         missing = wanted.keys() - index_rows.all_known_among(connection, wanted)
         if missing:
-            msg = f"{wanted[min(missing)]} is not in the store, so nothing can be made to refer to it; nothing was kept"
+            cid = wanted[min(missing)]
+            msg = f"{cid} is not in the store, so no name can refer to it, and nothing was stored: add it first"
             raise NotFoundError(msg)
 
     def _take_pack(self, pack: PackWriter) -> None:
+        """Start to sync a complete pack."""
         self._new_bytes += pack.block_bytes
-        self._wait_for(pack.finish(), index_rows.PACK, None, pack.rows)
+        self._start_sync(pack.finish(), index_rows.PACK, None, pack.rows)
 
     def _take_object(self, root: bytes, rows: list[NewBlock], size_bytes: int, draft: Draft) -> None:
-        """A finished file: kept unless the store, or this publication, has it."""
+        """Keep a finished file as an object, keep only its new leaves as blocks, or drop it if it is known already."""
         is_known = root in self._roots or self._has_object(root, rows, size_bytes)
         self._roots.add(root)
         self._seen.update(row.multihash for row in rows)
@@ -190,54 +193,56 @@ class LocalPublication:
             drop_draft(self._context.disk, draft)
             return
         self._new_bytes += size_bytes
-        self._wait_for(draft, index_rows.OBJECT, root, rows)
+        self._start_sync(draft, index_rows.OBJECT, root, rows)
 
     def _has_object(self, root: bytes, rows: list[NewBlock], size_bytes: int) -> bool:
-        """Whether the object of that root is here and sound, and every leaf is in the index too."""
+        """Return whether the store has the object of a root, intact, and every leaf."""
         context = self._context
         with context.database.read() as connection:
-            place_id = find_sound_object(
+            place_id = find_intact_object(
                 connection, context.layout, context.disk, root, size_bytes=size_bytes, class_=self._class
             )
             wanted = {row.multihash for row in rows}
             return place_id is not None and len(index_rows.known_among(connection, wanted, self._class)) == len(wanted)
 
-    def _wait_for(self, draft: Draft, kind: str, root: bytes | None, rows: list[NewBlock]) -> None:
-        self._waiting.append(_Waiting(draft.path, self._syncer.start(draft), kind, root, rows))
+    def _start_sync(self, draft: Draft, kind: str, root: bytes | None, rows: list[NewBlock]) -> None:
+        """Make a draft durable in the background."""
+        self._unsynced.append(_UnsyncedFile(draft.path, self._syncer.start(draft), kind, root, rows))
 
     def _move_files(self) -> None:
-        """Give every file its place, once its bytes are durable."""
-        directories: list[Path] = [self._context.layout.files] if self._waiting else []
-        while self._waiting:
-            waiting = self._waiting[0]
-            name = object_name(waiting.root) if waiting.root is not None else pack_name()
-            file = NewFile(waiting.kind, name, waiting.root, waiting.rows, waiting.stamp.result())
+        """Move every file to its final path, once its bytes are durable."""
+        directories: list[Path] = [self._context.layout.files] if self._unsynced else []
+        while self._unsynced:
+            unsynced = self._unsynced[0]
+            name = object_name(unsynced.root) if unsynced.root is not None else pack_name()
+            file = NewFile(unsynced.kind, name, unsynced.root, unsynced.rows, unsynced.stamp.result())
             self._files.append(file)
-            directories.append(move_into_place(self._context.layout, self._context.disk, waiting.draft, name))
-            self._waiting.pop(0)
+            directories.append(move_into_place(self._context.layout, self._context.disk, unsynced.draft, name))
+            self._unsynced.pop(0)
         self._syncer.sync_directories(directories)
         self._syncer.close()
 
     def _write_rows(self, inline: list[NewBlock], changes: Changes) -> list[NewFile]:
-        database, rows = self._context.database, RowWriter(self._context.layout, self._context.disk, self._class)
+        """Write the rows of files, blocks and names. Return the files that the store does not need."""
+        database, writer = self._context.database, RowWriter(self._context.layout, self._context.disk, self._class)
         *earlier, last = batches(self._files)
         for batch in earlier:
             with database.write() as connection:
-                rows.write(connection, batch)
+                writer.write(connection, batch)
         with database.write() as connection:
-            rows.write(connection, last)
-            rows.drop_unused_packs(connection, self._files)
+            writer.write(connection, last)
+            writer.drop_unused_packs(connection, self._files)
             index_rows.insert_blocks(connection, None, inline)
             must_promote = changes != Changes() and holds_blocks(connection)
-            self._write_names(connection, changes, only_try=must_promote)
-        if must_promote:  # what the names need is all there now, some of it perhaps in the cache
+            self._write_names(connection, changes, roll_back=must_promote)
+        if must_promote:  # the store now has all that the names need, but perhaps only in the cache
             with promote(self._context, list(changes.named_cids())) as connection:
                 self._write_names(connection, changes)
-        return rows.superfluous
+        return writer.redundant
 
-    def _write_names(self, connection: sqlite3.Connection, changes: Changes, *, only_try: bool = False) -> None:
-        """Write the rows of the names; with ``only_try`` only see whether that would go well."""
-        self._check_roots(connection, changes)  # again: what was cached may have been evicted
+    def _write_names(self, connection: sqlite3.Connection, changes: Changes, *, roll_back: bool = False) -> None:
+        """Change the rows of the names. With ``roll_back``, only raise the errors that this would cause."""
+        self._check_roots(connection, changes)  # again, because cached blocks may have been evicted
         connection.execute("SAVEPOINT names")
         for pin in changes.unpins:
             drop_pin(connection, pin.cid, pin.owner)
@@ -247,30 +252,30 @@ class LocalPublication:
         for frozen in changes.frozen:
             put_frozen(connection, frozen)
         put_entries(connection, changes.entries)
-        if only_try:
+        if roll_back:
             connection.execute("ROLLBACK TO names")
         connection.execute("RELEASE names")
 
     def _discard(self, *, outcome_is_known: bool = True) -> None:
-        """Remove every file of this publication that nothing refers to."""
+        """Remove every file of this publication that has no row, then end the publication."""
         disk = self._context.disk
         for writer in self._writers:
             writer.discard()
         self._small.discard()
         self._syncer.close()
-        for waiting in self._waiting:
-            disk.remove(waiting.draft)
+        for unsynced in self._unsynced:
+            disk.remove(unsynced.draft)
         if outcome_is_known and self._files:
             self._remove_files()
         self._end()
 
     def _remove_files(self) -> None:
-        """Remove moved files that have no row. An earlier batch may have given some of them one."""
+        """Remove files at their final paths that have no row. Earlier batches may have written rows for some files."""
         try:
             with self._context.database.read() as connection:
                 referenced = index_rows.places_among(connection, [file.name for file in self._files])
         except MlflowIpfsError:
-            return  # gc will find them
+            return  # gc removes them later
         for file in self._files:
             if file.name not in referenced:
                 self._context.disk.remove(self._context.layout.directory / file.name)

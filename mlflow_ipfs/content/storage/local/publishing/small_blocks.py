@@ -1,4 +1,4 @@
-"""The small blocks of one publication: looked up in batches, then kept inline or in packs."""
+"""The small blocks of one publication: looked up in batches, then stored inline or in packs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.database import Database
     from mlflow_ipfs.content.system.disk import Disk
 
-INLINE_BYTES: Final = 64 << 10  # a publication with more than this in new small blocks writes a pack
-_LOOKUP_BYTES: Final = 256 << 10  # how much is gathered before the index is asked what is new
+INLINE_BYTES: Final = 64 << 10  # a publication with more bytes of new small blocks than this writes a pack
+_LOOKUP_BYTES: Final = 256 << 10  # collected before they are looked up in the index
 
 
 class SmallBlocks:
-    """Gathers blocks; those that the store has already are dropped, a few hundred at a time.
+    """A collector of blocks. It drops those that the store already has, a few hundred at a time.
 
     Args:
-        database: says what the store has.
-        disk: takes the packs.
-        new_draft: gives paths for them.
-        on_pack: takes each pack that is complete.
-        class_: ``index.CACHE`` for blocks that may go at any time; they are never kept inline.
+        database: the index of the store.
+        disk: writes the packs.
+        new_draft: returns a path for a new pack.
+        on_pack: called with each complete pack.
+        class_: ``index_rows.CACHE`` for blocks that may be evicted at any time; they are never stored inline.
     """
 
     def __init__(
@@ -53,52 +53,54 @@ class SmallBlocks:
         self._has_packs = False
 
     def put(self, cid: CID, data: bytes) -> None:
-        """Add a block that is not among those added before."""
+        """Add a block. It must differ from all blocks that were added before."""
         self._unchecked[cid.multihash] = cid, data
         self._unchecked_bytes += len(data)
         if self._unchecked_bytes > _LOOKUP_BYTES:
-            self._sort_out()
+            self._drop_known()
 
     def finish(self) -> list[NewBlock]:
-        """Complete the last pack. Returns the blocks to keep inline, if there are so few."""
-        self._sort_out()
+        """Complete the last pack. Return the blocks to store inline: all new ones if no pack was written, else none."""
+        self._drop_known()
         if self._has_packs:
-            self._spill()
-            self._seal()
+            self._write_to_packs()
+            self._hand_over_pack()
             return []
         inline = [NewBlock(cid.multihash, data, 0, len(data), LeafEncoding.RAW) for cid, data in self._new]
         self._new.clear()
         return inline
 
     def discard(self) -> None:
-        """Forget the pack that is being written."""
+        """Delete the pack that is being written."""
         if self._pack is not None:
             self._pack.discard()
             self._pack = None
 
-    def _sort_out(self) -> None:
-        """Ask the index which of the gathered blocks are new; start a pack if they are too many."""
+    def _drop_known(self) -> None:
+        """Drop collected blocks that the store has. Write the others to packs if they are too large to be inline."""
         with self._database.read() as connection:
             known = known_among(connection, self._unchecked, self._class)
-        fresh = [block for multihash, block in self._unchecked.items() if multihash not in known]
+        new = [block for multihash, block in self._unchecked.items() if multihash not in known]
         self._unchecked.clear()
         self._unchecked_bytes = 0
-        self._new += fresh
-        self._new_bytes += sum(len(data) for _, data in fresh)
+        self._new += new
+        self._new_bytes += sum(len(data) for _, data in new)
         if self._new and (self._has_packs or self._new_bytes > self._inline_bytes):
-            self._spill()
+            self._write_to_packs()
 
-    def _spill(self) -> None:
+    def _write_to_packs(self) -> None:
+        """Append the new blocks to packs. Hand over each full pack."""
         for cid, data in self._new:
             if self._pack is None:
                 self._pack = PackWriter(self._disk, self._new_draft())
                 self._has_packs = True
             self._pack.append(cid, data)
             if self._pack.is_sealed:
-                self._seal()
+                self._hand_over_pack()
         self._new.clear()
 
-    def _seal(self) -> None:
+    def _hand_over_pack(self) -> None:
+        """Pass the current pack to ``on_pack``."""
         if self._pack is not None:
-            self._on_pack(self._pack)  # if that fails, the pack is still there to be discarded
+            self._on_pack(self._pack)  # if this fails, `discard` still finds the pack
             self._pack = None

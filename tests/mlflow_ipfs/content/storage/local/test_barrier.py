@@ -1,4 +1,4 @@
-"""What a gc notes while it runs goes with it, or with whoever comes next: else every name is noted for ever."""
+"""The log of new names is removed by its gc, by the next gc, or by the next opening of the store."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def storage(tmp_path: Path) -> Iterator[LocalStorage]:
 
 @pytest.fixture
 def busy(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Somebody else writes at the moment when a gc wants to tidy up."""
+    """Let another process write when a gc removes its log."""
     lock = FileLock(storage.directory / "write.lock", timeout_seconds=LONG_SECONDS, purpose="is in the way")
     lower = barrier._lower
 
@@ -53,7 +53,7 @@ def is_left(storage: LocalStorage) -> bool:
 
 
 @pytest.mark.usefixtures("busy")
-def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> None:
+def test_a_gc_that_cannot_remove_its_log_has_done_its_work(storage: LocalStorage) -> None:
     publish_file(storage, b"gone" * 5000, owner=None)
     assert storage.collect_garbage().removed_blocks > 0
     assert is_left(storage)
@@ -63,34 +63,34 @@ def test_a_gc_that_cannot_tidy_up_has_done_its_work(storage: LocalStorage) -> No
 
 
 @pytest.mark.usefixtures("busy")
-def test_the_error_of_a_gc_is_told_and_not_that_of_tidying_up(storage: LocalStorage) -> None:
+def test_the_error_of_a_gc_is_raised_and_not_that_of_removing_the_log(storage: LocalStorage) -> None:
     message = "a node that is needed can't be read"
-    with pytest.raises(IntegrityError, match=message), barrier.raised(storage._context.database):
+    with pytest.raises(IntegrityError, match=message), barrier.write_barrier(storage._context.database):
         raise IntegrityError(message)
     assert is_left(storage)
 
 
-def test_the_next_gc_tidies_up_too(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_gc_removes_the_log_too(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(barrier, "_lower", lambda _: None)
         storage.collect_garbage()
     assert is_left(storage)
-    [cid] = publish_blocks(storage, b"named while nobody collects")
+    [cid] = publish_blocks(storage, b"named while no gc runs")
     storage.collect_garbage()
     assert not is_left(storage)
     assert storage.blocks.has(cid)
 
 
-def test_who_opens_the_store_leaves_a_gc_that_runs_alone(storage: LocalStorage) -> None:
-    with storage._context.gc_lock.exclusive(), barrier.raised(storage._context.database) as notes:
+def test_opening_a_store_does_not_disturb_a_running_gc(storage: LocalStorage) -> None:
+    with storage._context.gc_lock.exclusive(), barrier.write_barrier(storage._context.database) as log:
         open_local_storage(storage.directory).close()
         assert is_left(storage)
         [cid] = publish_blocks(storage, b"named while it marks")
         with closing(sqlite3.connect(storage.directory / "store.db")) as connection:
-            assert notes.read(connection) == [cid]
+            assert log.read(connection) == [cid]
 
 
-def test_who_opens_a_busy_store_does_not_wait_for_its_writer(
+def test_opening_a_busy_store_does_not_wait_for_its_writer(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(barrier, "_lower", lambda _: None)
@@ -105,9 +105,9 @@ def test_who_opens_a_busy_store_does_not_wait_for_its_writer(
     assert not is_left(storage)
 
 
-def test_what_a_killed_gc_has_left_goes_when_the_store_is_opened(storage: LocalStorage) -> None:
+def test_opening_a_store_removes_the_log_of_a_killed_gc(storage: LocalStorage) -> None:
     def die_in_the_midst() -> None:
-        with open_local_storage(storage.directory) as other, barrier.raised(other._context.database):
+        with open_local_storage(storage.directory) as other, barrier.write_barrier(other._context.database):
             os._exit(0)
 
     _, status = os.waitpid(fork_child(die_in_the_midst), 0)

@@ -22,7 +22,7 @@ from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.gc.eviction import Evicted, evict
 from mlflow_ipfs.content.storage.local.index.cache_rows import cached_bytes
 from mlflow_ipfs.content.storage.local.publishing import object_writer, promotion
-from mlflow_ipfs.errors import IntegrityError
+from mlflow_ipfs.errors import IntegrityError, StoreBusyError
 from support.processes import fork_child
 from support.storages import check_sound, delete_block, files_of, publish_blocks, publish_file, put_file, raw, rows_of
 
@@ -179,7 +179,7 @@ def test_damage_in_the_cache_is_never_promoted(storage: LocalStorage, directory:
     path = directory / name
     path.chmod(0o644)
     path.write_bytes(b"!" + path.read_bytes()[1:])
-    with pytest.raises(IntegrityError, match="fetch it again"):
+    with pytest.raises(IntegrityError, match="fetch the content again"):
         storage.pins.add(Pin(USER, root))
     assert list(storage.pins.list()) == []
 
@@ -278,8 +278,8 @@ def test_nothing_is_evicted_while_it_gets_a_name(directory: Path, name: str, mon
         assert evict(other._context, 0) == Evicted()  # it is the store's own now
 
 
-def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is named in its grace lies where it lies, even if a copy of it is made for the cache."""
+def test_the_cache_takes_nothing_out_of_deletable_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content that is named in its grace period stays where it is, even if the cache gets a copy."""
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     data = os.urandom(10_000)
     with open_local_storage(directory) as storage:
@@ -295,7 +295,7 @@ def test_the_cache_takes_nothing_out_of_condemned_places(directory: Path, monkey
         assert open_unixfs(storage.blocks, second).read() == b"new" * 500 + data[1500:]
 
 
-def test_the_cache_takes_nothing_out_of_damaged_places(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_takes_nothing_out_of_damaged_files(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 4000)
     blocks = [os.urandom(1000) for _ in range(80)]
     with open_local_storage(directory) as storage:
@@ -400,3 +400,12 @@ def test_a_node_that_comes_while_a_name_is_given_is_followed(
     storage.pins.add(Pin(USER, CID.of(node if is_root else top, DAG_PB)))
     evict(storage._context, 0)
     assert storage.blocks.get(leaf) == b"leaf" * 20_000
+
+
+def test_a_publication_that_only_removes_names_reports_a_busy_cache(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [cid] = cache_blocks(storage, b"cached" * 20_000)
+    monkeypatch.setattr(promotion, "_promote", lambda *_: promotion._CheckedState(changes=-1))
+    with storage.publish() as publication, pytest.raises(StoreBusyError, match="names of the publication"):
+        publication.commit(Changes(unpins=[Pin(USER, cid)]))

@@ -1,4 +1,4 @@
-"""Garbage collection beside those who publish and name: condemned, doomed, deleted."""
+"""Garbage collection concurrent with publications and new names: deletable, tombstoned, deleted."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 DAY = 24 * 3600
 
 
-def condemned(directory: Path) -> int:
+def count_marked(directory: Path) -> int:
     with sqlite3.connect(directory / "store.db") as connection:
         return int(connection.execute("SELECT count(*) FROM place WHERE condemned_at IS NOT NULL").fetchone()[0])
 
 
 def let_time_pass(directory: Path, seconds: int) -> None:
-    """As if everything that was condemned had been condemned earlier."""
+    """Make all deletable files look as if they had been marked earlier."""
     with sqlite3.connect(directory / "store.db") as connection:
         connection.execute("UPDATE place SET condemned_at = condemned_at - ?", (seconds,))
 
 
 def publish_pack(storage: LocalStorage, count: int, *, owner: str | None = USER, salt: bytes = b"") -> list[CID]:
-    """So many blocks of 1,000 bytes, in one pack."""
+    """Publish blocks of 1,000 bytes in one pack."""
     blocks = [raw(salt + index.to_bytes(4, "big") * 250) for index in range(count)]
     with storage.publish() as publication:
         for cid, data in blocks:
@@ -54,7 +54,7 @@ def publish_pack(storage: LocalStorage, count: int, *, owner: str | None = USER,
     return [cid for cid, _ in blocks]
 
 
-def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, directory: Path) -> None:
+def test_the_grace_period_starts_when_a_file_is_marked_deletable(storage: LocalStorage, directory: Path) -> None:
     gone = publish_file(storage, b"gone" * 5000, owner=None)
     assert storage.collect_garbage(grace_seconds=DAY).deletable_blocks > 0
     let_time_pass(directory, DAY - 100)
@@ -69,7 +69,7 @@ def test_the_grace_is_counted_from_the_condemnation(storage: LocalStorage, direc
     assert not files_of(storage)
 
 
-def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, directory: Path) -> None:
+def test_files_without_a_row_have_a_grace_period_too(storage: LocalStorage, directory: Path) -> None:
     stray = directory / "files/00/stray"
     stray.parent.mkdir(parents=True)
     stray.write_bytes(b"123")
@@ -83,7 +83,7 @@ def test_files_without_a_row_have_their_grace_too(storage: LocalStorage, directo
 def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, directory: Path) -> None:
     [gone] = publish_blocks(storage, b"small", owner=None)
     storage.collect_garbage(grace_seconds=DAY)
-    assert len(files_of(storage)) == condemned(directory) == 1
+    assert len(files_of(storage)) == count_marked(directory) == 1
     assert storage.blocks.get(gone) == b"small"
     publish_blocks(storage, b"small")
     storage.collect_garbage()
@@ -91,7 +91,7 @@ def test_inline_garbage_waits_in_a_pack(storage: LocalStorage, directory: Path) 
     assert storage.blocks.get(gone) == b"small"
 
 
-def test_condemned_content_is_written_again_and_the_old_file_goes(storage: LocalStorage, directory: Path) -> None:
+def test_deletable_content_is_written_again_and_the_old_file_is_deleted(storage: LocalStorage, directory: Path) -> None:
     data = os.urandom(40_000)
     first = publish_file(storage, data, owner=None)
     storage.collect_garbage(grace_seconds=DAY)
@@ -102,27 +102,27 @@ def test_condemned_content_is_written_again_and_the_old_file_goes(storage: Local
     path = storage.file_path(first)
     assert path is not None
     assert path.read_bytes() == data
-    assert condemned(directory) == 0
+    assert count_marked(directory) == 0
 
 
-def test_who_publishes_since_before_the_condemnation_holds_the_deletion_back(directory: Path) -> None:
+def test_a_publication_that_began_before_the_marking_delays_the_deletion(directory: Path) -> None:
     with open_local_storage(directory) as storage, open_local_storage(directory) as other:
         [cid] = publish_blocks(storage, b"relied on", owner=None)
         with storage.publish() as early:
             assert early.has(cid)
             other.collect_garbage(grace_seconds=DAY)
             with other.publish() as late:
-                assert not late.has(cid), "who starts after the condemnation has to put it again"
+                assert not late.has(cid), "a publication that starts after the marking must put the block again"
             let_time_pass(directory, 2 * DAY)
-            # The number that the publication noted is from before the condemnation, whatever the clock says.
+            # The publication recorded a number from before the marking, whatever the clock says.
             assert other.collect_garbage(grace_seconds=DAY).removed_blocks == 0
             early.commit(Changes(pins=[Pin(USER, cid)]))
         other.collect_garbage()
         assert storage.blocks.get(cid) == b"relied on"
-        assert condemned(directory) == 0
+        assert count_marked(directory) == 0
 
 
-def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage: LocalStorage) -> None:
+def test_a_publication_that_began_after_the_marking_does_not_delay_the_deletion(storage: LocalStorage) -> None:
     [cid] = publish_blocks(storage, b"garbage", owner=None)
     storage.collect_garbage(grace_seconds=DAY)
     with storage.publish():
@@ -130,8 +130,10 @@ def test_a_later_publication_does_not_hold_an_earlier_condemnation_back(storage:
     assert not storage.blocks.has(cid)
 
 
-def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage, directory: Path) -> None:
-    root = publish_file(storage, b"condemned" * 500, owner=None)
+def test_a_publication_that_holds_existing_content_delays_every_deletion(
+    storage: LocalStorage, directory: Path
+) -> None:
+    root = publish_file(storage, b"deletable" * 500, owner=None)
     storage.collect_garbage(grace_seconds=DAY)
     with storage.publish(hold_existing=True) as publication:
         assert [cid for cid, _ in walk_blocks(storage.blocks, root)]
@@ -145,10 +147,10 @@ def test_who_names_what_is_found_holds_every_deletion_back(storage: LocalStorage
 
 
 @pytest.mark.parametrize("commits", range(5))
-def test_who_names_what_is_found_may_come_at_any_moment(directory: Path, commits: int) -> None:
-    """Before each of gc's commits: what is pinned is whole, or refused."""
+def test_a_publication_that_holds_existing_content_may_start_at_any_moment(directory: Path, commits: int) -> None:
+    """It starts before each commit of gc. Either the pinned content is complete, or the pin is refused."""
     with open_local_storage(directory) as storage:
-        root = publish_file(storage, b"condemned" * 500, owner=None)
+        root = publish_file(storage, b"deletable" * 500, owner=None)
         storage.collect_garbage(grace_seconds=DAY)
     reader, writer = os.pipe()
     child = fork_child(partial(pin_when_told, directory, root, reader))
@@ -159,14 +161,16 @@ def test_who_names_what_is_found_may_come_at_any_moment(directory: Path, commits
         def commit(self, connection: sqlite3.Connection) -> None:
             if self.left == 0:
                 os.write(writer, b"now")
-                wait_until(lambda: list(directory.glob("sessions/publication-*")), timeout_seconds=10, what="the mark")
+                wait_until(
+                    lambda: list(directory.glob("sessions/publication-*")), timeout_seconds=10, what="the publication"
+                )
             self.left -= 1
             super().commit(connection)
 
     with open_local_storage(directory, disk=(disk := LateDisk())) as other:
         other.collect_garbage()
         disk.left = -1
-        os.write(writer, b"now")  # for those who come after the last commit
+        os.write(writer, b"now")  # for a publication that starts after the last commit
         assert os.waitpid(child, 0)[1] == 0
         other.collect_garbage()
         pins = [pin.cid for pin in other.pins.list()]
@@ -183,7 +187,7 @@ def pin_when_told(directory: Path, root: CID, pipe: int) -> None:
         ContentStore(storage).pin(root)
 
 
-def test_a_publication_leaves_no_sign_behind(storage: LocalStorage, directory: Path) -> None:
+def test_a_publication_removes_its_file(storage: LocalStorage, directory: Path) -> None:
     with storage.publish():
         assert oldest_open(storage._context.layout) == 0
     assert oldest_open(storage._context.layout) is None
@@ -202,7 +206,7 @@ def test_setting_the_clock_back_does_not_repeat_a_number(
 
 
 class BusyDisk(Disk):
-    """Does something once while a gc marks: when it opens the first pack."""
+    """A disk that calls a function once while gc marks: when gc opens the first pack."""
 
     def __init__(self) -> None:
         self.interruption: Callable[[], object] | None = None
@@ -239,7 +243,7 @@ def test_what_gets_a_name_while_gc_marks_stays(directory: Path, by: str) -> None
         assert disk.interruption is None, "the gc has read no pack, so it was not interrupted"
         assert storage.blocks.get(garbage) == b"just named"
         assert storage.blocks.has(root)
-        assert condemned(directory) == 0, "what was condemned before the name was seen is in use again"
+        assert count_marked(directory) == 0, "a file marked deletable before gc read the new name must be in use again"
         check_sound(storage)
 
 
@@ -301,7 +305,7 @@ def test_a_gc_leaves_no_file_open(storage: LocalStorage) -> None:
     records = [encode_dagcbor({"leaf": leaf, "filling": b"%d" % number * 1000}) for number in range(100)]
     with storage.publish() as publication:
         publication.put(leaf, b"leaf")
-        for record in records:  # too many to lie in the index
+        for record in records:  # too many to be inline
             publication.put(CID.of(record, DAG_CBOR), record)
         publication.commit(Changes(pins=[Pin(USER, CID.of(record, DAG_CBOR)) for record in records]))
     assert files_of(storage)
