@@ -46,7 +46,7 @@ def test_json_has_one_object_for_each_path(cli: CommandLine, tmp_path: Path) -> 
 
 def test_hidden_files_are_left_out_and_counted(cli: CommandLine, directory: Path) -> None:
     without = cli("add", directory)
-    assert "1 hidden name in " in without.stderr
+    assert "skipped 1 hidden entry in " in without.stderr
     assert "--hidden" in without.stderr
     with_hidden = cli("add", "--hidden", directory)
     assert with_hidden.stderr == ""
@@ -142,7 +142,7 @@ def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, 
 
 def test_the_store_is_not_added_to_itself(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("add", tmp_path, code=2)
-    assert "holds the store itself" in outcome.stderr
+    assert "contains the store itself" in outcome.stderr
 
 
 def test_a_socket_or_pipe_is_refused(cli: CommandLine, tmp_path: Path) -> None:

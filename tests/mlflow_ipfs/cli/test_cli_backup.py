@@ -105,7 +105,7 @@ def test_a_restore_names_the_database_only_if_it_restores_one(
     assert "database   mlflow.db" in cli("--store", tmp_path / "first", *arguments).lines
     lines = cli("--store", tmp_path / "again", *arguments).lines
     assert lines[0].startswith(f"restored   {tmp_path}/again, as of ")
-    assert [line for line in lines if "database" in line] == [f"database   {uri} is there already, the same"]
+    assert [line for line in lines if "database" in line] == [f"database   {uri} already exists with the same content"]
 
 
 def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_is_no_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_a_file_is_not_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     error = cli("--store", tmp_path / "file", "ls", root, code=3).stderr
-    assert f"there is no store at {tmp_path}/file: that is a file" in error
+    assert f"{tmp_path}/file is a file, not a store; name the directory of a store with --store" in error
     assert "add" not in error
 
 

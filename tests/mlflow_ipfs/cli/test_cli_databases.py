@@ -1,4 +1,4 @@
-"""`mlflow-ipfs databases`: which databases use the store, and what helps if one is a copy of another."""
+"""Tests of `mlflow-ipfs databases`: the list of databases, and separating copies."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_fork_of_the_only_database_says_what_stays(cli: CommandLine, database:
     done = cli("databases", "fork", "--backend-store-uri", f"sqlite:///{database}", "--json")
     [record] = done.records
     assert record["others"] == 0
-    assert f"no other database with the id {record['former_id']} was seen" in done.stderr
+    assert f"no other database with the registry id {record['former_id']} has used" in done.stderr
 
 
 def test_moved(cli: CommandLine, database: Path, copy: Path) -> None:

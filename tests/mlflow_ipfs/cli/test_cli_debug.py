@@ -158,7 +158,7 @@ def test_get_verify_writes_what_is_sound(
     cli: CommandLine, directory: Path, root: str, said: pytest.LogCaptureFixture
 ) -> None:
     outcome = cli("get", "--verify", root, "-o", "out")
-    assert outcome.lines == [f"got  out  {root}  every block hashed"]
+    assert outcome.lines == [f"wrote  out  {root}  (every block hashed)"]
     assert "trusted" not in said.text
     cli("verify", root, "--against", "out", "--hidden")
     assert Path("out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.cli import doctor_checks
+from mlflow_ipfs.cli import doctor_store_checks
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.reading import inspection
 from mlflow_ipfs.content.system.disk import Disk
@@ -93,7 +93,7 @@ def test_a_lost_index_is_a_problem(cli: CommandLine, directory: Path) -> None:
     assert findings(cli, code=1)["store"]["state"] == "problem"
 
 
-def test_a_wrong_setting_is_a_problem_and_the_rest_is_still_looked_at(
+def test_a_wrong_setting_is_a_problem_and_the_other_checks_still_run(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "nonsense")
@@ -114,8 +114,8 @@ def test_a_disk_that_takes_no_writes_is_a_problem(
     assert findings(cli, code=1)["writing"]["state"] == "problem"
 
 
-def test_little_room_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks, "free_bytes", lambda _: 12_345)
+def test_low_disk_space_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_store_checks, "free_bytes", lambda _: 12_345)
     found = findings(cli)
     assert (found["disk"]["state"], found["disk"]["free_bytes"]) == ("note", 12_345)
 
@@ -145,10 +145,10 @@ def test_a_session_that_is_open_is_counted(cli: CommandLine, directory: Path) ->
 
 
 def test_an_entry_point_that_does_not_load_is_named(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    importlib.import_module("mlflow")  # before our doors, as everywhere
+    importlib.import_module("mlflow")  # before the entry points of mlflow-ipfs, as in a real process
     monkeypatch.delattr("mlflow_ipfs.plugins.artifact_repository.MfsArtifactRepository")
     text = findings(cli, code=1)["MLflow"]["text"]
-    assert "mlflow.artifact_repository 'mfs' can't be loaded: AttributeError: " in text
+    assert "mlflow.artifact_repository 'mfs' cannot be loaded: AttributeError: " in text
 
 
 class TestModelVersions:

@@ -38,8 +38,8 @@ def test_du_says_what_each_experiment_and_model_takes(cli: CommandLine, root: st
     assert total["all_bytes"] == total["unneeded_bytes"] + sum(record["own_bytes"] for record in records)
     lines = cli("du").lines
     assert lines[0].split()[:2] == ["model", "digits"]
-    assert lines[0].endswith("of its own")
-    assert "that nothing needs" in lines[-1]
+    assert lines[0].endswith("exclusive")
+    assert "deletable" in lines[-1]
 
 
 def test_du_without_a_store_is_3(cli: CommandLine) -> None:

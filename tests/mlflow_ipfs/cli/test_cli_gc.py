@@ -28,12 +28,12 @@ def test_an_unpinned_root_goes_with_gc_and_a_pinned_one_stays(cli: CommandLine, 
     assert cli("pin", "rm", root).lines == [f"unpinned  {root}"]
     *kept_by, would = cli("gc", "--dry-run", "--grace", "0").lines
     assert kept_by == [f"kept by  pin  user  {kept}"]
-    assert would == "would remove 10 blocks, 2.6 MB; 1 block kept"
-    later = "10 blocks, 2.6 MB to go after 24 h (--grace 0: now)"
+    assert would == "would remove 10 blocks (2.6 MB); would keep 1 block"
+    later = "10 blocks (2.6 MB) deletable after a grace period of 24 h (--grace 0: now)"
     for _ in range(2):
-        assert cli("gc").lines == [f"removed 0 blocks, 0 B; 1 block kept; {later}"]
+        assert cli("gc").lines == [f"removed 0 blocks (0 B); kept 1 block; {later}"]
         cli("verify", root)
-    assert cli("gc", "--grace", "0").lines == ["removed 10 blocks, 2.6 MB; 1 block kept"]
+    assert cli("gc", "--grace", "0").lines == ["removed 10 blocks (2.6 MB); kept 1 block"]
     cli("ls", root, code=3)
     cli("cat", kept)
 
@@ -70,7 +70,7 @@ def test_dry_run_names_what_keeps_each_root(cli: CommandLine, root: str) -> None
     assert report["dry_run"]
 
 
-def test_of_many_keepers_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLine) -> None:
+def test_of_many_roots_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLine) -> None:
     with open_store(Settings(store=cli.store)) as store:
         for number in range(60):
             place = MfsPath.parse(f"mfs://mlflow/{number % 3}/run{number}/artifacts/a.txt")
@@ -88,12 +88,12 @@ def test_of_many_keepers_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLi
     assert all(line.startswith("kept by  ref         datasets/") for line in lines[4:20])
     assert lines[20:] == [
         "kept by  14 more names in 14 more groups",
-        "         (these are groups of 120 names; --all or --json names each)",
-        "would remove 0 blocks, 0 B; 33 blocks kept",
+        "         (groups of 120 names; --all or --json lists each name)",
+        "would remove 0 blocks (0 B); would keep 33 blocks",
     ]
     assert len(cli("gc", "--dry-run", "--all").lines) == 121
     assert len(cli("gc", "--dry-run", "--json").records) == 121
-    assert "add --dry-run" in cli("gc", "--all", code=2).stderr
+    assert "--all requires --dry-run" in cli("gc", "--all", code=2).stderr
 
 
 def test_gc_says_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,10 +102,13 @@ def test_gc_says_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: p
         data = b"cached" * 20_000
         publication.put(CID.of(data), data)
         publication.commit()
-    assert cli("gc").lines == ["removed 0 blocks, 0 B; 11 blocks kept"]
+    assert cli("gc").lines == ["removed 0 blocks (0 B); kept 11 blocks"]
     monkeypatch.setenv("MLFLOW_IPFS_CACHE_BYTES", "0")
-    end = "; {} 1 file, 120.1 kB, from the cache"
-    assert cli("gc", "--dry-run").lines[-1] == f"would remove 0 blocks, 0 B; 10 blocks kept{end.format('would remove')}"
-    assert cli("gc").lines == [f"removed 0 blocks, 0 B; 10 blocks kept{end.format('removed')}"]
+    end = "; {} 1 file (120.1 kB) from the cache"
+    assert (
+        cli("gc", "--dry-run").lines[-1]
+        == f"would remove 0 blocks (0 B); would keep 10 blocks{end.format('would remove')}"
+    )
+    assert cli("gc").lines == [f"removed 0 blocks (0 B); kept 10 blocks{end.format('removed')}"]
     [record] = cli("gc", "--json").records
     assert (record["evicted_files"], record["evicted_bytes"]) == (0, 0)

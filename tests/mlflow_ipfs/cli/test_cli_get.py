@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def test_get_restores_the_directory_byte_for_byte(cli: CommandLine, directory: Path, root: str) -> None:
     outcome = cli("get", root, "-o", "out")
-    assert outcome.lines == [f"got  out  {root}"]
+    assert outcome.lines == [f"wrote  out  {root}"]
     assert subprocess.run(["diff", "--recursive", "--no-dereference", directory, "out"], check=False).returncode == 0
     assert Path("out/link").readlink() == Path("sub/small.txt")
 
 
-def test_get_names_the_file_itself_when_nobody_else_does(cli: CommandLine, root: str) -> None:
+def test_get_without_an_output_path_uses_the_name_of_the_content(cli: CommandLine, root: str) -> None:
     cli("get", f"{root}/sub/small.txt")
     assert Path("small.txt").read_text() == "small\n"
     cli("get", root)
@@ -36,7 +36,7 @@ def test_get_touches_nothing_that_is_there(cli: CommandLine, root: str) -> None:
     Path("dangling").symlink_to("nowhere")
     for name in ("out", "dangling"):
         outcome = cli("get", root, "-o", name, code=1)
-        assert f"'{name}' exists" in outcome.stderr
+        assert f"'{name}' already exists" in outcome.stderr
         assert "--force" in outcome.stderr
     assert Path("out").read_text() == "mine"
 
@@ -66,9 +66,9 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, directory: Path
 
 def test_get_cannot_write_where_there_is_no_directory(cli: CommandLine, root: str) -> None:
     outcome = cli("get", root, "-o", "nowhere/out", code=3)
-    assert "the directory 'nowhere' does not exist; make it" in outcome.stderr
+    assert "the directory 'nowhere' does not exist; create it" in outcome.stderr
     Path("file").write_bytes(b"")
-    assert "'file' is no directory" in cli("get", root, "-o", "file/out", code=1).stderr
+    assert "cannot write 'file/out': 'file' is not a directory" in cli("get", root, "-o", "file/out", code=1).stderr
 
 
 def test_get_names_what_the_user_named_and_no_draft(cli: CommandLine, root: str) -> None:
@@ -198,7 +198,7 @@ def test_an_empty_directory_lists_as_nothing(cli: CommandLine, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("spelling", ["{}/sub/small.txt", "/ipfs/{}/sub/small.txt", "ipfs://{}/sub/small.txt"])
-def test_a_cid_may_be_spelled_as_anybody_does(cli: CommandLine, root: str, spelling: str) -> None:
+def test_a_cid_may_be_spelled_in_each_usual_form(cli: CommandLine, root: str, spelling: str) -> None:
     assert cli("cat", spelling.format(root)).stdout == b"small\n"
 
 
@@ -222,7 +222,10 @@ def test_a_mutable_directory_shows_a_cid_only_once_it_is_kept(cli: CommandLine, 
         cli("get", record["cid"], "-o", record["name"])
     outcome = cli("ls", run)
     assert outcome.lines[3].split() == ["-", "-", "sub/"]
-    assert f"`mlflow-ipfs pin add {run}` pins this one as it is, and prints its CID" in outcome.stderr
+    assert (
+        f"`mlflow-ipfs pin add {run}` pins the present state of the listed directory and prints its CID"
+        in outcome.stderr
+    )
     cli("pin", "add", run)
     outcome = cli("ls", run)
     assert outcome.stderr == ""

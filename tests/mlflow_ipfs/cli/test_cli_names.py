@@ -1,4 +1,4 @@
-"""What every command that reads makes of a name: good spellings, bad ones, names of nothing."""
+"""Tests of how commands that read handle names: valid, malformed and unknown ones."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class TestEveryCommandThatReads:
         self, cli: CommandLine, root: str, command: tuple[str, ...], tmp_path: Path
     ) -> None:
         result = cli("--store", tmp_path / "none", *command, root, code=3)
-        assert "there is no store" in result.stderr
+        assert "no store found at" in result.stderr
         assert not (tmp_path / "none").exists()
 
     def test_a_directory_that_is_no_store_is_1(

@@ -1,4 +1,4 @@
-"""`--json` and `--store` hold wherever they stand, and what `--store` takes."""
+"""Tests of the options `--json` and `--store`, before and after a command's name."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_what_is_no_directory_is_refused_and_nothing_is_made(cli: CommandLine, t
     Path("file").write_text("file")
     before = set(Path.cwd().rglob("*"))
     error = cli("--store", value, "add", "file", code=2).stderr
-    assert error.startswith(f"mlflow-ipfs: --store: {value!r} can't be used: ")
+    assert error.startswith(f"mlflow-ipfs: --store: {value!r} cannot be used: ")
     assert "local:<directory>" in error
     assert set(Path.cwd().rglob("*")) == before
     assert not list(tmp_path.glob("store"))

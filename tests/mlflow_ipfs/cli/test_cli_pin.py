@@ -80,12 +80,18 @@ def test_pinning_what_is_not_complete_is_3(cli: CommandLine, root: str) -> None:
 
 def test_unpinning_twice_is_3(cli: CommandLine, root: str) -> None:
     cli("pin", "rm", root)
-    assert cli("pin", "rm", root, code=3).stderr == f"mlflow-ipfs: {root} is not pinned\n"
+    assert (
+        cli("pin", "rm", root, code=3).stderr
+        == f"mlflow-ipfs: {root} is not pinned; `mlflow-ipfs pin ls` lists all pins\n"
+    )
 
 
 def test_unpinning_a_part_names_the_pinned_content_that_it_belongs_to(cli: CommandLine, root: str) -> None:
     outcome = cli("pin", "rm", f"{root}/sub", code=3)
-    assert f"{root}/sub is not pinned itself: it is part of {root}, which is pinned by 'user'" in outcome.stderr
+    assert (
+        f"{root}/sub is not pinned itself: it is part of {root}, which is pinned by 'user'; to release it, unpin {root}"
+        in outcome.stderr
+    )
     assert "--owner" not in outcome.stderr
     assert cli("pin", "ls", root).lines
     pin_for_version(cli, part := cli("pin", "add", f"{root}/sub").cid)

@@ -1,4 +1,4 @@
-"""Commands of other packages, by the entry-point group ``mlflow_ipfs.commands``: really installed, on ``sys.path``."""
+"""Tests of commands that other packages add through the entry-point group ``mlflow_ipfs.commands``."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_a_command_of_ours_is_not_replaced(cli: CommandLine, directory: Path) ->
     assert cli("add", "-q", directory).lines[0].startswith("bafybei")
 
 
-def test_a_broken_command_stands_in_nobodys_way(cli: CommandLine) -> None:
+def test_a_broken_command_does_not_affect_the_others(cli: CommandLine) -> None:
     help_text = cli("--help").stdout.decode()
     assert "broken" in help_text
-    assert "of shop-of-commands; can't be" in " ".join(help_text.split())
+    assert "from shop-of-commands; cannot be" in " ".join(help_text.split())
     outcome = cli("broken", "--any", "thing", code=1)
-    assert "the command 'broken' of shop-of-commands can't be loaded: ModuleNotFoundError" in outcome.stderr
+    assert "the command 'broken' of shop-of-commands cannot be loaded: ModuleNotFoundError" in outcome.stderr
 
 
 def test_doctor_names_the_broken_ones(cli: CommandLine) -> None:
