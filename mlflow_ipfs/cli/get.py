@@ -55,8 +55,8 @@ def get(
     """Write a file or directory to disk.
 
     A large file that the store keeps whole is copied without hashing if its inode, size and modification time match
-    the index. With --verify, every block of every file is hashed while it is written. If a block is damaged, nothing
-    is written.
+    the index. With --verify, every block of every file is hashed while it is written, and nothing is written if a block
+    is damaged.
     """
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)

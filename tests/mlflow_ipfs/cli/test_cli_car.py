@@ -119,7 +119,7 @@ def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
 def interrupt_import(
     cli: CommandLine, python: list[str], store: Path, data: bytes, is_time: Callable[[], object]
 ) -> str:
-    """Give an import some of a CAR, and Ctrl-C when it is time. Returns what it says of it."""
+    """Send part of a CAR to an import, interrupt it when ``is_time`` is true, and return its standard error."""
     process = subprocess.Popen(
         [sys.executable, *python, "--store", store, "car", "import", "-"],
         env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -139,7 +139,7 @@ def interrupt_import(
     return errors
 
 
-def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_an_interrupted_import_reports_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car, other = cli("car", "export", root).stdout, tmp_path / "other"
     script = (
         "import sys; from mlflow_ipfs.content.car import import_steps; from mlflow_ipfs.cli import main;"
@@ -162,7 +162,7 @@ def test_an_import_interrupted_within_its_first_step_keeps_what_came(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
+def test_a_broken_stream_is_resumed_by_the_command_that_it_printed(
     cli: CommandLine, root: str, tmp_path: Path, version: int
 ) -> None:
     car = cli("car", "export", root).stdout
@@ -184,7 +184,7 @@ def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
     assert "Nothing of it was kept" in wrong
 
 
-def test_a_stream_that_breaks_between_two_blocks_goes_on_too(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_a_stream_that_breaks_between_two_blocks_can_be_resumed(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car = cli("car", "export", root).stdout
     reader = CarReader(io.BytesIO(car))
     next(iter(reader))
@@ -228,7 +228,7 @@ def test_options_of_import_that_make_no_sense_are_refused(cli: CommandLine, argu
     assert not cli.store.exists()
 
 
-def test_a_car_without_roots_pins_nothing_and_says_so(cli: CommandLine, root: str) -> None:
+def test_a_car_without_roots_pins_nothing_and_reports_it(cli: CommandLine, root: str) -> None:
     with Path("x.car").open("wb") as file:
         write_car(file, [], [(CID.of(b"x"), b"x")])
     assert "nothing was pinned" in cli("car", "import", "x.car").stderr
@@ -239,14 +239,14 @@ def test_a_car_without_roots_pins_nothing_and_says_so(cli: CommandLine, root: st
 
 
 @pytest.mark.parametrize("start", [0, 1, 57, 100_000, 2_560_950])
-def test_an_export_through_a_pipe_goes_on_at_any_byte(cli: CommandLine, root: str, start: int) -> None:
+def test_an_export_through_a_pipe_resumes_at_any_byte(cli: CommandLine, root: str, start: int) -> None:
     car = cli("car", "export", root).stdout
     assert cli("car", "export", root, "--from-byte", str(start)).stdout == car[start:]
     cli("car", "export", root, "--from-byte", str(len(car) + 1), code=1)
     cli("car", "export", root, "--from-byte", "1", "-o", "x.car", code=2)
 
 
-def test_an_export_that_was_killed_goes_on(cli: CommandLine, root: str) -> None:
+def test_a_killed_export_is_resumed(cli: CommandLine, root: str) -> None:
     car = cli("car", "export", root).stdout
     draft = Path("x.car.mlflow-ipfs-partial")
     draft.write_bytes(car[:2_000_000])
@@ -261,8 +261,8 @@ def test_an_export_that_was_killed_goes_on(cli: CommandLine, root: str) -> None:
     assert not draft.exists()
 
 
-def test_an_interrupted_export_says_what_is_left(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    """With a file of which a chunk is damaged: what stops an export does not matter."""
+def test_an_interrupted_export_reports_the_partial_file(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    """The export is stopped by a damaged chunk; any other error has the same effect."""
     [path] = [path for path in cli.store.glob("files/*/*") if path.stat().st_size > 2_000_000 and path.suffix != ".car"]
     path.chmod(0o600)
     data = path.read_bytes()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def findings(cli: CommandLine, *, code: int = 0) -> dict[str, dict[str, Any]]:
-    """By topic; of several of one topic the first, or the first problem."""
+    """Return the findings by topic: of each topic the first problem, or else the first finding."""
     found: dict[str, dict[str, Any]] = {}
     for record in cli("doctor", "--json", code=code).records:
         if record["topic"] not in found or record["state"] == "problem" != found[record["topic"]]["state"]:
@@ -50,9 +50,7 @@ def test_it_reads_well(cli: CommandLine, directory: Path) -> None:
     assert any(line.split() == ["freeze", "required", "(default)"] for line in lines)
 
 
-def test_it_says_where_each_setting_comes_from(
-    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_source_of_each_setting_is_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tmp_path / "config" / "mlflow-ipfs" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('profile = "unixfs-v0-2015"\n')
@@ -67,12 +65,12 @@ def test_it_says_where_each_setting_comes_from(
     assert next(record for record in other if record.get("name") == "store")["source"] == "--store"
 
 
-def test_no_store_yet_is_no_problem_and_none_is_made(cli: CommandLine) -> None:
+def test_a_store_that_does_not_exist_is_not_a_problem_and_is_not_created(cli: CommandLine) -> None:
     assert findings(cli)["store"]["state"] == "note"
     assert not cli.store.exists()
 
 
-def test_a_directory_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
+def test_a_directory_that_is_not_a_store_is_a_problem(cli: CommandLine) -> None:
     cli.store.mkdir()
     (cli.store / "diary.txt").write_text("mine")
     found = findings(cli, code=1)
@@ -152,7 +150,7 @@ def test_an_entry_point_that_does_not_load_is_named(cli: CommandLine, monkeypatc
 
 
 class TestModelVersions:
-    """``--backend-store-uri``: what MLflow's database says, whatever tags are there."""
+    """Tests of ``--backend-store-uri``, which reads MLflow's database and ignores tags."""
 
     @pytest.fixture
     def database(self, tmp_path: Path) -> Path:

@@ -57,7 +57,7 @@ def test_it_reads_well(cli: CommandLine, root: str) -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_it_says_which_names_came_from_which_copy_and_which_are_lost(cli: CommandLine, tmp_path: Path) -> None:
+def test_the_source_of_names_and_the_lost_names_are_reported(cli: CommandLine, tmp_path: Path) -> None:
     backup = next((cli.store / "backup").iterdir())
     made = re.sub(r"store-(\d{4})(\d\d)(\d\dT\d\d)(\d\d)(\d\dZ).db", r"\1-\2-\3:\4:\5", backup.name)
     later = tmp_path / "later.bin"
@@ -74,7 +74,7 @@ def test_it_says_which_names_came_from_which_copy_and_which_are_lost(cli: Comman
     assert newer in {item["cid"] for item in cli("pin", "ls", "--json").records}
 
 
-def test_a_damaged_index_gives_the_names_that_can_be_read_and_says_so(cli: CommandLine, root: str) -> None:
+def test_readable_names_of_a_damaged_index_are_recovered_and_reported(cli: CommandLine, root: str) -> None:
     with sqlite3.connect(cli.store / "store.db") as connection:
         connection.execute("UPDATE pin SET cid = x'00'")
     connection.close()
@@ -96,7 +96,7 @@ def test_without_any_copy_all_names_are_lost(cli: CommandLine) -> None:
     assert "               all names are lost, because no copy of the index is readable" in lines
 
 
-def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root: str) -> None:
+def test_damaged_and_incomplete_content_is_listed_and_sets_the_exit_code(cli: CommandLine, root: str) -> None:
     big = next(path for path in (cli.store / "files").rglob("*") if path.is_file() and path.stat().st_size > 2_000_000)
     big.chmod(0o644)
     with big.open("r+b") as file:

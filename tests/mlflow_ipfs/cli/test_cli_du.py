@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 REGISTRY = "0123456789abcdef"
 
 
-def test_du_says_what_each_experiment_and_model_takes(cli: CommandLine, root: str) -> None:
+def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: str) -> None:
     with open_store(Settings(store=cli.store)) as store:
         store.pins.remove(CID.parse(root))
         for version in ("1", "2"):

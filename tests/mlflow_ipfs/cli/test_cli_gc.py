@@ -22,7 +22,7 @@ def pin_for_version(cli: CommandLine, root: str) -> None:
         store.pins.add(Pin(OWNER, CID.parse(root)))
 
 
-def test_an_unpinned_root_goes_with_gc_and_a_pinned_one_stays(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_gc_removes_an_unpinned_root_and_keeps_a_pinned_one(cli: CommandLine, root: str, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
     kept = cli("add", "-q", "kept").lines[0]
     assert cli("pin", "rm", root).lines == [f"unpinned  {root}"]
@@ -49,7 +49,7 @@ def test_gc_as_json(cli: CommandLine, root: str) -> None:
     cli("verify", root)
 
 
-def test_dry_run_names_what_keeps_each_root(cli: CommandLine, root: str) -> None:
+def test_dry_run_lists_what_keeps_each_root(cli: CommandLine, root: str) -> None:
     pin_for_version(cli, root)
     with open_store(Settings(store=cli.store)) as store:
         store.refs.set("datasets/digits", CID.parse(root), expected_version=0)
@@ -96,7 +96,7 @@ def test_of_many_roots_a_dry_run_shows_groups_and_all_on_demand(cli: CommandLine
     assert "--all requires --dry-run" in cli("gc", "--all", code=2).stderr
 
 
-def test_gc_says_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_reports_what_left_the_cache(cli: CommandLine, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     del root
     with open_store(Settings(store=cli.store)) as store, store.storage.publish(in_cache=True) as publication:
         data = b"cached" * 20_000

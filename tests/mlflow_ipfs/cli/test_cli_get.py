@@ -41,7 +41,7 @@ def test_get_touches_nothing_that_is_there(cli: CommandLine, root: str) -> None:
     assert Path("out").read_text() == "mine"
 
 
-def test_get_with_force_replaces_files_and_leaves_the_others_in_a_directory(cli: CommandLine, root: str) -> None:
+def test_get_with_force_replaces_files_and_keeps_other_files_of_a_directory(cli: CommandLine, root: str) -> None:
     Path("out/sub").mkdir(parents=True)
     Path("out/sub/small.txt").write_text("old")
     Path("out/mine").write_text("mine")
@@ -64,7 +64,7 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, directory: Path
     assert Path("out/outside").readlink() == Path("/etc/passwd")
 
 
-def test_get_cannot_write_where_there_is_no_directory(cli: CommandLine, root: str) -> None:
+def test_get_needs_an_existing_parent_directory(cli: CommandLine, root: str) -> None:
     outcome = cli("get", root, "-o", "nowhere/out", code=3)
     assert "the directory 'nowhere' does not exist; create it" in outcome.stderr
     Path("file").write_bytes(b"")
@@ -124,13 +124,13 @@ def test_cat_of_less_than_nothing_is_an_error_of_usage(cli: CommandLine, root: s
     cli("cat", root, option, "-1", code=2)
 
 
-def test_cat_of_a_directory_says_what_to_do(cli: CommandLine, root: str) -> None:
+def test_cat_of_a_directory_gives_advice(cli: CommandLine, root: str) -> None:
     outcome = cli("cat", root, code=1)
     assert "is a directory" in outcome.stderr
     assert "mlflow-ipfs get" in outcome.stderr
 
 
-def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, directory: Path, root: str) -> None:
+def test_cat_into_a_closed_pipe_ends_quietly(cli: CommandLine, directory: Path, root: str) -> None:
     with subprocess.Popen(
         [*cli.command, "cat", f"{root}/big.bin"], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -143,7 +143,7 @@ def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, direct
 
 
 @pytest.mark.slow
-def test_short_output_into_a_pipe_that_nobody_reads_ends_quietly_too(cli: CommandLine, root: str) -> None:
+def test_short_output_into_a_closed_pipe_ends_quietly(cli: CommandLine, root: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(

@@ -17,7 +17,7 @@ UNKNOWN = "bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """One store for all of these tests: they only read."""
+    """Return one store for all tests of this module, because they only read."""
     return CommandLine(tmp_path_factory.mktemp("names") / "store")
 
 
@@ -65,7 +65,7 @@ class TestEveryCommandThatReads:
         assert "no store found at" in result.stderr
         assert not (tmp_path / "none").exists()
 
-    def test_a_directory_that_is_no_store_is_1(
+    def test_a_directory_that_is_not_a_store_is_1(
         self, cli: CommandLine, root: str, command: tuple[str, ...], directory: Path
     ) -> None:
         assert "is no" in cli("--store", directory, *command, root, code=1).stderr

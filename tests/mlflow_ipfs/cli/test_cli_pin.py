@@ -108,7 +108,7 @@ def test_the_pin_of_another_owner_is_not_dropped_by_mistake(cli: CommandLine, ro
     assert owners(cli) == [OWNER]
 
 
-def test_the_pin_of_a_model_version_goes_only_by_force(cli: CommandLine, root: str) -> None:
+def test_the_pin_of_a_model_version_is_removed_only_by_force(cli: CommandLine, root: str) -> None:
     pin_for_version(cli, root)
     assert "delete the version in MLflow" in cli("pin", "rm", root, "--owner", OWNER, code=5).stderr
     assert owners(cli) == [OWNER, "user"]

@@ -53,7 +53,7 @@ def test_a_command_of_another_package_runs_and_is_listed(cli: CommandLine) -> No
     assert any(line.split() == ["where", "Say", "where", "the", "store", "is."] for line in cli("--help").lines)
 
 
-def test_a_command_of_ours_is_not_replaced(cli: CommandLine, directory: Path) -> None:
+def test_a_built_in_command_is_not_replaced(cli: CommandLine, directory: Path) -> None:
     assert cli("add", "-q", directory).lines[0].startswith("bafybei")
 
 

@@ -26,7 +26,7 @@ def rot(cli: CommandLine, directory: Path) -> None:
 
 
 def name_everywhere(cli: CommandLine, root: str, directory: Path, runs: int = 1) -> CID:
-    """Files of runs, a frozen model version of one of them, and a ref; returns the version's CID."""
+    """Create files of runs, a frozen model version of one of them, and a ref; return the CID of the version."""
     with open_store(Settings(store=cli.store)) as store:
         for number in range(runs):
             store.files.put_tree(MfsPath.parse(f"mfs://mlflow/0/run{number or ''}/artifacts"), directory)

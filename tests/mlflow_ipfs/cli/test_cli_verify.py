@@ -68,7 +68,7 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, directory
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
-def test_what_add_leaves_out_is_no_difference(cli: CommandLine, directory: Path) -> None:
+def test_hidden_entries_that_add_skips_are_not_a_difference(cli: CommandLine, directory: Path) -> None:
     (directory / "sub" / ".DS_Store").write_bytes(b"x")
     cid = cli("add", "-q", directory).cid
     outcome = cli("verify", cid, "--against", directory)
