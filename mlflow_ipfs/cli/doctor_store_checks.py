@@ -39,8 +39,9 @@ def check_store(cli_context: CliContext, settings: Settings) -> Iterator[Finding
     An error of the store becomes a finding. It ends the checks that need the index of the store.
     """
     directory = settings.store
-    yield from _check_disk(directory)
     try:
+        with translate_access_errors(directory):
+            yield from _check_disk(directory)
         exists = has_store(settings)
     except MlflowIpfsError as error:
         yield Finding("store", str(error), State.PROBLEM, {"path": str(directory)})

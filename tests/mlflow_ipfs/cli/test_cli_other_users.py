@@ -162,6 +162,23 @@ def test_a_directory_that_this_user_may_not_enter(cli: CommandLine, ordinary_use
         assert f"chmod u+rwx {cli.store}`" in text
 
 
+def test_doctor_reports_a_store_below_a_directory_that_this_user_may_not_enter(
+    cli: CommandLine, ordinary_user: OrdinaryUser
+) -> None:
+    def call() -> Outcome:
+        below = CommandLine(cli.store / "sub/store")
+        cli.store.chmod(0)
+        try:
+            return below("doctor", "--json", code=ExitCode.FAILED)
+        finally:
+            cli.store.chmod(0o700)
+
+    found = {record["topic"]: record for record in ordinary_user.run(call).records}
+    assert found["store"]["state"] == "problem"
+    assert str(cli.store) in found["store"]["text"]
+    assert found["settings"]["state"] == found["MLflow"]["state"] == "ok", "the other checks still run"
+
+
 @pytest.mark.usefixtures("root")
 def test_a_store_of_root_asks_another_user_to_be_root(ordinary_user: OrdinaryUser) -> None:
     cli = CommandLine(ordinary_user.directory / "roots")
