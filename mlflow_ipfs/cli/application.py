@@ -1,4 +1,4 @@
-"""Frame of the ``mlflow-ipfs`` command: error output, signals and the commands of other packages."""
+"""Application class of the ``mlflow-ipfs`` command: errors, signals and the commands of other packages."""
 
 from __future__ import annotations
 

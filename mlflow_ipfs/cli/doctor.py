@@ -7,11 +7,7 @@ import click
 from mlflow_ipfs.cli.doctor_checks import run_checks
 from mlflow_ipfs.cli.doctor_findings import Finding, State
 from mlflow_ipfs.cli.doctor_rebuild import rebuild
-from mlflow_ipfs.cli.options import (
-    CliContext,
-    json_option,
-    pass_cli_context,
-)
+from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import format_count, print_result, printable
 from mlflow_ipfs.errors import MlflowIpfsError
 

@@ -1,6 +1,6 @@
 """Checks of ``doctor`` on the installation and the settings, and the list of all its checks.
 
-Each check yields findings. An error in a check becomes a finding, and does not stop the other checks.
+Each check yields findings. An error in a check becomes a finding, and the checks that do not depend on it still run.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def rebuild(cli_context: CliContext, *, as_json: bool) -> None:
     if not has_store(settings):
         msg = f"no store found at {settings.store}; name the directory of a store with --store"
         raise NotFoundError(msg)
-    with Progress("rebuilding", measure_files(settings.store)) as progress:
+    with Progress("rebuilding the index", measure_files(settings.store)) as progress:
         report = rebuild_index(
             settings.store,
             timeout_seconds=settings.timeout_seconds,

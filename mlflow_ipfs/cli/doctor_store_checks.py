@@ -36,7 +36,7 @@ _PROBE_OWNER: Final = "doctor"
 def check_store(cli_context: CliContext, settings: Settings) -> Iterator[Finding]:
     """Check the disk of the store, the access to its files, and its contents.
 
-    An error of the store becomes a finding. It ends the checks that need the index of the store.
+    An error of the store becomes a finding, and ends the remaining checks of the store.
     """
     directory = settings.store
     try:
@@ -120,7 +120,7 @@ def _count_contents(directory: Path) -> Finding:
         format_count(counts["frozen"], "frozen path"),
     ]
     if found.cached_bytes:
-        parts.append(f"{format_size(found.cached_bytes)} of the size in the cache")
+        parts.append(f"including {format_size(found.cached_bytes)} in the cache")
     facts = counts | {"stored_bytes": found.stored_bytes, "cached_bytes": found.cached_bytes}
     return Finding("contents", ", ".join(parts), facts=facts)
 
