@@ -1,4 +1,4 @@
-"""``python -m mlflow_ipfs`` is the ``mlflow-ipfs`` command."""
+"""Entry point of ``python -m mlflow_ipfs``, which is the ``mlflow-ipfs`` command."""
 
 from __future__ import annotations
 

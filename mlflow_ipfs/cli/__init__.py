@@ -1,7 +1,7 @@
-"""``mlflow-ipfs``: content in and out of the store by hand, and what is wrong if something is.
+"""The ``mlflow-ipfs`` command, which reads, verifies, pins and maintains the content of a store.
 
-Commands are a few lines each; what they do is in ``content`` and ``binding``. Other packages add
-commands by the entry-point group ``mlflow_ipfs.commands`` (see ``application.py``).
+Each command is a thin layer over the packages ``content``, ``binding`` and ``backup``. Other packages add commands
+through the entry-point group ``mlflow_ipfs.commands`` (see ``application.py``).
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mlflow_ipfs.cli.verify import verify
 __all__ = ["main"]
 
 EPILOG = """
-CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. get, cat, ls, verify, pin add and
-car export also take mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. The commands get, cat, ls, verify, pin add and
+car export also accept mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
 
-With --json, stdout has one JSON object a line, one for each result; an error is one JSON object on
-stderr: {"error": {"type", "message", "exit_code"}}.
+With --json, each result is one JSON object on a line of standard output. An error is one JSON object on
+standard error: {"error": {"type", "message", "exit_code"}}.
 
 \b
 Exit codes:
-  0  done
-  1  failed
-  2  the command line or a setting is wrong
+  0  success
+  1  failure
+  2  wrong command line or setting
   3  not found
-  4  does not verify
+  4  verification failed
   5  refused by a rule or a setting
 """
 
@@ -51,8 +51,8 @@ Exit codes:
 @click.version_option(mlflow_ipfs.__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Content by CID: what MLflow keeps in IPFS, added, read, verified and pinned by hand."""
-    if context.obj is None:  # else --store made one
+    """Add, read, verify and pin content by its CID, and maintain the store that MLflow uses."""
+    if context.obj is None:  # --store has not set it
         context.obj = CliContext(None)
 
 

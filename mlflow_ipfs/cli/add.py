@@ -1,4 +1,4 @@
-"""``add``: files and directories become content."""
+"""``add``: import files and directories into the store."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
 from mlflow_ipfs.content.files.source import look_at
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.files.importer import Added
 
-STDIN = "-"
+_STDIN: Final = "-"
 
 
 class ChunkerType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """A chunker's name, as Kubo writes it."""
+    """Type of an option that names a chunker, as Kubo writes it."""
 
     name = "chunker"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Chunker:  # noqa: ANN401 - click's
-        """Read it."""
+        """Parse the chunker's name."""
         try:
             return parse_chunker(value)
         except SettingsError as error:
@@ -45,7 +45,7 @@ class ChunkerType(click.ParamType):  # type: ignore[type-arg] # generic only sin
 
 @dataclass(frozen=True, slots=True)
 class AddOptions:
-    """What was asked for beside the paths."""
+    """Options that apply to every path of the command."""
 
     only_hash: bool
     hidden: bool
@@ -54,13 +54,20 @@ class AddOptions:
     preserve_mtime: bool
 
 
-@click.command(short_help="Add files and directories, and pin them.")
+@click.command(short_help="Add files and directories to the store and pin them.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(readable=False, allow_dash=True))
-@click.option("-n", "--only-hash", is_flag=True, help="Compute the CID, keep nothing.")
-@click.option("--profile", type=click.Choice(list(PROFILES)), help="Import profile; decides the CID.")
-@click.option("--chunker", metavar="size-N", type=ChunkerType(), help="Cut files every N bytes, up to 1048576.")
-@click.option("-H", "--hidden", is_flag=True, help="Include names in directories that start with a dot.")
-@click.option("-w", "--wrap", is_flag=True, help="Put a directory around it, so that its name is kept.")
+@click.option("-n", "--only-hash", is_flag=True, help="Compute the CIDs without storing anything.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), help="Import profile; changes the CID.")
+@click.option(
+    "--chunker",
+    metavar="size-N",
+    type=ChunkerType(),
+    help="Split files into chunks of N bytes, at most 1048576; changes the CID.",
+)
+@click.option(
+    "-H", "--hidden", is_flag=True, help="Include hidden entries of directories, whose names start with a dot."
+)
+@click.option("-w", "--wrap", is_flag=True, help="Wrap each PATH in a directory, which keeps its name.")
 @click.option("--preserve-mode", is_flag=True, help="Record permission bits; changes the CID.")
 @click.option("--preserve-mtime", is_flag=True, help="Record modification times; changes the CID.")
 @click.option("-q", "--quiet", is_flag=True, help="Print CIDs only.")
@@ -77,10 +84,12 @@ def add(
     as_json: bool,
     **flags: bool,
 ) -> None:
-    """Add files and directories, and pin them; print a line for each, which ends with its CID.
+    """Add files and directories to the store and pin them.
 
-    PATH may be - for standard input. CIDs are the same as Kubo's for the same profile. Hidden files in
-    directories are left out unless --hidden is given.
+    Prints one line for each PATH: its size, how much of it was new, and its CID. PATH may be - for standard input.
+    Hidden entries of directories are skipped unless --hidden is given.
+
+    The CIDs are the same as those of Kubo with the same import profile.
     """
     options = AddOptions(**flags)
     settings = cli_context.settings
@@ -93,49 +102,52 @@ def add(
     with _hashing_store(settings) if options.only_hash else cli_context.open_store(settings, create=True) as store:
         for path, name in zip(paths, shown, strict=True):
             added = _add(store, path, options)
-            verb, news = ("hashed", "") if options.only_hash else ("added", _news(added))
-            line = f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}{news}  {added.cid}"
+            verb, novelty = ("hashed", "") if options.only_hash else ("added", _novelty(added))
+            line = (
+                f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}{novelty}  {added.cid}"
+            )
             fields = asdict(added) | {"path": path, "cid": str(added.cid)}
             if options.only_hash:
-                fields["new_bytes"] = None  # nobody looked
+                fields["new_bytes"] = None  # unknown: the store was not asked
             print_result(fields, str(added.cid) if quiet else line, as_json=as_json)
             if added.hidden_left_out and not as_json:
-                note(f"{format_count(added.hidden_left_out, 'hidden name')} in {name} left out; include with --hidden")
+                skipped = format_count(added.hidden_left_out, "hidden entry")
+                print_notice(f"skipped {skipped} in {name}; use --hidden to include hidden entries")
 
 
-def _news(added: Added) -> str:
-    """How much of it the store did not have, as the rest of a line."""
+def _novelty(added: Added) -> str:
+    """Return how much of the content the store did not have, as the end of a line."""
     if not added.size_bytes:
         return ""
     if not added.new_bytes:
         return ", nothing new"
     if added.new_bytes >= added.dag_bytes:
         return ", all new"
-    of_it = " of it" if added.new_bytes <= added.size_bytes else ""  # new nodes count, too, and have no size
+    of_it = " of it" if added.new_bytes <= added.size_bytes else ""  # new_bytes includes nodes, size_bytes does not
     return f", {format_size(added.new_bytes)}{of_it} new"
 
 
 def _check_paths(paths: tuple[str, ...], store: Path, options: AddOptions) -> None:
-    """Refuse what can't be added before anything is."""
+    """Raise if a path cannot be added, before any path is added."""
     for path in paths:
-        if path == STDIN:
+        if path == _STDIN:
             if options.wrap or options.preserve_mode or options.preserve_mtime:
-                msg = "standard input has no name, mode or time: --wrap and --preserve-… are for paths"
+                msg = "standard input has no name, mode or time; use --wrap, --preserve-mode and --preserve-mtime with paths only"
                 raise click.UsageError(msg)
             continue
         look_at(os.fsencode(path))
         if store.resolve().is_relative_to(Path(path).resolve()):
-            msg = f"{path!r} holds the store itself ({store}), which can't be added to itself"
+            msg = f"{path!r} contains the store itself ({store}); add other paths, or name another store with --store"
             raise click.UsageError(msg)
-    if paths.count(STDIN) > 1:
-        msg = "standard input can be read once only"
+    if paths.count(_STDIN) > 1:
+        msg = "standard input (-) can be named only once"
         raise click.UsageError(msg)
 
 
 def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
-    if path == STDIN:
+    if path == _STDIN:
         with Progress("adding standard input") as progress:
-            stream = _Counted(sys.stdin.buffer, progress.advance)
+            stream = _CountedStream(sys.stdin.buffer, progress.advance)
             return store.add_stream(io.BufferedReader(stream, 1 << 20), only_hash=options.only_hash)
     total = _total_bytes(path, hidden=options.hidden) if sys.stderr.isatty() else None
     with Progress(f"adding {printable(path)}", total) as progress:
@@ -151,7 +163,7 @@ def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
 
 
 def _total_bytes(path: str, *, hidden: bool) -> int:
-    """How much there is to read, for the progress line; what can't be looked at is reported later, by the add."""
+    """Return the size of the data to read, for the progress line. The import itself reports unreadable files."""
     total = 0
     for directory, directories, files in os.walk(path):
         if not hidden:
@@ -169,8 +181,8 @@ def _size_bytes(path: str) -> int:
         return 0
 
 
-class _Counted(io.RawIOBase):
-    """A stream that tells how much was read from it."""
+class _CountedStream(io.RawIOBase):
+    """A stream that reports how many bytes were read from it."""
 
     def __init__(self, stream: BinaryIO, count: Callable[[int], None]) -> None:
         super().__init__()
@@ -188,5 +200,5 @@ class _Counted(io.RawIOBase):
 
 
 def _hashing_store(settings: Settings) -> ContentStore:
-    """A store for computing CIDs: nothing is put into it, and there need be none on disk."""
+    """Return a store in memory, which is enough to compute CIDs."""
     return ContentStore(MemoryStorage(), profile=settings.profile, chunker=settings.chunker)

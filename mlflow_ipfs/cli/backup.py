@@ -1,6 +1,6 @@
-"""``backup`` and ``restore``: MLflow's database and the store, together.
+"""``backup``: copy MLflow's database and the store together, and the parts that ``restore`` shares.
 
-SQLAlchemy takes longer to import than most commands to run, so it waits until it is needed.
+SQLAlchemy takes longer to import than most commands take to run, so modules that need it are imported late.
 """
 
 # ruff: noqa: PLC0415
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 def database_options(command: Command) -> Command:
-    """Add the options that backup and restore share."""
+    """Add the options that ``backup`` and ``restore`` share."""
     for option in (
-        click.option("--no-verify", is_flag=True, help="Don't hash what was copied."),
-        click.option("--store-only", is_flag=True, help="Leave MLflow's database out."),
+        click.option("--no-verify", is_flag=True, help="Do not hash the copied data."),
+        click.option("--store-only", is_flag=True, help="Omit MLflow's database."),
         click.option(
             "--backend-store-uri",
             metavar="URI",
@@ -49,7 +49,7 @@ def database_options(command: Command) -> Command:
 def parse_database(uri: str | None, *, store_only: bool) -> URL | None:
     """Return the database that the options name; None for the store alone."""
     if store_only and uri:
-        msg = "--store-only and --backend-store-uri exclude each other"
+        msg = "--store-only and --backend-store-uri cannot be used together"
         raise click.UsageError(msg)
     if store_only:
         return None
@@ -58,12 +58,12 @@ def parse_database(uri: str | None, *, store_only: bool) -> URL | None:
     return find_database(uri, os.environ)
 
 
-@click.command(short_help="Copy MLflow's database and the store, as both are in one moment.")
+@click.command(short_help="Back up MLflow's database and the store.")
 @click.argument("destination", metavar="DEST", type=click.Path(readable=False, file_okay=False, path_type=Path))
 @click.option(
     "--without-outside-artifacts",
     is_flag=True,
-    help="Leave out artifacts that the database names and the store does not contain.",
+    help="Omit artifacts that the database names and the store does not contain.",
 )
 @database_options
 @json_option
@@ -78,13 +78,15 @@ def backup(
     without_outside_artifacts: bool,
     as_json: bool,
 ) -> None:
-    """Copy MLflow's database and the store into a directory, as both are in one moment. Everybody goes on working.
+    """Back up MLflow's database and the store, both as of one moment, to a directory.
 
-    Into a directory with an earlier backup only what is new is copied; that one stays whole until this one is.
-    What was copied is hashed. Exits with 4 if the store itself has damaged content, which is named.
+    MLflow can stay in use meanwhile. If DEST contains an earlier backup, only new data is copied. The earlier backup
+    stays valid until the new one is complete. The copied data is hashed. The exit code is 4 if the store itself has
+    damaged content, which is listed.
 
-    Artifacts that the database names and the store does not contain (in mlruns/, s3://, another server) are listed,
-    and the command exits with 5 before it copies anything. --without-outside-artifacts backs up the rest.
+    A backup does not contain artifacts outside the store (in mlruns/, in s3://, on another server). If the database
+    names such artifacts, the command lists them and exits with 5 before it copies anything. Use
+    --without-outside-artifacts to back up the rest.
     """
     from mlflow_ipfs.backup.backing_up import make_backup
 
@@ -116,7 +118,7 @@ def backup(
 
 
 def report_lines(report: BackupReport, database: str | None) -> list[str]:
-    """Return the lines about what was copied."""
+    """Return the lines that summarize the copied data."""
     new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
     lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
     if database is not None:
@@ -131,15 +133,15 @@ def left_out_lines(manifest: Manifest) -> list[str]:
 
 
 def _outside_line(label: str, group: Mapping[str, Any]) -> str:
-    what = format_count(group["count"], group["kind"])
+    count = format_count(group["count"], group["kind"])
     examples = ", ".join(group["examples"])
-    return printable(f"{label:<9}  {what} in {group['place']}, for example {examples}")
+    return printable(f"{label:<9}  {count} in {group['place']}, for example {examples}")
 
 
 def print_report(
     manifest: Manifest, report: BackupReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
 ) -> None:
-    """Print problems, then the result."""
+    """Print the problems, then the result."""
     problems = report.problems if report is not None else ()
     for cid, reason in problems:
         print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)

@@ -1,4 +1,4 @@
-"""``car``: content in one file, for any IPFS tool."""
+"""``car``: export and import content as CAR files, which any IPFS tool can read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlflow_ipfs.cli.options import (
     shared_options,
     tracking_option,
 )
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.car.format import CarPart
 from mlflow_ipfs.content.car.resuming import draft_of
 from mlflow_ipfs.content.cid import CID
@@ -43,31 +43,34 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.car.importing import CarImport
     from mlflow_ipfs.content.car.resuming import ExportedCar
 
-_MOST_ROOTS: Final = 16  # that fit into a command which people copy
+_MAX_PRINTED_ROOTS: Final = 16  # more make the printed command too long to copy
 
 
 @click.group()
 @shared_options
 def car() -> None:
-    """Archives that carry content between IPFS tools (CARv1; CARv2 is read, too)."""
+    """Export and import CAR files.
+
+    CAR files carry content between IPFS tools. Exports are CARv1; imports accept CARv1 and CARv2.
+    """
 
 
-@car.command("export", short_help="Write content as one CAR.")
+@car.command("export", short_help="Export content as a CAR.")
 @click.argument("content", type=ANY_CONTENT)
 @click.option(
     "-o",
     "--output",
     type=click.Path(readable=False, path_type=Path),
     default=STREAM,
-    help="File to write, or - for stdout.",
+    help="File to write, or - for standard output (the default).",
 )
-@click.option("-f", "--force", is_flag=True, help="Write over an existing file.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")
 @click.option(
     "--from-byte",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="On stdout: leave out the first N bytes, which somebody has already.",
+    help="On standard output: skip the first N bytes, which the receiver has already.",
 )
 @tracking_option
 @json_option
@@ -82,11 +85,14 @@ def export(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write everything below a CID as one CAR; its root is the content that was named.
+    """Export content and everything below it as one CAR, whose root is the content.
 
-    The same content always gives the same bytes. An export to a file that was cut short goes on when it is run again. One
-    through a pipe goes on with --from-byte: `ssh HOST mlflow-ipfs car export CID --from-byte $(stat -c %s x.car) >> x.car`
-    """
+    The same content always gives the same bytes. To resume an interrupted export to a file, run the same command again.
+    To resume an export through a pipe, use --from-byte:
+
+    \b
+      ssh HOST mlflow-ipfs car export CID --from-byte $(stat -c %s x.car) >> x.car
+    """  # noqa: D301 - click reads the character \b as "do not rewrap"
     _check_output(output, from_byte)
     refuse_existing(output, force=force or output == STREAM)
     with cli_context.open_store() as store:
@@ -105,10 +111,10 @@ def export(
 
 def _check_output(output: Path, from_byte: int) -> None:
     if output == STREAM and sys.stdout.isatty():
-        msg = "a CAR is no text for a terminal; name a file with -o, or redirect"
+        msg = "a CAR is binary and cannot be written to a terminal; name a file with -o, or redirect the output"
         raise click.UsageError(msg)
     if output != STREAM and from_byte:
-        msg = "--from-byte is for standard output; an export to a file goes on by itself"
+        msg = "--from-byte is for standard output only; an export to a file resumes without it"
         raise click.UsageError(msg)
 
 
@@ -120,50 +126,57 @@ def _export_file(found: Located, output: Path, *, force: bool) -> ExportedCar:
     except BaseException as error:
         if not isinstance(error, (ConflictError, StoreFullError)) and os.path.lexists(draft_of(output)):
             draft = printable(str(draft_of(output)))
-            note(f"{draft} keeps what was written; the same command goes on with it, or remove it")
+            print_notice(
+                f"the partial export is kept in {draft}; run the same command to resume it, or remove the file"
+            )
         raise
     if done.resumed_bytes:
-        rest = f"; {format_size(done.dropped_bytes)} behind that were not usable" if done.dropped_bytes else ""
-        note(f"went on after {format_size(done.resumed_bytes)} of an earlier export{rest}")
+        rest = f"; the {format_size(done.dropped_bytes)} after that were unusable" if done.dropped_bytes else ""
+        print_notice(f"resumed after {format_size(done.resumed_bytes)} of an earlier export{rest}")
     elif done.dropped_bytes:
-        note("the draft of an earlier export held something else, so it was begun anew")
+        print_notice("started again from the beginning, because the partial export did not match this content")
     return done
 
 
 def _total(found: Located) -> int | None:
     try:
         return total_bytes(found)
-    except InvalidDataError:  # not UnixFS: any DAG may be exported
+    except InvalidDataError:  # not UnixFS; any DAG can be exported
         return None
 
 
 class CIDType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """A CID without a path."""
+    """Type of an option that is a CID without a path."""
 
     name = "cid"
 
     def convert(self, value: str | CID, param: click.Parameter | None, ctx: click.Context | None) -> CID:
-        """Read the argument."""
+        """Parse the CID."""
         try:
             return CID.parse(value) if isinstance(value, str) else value
         except InvalidCIDError as error:
             self.fail(str(error), param, ctx)
 
 
-@car.command("import", short_help="Take in CARs and pin their roots.")
+@car.command("import", short_help="Import CARs and pin their roots.")
 @click.argument("files", type=click.Path(readable=False, path_type=Path, allow_dash=True), nargs=-1, required=True)
-@click.option("--join", is_flag=True, help="The files are pieces of one CAR, in this order.")
+@click.option("--join", is_flag=True, help="Treat FILES as consecutive pieces of one CAR.")
 @click.option(
     "--from-byte",
     type=click.IntRange(min=1),
     metavar="N",
-    help="What is read is only the rest of a CAR, from its byte N on.",
+    help="The input is the rest of a CAR, which starts at byte N of the CAR.",
 )
 @click.option(
-    "--to-byte", type=click.IntRange(min=1), metavar="N", help="And its blocks end before byte N, if it is a CARv2."
+    "--to-byte",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --from-byte: the blocks end before byte N of the CAR (CARv2).",
 )
-@click.option("--root", "roots", type=CIDType(), multiple=True, metavar="CID", help="And this is its root.")
-@click.option("--all-blocks", is_flag=True, help="Keep blocks that no root needs, too, until a gc drops them.")
+@click.option(
+    "--root", "roots", type=CIDType(), multiple=True, metavar="CID", help="With --from-byte: a root of the CAR."
+)
+@click.option("--all-blocks", is_flag=True, help="Also keep blocks that no root needs, until a gc removes them.")
 @json_option
 @pass_cli_context
 def import_(
@@ -177,12 +190,12 @@ def import_(
     all_blocks: bool,
     as_json: bool,
 ) -> None:
-    """Take in CARs (files, or - for standard input), pin their roots and print them.
+    """Import CARs (files, or - for standard input), pin their roots and print them.
 
-    Blocks that no root needs are left out. A CAR that names no root is taken in whole.
+    Blocks that no root needs are skipped. A CAR that names no root is imported completely.
 
-    Files may be CARs that are complete only together, in any order. When a stream breaks off, everything before the
-    break is kept, and the error says how to go on from there: with the rest of the CAR, --from-byte and --root.
+    FILES may be several CARs, in any order, which are complete only together. If a stream breaks off, everything before
+    the break is kept. The error message then contains the command that imports the rest of the CAR.
     """
     part = _part_of(files, from_byte, to_byte, roots, join=join)
     sources, total = list_sources(files, join=join)
@@ -193,38 +206,42 @@ def import_(
         store.begin_car_import(all_blocks=all_blocks, progress=progress.advance) as transfer,
     ):
         for source in sources:
-            _take(cli_context, transfer, source, part, progress)
+            _import_source(cli_context, transfer, source, part, progress)
         found = _finish(cli_context, transfer, sources)
     left_out = {"left_out_blocks": transfer.left_out_blocks, "left_out_bytes": transfer.left_out_bytes}
     for root in found:
         print_result({"cid": str(root)} | left_out, f"imported  {root}", as_json=as_json)
     if transfer.left_out_blocks:
         size = format_size(transfer.left_out_bytes)
-        note(
-            f"left out {format_count(transfer.left_out_blocks, 'block')} ({size}) that no root needs; see --all-blocks"
+        print_notice(
+            f"skipped {format_count(transfer.left_out_blocks, 'block')} ({size}) that no root needs; --all-blocks keeps them"
         )
     if not found:
-        why = "no --root was named" if part else "no root is named in the CAR"
-        note(f"{why}, so nothing is pinned; `mlflow-ipfs pin add CID` keeps content")
+        reason = "no --root was given" if part else "the CAR names no root"
+        print_notice(f"nothing was pinned, because {reason}; pin the content with `mlflow-ipfs pin add CID`")
 
 
 def _part_of(
     files: tuple[Path, ...], from_byte: int | None, to_byte: int | None, roots: tuple[CID, ...], *, join: bool
 ) -> CarPart | None:
-    """What the options say about the stream, checked for sense."""
+    """Return the part of a CAR that the options describe; None for a whole CAR.
+
+    Raises:
+        click.UsageError: the options contradict each other.
+    """
     problem = None
     if from_byte is None and (roots or to_byte):
-        problem = "--root and --to-byte say something about the rest of a CAR, so they need --from-byte"
+        problem = "--root and --to-byte require --from-byte"
     elif from_byte is not None and len(files) > 1 and not join:
-        problem = "--from-byte is about one stream: name one file, or join them with --join"
+        problem = "--from-byte applies to one stream; name one file, or join the files with --join"
     elif from_byte is not None and to_byte is not None and to_byte <= from_byte:
-        problem = f"--to-byte has to be larger than --from-byte, {from_byte}"
+        problem = f"--to-byte must be larger than --from-byte ({from_byte})"
     if problem is not None:
         raise click.UsageError(problem)
     return None if from_byte is None else CarPart(from_byte, to_byte, roots)
 
 
-def _take(
+def _import_source(
     cli_context: CliContext, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress
 ) -> None:
     try:
@@ -236,10 +253,10 @@ def _take(
     except MlflowIpfsError as error:
         msg = f"{error}{_how_to_continue(cli_context, transfer, source)}"
         raise type(error)(msg) from error
-    except BaseException:  # an interrupt, or the stream's own error
+    except BaseException:  # an interrupt, or an error of the stream
         progress.clear()
         if transfer.kept_blocks:
-            note(f"{source.name}: {transfer.kept()}{_how_to_continue(cli_context, transfer, source)}")
+            print_notice(f"{source.name}: {transfer.kept()}{_how_to_continue(cli_context, transfer, source)}")
         raise
 
 
@@ -249,15 +266,18 @@ def _finish(cli_context: CliContext, transfer: CarImport, sources: list[Source])
     except MlflowIpfsError as error:
         if len(sources) > 1 or transfer.payload_end is not None:
             raise
-        # A CARv1 does not say where it ends: one that broke off between two blocks looks whole.
+        # A CARv1 does not record its end: after a break between two blocks it looks complete.
         msg = f"{error}{_how_to_continue(cli_context, transfer, sources[0])}"
         raise type(error)(msg) from error
 
 
 def _how_to_continue(cli_context: CliContext, transfer: CarImport, source: Source) -> str:
-    """The command that takes the rest of a stream; nothing for files, which are simply imported again."""
+    """Return advice with the command that imports the rest of a stream.
+
+    The advice is empty for files, because importing a file again continues the import.
+    """
     start = transfer.resume_from
-    if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MOST_ROOTS:
+    if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MAX_PRINTED_ROOTS:
         return ""
     words = ["mlflow-ipfs", *cli_context.store_option, "car", "import", "--from-byte", str(start)]
     if transfer.all_blocks:
@@ -266,4 +286,4 @@ def _how_to_continue(cli_context: CliContext, transfer: CarImport, source: Sourc
         words += ["--to-byte", str(transfer.payload_end)]
     for root in transfer.roots:
         words += ["--root", str(root)]
-    return f". To send only the rest, as `curl --range {start}- URL` does, pipe it to: {shlex.join([*words, '-'])}"
+    return f". To import only the rest, for example from `curl --range {start}- URL`, pipe it to: {shlex.join([*words, '-'])}"

@@ -1,4 +1,4 @@
-"""Where ``car import`` reads from: files, standard input, or several files as one stream."""
+"""Inputs of ``car import``: files, standard input, or several files joined to one stream."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ STREAM: Final = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One CAR to import: a file, standard input, or several that are read as one."""
+    """One CAR to import: a file, standard input, or several of them joined."""
 
     paths: tuple[Path, ...]
 
     @property
     def is_stdin(self) -> bool:
-        """Whether it is standard input alone."""
+        """Return whether the source is standard input alone."""
         return self.paths == (STREAM,)
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """Return the name of the source for messages."""
         return " + ".join("standard input" if path == STREAM else printable(str(path)) for path in self.paths)
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Open it for reading."""
+        """Open the source for reading."""
         if len(self.paths) > 1:
             with io.BufferedReader(_JoinedFiles(self.paths), 1 << 20) as joined:
                 yield joined
@@ -48,14 +48,18 @@ class Source:
 
 
 def list_sources(paths: Sequence[Path], *, join: bool) -> tuple[list[Source], int | None]:
-    """The CARs that are named, and how many bytes they have together; None if nobody knows.
+    """Return the CARs to import and their total size in bytes; the size is None if standard input is one of them.
+
+    Args:
+        paths: the files, or ``-`` for standard input.
+        join: treat the files as pieces of one CAR.
 
     Raises:
         click.UsageError: standard input is named twice.
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file does not exist.
     """
     if list(paths).count(STREAM) > 1:
-        msg = "standard input can be read only once"
+        msg = "standard input (-) can be named only once"
         raise click.UsageError(msg)
     sizes = [None if path == STREAM else path.stat().st_size for path in paths]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
@@ -72,19 +76,19 @@ def _open(path: Path) -> Iterator[BinaryIO]:
 
 
 class _PiecewiseStdin:
-    """Standard input, of which each read is one read of the pipe.
+    """Standard input, where each read is one read of the pipe.
 
-    ``sys.stdin.buffer.read(n)`` waits inside C for all ``n`` bytes. A Ctrl-C that comes between two pieces of a block is
-    not looked at there before the next piece, and if the sender stalls, there is none.
+    ``sys.stdin.buffer.read(n)`` waits inside C for all ``n`` bytes. It handles a Ctrl-C only when the next bytes
+    arrive. If the sender stalls, the import could not be interrupted.
     """
 
     def read(self, size: int) -> bytes:
         stdin = cast("io.BufferedReader", sys.stdin.buffer)
-        return stdin.read1(size) if size > 1 else stdin.read(size)  # single bytes are taken from the buffer
+        return stdin.read1(size) if size > 1 else stdin.read(size)  # single bytes come from the buffer
 
 
 class _JoinedFiles(io.RawIOBase):
-    """The bytes of several files, one after the other."""
+    """Several files as one stream."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._pieces = self._read_pieces(paths)
@@ -92,8 +96,8 @@ class _JoinedFiles(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever takes bytes
-        self._room = len(buffer)
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any writable buffer
+        self._wanted_bytes = len(buffer)
         piece = next(self._pieces, b"")
         buffer[: len(piece)] = piece
         return len(piece)
@@ -101,5 +105,5 @@ class _JoinedFiles(io.RawIOBase):
     def _read_pieces(self, paths: Sequence[Path]) -> Iterator[bytes]:
         for path in paths:
             with _open(path) as stream:
-                while piece := stream.read(self._room):
+                while piece := stream.read(self._wanted_bytes):
                     yield piece

@@ -1,4 +1,4 @@
-"""``cat``: write the bytes of a file to standard output, verified."""
+"""``cat``: write the verified bytes of a file to standard output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PIECE_BYTES: Final = 1 << 20
 
 @click.command()
 @click.argument("content", type=ANY_CONTENT)
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Leave out the first N bytes.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="N", help="Skip the first N bytes.")
 @click.option("--length", type=click.IntRange(min=0), metavar="N", help="Write at most N bytes.")
 @tracking_option
 @json_errors_option
@@ -41,7 +41,10 @@ def cat(
         try:
             file = found.store.open(found.cid, found.path)
         except IsDirectoryError as error:
-            msg = f"{text_of(content)} is a directory; list it with `mlflow-ipfs ls` or write it to disk with `mlflow-ipfs get`"
+            msg = (
+                f"{text_of(content)} is a directory; list it with `mlflow-ipfs ls`, or write it to disk with "
+                "`mlflow-ipfs get`"
+            )
             raise IsDirectoryError(msg) from error
         with file:
             file.seek(offset)

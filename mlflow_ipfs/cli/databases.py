@@ -1,6 +1,6 @@
-"""``databases``: MLflow's databases that use the store, and what to do if one is a copy of another.
+"""``databases``: list MLflow's databases that use the store, and separate copies of a database.
 
-SQLAlchemy takes longer to import than most commands to run, so it waits until it is needed.
+SQLAlchemy takes longer to import than most commands take to run, so modules that need it are imported late.
 """
 
 # ruff: noqa: PLC0415
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
-from mlflow_ipfs.cli.terminal import format_count, note, print_result, printable
+from mlflow_ipfs.cli.terminal import format_count, print_notice, print_result, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.group(short_help="MLflow's databases that use the store.")
+@click.group(short_help="List and separate the MLflow databases that use the store.")
 @shared_options
 def databases() -> None:
-    """MLflow's databases that use the store.
+    """List the MLflow databases that use the store, and separate copies of a database.
 
-    A database has a registry id, which pins and artifacts in the store carry. A copy of a database has the id of the
-    original; until it is forked, nothing that either of them has is dropped.
+    Each database has a registry id, which is part of the names of its pins and artifacts in the store. A copy of a
+    database has the same registry id as the original. Until the copy is forked, gc removes no content of either.
     """
 
 
@@ -45,11 +45,11 @@ def _database_option(command: Command) -> Command:
     )(command)
 
 
-@databases.command()
+@databases.command(short_help="List the databases that used the store.")
 @json_option
 @pass_cli_context
 def ls(cli_context: CliContext, *, as_json: bool) -> None:
-    """List every database that was seen with the store: its registry id, and where it was."""
+    """List every database that used the store: its registry id, its location, and the time of its first use."""
     from mlflow_ipfs.binding.databases.claims import list_databases
     from mlflow_ipfs.binding.databases.places import describe
 
@@ -64,26 +64,28 @@ def ls(cli_context: CliContext, *, as_json: bool) -> None:
 def _line(registry_id: str, place: DatabasePlace, *, is_shared: bool) -> str:
     since = datetime.fromtimestamp(place.seen_at, UTC).isoformat(timespec="seconds")
     where = f" on {place.host}" if place.host else ""
-    shared = "  (one of several with this id)" if is_shared else ""
+    shared = "  (one of several with this registry id)" if is_shared else ""
     return printable(f"{registry_id}  {place.uri}{where}, since {since}{shared}")
 
 
-@databases.command()
+@databases.command(short_help="Give a copied database its own registry id.")
 @_database_option
 @click.option(
     "--artifacts-destination",
     metavar="URI",
-    help="What the server of the copy has had as such  [default: MLFLOW_ARTIFACTS_DESTINATION, else looked for]",
+    help="The value with which the server of the copy ran  [default: MLFLOW_ARTIFACTS_DESTINATION, else detected]",
 )
 @json_option
 @pass_cli_context
 def fork(
     cli_context: CliContext, backend_store_uri: str | None, artifacts_destination: str | None, *, as_json: bool
 ) -> None:
-    """Give a copied database a registry id, pins, frozen paths and artifact trees of its own.
+    """Give a copied database its own registry id, pins, frozen paths and artifact trees.
 
-    Afterwards the copy and the original delete independently of each other. No bytes are copied. Stop the programs
-    that use the copy first; the original may go on. A fork that was broken off can be run again.
+    Afterwards, deletions in the copy do not affect the original, nor the reverse. No content is copied.
+
+    Stop all programs that use the copy before you run this command; the original can stay in use. An interrupted fork
+    can be run again.
     """
     from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.database_forks import fork_database
@@ -94,14 +96,16 @@ def fork(
         report = fork_database(url, store, destination)
     print_result(asdict(report), "\n".join(_fork_lines(report)), as_json=as_json)
     for name in report.missing:
-        note(f"the content of {printable(name)} is not in the store, so this version has no pin")
+        print_notice(f"{printable(name)} was not pinned, because its content is not in the store")
     if not report.others:
-        note(
-            f"no other database with the id {report.former_id} was seen with this store. What that id keeps stays, for "
-            "the original may be in use"
+        print_notice(
+            f"no other database with the registry id {report.former_id} has used this store; the content of that id is "
+            "kept, because the original may still be in use"
         )
     if report.destination is not None:
-        note(f"start the server of this database with --artifacts-destination {report.destination} from now on")
+        print_notice(
+            f"from now on, start the server of this database with --artifacts-destination {report.destination}"
+        )
 
 
 def _fork_lines(report: ForkReport) -> list[str]:
@@ -112,15 +116,15 @@ def _fork_lines(report: ForkReport) -> list[str]:
     ]
 
 
-@databases.command()
+@databases.command(short_help="Declare that a database has moved.")
 @_database_option
 @json_option
 @pass_cli_context
 def moved(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool) -> None:
-    """Say that a database was moved to where it is now, and is not used in any other place.
+    """Declare that a database has moved and is used only at its present location.
 
-    The store forgets the other places with the same registry id, which it may not be able to look at. If one of them
-    is used all the same, what it deletes is lost for both.
+    The store then ignores all other recorded locations with the same registry id, because it may not be able to check
+    them. Caution: if a database at one of them is still used, its deletions also remove content of this database.
     """
     from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.databases.places import describe

@@ -1,4 +1,4 @@
-"""``du``: what takes the room?"""
+"""``du``: show how much of the store each experiment, model, ref and pin uses."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 
-@click.command(short_help="What takes the room, by experiment, model and pin.")
+@click.command(short_help="Show the size of each experiment, model, ref and pin.")
 @json_option
 @pass_cli_context
 def du(cli_context: CliContext, *, as_json: bool) -> None:
-    """Say how much of the store each experiment, registered model, ref and pin needs.
+    """Show how much of the store each experiment, registered model, ref and pin uses.
 
-    The first size is of all blocks that it needs, the second of those that nothing else needs:
-    what would become free without it. A block that several need counts for each of them.
+    The first size counts all blocks that the item needs. The second size counts the blocks that no other item needs:
+    the space that is freed when the item is deleted. A shared block counts for each item that needs it.
     """
     with cli_context.open_store() as store:
         groups = _collect_groups(store)
@@ -36,18 +36,18 @@ def du(cli_context: CliContext, *, as_json: bool) -> None:
             print_result(fields, "", as_json=True)
     else:
         rows = [
-            (kind, printable(name), format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} of its own")
+            (kind, printable(name), format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} exclusive")
             for (kind, name), usage in found
         ]
         for line in align(rows, right={2, 3}):
             click.echo(line)
     fields = {"all_bytes": report.all_bytes, "unneeded_bytes": report.unneeded_bytes}
-    line = f"{format_size(report.all_bytes)} in all, {format_size(report.unneeded_bytes)} that nothing needs"
+    line = f"{format_size(report.all_bytes)} in total, {format_size(report.unneeded_bytes)} deletable"
     print_result(fields, line, as_json=as_json)
 
 
 def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
-    """The roots of each experiment, model and so on."""
+    """Return the root CIDs of each group."""
     groups: dict[Group, list[CID]] = {}
     trees: set[str] = set()
     roots = list(store.roots())
@@ -55,7 +55,7 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
     for root in roots:
         if root.cid is None:
             trees.add(experiment_of(root.name))
-        elif root.kind != "frozen" or root.cid not in pinned:  # else it is a model version's, whose pin counts
+        elif root.kind != "frozen" or root.cid not in pinned:  # else it belongs to a model version, whose pin counts
             groups.setdefault(_group_of(root, root.cid), []).append(root.cid)
     for tree in trees:
         location = MfsPath.parse(tree)
@@ -66,4 +66,4 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
 
 def _group_of(root: Root, cid: CID) -> Group:
     group = group_of(root)
-    return Group("pin", f"{root.name} {cid}") if group.kind == "pin" else group  # of an owner, each has its own size
+    return Group("pin", f"{root.name} {cid}") if group.kind == "pin" else group  # each pin of an owner has its own size

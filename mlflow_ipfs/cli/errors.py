@@ -1,4 +1,4 @@
-"""Exit codes, and errors as one clear line: ``mlflow-ipfs: <what happened, and what to do>``."""
+"""Exit codes of the command, and its error messages: one line ``mlflow-ipfs: <message>`` or one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_ipfs import errors
 
 
 class ExitCode(IntEnum):
-    """What the command's exit status means. Part of the interface: never renumber."""
+    """Exit status of the command. Part of the interface: never renumber."""
 
     OK = 0
     FAILED = 1
@@ -22,12 +22,12 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     DOES_NOT_VERIFY = 4
     REFUSED = 5
-    INTERRUPTED = 130  # as a shell reports it: 128 + SIGINT
+    INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
     BROKEN_PIPE = 141  # 128 + SIGPIPE
     TERMINATED = 143  # 128 + SIGTERM
 
 
-# Since click 8.2; before it, a group without a command prints its help by itself.
+# Exists since click 8.2. Before, click prints the help of a group that has no command.
 _NO_ARGUMENTS: Final = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
@@ -37,27 +37,27 @@ _CODES: Final[tuple[tuple[type[Exception], ExitCode], ...]] = (
     (errors.IntegrityError, ExitCode.DOES_NOT_VERIFY),
     (errors.PolicyError, ExitCode.REFUSED),
     (errors.ImmutableError, ExitCode.REFUSED),
-    (FileNotFoundError, ExitCode.NOT_FOUND),  # NotFoundError among them
+    (FileNotFoundError, ExitCode.NOT_FOUND),  # the base class of NotFoundError
 )
 
 
 class CommandError(click.ClickException):
-    """An expected error: what to say, and the exit code.
+    """An expected error, with its message and exit code.
 
     Args:
-        message: one line.
+        message: one line of text.
         code: the exit status.
         kind: name of the error's class, for ``--json``.
     """
 
     def __init__(self, message: str, code: ExitCode, kind: str) -> None:
         super().__init__(message)
-        self.exit_code = code  # type: ignore[misc] # click says ClassVar, and reads it from the instance
+        self.exit_code = code  # type: ignore[misc] # click declares a ClassVar, and reads it from the instance
         self.kind = kind
 
     @classmethod
     def of(cls, error: errors.MlflowIpfsError | OSError) -> CommandError:
-        """The error as the command tells it."""
+        """Return the command's error for an exception."""
         code = next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
         return cls(_text_of(error), code, type(error).__name__)
 
@@ -72,7 +72,7 @@ def show_error(error: click.ClickException, *, as_json: bool) -> None:
     """Print an error to stderr."""
     message = error.format_message()
     if isinstance(error, _NO_ARGUMENTS) and not as_json:
-        click.echo(message, file=sys.stderr)  # the whole help: nothing was asked for yet
+        click.echo(message, file=sys.stderr)  # the help text, because the user gave no arguments
         return
     if isinstance(error, click.UsageError) and error.ctx is not None:
         message = f"{message.rstrip('.')} (see `{error.ctx.command_path} --help`)"

@@ -1,4 +1,4 @@
-"""``get``: write content to disk, verified."""
+"""``get``: write content to disk."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(readable=False, path_type=Path),
-    help="Where to write it  [default: its name, here]",
+    help="Path to write to  [default: the content's name, in the current directory]",
 )
-@click.option("-f", "--force", is_flag=True, help="Write over what is at PATH; in a directory, other files stay.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite PATH; other files in an existing directory are kept.")
 @click.option(
-    "--verify", is_flag=True, help="Hash every block, also in files that are trusted by inode, size and time."
+    "--verify", is_flag=True, help="Hash every block, even of files whose inode, size and time match the index."
 )
-@click.option("--allow-outside-links", is_flag=True, help="Restore symlinks that point out of the content, too.")
+@click.option("--allow-outside-links", is_flag=True, help="Also write symlinks that point outside the content.")
 @tracking_option
 @json_option
 @pass_cli_context
@@ -54,9 +54,9 @@ def get(
 ) -> None:
     """Write a file or directory to disk.
 
-    A large file that the store keeps whole is copied without hashing if its inode, size and time are
-    those of the index. With --verify every block of every file is hashed while it is written, and
-    nothing is written if one is damaged.
+    A large file that the store keeps whole is copied without hashing if its inode, size and modification time match
+    the index. With --verify, every block of every file is hashed while it is written, and nothing is written if a block
+    is damaged.
     """
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
@@ -76,13 +76,14 @@ def get(
         _write(target, export)
         print_result(
             {"path": str(target), "cid": str(found.root), "verified": verify},
-            f"got  {printable(str(target))}  {found.root}{'  every block hashed' if verify else ''}",
+            f"wrote  {printable(str(target))}  {found.root}{'  (every block hashed)' if verify else ''}",
             as_json=as_json,
         )
 
 
 def _write(target: Path, export: Callable[[Path], None]) -> None:
-    if os.path.isdir(target):  # noqa: PTH112 - never raises. With --force: file by file, what is there besides stays
+    if os.path.isdir(target):  # noqa: PTH112 - never raises
+        # With --force: replace file by file, because other files in the directory are kept.
         export(target)
         return
     with draft_beside(target) as draft:
@@ -90,5 +91,5 @@ def _write(target: Path, export: Callable[[Path], None]) -> None:
 
 
 def total_bytes(found: Located) -> int:
-    """About how much there is to read: each link to a block counts, as its node states it."""
+    """Return the approximate size of the data to read. Each link counts with the size that its node states."""
     return found.store.dag_size(found.root)

@@ -14,7 +14,7 @@ from mlflow_ipfs.cli.options import (
     pass_cli_context,
     tracking_option,
 )
-from mlflow_ipfs.cli.terminal import align, format_size, note, print_result, printable
+from mlflow_ipfs.cli.terminal import align, format_size, print_notice, print_result, printable
 
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName, Located
@@ -29,9 +29,11 @@ _SUFFIXES: Final = {"directory": "/", "symlink": "@", "unknown": "?"}
 @json_option
 @pass_cli_context
 def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, *, as_json: bool) -> None:
-    """List a directory: CID, size and name of each entry. Directories end in /, symlinks in @, data that is not UnixFS in ?.
+    """List the entries of a directory: CID, size and name.
 
-    A directory of mfs:// has a CID only if it was frozen or pinned as it is now; else a - stands there.
+    The name of a directory ends in /, that of a symlink in @, that of data that is not UnixFS in ?.
+
+    A directory below mfs:// can change. It shows - instead of a CID until its present state is frozen or pinned.
     """
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
@@ -48,8 +50,9 @@ def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, 
     for line in align(rows, right={1}):
         click.echo(line)
     if unnamed:
-        note(
-            f"directories with - can still change; `mlflow-ipfs pin add {found.place}` pins this one as it is, and prints its CID"
+        print_notice(
+            f"directories without a CID can still change; `mlflow-ipfs pin add {found.place}` pins the present state of "
+            "the listed directory and prints its CID"
         )
 
 

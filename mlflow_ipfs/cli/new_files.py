@@ -1,4 +1,4 @@
-"""What commands write for the user: all of it or nothing, and never over something that was there."""
+"""Files and directories that commands write for the user: complete or not at all, and never over existing ones."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ if TYPE_CHECKING:
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Refuse to write where something is.
+    """Raise if a path exists already, unless ``force`` is given.
 
     Raises:
-        ConflictError: something is there, and ``force`` is not given.
+        ConflictError: the path exists, and ``force`` is false.
     """
     if not force and os.path.lexists(path):
-        msg = f"{str(path)!r} exists; remove it, name another with -o, or write over it with --force"
+        msg = f"{str(path)!r} already exists; remove it, choose another path with -o, or overwrite it with --force"
         raise ConflictError(msg)
 
 
 def require_directory_above(path: Path) -> None:
-    """Refuse to write where there is no directory: a name is more often mistyped than a directory is to be made.
+    """Raise if the parent directory of a path does not exist.
+
+    It is not created, because a missing directory is more often a mistyped name.
 
     Raises:
-        NotFoundError: it is not there.
-        InvalidPathError: something else is.
+        NotFoundError: the parent does not exist.
+        InvalidPathError: the parent is not a directory.
     """
     parent = path.parent
     with translate_destination_errors(path):
-        if os.path.isdir(parent):  # noqa: PTH112 - it never raises
+        if os.path.isdir(parent):  # noqa: PTH112 - never raises
             return
         if not os.path.lexists(parent):
-            msg = f"the directory {str(parent)!r} does not exist; make it, or name another with -o"
+            msg = f"the directory {str(parent)!r} does not exist; create it, or choose another path with -o"
             raise NotFoundError(msg)
-    msg = f"{str(parent)!r} is no directory, so nothing can be written below it"
+    msg = f"cannot write {str(path)!r}: {str(parent)!r} is not a directory; choose another path with -o"
     raise InvalidPathError(msg)
 
 
 @contextmanager
 def draft_beside(path: Path) -> Iterator[Path]:
-    """A path to write a file or a directory to, which becomes ``path`` at the end, or vanishes on an error.
+    """Yield the path of a draft, a file or directory that replaces ``path`` at the end and is deleted on an error.
 
     Raises:
-        NotFoundError, InvalidPathError: there is no directory for it, or something is in the way.
-        OSError: the system refuses it; the error names ``path``.
+        NotFoundError, InvalidPathError: the parent directory is unusable, or ``path`` cannot be replaced.
+        OSError: the operating system reports an error; the error names ``path``.
     """
     require_directory_above(path)
     target = path.absolute()
@@ -59,7 +61,7 @@ def draft_beside(path: Path) -> Iterator[Path]:
         directory = Path(tempfile.mkdtemp(prefix=".mlflow-ipfs-", dir=target.parent))
     draft = directory / path.name
     try:
-        with translate_destination_errors(target), _named_as(draft, path):
+        with translate_destination_errors(target), _errors_naming(path, draft):
             yield draft
             draft.replace(target)
     finally:
@@ -67,8 +69,8 @@ def draft_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _named_as(draft: Path, path: Path) -> Iterator[None]:
-    """Let errors name what the user named."""
+def _errors_naming(path: Path, draft: Path) -> Iterator[None]:
+    """Replace the draft's path in error messages with the path that the user gave."""
     try:
         yield
     except MlflowIpfsError as error:
@@ -78,7 +80,7 @@ def _named_as(draft: Path, path: Path) -> Iterator[None]:
 
 
 def _remove_tree(directory: Path) -> None:
-    """Remove a directory even if content made directories in it read-only."""
+    """Remove a directory, even if directories in it are read-only, as the content may require."""
     for parent, directories, _ in os.walk(directory):
         for name in directories:
             with suppress(OSError):

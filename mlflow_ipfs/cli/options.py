@@ -1,4 +1,4 @@
-"""What the commands share: where they work, how content is named, options that mean the same everywhere."""
+"""Parts that the commands share: the context, names of content on the command line, and common options."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+PACKAGE: Final = "mlflow_ipfs"  # name of its logger
+_JSON: Final = f"{__name__}.json"  # key in ``ctx.meta``, which a command shares with its groups
+
+
 class CliContext:
-    """The settings and the store that the command line names: ``ctx.obj`` of every command.
+    """The settings and the store of a command line: ``ctx.obj`` of every command.
 
     Args:
-        store: value of ``--store``; None: as the settings say.
+        store: value of ``--store``; None: use the store of the settings.
     """
 
     def __init__(self, store: str | None) -> None:
@@ -39,7 +43,7 @@ class CliContext:
 
     @property
     def store_option(self) -> list[str]:
-        """What names the same store on another command line: ``--store`` if it was given."""
+        """Return the arguments that select the same store on another command line: ``--store``, if it was given."""
         return [] if self._store is None else ["--store", self._store]
 
     @functools.cached_property
@@ -50,71 +54,69 @@ class CliContext:
 
     @property
     def settings(self) -> Settings:
-        """The settings in force.
+        """Return the settings in force.
 
         Raises:
-            SettingsError: one has no usable value.
+            SettingsError: a setting has an unusable value.
         """
         return self._loaded[0]
 
     @property
-    def places(self) -> dict[str, str]:
-        """Where each setting that has not its default comes from, by its name."""
-        places = self._loaded[1]
-        return places if self._store is None else places | {"store": "--store"}
+    def setting_sources(self) -> dict[str, str]:
+        """Return the source of each setting that does not have its default value, by the setting's name."""
+        sources = self._loaded[1]
+        return sources if self._store is None else sources | {"store": "--store"}
 
     def open_store(self, settings: Settings | None = None, *, create: bool = False) -> ContentStore:
         """Open the store; the caller closes it.
 
         Args:
-            settings: others than those in force.
-            create: make the store if there is none.
+            settings: used instead of the settings in force.
+            create: create the store if it does not exist.
 
         Raises:
-            NotFoundError: there is none, and ``create`` is false.
+            NotFoundError: the store does not exist, and ``create`` is false.
         """
         settings = settings or self.settings
         if not create and not has_store(settings):
-            advice = "; `mlflow-ipfs add` makes one, --store names another"
             if settings.store.is_file():
-                advice = ": that is a file, and a store is a directory; --store names another"
-            msg = f"there is no store at {settings.store}{advice}"
+                msg = f"{settings.store} is a file, not a store; name the directory of a store with --store"
+            else:
+                msg = (
+                    f"no store found at {settings.store}; create it with `mlflow-ipfs add`, or name another store with "
+                    "--store"
+                )
             raise NotFoundError(msg)
         return open_store(settings, create=create)
 
 
 def _read_directory(store: str) -> Path:
-    """The directory that ``--store`` names: as the setting does, or by a path that may be relative here."""
+    """Return the directory that ``--store`` names, in the form of the setting or as a path, which may be relative."""
     is_path = store and "://" not in store and not store.startswith(("local:", "kubo:"))
     try:
         return read_store(f"local:{store}" if is_path else store)
     except (SettingsError, RuntimeError) as error:
-        msg = f"--store: {store!r} can't be used: {error}"
+        msg = f"--store: {store!r} cannot be used: {error}"
         raise SettingsError(msg) from error
 
 
 def has_store(settings: Settings) -> bool:
-    """Whether anything lies where the store should be.
+    """Return whether the directory of the store exists and is not empty.
 
     Raises:
-        PolicyError: this user may not look there.
+        PolicyError: this user has no permission to read it.
     """
     with translate_access_errors(settings.store):
         return settings.store.is_dir() and any(settings.store.iterdir())
 
 
-PACKAGE: Final = "mlflow_ipfs"  # its logger
-_pass_cli_context = click.make_pass_decorator(CliContext)
-_JSON: Final = f"{__name__}.json"  # in ``ctx.meta``, which a command shares with the groups above it
-
-
 def pass_cli_context(command: Command) -> Command:
-    """Give the command its ``CliContext``, as ``--store`` before or after its name says, and ``--debug``."""
-    return store_option(debug_option(_pass_cli_context(command)))  # type: ignore[return-value] # click changes the signature
+    """Pass the command its ``CliContext``, and add ``--store`` and ``--debug``."""
+    return store_option(debug_option(click.make_pass_decorator(CliContext)(command)))  # type: ignore[return-value] # click changes the signature
 
 
 def store_option(command: Command) -> Command:
-    """``--store``."""
+    """Add ``--store``."""
 
     def use(context: click.Context, _: click.Parameter, value: str | None) -> None:
         if value is not None:
@@ -125,12 +127,12 @@ def store_option(command: Command) -> Command:
         metavar="DIRECTORY",
         expose_value=False,
         callback=use,
-        help="The store to work on, instead of MLFLOW_IPFS_STORE.",
+        help="The store to use, instead of MLFLOW_IPFS_STORE.",
     )(command)
 
 
 def debug_option(command: Command) -> Command:
-    """Add ``--debug``, which shows for this run what the package logs at debug level."""
+    """Add ``--debug``, which shows the debug messages of the package during this run."""
 
     def show(context: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's
         logger = logging.getLogger(PACKAGE)
@@ -143,12 +145,16 @@ def debug_option(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=show,
-        help="Say on stderr why files are trusted, hashed, healed, linked or copied.",
+        help="Log to stderr why files are trusted, hashed, healed, linked or copied.",
     )(command)
 
 
 class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """``CID[/path]`` in all its spellings; with ``anywhere`` also ``mfs://``, ``models:/`` and ``runs:/``."""
+    """Type of an argument that names content.
+
+    Args:
+        anywhere: accept ``mfs://``, ``models:/`` and ``runs:/`` besides the spellings of ``CID[/path]``.
+    """
 
     name = "content"
 
@@ -156,15 +162,15 @@ class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only sin
         self._anywhere = anywhere
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ContentName:  # noqa: ANN401 - click's
-        """Read the argument; malformed is an error of usage."""
+        """Parse the argument; raise a usage error if it is malformed."""
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return] # converted already
+            return value  # type: ignore[no-any-return] # already converted
         try:
             name = parse_content_name(value)
         except (InvalidCIDError, InvalidPathError) as error:
             raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
         if not self._anywhere and not isinstance(name, IpfsPath):
-            msg = f"{value!r} may stand for something else by now; name the CID, as `mlflow-ipfs pin ls` shows it"
+            msg = f"the content of {value!r} can change; name the CID, as `mlflow-ipfs pin ls` shows it"
             self.fail(msg, param, ctx)
         return name
 
@@ -174,7 +180,7 @@ ANY_CONTENT = ContentType(anywhere=True)
 
 
 def find(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Located:
-    """``locate``, for the command line: what MLflow can't read is an error of usage."""
+    """Return the location of content; raise a usage error if MLflow cannot parse the name."""
     try:
         return locate(store, name, tracking_uri=tracking_uri)
     except InvalidPathError as error:
@@ -182,7 +188,7 @@ def find(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Lo
 
 
 def text_of(name: ContentName) -> str:
-    """A content name as it is shown."""
+    """Return a content name as text."""
     if isinstance(name, MlflowUri):
         return name.text
     if isinstance(name, IpfsPath):
@@ -191,30 +197,32 @@ def text_of(name: ContentName) -> str:
 
 
 def json_option(command: Command) -> Command:
-    """``--json``: the command's ``as_json``, which is true as well if the option stands before the command's name."""
-    return _json_option("Print JSON, one object a line.", expose_value=True)(command)
+    """Add ``--json``, the command's argument ``as_json``. The option may precede the command's name."""
+    return _json_option("Print JSON, one object per line.", expose_value=True)(command)
 
 
 def json_errors_option(command: Command) -> Command:
-    """``--json`` for a command that has nothing else to print as JSON."""
-    return _json_option("Print an error, if there is one, as JSON.", expose_value=False)(command)
+    """Add ``--json`` for a command that prints only errors as JSON."""
+    return _json_option("Print errors as JSON.", expose_value=False)(command)
 
 
 def shared_options(group: Command) -> Command:
-    """``--store``, ``--debug`` and ``--json`` of a group: they hold for the command that follows."""
-    return store_option(debug_option(_json_option("Print JSON, one object a line.", expose_value=False)(group)))
+    """Add ``--store``, ``--debug`` and ``--json`` to a group; they apply to the command that follows."""
+    return store_option(debug_option(_json_option("Print JSON, one object per line.", expose_value=False)(group)))
 
 
 def _json_option(text: str, *, expose_value: bool) -> Callable[[Command], Command]:
-    def look_above(context: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's
+    def inherit(context: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's
         context.meta[_JSON] = value or context.meta.get(_JSON, False)
         return bool(context.meta[_JSON])
 
-    return click.option("--json", "as_json", is_flag=True, expose_value=expose_value, callback=look_above, help=text)
+    return click.option("--json", "as_json", is_flag=True, expose_value=expose_value, callback=inherit, help=text)
 
 
 def tracking_option(command: Command) -> Command:
-    """``--tracking-uri``."""
+    """Add ``--tracking-uri``."""
     return click.option(
-        "--tracking-uri", metavar="URI", help="The MLflow to ask about models:/ and runs:/  [default: MLflow's own]"
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow tracking URI for models:/ and runs:/  [default: MLflow's own setting]",
     )(command)

@@ -1,4 +1,4 @@
-"""``pin``: what is kept, and for whom."""
+"""``pin``: add, remove and list pins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlflow_ipfs.cli.options import (
     text_of,
     tracking_option,
 )
-from mlflow_ipfs.cli.root_names import OWNERS
+from mlflow_ipfs.cli.root_names import MODEL_VERSION_PREFIX
 from mlflow_ipfs.cli.terminal import align, print_result, printable
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 @click.group()
 @shared_options
 def pin() -> None:
-    """Keep content, or stop keeping it.
+    """Add, remove and list pins.
 
-    A pin is an owner's promise to keep a CID. Pins made by hand belong to `user`, those of model
-    versions to `model-version:…`. Content goes with gc when nobody pins it any more.
+    A pin keeps a CID and everything below it on behalf of an owner. Pins that are added by hand belong to `user`,
+    pins of model versions to `model-version:…`. Content without a pin or another name is removed by gc.
     """
 
 
@@ -45,9 +45,10 @@ def pin() -> None:
 @json_option
 @pass_cli_context
 def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri: str | None, *, as_json: bool) -> None:
-    """Pin content, after a look whether all of it is here.
+    """Pin content, if all of its blocks are in the store.
 
-    Prints a line for each, which ends with its CID. What can still change, an mfs:// path or the artifacts of a run, is pinned as it is now.
+    Prints one line for each CONTENT, which ends with its CID. An mfs:// path or the artifacts of a run can still
+    change; the pin keeps their present state.
     """
     with cli_context.open_store() as store:
         for content in contents:
@@ -64,14 +65,14 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
 
 @pin.command("rm")
 @click.argument("contents", metavar="CONTENT...", nargs=-1, required=True, type=CONTENT)
-@click.option("--owner", default=USER, show_default=True, help="Whose pin, as `pin ls` shows it.")
-@click.option("--force", is_flag=True, help="Drop even the pin of a model version.")
+@click.option("--owner", default=USER, show_default=True, help="Owner of the pin, as `pin ls` shows it.")
+@click.option("--force", is_flag=True, help="Remove even the pin of a model version.")
 @json_option
 @pass_cli_context
 def remove(cli_context: CliContext, contents: tuple[IpfsPath, ...], owner: str, *, force: bool, as_json: bool) -> None:
-    """Drop a pin. The bytes go with the next gc, unless another pin keeps them."""
-    if owner.startswith(OWNERS) and not force:
-        msg = f"{owner!r} keeps a model version loadable; delete the version in MLflow instead, or add --force"
+    """Remove a pin. A later gc removes the content, unless another pin or name retains it."""
+    if owner.startswith(MODEL_VERSION_PREFIX) and not force:
+        msg = f"the pin of {owner!r} keeps a model version loadable; delete the version in MLflow, or use --force"
         raise PolicyError(msg)
     with cli_context.open_store() as store:
         for content in contents:
@@ -84,14 +85,16 @@ def remove(cli_context: CliContext, contents: tuple[IpfsPath, ...], owner: str, 
 def _not_pinned(store: ContentStore, content: IpfsPath, root: CID, owner: str) -> NotFoundError | PolicyError:
     others = _owners(store, root)
     if others:
-        return PolicyError(f"{text_of(content)} is not pinned by {owner!r} but by {others}; name that with --owner")
+        return PolicyError(
+            f"{text_of(content)} is not pinned by {owner!r} but by {others}; name the owner with --owner"
+        )
     above = _owners(store, content.cid) if content.path else ""
     if above:
         return NotFoundError(
-            f"{text_of(content)} is not pinned itself: it is part of {content.cid}, which is pinned by {above}, and is "
-            "kept with it"
+            f"{text_of(content)} is not pinned itself: it is part of {content.cid}, which is pinned by {above}; to "
+            f"release it, unpin {content.cid}"
         )
-    return NotFoundError(f"{text_of(content)} is not pinned")
+    return NotFoundError(f"{text_of(content)} is not pinned; `mlflow-ipfs pin ls` lists all pins")
 
 
 def _owners(store: ContentStore, cid: CID) -> str:
@@ -100,11 +103,11 @@ def _owners(store: ContentStore, cid: CID) -> str:
 
 @pin.command("ls")
 @click.argument("content", required=False, type=CONTENT)
-@click.option("--owner", default="", metavar="PREFIX", help="Only owners that start like this.")
+@click.option("--owner", default="", metavar="PREFIX", help="List only pins of owners that start with PREFIX.")
 @json_option
 @pass_cli_context
 def list_pins(cli_context: CliContext, content: IpfsPath | None, owner: str, *, as_json: bool) -> None:
-    """List pins: CID, state, owner."""
+    """List pins: CID, state and owner."""
     with cli_context.open_store() as store:
         cid = store.resolve(content.cid, content.path) if content is not None else None
         pins = list(store.pins.list(owner_prefix=owner, cid=cid))

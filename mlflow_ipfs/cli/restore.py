@@ -1,28 +1,21 @@
-"""``restore``: put a backup into an empty location."""
+"""``restore``: restore a backup into an empty location."""
 
 from __future__ import annotations
 
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_ipfs.cli.backup import database_options, left_out_lines, parse_database, print_report, report_lines
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
-from mlflow_ipfs.cli.terminal import Progress, format_count, note, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, print_notice, printable
 from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import IntegrityError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
 
-    Command = TypeVar("Command", bound=Callable[..., Any])
-from mlflow_ipfs.cli.backup import database_options, left_out_lines, parse_database, print_report, report_lines
-
-
-@click.command(short_help="Put a backup where nothing is yet.")
+@click.command(short_help="Restore a backup into an empty location.")
 @click.argument("source", metavar="SRC", type=click.Path(readable=False, path_type=Path))
 @database_options
 @json_option
@@ -36,11 +29,12 @@ def restore(
     no_verify: bool,
     as_json: bool,
 ) -> None:
-    """Put a backup back: the store at MLFLOW_IPFS_STORE (or --store), and MLflow's database.
+    """Restore a backup: the store to MLFLOW_IPFS_STORE (or --store), and MLflow's database.
 
-    Nothing is written over: there must be no store and no database yet. A restore that was broken off goes on.
+    Nothing is overwritten: neither the store nor the database may exist. To resume an interrupted restore, run the same
+    command again.
 
-    When root restores, the store and the database belong to the owners of the directories that they are put into.
+    If root runs the command, the store and the database belong to the owners of the directories that contain them.
     """
     from mlflow_ipfs.backup.backing_up import restore_backup  # noqa: PLC0415 - imports SQLAlchemy, which takes long
 
@@ -57,12 +51,12 @@ def restore(
     if manifest.database is not None and not store_only:
         lines += left_out_lines(manifest)
     if uri and not has_new_database:
-        lines.append(f"database   {uri} is there already, the same")
+        lines.append(f"database   {uri} already exists with the same content")
     owner = owner_of(target)
     print_report(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, owner=owner)
     if os.geteuid() == 0 and target.stat().st_uid == 0:
         path = shlex.quote(str(target))
-        note(f"{path} belongs to root: before a server of another user opens it, run `chown -R USER:GROUP {path}`")
+        print_notice(f"{path} belongs to root; if another user runs the server, first run `chown -R USER:GROUP {path}`")
     if report is not None and report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} in the backup; everything else is restored"
         raise IntegrityError(msg)

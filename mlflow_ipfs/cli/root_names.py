@@ -1,4 +1,4 @@
-"""What keeps content, as people know it: model versions, experiments, pins."""
+"""Names that retain content, in the terms of users: model versions, experiments, refs and pins."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 _KINDS: Final = ("model version", "frozen", "file", "ref", "pin", "outbox")
 _SHOWN: Final = 10  # names of each kind
+MODEL_VERSION_PREFIX: Final = "model-version"  # of the owners that the model registry uses
+_VERSION_OWNER: Final = f"{MODEL_VERSION_PREFIX}:"
+_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
 
 
 def affected_lines(names: Iterable[Affected]) -> list[str]:
-    """Whom it concerns: a few of each kind, and how many more there are."""
+    """Return lines that list the affected names: some of each kind, and how many more exist."""
     texts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
     for name in names:
         kind, text = _text_of(name)
@@ -43,32 +46,27 @@ def _text_of(name: Affected) -> tuple[str, str]:
 
 
 def affected_fields(name: Affected) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the fields of an affected name for ``--json``."""
     damaged = [str(cid) for cid in name.damaged]
     return {"kind": name.kind, "name": name.name, "cid": str(name.cid), "damaged": damaged}
 
 
-OWNERS: Final = "model-version"  # what the model registry's owners start with
-_CONFIRMED: Final = f"{OWNERS}:"
-_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
-
-
 class Group(NamedTuple):
-    """Keepers that belong together: those of an experiment, a registered model, an owner."""
+    """A group of roots: those of an experiment, a registered model or an owner."""
 
     kind: str
     name: str
 
 
 def version_of(owner: str) -> str | None:
-    """``<name>/<version>`` from ``model-version:<registry id>/<name>/<version>``; None for the owner of other pins."""
-    if not owner.startswith(_CONFIRMED):
+    """Return ``<name>/<version>`` from ``model-version:<registry id>/<name>/<version>``; None for other owners."""
+    if not owner.startswith(_VERSION_OWNER):
         return None
-    return owner.removeprefix(_CONFIRMED).partition("/")[2] or None
+    return owner.removeprefix(_VERSION_OWNER).partition("/")[2] or None
 
 
 def group_of(root: Root) -> Group:
-    """The group of a root."""
+    """Return the group of a root."""
     version = version_of(root.name) if root.kind == "pin" else None
     if version is not None:
         return Group("model", version.rpartition("/")[0])
@@ -80,7 +78,10 @@ def group_of(root: Root) -> Group:
 
 
 def experiment_of(uri: str) -> str:
-    """``mfs://mlflow/<experiment>`` or ``mfs://mlflow/<registry id>/<experiment>`` of anything below it."""
+    """Return the experiment of an ``mfs://`` URI.
+
+    The result is ``mfs://mlflow/<experiment>`` or ``mfs://mlflow/<registry id>/<experiment>``.
+    """
     root, _, path = uri.removeprefix("mfs://").partition("/")
     registry = _REGISTRY_ID.match(path)
     prefix = registry.group() if registry else ""

@@ -1,4 +1,4 @@
-"""``scrub``: is everything in the store what it should be, and if not, whom does it concern?"""
+"""``scrub``: verify all data of the store, heal damage, and list the names that damage affects."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 
-@click.command(short_help="Read and hash everything in the store.")
+@click.command(short_help="Verify all data of the store.")
 @click.option(
     "--heal-from",
     "source",
     metavar="DIRECTORY",
     type=click.Path(readable=False, path_type=Path),
-    help="A backup, or another store that nobody writes to, to replace what is damaged.",
+    help="Replace damaged data from a backup, or from another store that is not in use.",
 )
 @json_option
 @pass_cli_context
 def scrub(cli_context: CliContext, source: Path | None, *, as_json: bool) -> None:
-    """Read and hash every byte of the store, to find what rotted without anybody looking.
+    """Read and hash every byte of the store to find silent damage.
 
-    What is damaged is replaced from sound copies in this store, and from another one if that is
-    named. The rest is noted, so that adding the content again heals it, and the runs' files, model
-    versions, refs and pins that need it are listed. Exits with 4 if there is any.
+    Damaged data is replaced from intact copies in this store and, with --heal-from, in another one. The store records
+    the remaining damage, so that adding the same content again heals it. The files, model versions, refs and pins that
+    the remaining damage affects are listed, and the exit code is 4.
     """
     with cli_context.open_store() as store:
         with (
-            _healing(store, source, cli_context.settings.store),
+            _heal_source(store, source, cli_context.settings.store),
             Progress("scrubbing", store.measure_usage([]).all_bytes) as progress,
         ):
             report = store.scrub(progress.advance)
@@ -48,7 +48,7 @@ def scrub(cli_context: CliContext, source: Path | None, *, as_json: bool) -> Non
     if as_json:
         _print_json(report, affected)
     else:
-        for line in (*_found(report, affected), *affected_lines(affected.names), *_sums(report)):
+        for line in (*_block_lines(report, affected), *affected_lines(affected.names), *_summary_lines(report)):
             click.echo(line)
     if report.problems:
         raise IntegrityError(_advice(report, affected))
@@ -70,7 +70,7 @@ def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
     print_result({"blocks": report.blocks, "size_bytes": report.size_bytes} | counts, "", as_json=True)
 
 
-def _found(report: ScrubReport, affected: AffectedReport) -> Iterator[str]:
+def _block_lines(report: ScrubReport, affected: AffectedReport) -> Iterator[str]:
     unneeded = set(affected.unneeded)
     for cid in report.healed:
         yield f"healed    {cid}"
@@ -78,30 +78,30 @@ def _found(report: ScrubReport, affected: AffectedReport) -> Iterator[str]:
         yield f"problem   {cid}"
         yield f"          {printable(reason)}"
         if cid in unneeded:
-            yield "          Nothing needs it"
+            yield "          no name needs this block"
 
 
-def _sums(report: ScrubReport) -> Iterator[str]:
+def _summary_lines(report: ScrubReport) -> Iterator[str]:
     yield f"hashed    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}"
     if not report.problems:
-        yield "verified  every block; nothing is damaged" + (" any more" if report.healed else "")
+        yield f"verified  every block; {'all damage was healed' if report.healed else 'no damage found'}"
 
 
 def _advice(report: ScrubReport, affected: AffectedReport) -> str:
     found = f"{format_count(len(report.problems), 'problem')} found"
     if len(affected.unneeded) == len(report.problems):
-        return f"{found}, in what nothing needs: `mlflow-ipfs gc` drops it in time"
+        return f"{found}, in content that no name needs; `mlflow-ipfs gc` removes it after the grace period"
     if not affected.names:
-        return f"{found}: add that content again to heal it"
+        return f"{found}; add the damaged content again to heal it"
     return (
-        f"{found}, which {format_count(len(affected.names), 'name')} above need{'s' * (len(affected.names) == 1)}: "
-        "add that content again, or name a backup with --heal-from; `mlflow-ipfs verify` of a name says which files of it"
+        f"{found}, affecting {format_count(len(affected.names), 'name')}; add the damaged content again, or name a backup "
+        "with --heal-from (`mlflow-ipfs verify NAME` lists the damaged files)"
     )
 
 
 @contextmanager
-def _healing(store: ContentStore, source: Path | None, own: Path) -> Iterator[None]:
-    """Let a store heal itself from another one, for the length of a ``with``."""
+def _heal_source(store: ContentStore, source: Path | None, own: Path) -> Iterator[None]:
+    """Let a store heal itself from another store or a backup within a ``with`` block."""
     if source is None:
         yield
         return
@@ -109,7 +109,7 @@ def _healing(store: ContentStore, source: Path | None, own: Path) -> Iterator[No
 
     directory = find_store(source)
     if directory.resolve() == own.resolve():
-        msg = f"--heal-from {source} is the store itself; name a backup of it, or another store"
+        msg = f"--heal-from {source} is the store itself; name a backup or another store"
         raise click.UsageError(msg)
     with open_local_storage(directory, read_only=True) as other:
         store.heal_from(other.blocks)

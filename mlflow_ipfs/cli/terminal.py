@@ -1,4 +1,4 @@
-"""What people see: lines, sizes, tables and progress; and what scripts see: JSON."""
+"""Output of the commands: text, sizes, tables and progress for users, JSON for programs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
-_FIRST_DRAW_SECONDS: Final = 0.3  # shorter work shows no progress
+_FIRST_DRAW_SECONDS: Final = 0.3  # shorter operations show no progress
 _REDRAW_SECONDS: Final = 0.1
 _BAR_WIDTH: Final = 20
 DEFAULT_COLUMNS: Final = 80
 
 
 def print_result(fields: Mapping[str, Any], line: str, *, as_json: bool) -> None:
-    """Print one result: as a line of JSON, or as a line for people."""
+    """Print one result, as a line of JSON or as text."""
     click.echo(json.dumps(fields) if as_json else line)
 
 
-def note(text: str) -> None:
-    """Say something beside the result, on stderr."""
+def print_notice(text: str) -> None:
+    """Print a message that is neither a result nor an error to stderr."""
     click.echo(f"mlflow-ipfs: {text}", file=sys.stderr)
 
 
 def format_size(size_bytes: int) -> str:
-    """A size as people say it, in steps of 1000: ``1.2 MB``."""
+    """Return a size with its unit, in steps of 1000: ``1.2 MB``."""
     if size_bytes < 1000:
         return f"{size_bytes} B"
     size = float(size_bytes)
@@ -50,13 +50,18 @@ def format_count(number: int, singular: str, plural: str = "") -> str:
 
 
 def printable(text: str) -> str:
-    """A name from content or from disk, safe for a terminal: control and undecodable characters are escaped."""
+    """Return a name from content or from disk with control and undecodable characters escaped, safe for a terminal."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def align(rows: Iterable[Sequence[str]], *, right: frozenset[int] | set[int] = frozenset()) -> list[str]:
-    """Lines with the cells of each column below each other; the columns in ``right`` end together."""
+    """Format rows as aligned columns.
+
+    Args:
+        rows: the cells of each row.
+        right: indices of the columns that are aligned to the right.
+    """
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
@@ -69,14 +74,14 @@ def align(rows: Iterable[Sequence[str]], *, right: frozenset[int] | set[int] = f
 
 
 class Progress:
-    """A line on the terminal that says how far long work has come; it is gone when the work is done.
+    """A progress line on the terminal, which disappears at the end of the operation.
 
-    Nothing is shown when stderr is no terminal, or when the work is short.
+    Nothing is drawn if the stream is not a terminal, or if the operation is short.
 
     Args:
-        label: what is being done.
-        total_bytes: how much there is to do, if known.
-        stream: where to draw; default stderr.
+        label: name of the operation.
+        total_bytes: size of the whole operation, if known.
+        stream: the stream to draw on; None: stderr.
     """
 
     def __init__(self, label: str, total_bytes: int | None = None, *, stream: TextIO | None = None) -> None:
@@ -98,14 +103,14 @@ class Progress:
         self.clear()
 
     def clear(self) -> None:
-        """Take the line away, so that something else can be written there."""
+        """Erase the line, so that other text can be written."""
         if self._drawn:
             self._put("")
             self._stream.write("\r")
             self._stream.flush()
 
     def advance(self, count: int) -> None:
-        """Say that ``count`` more bytes are done."""
+        """Record that ``count`` more bytes are done."""
         self._done_bytes += count
         now = time.monotonic()
         if self._is_visible and now >= self._next_draw:
@@ -113,20 +118,20 @@ class Progress:
             self._put(self._line(now - self._started, _columns(self._stream) - 1))
 
     def _put(self, line: str) -> None:
-        """Overwrite the line; with spaces, which every terminal understands."""
+        """Overwrite the line, padded with spaces, which work on every terminal."""
         self._stream.write("\r" + line.ljust(self._drawn))
         self._stream.flush()
         self._drawn = len(line)
 
     def _line(self, seconds: float, width: int) -> str:
-        """The line in at most ``width`` characters; if something has to give way, it is the label."""
+        """Return the line in at most ``width`` characters; the label is shortened first."""
         text = f"{format_size(self._done_bytes)}  {format_size(int(self._done_bytes / seconds))}/s"
         if self._total_bytes:
             share = min(self._done_bytes / self._total_bytes, 1.0)
             bar = ("#" * int(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, "-")
             text = f"[{bar}] {share:4.0%}  {text.replace('  ', f' of {format_size(self._total_bytes)}  ')}"
-        room = max(width - len(text) - 2, 1)
-        label = self._label if len(self._label) <= room else f"{self._label[: room - 1]}…"
+        label_width = max(width - len(text) - 2, 1)
+        label = self._label if len(self._label) <= label_width else f"{self._label[: label_width - 1]}…"
         return f"{label}  {text}"[:width]
 
 

@@ -1,4 +1,4 @@
-"""``verify``: check that content is what its CID says."""
+"""``verify``: check content against its CID."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_ipfs.cli.options import (
     tracking_option,
 )
 from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
-from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, note, print_result, printable
+from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.files.source import look_at
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName, Located
     from mlflow_ipfs.content.checking.verify import VerifyReport
 
-OF_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into every model version that it downloads
+_ADDED_BY_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into each downloaded model version
 
 
-@click.command(short_help="Check that content is what its CID says.")
+@click.command(short_help="Check content against its CID.")
 @click.argument("content", type=ANY_CONTENT)
 @click.option(
     "--against",
     metavar="PATH",
     type=click.Path(readable=False, path_type=Path),
-    help="Compare with a file or directory, too.",
+    help="Also compare the content with a file or directory.",
 )
 @click.option(
     "-H",
     "--hidden",
     is_flag=True,
-    help="Compare names in directories that start with a dot, too, as `add -H` adds them.",
+    help="With --against: also compare hidden entries of directories, whose names start with a dot.",
 )
 @tracking_option
 @json_option
@@ -60,38 +60,38 @@ def verify(
 ) -> None:
     """Read and hash every block of a file, a directory, a model version or a run's artifacts.
 
-    Each bad or missing block is named, with the path of the file that it belongs to; then, unless
-    it is compared with something, every name in the store that needs such a block, its own, too.
+    Lists each damaged or missing block with the path of its file. Without --against, it also lists every name in the
+    store that needs such a block.
     """
     if against is not None:
         look_at(bytes(against))
     elif hidden:
-        msg = "--hidden is about what the content is compared with, so it needs --against"
+        msg = "--hidden requires --against"
         raise click.UsageError(msg)
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
-        report = _verify(found, against, OF_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
+        report = _verify(found, against, _ADDED_BY_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
         damaged = {problem.cid: None for problem in report.problems} if against is None else {}
         affected = store.find_affected(list(damaged)).names if damaged else ()
     fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
     lines = [*_lines(report, content, against), *affected_lines(affected)]
     print_result(fields, "\n".join(lines), as_json=as_json)
     if report.hidden_left_out and not as_json:
-        names = format_count(report.hidden_left_out, "hidden name")
-        note(f"{names} in {printable(str(against))}, not in the content, left out; compare with --hidden")
+        skipped = format_count(report.hidden_left_out, "hidden entry")
+        print_notice(f"skipped {skipped} in {printable(str(against))}, not in the content; use --hidden to compare")
     if not report.ok:
-        msg = f"{report.cid} does not verify: {format_count(len(report.problems), 'problem')}"
+        msg = f"verification of {report.cid} failed: {format_count(len(report.problems), 'problem')} found"
         raise IntegrityError(msg)
 
 
 def _verify(found: Located, against: Path | None, not_content: Collection[str], *, hidden: bool) -> VerifyReport:
     root = found.root
     if not found.store.has(root):
-        msg = f"there is no {root} in this store; name the one that has it with --store"
+        msg = f"{root} is not in this store; name the store that has it with --store"
         raise NotFoundError(msg)
     try:
         total = total_bytes(found)
-    except (MlflowIpfsError, OSError):  # damaged, or no UnixFS: the report will say so
+    except (MlflowIpfsError, OSError):  # damaged or not UnixFS, which the report states
         total = None
     with Progress(f"verifying {root}", total) as progress:
         return found.store.verify(
@@ -117,10 +117,10 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
     if text_of(content) != str(report.cid):
         lines.append(f"content   {printable(text_of(content))}")
     lines.append(f"root      {report.cid}")
-    lines.append(f"sound     {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}")
+    lines.append(f"intact    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}")
     for problem in report.problems:
         lines += [f"problem   {problem.cid}", f"          in {printable(problem.path) or 'the root'}: {problem.reason}"]
     if report.ok:
-        same = f", and the same as {printable(str(against))}" if against is not None else ""
+        same = f"; identical to {printable(str(against))}" if against is not None else ""
         lines.append(f"verified  every block{same}")
     return lines

@@ -14,13 +14,13 @@ BIG = b"".join(number.to_bytes(4, "big") for number in range(640_000))  # 2,560,
 
 @pytest.fixture
 def cli(tmp_path: Path) -> CommandLine:
-    """The command, with a store that isn't there yet."""
+    """Return the command, with a store that does not exist yet."""
     return CommandLine(tmp_path / "store")
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory with a file of several chunks, a small one, a hidden one, a symlink and an odd name."""
+    """Return a directory with a file of several chunks, a small file, a hidden file, a symlink and an unusual name."""
     root = tmp_path / "data"
     (root / "sub").mkdir(parents=True)
     (root / "big.bin").write_bytes(BIG)
@@ -33,5 +33,5 @@ def directory(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(cli: CommandLine, directory: Path) -> str:
-    """CID of the directory, hidden file and all; 10 blocks."""
+    """Return the CID of the directory with its hidden file: 10 blocks."""
     return cli("add", "-q", "--hidden", directory).cid

@@ -46,7 +46,7 @@ def test_json_has_one_object_for_each_path(cli: CommandLine, tmp_path: Path) -> 
 
 def test_hidden_files_are_left_out_and_counted(cli: CommandLine, directory: Path) -> None:
     without = cli("add", directory)
-    assert "1 hidden name in " in without.stderr
+    assert "skipped 1 hidden entry in " in without.stderr
     assert "--hidden" in without.stderr
     with_hidden = cli("add", "--hidden", directory)
     assert with_hidden.stderr == ""
@@ -129,7 +129,7 @@ def test_a_wrong_command_line_exits_with_2_and_one_line(cli: CommandLine, argume
 
 
 @pytest.mark.parametrize("arguments", [("--wrap", "-"), ("--preserve-mode", "-"), ("-", "-")])
-def test_what_makes_no_sense_for_standard_input_is_refused(cli: CommandLine, arguments: tuple[str, ...]) -> None:
+def test_options_that_do_not_apply_to_standard_input_are_refused(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     result = cli("add", *arguments, code=2)
     assert "standard input" in result.stderr
 
@@ -142,7 +142,7 @@ def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, 
 
 def test_the_store_is_not_added_to_itself(cli: CommandLine, tmp_path: Path) -> None:
     outcome = cli("add", tmp_path, code=2)
-    assert "holds the store itself" in outcome.stderr
+    assert "contains the store itself" in outcome.stderr
 
 
 def test_a_socket_or_pipe_is_refused(cli: CommandLine, tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_names_cannot_write_to_the_terminal_what_they_like(cli: CommandLine, tmp
     assert outcome.lines[0].startswith(r"added  \x1b[31mred\nnext")
 
 
-def test_a_name_that_is_no_utf8_is_shown_escaped(cli: CommandLine, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_shown_escaped(cli: CommandLine, tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff-file")
     (tmp_path / name).write_text("x")
     assert cli("add", name).lines[0].startswith(r"added  \xff-file")
 
 
-def test_how_much_was_new_is_said(cli: CommandLine, directory: Path) -> None:
+def test_the_amount_of_new_data_is_printed(cli: CommandLine, directory: Path) -> None:
     big = directory / "big.bin"
     (line,) = cli("add", big).lines
     cid = line.rpartition(" ")[2]
@@ -227,7 +227,7 @@ def test_how_much_was_new_is_said(cli: CommandLine, directory: Path) -> None:
     assert "  0 B  bafkrei" in empty
 
 
-def test_new_bytes_stand_in_json_unless_nothing_was_kept(cli: CommandLine, directory: Path) -> None:
+def test_json_has_new_bytes_unless_nothing_was_stored(cli: CommandLine, directory: Path) -> None:
     records = [cli("add", "--json", *flags, directory / "big.bin").records[0] for flags in (["-n"], [], [])]
     assert [record["new_bytes"] for record in records] == [None, 2_560_159, 0]
     (line,) = cli("add", "-n", directory / "big.bin").lines

@@ -1,4 +1,4 @@
-"""`mlflow-ipfs backup` and `restore` as commands: what they print, how they end, and what `kill -9` leaves."""
+"""Tests of `mlflow-ipfs backup` and `restore`: output, exit codes, and the effect of `kill -9`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KILLS = 4
 
 @pytest.fixture
 def database(tmp_path: Path) -> str:
-    """The URI of something that looks like MLflow's database."""
+    """Return the URI of a database that resembles MLflow's."""
     path = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE experiments (name TEXT)")
@@ -105,7 +105,7 @@ def test_a_restore_names_the_database_only_if_it_restores_one(
     assert "database   mlflow.db" in cli("--store", tmp_path / "first", *arguments).lines
     lines = cli("--store", tmp_path / "again", *arguments).lines
     assert lines[0].startswith(f"restored   {tmp_path}/again, as of ")
-    assert [line for line in lines if "database" in line] == [f"database   {uri} is there already, the same"]
+    assert [line for line in lines if "database" in line] == [f"database   {uri} already exists with the same content"]
 
 
 def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_is_no_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_a_file_is_not_a_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     error = cli("--store", tmp_path / "file", "ls", root, code=3).stderr
-    assert f"there is no store at {tmp_path}/file: that is a file" in error
+    assert f"{tmp_path}/file is a file, not a store; name the directory of a store with --store" in error
     assert "add" not in error
 
 
@@ -144,7 +144,7 @@ def test_a_database_has_to_be_named_or_left_out(cli: CommandLine, root: str, dat
     assert not (tmp_path / "backup").exists()
 
 
-def test_refusals_have_the_code_of_a_refusal(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_refusals_have_the_exit_code_of_a_refusal(cli: CommandLine, root: str, tmp_path: Path) -> None:
     del root
     cli("backup", cli.store / "backup", "--store-only", code=5)
     cli("backup", tmp_path, "--store-only", code=5)
@@ -168,7 +168,7 @@ def test_damage_is_named_and_has_its_own_code(cli: CommandLine, root: str, tmp_p
 @pytest.mark.timeout(100)
 @pytest.mark.slow
 def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    """Whenever it happens, the former backup can be restored, and the next one ends well."""
+    """After a kill at any moment, the earlier backup can be restored, and the next backup succeeds."""
     directory = tmp_path / "backup"
     cli("backup", directory, "--store-only")
     big = tmp_path / "big.bin"
@@ -197,7 +197,7 @@ def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) 
 
 
 def wait_for_drafts(directory: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until the process has begun to copy: what comes before is not worth a kill."""
+    """Wait until the process has begun to copy, because a kill before that shows nothing."""
     deadline = time.monotonic() + 30
     while not (directory / "next").exists():
         if process.poll() is not None:

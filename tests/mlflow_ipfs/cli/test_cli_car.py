@@ -41,7 +41,7 @@ def test_a_car_carries_content_to_another_store(cli: CommandLine, root: str, tmp
 
 def test_a_car_needs_a_directory_that_is_there(cli: CommandLine, root: str) -> None:
     outcome = cli("car", "export", root, "-o", "nowhere/x.car", code=3)
-    assert "the directory 'nowhere' does not exist; make it" in outcome.stderr
+    assert "the directory 'nowhere' does not exist; create it" in outcome.stderr
     outcome = cli("car", "export", root, "-o", "x" * 250 + ".car", code=1)
     assert "does not take such a name" in outcome.stderr
     assert "partial" not in outcome.stderr
@@ -119,7 +119,7 @@ def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
 def interrupt_import(
     cli: CommandLine, python: list[str], store: Path, data: bytes, is_time: Callable[[], object]
 ) -> str:
-    """Give an import some of a CAR, and Ctrl-C when it is time. Returns what it says of it."""
+    """Send part of a CAR to an import, interrupt it when ``is_time`` is true, and return its standard error."""
     process = subprocess.Popen(
         [sys.executable, *python, "--store", store, "car", "import", "-"],
         env=cli.environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -139,7 +139,7 @@ def interrupt_import(
     return errors
 
 
-def test_an_interrupted_import_says_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_an_interrupted_import_reports_what_is_kept(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car, other = cli("car", "export", root).stdout, tmp_path / "other"
     script = (
         "import sys; from mlflow_ipfs.content.car import import_steps; from mlflow_ipfs.cli import main;"
@@ -162,7 +162,7 @@ def test_an_import_interrupted_within_its_first_step_keeps_what_came(
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
+def test_a_broken_stream_is_resumed_by_the_command_that_it_printed(
     cli: CommandLine, root: str, tmp_path: Path, version: int
 ) -> None:
     car = cli("car", "export", root).stdout
@@ -184,7 +184,7 @@ def test_a_broken_stream_goes_on_with_the_command_that_it_printed(
     assert "Nothing of it was kept" in wrong
 
 
-def test_a_stream_that_breaks_between_two_blocks_goes_on_too(cli: CommandLine, root: str, tmp_path: Path) -> None:
+def test_a_stream_that_breaks_between_two_blocks_can_be_resumed(cli: CommandLine, root: str, tmp_path: Path) -> None:
     car = cli("car", "export", root).stdout
     reader = CarReader(io.BytesIO(car))
     next(iter(reader))
@@ -228,50 +228,50 @@ def test_options_of_import_that_make_no_sense_are_refused(cli: CommandLine, argu
     assert not cli.store.exists()
 
 
-def test_a_car_without_roots_pins_nothing_and_says_so(cli: CommandLine, root: str) -> None:
+def test_a_car_without_roots_pins_nothing_and_reports_it(cli: CommandLine, root: str) -> None:
     with Path("x.car").open("wb") as file:
         write_car(file, [], [(CID.of(b"x"), b"x")])
-    assert "nothing is pinned" in cli("car", "import", "x.car").stderr
+    assert "nothing was pinned" in cli("car", "import", "x.car").stderr
     car = cli("car", "export", root).stdout
     reader = CarReader(io.BytesIO(car))
     rest = cli("car", "import", "--from-byte", str(reader.frame_offset), "-", stdin=car[reader.frame_offset :])
-    assert (rest.stdout, "no --root" in rest.stderr) == (b"", True)
+    assert (rest.stdout, "no --root was given" in rest.stderr) == (b"", True)
 
 
 @pytest.mark.parametrize("start", [0, 1, 57, 100_000, 2_560_950])
-def test_an_export_through_a_pipe_goes_on_at_any_byte(cli: CommandLine, root: str, start: int) -> None:
+def test_an_export_through_a_pipe_resumes_at_any_byte(cli: CommandLine, root: str, start: int) -> None:
     car = cli("car", "export", root).stdout
     assert cli("car", "export", root, "--from-byte", str(start)).stdout == car[start:]
     cli("car", "export", root, "--from-byte", str(len(car) + 1), code=1)
     cli("car", "export", root, "--from-byte", "1", "-o", "x.car", code=2)
 
 
-def test_an_export_that_was_killed_goes_on(cli: CommandLine, root: str) -> None:
+def test_a_killed_export_is_resumed(cli: CommandLine, root: str) -> None:
     car = cli("car", "export", root).stdout
     draft = Path("x.car.mlflow-ipfs-partial")
     draft.write_bytes(car[:2_000_000])
     outcome = cli("car", "export", root, "-o", "x.car", "--json")
     assert outcome.records[0]["size_bytes"] == len(car)
     assert 1_000_000 < outcome.records[0]["resumed_bytes"] < 2_000_000
-    assert "went on after 1." in outcome.stderr
+    assert "resumed after 1." in outcome.stderr
     assert Path("x.car").read_bytes() == car
     draft.write_bytes(b"something else")
-    assert "begun anew" in cli("car", "export", root, "-o", "x.car", "-f").stderr
+    assert "started again from the beginning" in cli("car", "export", root, "-o", "x.car", "-f").stderr
     assert Path("x.car").read_bytes() == car
     assert not draft.exists()
 
 
-def test_an_interrupted_export_says_what_is_left(cli: CommandLine, root: str, tmp_path: Path) -> None:
-    """With a file of which a chunk is damaged: what stops an export does not matter."""
+def test_an_interrupted_export_reports_the_partial_file(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    """The export is stopped by a damaged chunk; any other error has the same effect."""
     [path] = [path for path in cli.store.glob("files/*/*") if path.stat().st_size > 2_000_000 and path.suffix != ".car"]
     path.chmod(0o600)
     data = path.read_bytes()
     path.write_bytes(data[:-1] + b"?")
     outcome = cli("car", "export", root, "-o", "x.car", code=4)
-    assert "x.car.mlflow-ipfs-partial keeps what was written" in outcome.stderr
+    assert "the partial export is kept in x.car.mlflow-ipfs-partial" in outcome.stderr
     assert not Path("x.car").exists()
     cli("add", "-q", "--hidden", tmp_path / "data")
-    assert "went on after 2.1 MB" in cli("car", "export", root, "-o", "x.car").stderr
+    assert "resumed after 2.1 MB" in cli("car", "export", root, "-o", "x.car").stderr
 
 
 def test_a_car_without_its_root_is_3_and_pins_nothing(cli: CommandLine, root: str, tmp_path: Path) -> None:
@@ -290,10 +290,10 @@ def test_what_no_root_needs_is_left_out_and_counted(cli: CommandLine, root: str,
     stdin = Path("x.car").read_bytes() if source == "-" else b""
     outcome = cli("--store", "other", "car", "import", source, "--json", stdin=stdin)
     assert outcome.records == [{"cid": root, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
-    assert "left out 2 blocks (1.0 MB) that no root needs; see --all-blocks" in outcome.stderr
+    assert "skipped 2 blocks (1.0 MB) that no root needs; --all-blocks keeps them" in outcome.stderr
     cli("--store", "other", "verify", root)
     whole = cli("--store", "third", "car", "import", "--all-blocks", source, stdin=stdin)
-    assert (whole.lines, "left out" in whole.stderr) == ([f"imported  {root}"], False)
+    assert (whole.lines, "skipped" in whole.stderr) == ([f"imported  {root}"], False)
 
 
 def test_a_missing_car_is_3(cli: CommandLine) -> None:

@@ -1,4 +1,4 @@
-"""`mlflow-ipfs databases`: which databases use the store, and what helps if one is a copy of another."""
+"""Tests of `mlflow-ipfs databases`: the list of databases, and separating copies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def see(store: Path, database: Path) -> str:
-    """Open a database with a store, as MLflow does. Returns its registry id."""
+    """Open a database with a store, as MLflow does, and return its registry id."""
     engine = sqlalchemy.create_engine(f"sqlite:///{database}", poolclass=NullPool)
     registry_id = ensure_registry_id(engine)
     with open_local_storage(store) as storage:
@@ -71,11 +71,11 @@ def test_fork(cli: CommandLine, database: Path, copy: Path) -> None:
     assert not any(record["is_shared"] for record in cli("databases", "ls", "--json").records)
 
 
-def test_a_fork_of_the_only_database_says_what_stays(cli: CommandLine, database: Path) -> None:
+def test_a_fork_of_the_only_database_reports_what_is_kept(cli: CommandLine, database: Path) -> None:
     done = cli("databases", "fork", "--backend-store-uri", f"sqlite:///{database}", "--json")
     [record] = done.records
     assert record["others"] == 0
-    assert f"no other database with the id {record['former_id']} was seen" in done.stderr
+    assert f"no other database with the registry id {record['former_id']} has used" in done.stderr
 
 
 def test_moved(cli: CommandLine, database: Path, copy: Path) -> None:
@@ -86,14 +86,14 @@ def test_moved(cli: CommandLine, database: Path, copy: Path) -> None:
     assert record["uri"] == f"sqlite:///{copy}"
 
 
-def test_what_is_no_database_of_ours(cli: CommandLine, database: Path, tmp_path: Path) -> None:
+def test_a_missing_database_is_refused(cli: CommandLine, database: Path, tmp_path: Path) -> None:
     del database
     for command in ("fork", "moved"):
         assert "no database" in cli("databases", command, "--backend-store-uri", "sqlite:///none.db", code=2).stderr
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_restored_database_is_not_taken_for_a_copy(cli: CommandLine, database: Path, tmp_path: Path) -> None:
+def test_a_restored_database_is_not_reported_as_a_copy(cli: CommandLine, database: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{database}"
     cli("backup", tmp_path / "backup", "--backend-store-uri", uri)
     there = tmp_path / "there"

@@ -1,4 +1,4 @@
-"""`--debug` answers why a file was not hashed, or was; and `get --verify` hashes everything."""
+"""Tests of `--debug`, which logs why files are hashed or trusted, and of `get --verify`, which hashes everything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 def file_of(cli: CommandLine, root: str, path: str = "big.bin") -> Path:
-    """The store's own file of some content."""
+    """Return the file of the store that contains the content."""
     with ContentStore(open_local_storage(cli.store)) as store:
         file = store.local_path(root, path)
     assert file is not None
@@ -34,7 +34,7 @@ def file_of(cli: CommandLine, root: str, path: str = "big.bin") -> Path:
 
 
 def rot(file: Path) -> None:
-    """Change a byte as a bad disk does: inode, size and mtime stay."""
+    """Change a byte as a bad disk does: inode, size and mtime stay the same."""
     status = file.stat()
     file.chmod(0o644)
     with file.open("r+b") as opened:
@@ -45,7 +45,7 @@ def rot(file: Path) -> None:
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def test_get_says_for_each_file_what_it_trusts(cli: CommandLine, root: str) -> None:
+def test_get_logs_for_each_file_what_it_trusts(cli: CommandLine, root: str) -> None:
     file = file_of(cli, root)
     lines = cli.in_a_process("get", "--debug", root, "-o", "out").stderr.splitlines()
     big, small = (CID.parse(cli("ls", f"{root}/{path}").lines[0].split()[0]) for path in ("big.bin", "sub/small.txt"))
@@ -56,11 +56,11 @@ def test_get_says_for_each_file_what_it_trusts(cli: CommandLine, root: str) -> N
 
 
 @pytest.mark.parametrize("words", ["--debug get {0} -o out", "get {0} -o out --debug"])
-def test_debug_may_stand_before_or_after_a_command(cli: CommandLine, root: str, words: str) -> None:
+def test_debug_may_precede_or_follow_a_command(cli: CommandLine, root: str, words: str) -> None:
     assert "trusted without hashing" in cli.in_a_process(*words.format(root).split()).stderr
 
 
-def test_without_debug_nothing_is_said(cli: CommandLine, root: str) -> None:
+def test_without_debug_nothing_is_logged(cli: CommandLine, root: str) -> None:
     assert cli.in_a_process("get", root, "-o", "out").stderr == ""
 
 
@@ -72,7 +72,7 @@ def test_debug_is_about_one_run(cli: CommandLine, root: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["its mtime is 0 instead of", "damage was found in it before"])
-def test_get_says_why_it_hashes_a_file_again(
+def test_get_logs_why_it_hashes_a_file_again(
     cli: CommandLine, root: str, said: pytest.LogCaptureFixture, how: str
 ) -> None:
     file = file_of(cli, root)
@@ -90,7 +90,7 @@ def test_get_says_why_it_hashes_a_file_again(
     assert f"hashing {file}" not in said.text
 
 
-def test_get_says_that_a_setting_makes_it_hash(
+def test_get_logs_that_a_setting_makes_it_hash(
     cli: CommandLine, root: str, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_VERIFY", "always")
@@ -98,7 +98,7 @@ def test_get_says_that_a_setting_makes_it_hash(
     assert "every file is to be hashed, whatever its stamp" in said.text
 
 
-def test_it_is_said_that_a_file_was_assembled_and_how_it_was_placed(
+def test_the_assembly_and_the_placing_of_a_file_are_logged(
     tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 100_000)
@@ -114,7 +114,7 @@ def test_it_is_said_that_a_file_was_assembled_and_how_it_was_placed(
     assert "placed as a copy" in said.text
 
 
-def test_it_is_said_why_no_file_was_assembled(
+def test_the_reason_why_no_file_was_assembled_is_logged(
     tmp_path: Path, said: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", 100_000)
@@ -128,7 +128,7 @@ def test_it_is_said_why_no_file_was_assembled(
     assert f"{root}: not assembled in the cache: it has 200000 bytes, and there is room for 1000" in said.text
 
 
-def test_it_is_said_what_healed_a_file(
+def test_the_healing_of_a_file_is_logged(
     cli: CommandLine, directory: Path, root: str, tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     other = cli("--store", tmp_path / "other", "add", "-q", "--hidden", directory).cid
@@ -158,7 +158,7 @@ def test_get_verify_writes_what_is_sound(
     cli: CommandLine, directory: Path, root: str, said: pytest.LogCaptureFixture
 ) -> None:
     outcome = cli("get", "--verify", root, "-o", "out")
-    assert outcome.lines == [f"got  out  {root}  every block hashed"]
+    assert outcome.lines == [f"wrote  out  {root}  (every block hashed)"]
     assert "trusted" not in said.text
     cli("verify", root, "--against", "out", "--hidden")
     assert Path("out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlflow_ipfs import CID
-from mlflow_ipfs.cli import doctor_checks
+from mlflow_ipfs.cli import doctor_store_checks
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.reading import inspection
 from mlflow_ipfs.content.system.disk import Disk
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def findings(cli: CommandLine, *, code: int = 0) -> dict[str, dict[str, Any]]:
-    """By topic; of several of one topic the first, or the first problem."""
+    """Return the findings by topic: of each topic the first problem, or else the first finding."""
     found: dict[str, dict[str, Any]] = {}
     for record in cli("doctor", "--json", code=code).records:
         if record["topic"] not in found or record["state"] == "problem" != found[record["topic"]]["state"]:
@@ -50,9 +50,7 @@ def test_it_reads_well(cli: CommandLine, directory: Path) -> None:
     assert any(line.split() == ["freeze", "required", "(default)"] for line in lines)
 
 
-def test_it_says_where_each_setting_comes_from(
-    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_source_of_each_setting_is_shown(cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = tmp_path / "config" / "mlflow-ipfs" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('profile = "unixfs-v0-2015"\n')
@@ -67,12 +65,12 @@ def test_it_says_where_each_setting_comes_from(
     assert next(record for record in other if record.get("name") == "store")["source"] == "--store"
 
 
-def test_no_store_yet_is_no_problem_and_none_is_made(cli: CommandLine) -> None:
+def test_a_store_that_does_not_exist_is_not_a_problem_and_is_not_created(cli: CommandLine) -> None:
     assert findings(cli)["store"]["state"] == "note"
     assert not cli.store.exists()
 
 
-def test_a_directory_that_is_no_store_is_a_problem(cli: CommandLine) -> None:
+def test_a_directory_that_is_not_a_store_is_a_problem(cli: CommandLine) -> None:
     cli.store.mkdir()
     (cli.store / "diary.txt").write_text("mine")
     found = findings(cli, code=1)
@@ -93,7 +91,7 @@ def test_a_lost_index_is_a_problem(cli: CommandLine, directory: Path) -> None:
     assert findings(cli, code=1)["store"]["state"] == "problem"
 
 
-def test_a_wrong_setting_is_a_problem_and_the_rest_is_still_looked_at(
+def test_a_wrong_setting_is_a_problem_and_the_other_checks_still_run(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "nonsense")
@@ -114,8 +112,8 @@ def test_a_disk_that_takes_no_writes_is_a_problem(
     assert findings(cli, code=1)["writing"]["state"] == "problem"
 
 
-def test_little_room_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_checks, "free_bytes", lambda _: 12_345)
+def test_low_disk_space_is_noted(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_store_checks, "free_bytes", lambda _: 12_345)
     found = findings(cli)
     assert (found["disk"]["state"], found["disk"]["free_bytes"]) == ("note", 12_345)
 
@@ -145,14 +143,14 @@ def test_a_session_that_is_open_is_counted(cli: CommandLine, directory: Path) ->
 
 
 def test_an_entry_point_that_does_not_load_is_named(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    importlib.import_module("mlflow")  # before our doors, as everywhere
+    importlib.import_module("mlflow")  # before the entry points of mlflow-ipfs, as in a real process
     monkeypatch.delattr("mlflow_ipfs.plugins.artifact_repository.MfsArtifactRepository")
     text = findings(cli, code=1)["MLflow"]["text"]
-    assert "mlflow.artifact_repository 'mfs' can't be loaded: AttributeError: " in text
+    assert "mlflow.artifact_repository 'mfs' cannot be loaded: AttributeError: " in text
 
 
 class TestModelVersions:
-    """``--backend-store-uri``: what MLflow's database says, whatever tags are there."""
+    """Tests of ``--backend-store-uri``, which reads MLflow's database and ignores tags."""
 
     @pytest.fixture
     def database(self, tmp_path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`models:/`, `runs:/` and `mfs://` on the command line, against real MLflow databases and a real server."""
+"""Tests of `models:/`, `runs:/` and `mfs://` on the command line, with real MLflow databases and a real server."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ for line in sys.stdin:
 
 
 class Worker:
-    """A process that has MLflow imported and runs commands, one after the other: the import takes longer than they do."""
+    """A process that imports MLflow once and runs several commands, because the import takes longer than a command."""
 
     def __init__(self, cli: CommandLine, tracking_uri: str) -> None:
         with (cli.store.parent / "worker.log").open("wb") as log:
@@ -139,7 +139,7 @@ def test_a_version_is_found_by_number_and_by_alias_and_verifies(project: Project
         assert outcome.records[0]["cid"] == project.cid
 
 
-def test_what_mlflow_adds_to_a_download_is_no_difference_and_anything_else_is(project: Project) -> None:
+def test_the_file_that_mlflow_adds_to_a_download_is_not_a_difference(project: Project) -> None:
     copy = project.cli.store.parent / "downloaded"
     shutil.copytree(project.model, copy)
     (copy / "registered_model_meta").write_text("MLflow writes this beside every version that it downloads\n")
@@ -226,7 +226,7 @@ def test_what_mlflow_cannot_read_is_2(project: Project) -> None:
     assert [outcome.code for outcome in outcomes] == [2] * len(outcomes), outcomes
 
 
-def test_a_version_in_another_store_is_3_and_says_which_cid_is_missing(project: Project, tmp_path: Path) -> None:
+def test_a_version_in_another_store_is_3_and_names_the_missing_cid(project: Project, tmp_path: Path) -> None:
     other = str(tmp_path / "other")
     (project.cli.store.parent / "something").write_text("something")
     added, missing = project.run(

@@ -1,4 +1,4 @@
-"""What every command that reads makes of a name: good spellings, bad ones, names of nothing."""
+"""Tests of how commands that read handle names: valid, malformed and unknown ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNKNOWN = "bafkreiaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 @pytest.fixture(scope="module")
 def cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
-    """One store for all of these tests: they only read."""
+    """Return one store for all tests of this module, because they only read."""
     return CommandLine(tmp_path_factory.mktemp("names") / "store")
 
 
@@ -62,10 +62,10 @@ class TestEveryCommandThatReads:
         self, cli: CommandLine, root: str, command: tuple[str, ...], tmp_path: Path
     ) -> None:
         result = cli("--store", tmp_path / "none", *command, root, code=3)
-        assert "there is no store" in result.stderr
+        assert "no store found at" in result.stderr
         assert not (tmp_path / "none").exists()
 
-    def test_a_directory_that_is_no_store_is_1(
+    def test_a_directory_that_is_not_a_store_is_1(
         self, cli: CommandLine, root: str, command: tuple[str, ...], directory: Path
     ) -> None:
         assert "is no" in cli("--store", directory, *command, root, code=1).stderr

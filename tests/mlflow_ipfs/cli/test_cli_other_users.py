@@ -1,4 +1,4 @@
-"""The command and a store that belongs to another user, or in which another user has left files."""
+"""Tests of stores that belong to another user, or contain files of another user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def root() -> None:
-    """Root, which alone can leave files that another user cannot use."""
+    """Skip the test unless it runs as root, which alone can create files that another user cannot use."""
     if os.geteuid() != 0:
         not_run("only root makes files in a store that its owner cannot use")
 
@@ -35,7 +35,10 @@ def _own_settings(ordinary_user: OrdinaryUser, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def cli(ordinary_user: OrdinaryUser, tmp_path: Path) -> CommandLine:
-    """The command, with a store that the ordinary user has filled with a file, `data`. What it imports is there."""
+    """Return the command, with a store to which the ordinary user has added the file `data`.
+
+    All modules are imported before, because the ordinary user may not be able to read them.
+    """
     warm = CommandLine(tmp_path / "warm")
     warm("add", "-q", __file__)
     for command in ("doctor", "gc", "scrub"):
@@ -53,18 +56,20 @@ def run(user: OrdinaryUser, cli: CommandLine, *arguments: str | Path, code: int 
 
 
 def access(user: OrdinaryUser, cli: CommandLine, *, code: int = 0, as_root: bool = False) -> dict[str, Any]:
-    """What ``doctor`` finds about the access to the store."""
+    """Return the finding of ``doctor`` about the access to the store."""
     outcome = cli("doctor", "--json", code=code) if as_root else run(user, cli, "doctor", "--json", code=code)
     return next(record for record in outcome.records if record["topic"] == "access")
 
 
-def test_doctor_says_that_the_owner_can_use_everything(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
+def test_doctor_reports_that_the_owner_can_access_everything(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
     found = access(ordinary_user, cli)
     assert (found["state"], found["unusable"]) == ("ok", [])
 
 
 @pytest.mark.usefixtures("root")
-def test_after_root_has_added_everything_goes_on(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
+def test_after_root_has_added_content_the_owner_can_still_use_the_store(
+    cli: CommandLine, ordinary_user: OrdinaryUser
+) -> None:
     other = ordinary_user.directory / "other"
     other.write_bytes(b"other" * 60_000)
     cid = cli("add", "-q", other).cid
@@ -81,7 +86,7 @@ def _other_file(directory: Path, number: int) -> Path:
 
 
 def leave(name: str) -> Callable[[Path], None]:
-    """Leave something of root's in a store, as versions before this one did."""
+    """Return a function that leaves a file of root in a store, as earlier versions did."""
 
     def make(store: Path) -> None:
         path = store / name
@@ -157,6 +162,23 @@ def test_a_directory_that_this_user_may_not_enter(cli: CommandLine, ordinary_use
         assert f"chmod u+rwx {cli.store}`" in text
 
 
+def test_doctor_reports_a_store_below_a_directory_that_this_user_may_not_enter(
+    cli: CommandLine, ordinary_user: OrdinaryUser
+) -> None:
+    def call() -> Outcome:
+        below = CommandLine(cli.store / "sub/store")
+        cli.store.chmod(0)
+        try:
+            return below("doctor", "--json", code=ExitCode.FAILED)
+        finally:
+            cli.store.chmod(0o700)
+
+    found = {record["topic"]: record for record in ordinary_user.run(call).records}
+    assert found["store"]["state"] == "problem"
+    assert str(cli.store) in found["store"]["text"]
+    assert found["settings"]["state"] == found["MLflow"]["state"] == "ok", "the other checks still run"
+
+
 @pytest.mark.usefixtures("root")
 def test_a_store_of_root_asks_another_user_to_be_root(ordinary_user: OrdinaryUser) -> None:
     cli = CommandLine(ordinary_user.directory / "roots")
@@ -181,7 +203,7 @@ def test_a_restore_by_root_into_a_directory_of_the_service_user_is_that_users(
 
 
 @pytest.mark.usefixtures("root")
-def test_a_backup_by_root_into_a_directory_of_the_service_user_goes_on_with_that_user(
+def test_a_backup_by_root_into_a_directory_of_the_service_user_can_be_continued_by_that_user(
     cli: CommandLine, ordinary_user: OrdinaryUser, tmp_path: Path
 ) -> None:
     backup = ordinary_user.directory / "backup"
@@ -203,7 +225,9 @@ def test_a_backup_that_root_makes_is_roots_alone(cli: CommandLine, ordinary_user
 
 
 @pytest.mark.usefixtures("root")
-def test_after_root_has_rebuilt_the_index_the_owner_goes_on(cli: CommandLine, ordinary_user: OrdinaryUser) -> None:
+def test_after_root_has_rebuilt_the_index_the_owner_can_use_the_store(
+    cli: CommandLine, ordinary_user: OrdinaryUser
+) -> None:
     (cli.store / "store.db").unlink()
     cli("doctor", "--rebuild")
     assert {path.lstat().st_uid for path in (cli.store, *cli.store.rglob("*"))} == {NOBODY}
@@ -211,7 +235,7 @@ def test_after_root_has_rebuilt_the_index_the_owner_goes_on(cli: CommandLine, or
 
 
 @pytest.mark.usefixtures("root")
-def test_a_restore_by_root_to_a_new_place_says_that_it_is_roots(
+def test_a_restore_by_root_to_a_new_location_reports_that_root_owns_it(
     cli: CommandLine, ordinary_user: OrdinaryUser, tmp_path: Path
 ) -> None:
     cli("backup", "--store-only", tmp_path / "backup")

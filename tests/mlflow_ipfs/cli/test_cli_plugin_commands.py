@@ -1,4 +1,4 @@
-"""Commands of other packages, by the entry-point group ``mlflow_ipfs.commands``: really installed, on ``sys.path``."""
+"""Tests of commands that other packages add through the entry-point group ``mlflow_ipfs.commands``."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def test_a_command_of_another_package_runs_and_is_listed(cli: CommandLine) -> No
     assert any(line.split() == ["where", "Say", "where", "the", "store", "is."] for line in cli("--help").lines)
 
 
-def test_a_command_of_ours_is_not_replaced(cli: CommandLine, directory: Path) -> None:
+def test_a_built_in_command_is_not_replaced(cli: CommandLine, directory: Path) -> None:
     assert cli("add", "-q", directory).lines[0].startswith("bafybei")
 
 
-def test_a_broken_command_stands_in_nobodys_way(cli: CommandLine) -> None:
+def test_a_broken_command_does_not_affect_the_others(cli: CommandLine) -> None:
     help_text = cli("--help").stdout.decode()
     assert "broken" in help_text
-    assert "of shop-of-commands; can't be" in " ".join(help_text.split())
+    assert "from shop-of-commands; cannot be" in " ".join(help_text.split())
     outcome = cli("broken", "--any", "thing", code=1)
-    assert "the command 'broken' of shop-of-commands can't be loaded: ModuleNotFoundError" in outcome.stderr
+    assert "the command 'broken' of shop-of-commands cannot be loaded: ModuleNotFoundError" in outcome.stderr
 
 
 def test_doctor_names_the_broken_ones(cli: CommandLine) -> None:

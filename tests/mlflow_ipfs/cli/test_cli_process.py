@@ -1,4 +1,4 @@
-"""The installed command as a user and a shell script meet it: processes, pipes, signals, a terminal."""
+"""Tests of the installed command as a process: pipes, signals, exit codes and a terminal."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_it_starts_fast(cli: CommandLine, arguments: tuple[str, ...]) -> None:
 
 @pytest.fixture
 def halfway(cli: CommandLine, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that has read a part of its standard input and waits for the rest."""
+    """Yield a command that has read a part of its standard input and waits for the rest."""
     with subprocess.Popen(
         [*cli.command, *request.param],
         env=cli.environment,
@@ -169,7 +169,7 @@ def test_no_progress_goes_into_a_pipe(cli: CommandLine, directory: Path) -> None
     assert cli.in_a_process("add", "--hidden", directory).stderr == ""
 
 
-def test_a_variable_that_is_no_setting_is_named_once(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_a_setting_is_reported_once(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_STOER", "local:/x")
     outcome = cli.in_a_process("add", "-n", "-")
     assert outcome.stderr.startswith("mlflow-ipfs: MLFLOW_IPFS_STOER is not a setting")

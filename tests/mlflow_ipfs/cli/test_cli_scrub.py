@@ -1,4 +1,4 @@
-"""`mlflow-ipfs scrub`: what is damaged, whom it concerns, and what heals it."""
+"""Tests of `mlflow-ipfs scrub`: damage, the names that it affects, and healing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rot(cli: CommandLine, directory: Path) -> None:
 
 
 def name_everywhere(cli: CommandLine, root: str, directory: Path, runs: int = 1) -> CID:
-    """Files of runs, a frozen model version of one of them, and a ref; returns the version's CID."""
+    """Create files of runs, a frozen model version of one of them, and a ref; return the CID of the version."""
     with open_store(Settings(store=cli.store)) as store:
         for number in range(runs):
             store.files.put_tree(MfsPath.parse(f"mfs://mlflow/0/run{number or ''}/artifacts"), directory)
@@ -35,15 +35,15 @@ def name_everywhere(cli: CommandLine, root: str, directory: Path, runs: int = 1)
         return store.files.freeze(MfsPath.parse(RUN), "model-version:0123456789abcdef/digits/3").cid
 
 
-def test_a_sound_store_is_said_to_be_sound(cli: CommandLine, root: str) -> None:
+def test_an_intact_store_is_reported_as_intact(cli: CommandLine, root: str) -> None:
     del root
-    assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB", "verified  every block; nothing is damaged"]
+    assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB", "verified  every block; no damage found"]
     [record] = cli("scrub", "--json").records
     counts = {"problems": 0, "healed_count": 0, "affected_count": 0}
     assert record == {"blocks": 10, "size_bytes": 2_560_514} | counts
 
 
-def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, directory: Path) -> None:
+def test_damage_is_listed_with_all_names_that_it_affects(cli: CommandLine, root: str, directory: Path) -> None:
     version = name_everywhere(cli, root, directory)
     rot(cli, directory)
     outcome = cli("scrub", "--json", code=4)
@@ -62,7 +62,7 @@ def test_damage_is_named_with_all_that_needs_it(cli: CommandLine, root: str, dir
     cli("verify", root, code=4)
 
 
-def test_damage_as_people_read_it(cli: CommandLine, root: str, directory: Path) -> None:
+def test_damage_in_the_text_output(cli: CommandLine, root: str, directory: Path) -> None:
     version = name_everywhere(cli, root, directory)
     rot(cli, directory)
     outcome = cli("scrub", code=4)
@@ -77,7 +77,7 @@ def test_damage_as_people_read_it(cli: CommandLine, root: str, directory: Path) 
         f"affected  pin            user  {root}",
     ]
     assert hashed.startswith("hashed    ")
-    assert "1 problem found, which 5 names above need: add that content again" in outcome.stderr.splitlines()[-1]
+    assert "1 problem found, affecting 5 names; add the damaged content again" in outcome.stderr.splitlines()[-1]
     cli("verify", f"{RUN}/@{version}", code=4)
     assert cli("verify", f"{RUN}/big.bin", code=4).lines[-5:] == affected  # with the name that was verified
 
@@ -92,12 +92,12 @@ def test_of_many_runs_a_few_are_shown(cli: CommandLine, root: str, directory: Pa
     assert sum(record.get("kind") == "file" for record in records) == 25
 
 
-def test_what_nothing_needs_is_said_to_be_so(cli: CommandLine, root: str, directory: Path) -> None:
+def test_damage_that_affects_no_name_is_reported_as_such(cli: CommandLine, root: str, directory: Path) -> None:
     cli("pin", "rm", root)
     rot(cli, directory)
     outcome = cli("scrub", code=4)
-    assert outcome.lines[2] == "          Nothing needs it"
-    assert "nothing needs: `mlflow-ipfs gc` drops it" in outcome.stderr.splitlines()[-1]
+    assert outcome.lines[2] == "          no name needs this block"
+    assert "in content that no name needs; `mlflow-ipfs gc` removes it" in outcome.stderr.splitlines()[-1]
     assert cli("scrub", "--json", code=4).records[0]["unneeded"]
 
 
@@ -111,7 +111,7 @@ def test_a_backup_heals_whichever_of_its_directories_is_named(
     healed, hashed, verified = cli("scrub", "--heal-from", tmp_path / "backup" / place).lines
     assert healed.startswith("healed    bafybei")
     assert hashed.startswith("hashed    ")
-    assert verified == "verified  every block; nothing is damaged any more"
+    assert verified == "verified  every block; all damage was healed"
     assert cli("verify", root).lines[-1] == "verified  every block"
     assert cli("scrub", "--json").records[-1]["healed_count"] == 0
 

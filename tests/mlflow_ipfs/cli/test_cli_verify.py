@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_sound_content_is_counted(cli: CommandLine, root: str) -> None:
     outcome = cli("verify", root)
-    assert outcome.lines == [f"root      {root}", "sound     10 blocks, 2.6 MB", "verified  every block"]
+    assert outcome.lines == [f"root      {root}", "intact    10 blocks, 2.6 MB", "verified  every block"]
     assert outcome.stderr == ""
 
 
@@ -25,7 +25,7 @@ def test_a_path_verifies_what_is_there(cli: CommandLine, root: str) -> None:
     assert outcome.lines == [
         f"content   {root}/sub/small.txt",
         f"root      {cid}",
-        "sound     1 block, 6 B",
+        "intact    1 block, 6 B",
         "verified  every block",
     ]
 
@@ -43,7 +43,7 @@ def test_a_damaged_block_is_named_with_its_path(cli: CommandLine, root: str, dir
     assert text.lines[-1] == f"affected  pin  user  {root}"
     assert any(problem["cid"] in line for line in text.lines)
     assert any("in big.bin: " in line for line in text.lines)
-    assert text.stderr == f"mlflow-ipfs: {root} does not verify: 1 problem\n"
+    assert text.stderr == f"mlflow-ipfs: verification of {root} failed: 1 problem found\n"
     assert "verified" not in text.stdout.decode()
 
 
@@ -56,9 +56,7 @@ def test_reading_through_the_damage_is_refused_with_4(cli: CommandLine, root: st
 
 
 def test_the_same_directory_on_disk_agrees(cli: CommandLine, root: str, directory: Path) -> None:
-    assert (
-        cli("verify", root, "--against", directory).lines[-1] == f"verified  every block, and the same as {directory}"
-    )
+    assert cli("verify", root, "--against", directory).lines[-1] == f"verified  every block; identical to {directory}"
 
 
 def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, directory: Path) -> None:
@@ -70,12 +68,12 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, directory
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
-def test_what_add_leaves_out_is_no_difference(cli: CommandLine, directory: Path) -> None:
+def test_hidden_entries_that_add_skips_are_not_a_difference(cli: CommandLine, directory: Path) -> None:
     (directory / "sub" / ".DS_Store").write_bytes(b"x")
     cid = cli("add", "-q", directory).cid
     outcome = cli("verify", cid, "--against", directory)
-    assert outcome.lines[-1].endswith(f"and the same as {directory}")
-    assert f"2 hidden names in {directory}, not in the content, left out; compare with --hidden" in outcome.stderr
+    assert outcome.lines[-1].endswith(f"; identical to {directory}")
+    assert f"skipped 2 hidden entries in {directory}, not in the content; use --hidden to compare" in outcome.stderr
     [record] = cli("verify", cid, "--against", directory, "--hidden", "--json", code=4).records
     assert [problem["path"] for problem in record["problems"]] == [".hidden", "sub/.DS_Store"]
     assert "--against" in cli("verify", cid, "--hidden", code=2).stderr

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 def test_get_restores_the_directory_byte_for_byte(cli: CommandLine, directory: Path, root: str) -> None:
     outcome = cli("get", root, "-o", "out")
-    assert outcome.lines == [f"got  out  {root}"]
+    assert outcome.lines == [f"wrote  out  {root}"]
     assert subprocess.run(["diff", "--recursive", "--no-dereference", directory, "out"], check=False).returncode == 0
     assert Path("out/link").readlink() == Path("sub/small.txt")
 
 
-def test_get_names_the_file_itself_when_nobody_else_does(cli: CommandLine, root: str) -> None:
+def test_get_without_an_output_path_uses_the_name_of_the_content(cli: CommandLine, root: str) -> None:
     cli("get", f"{root}/sub/small.txt")
     assert Path("small.txt").read_text() == "small\n"
     cli("get", root)
@@ -36,12 +36,12 @@ def test_get_touches_nothing_that_is_there(cli: CommandLine, root: str) -> None:
     Path("dangling").symlink_to("nowhere")
     for name in ("out", "dangling"):
         outcome = cli("get", root, "-o", name, code=1)
-        assert f"'{name}' exists" in outcome.stderr
+        assert f"'{name}' already exists" in outcome.stderr
         assert "--force" in outcome.stderr
     assert Path("out").read_text() == "mine"
 
 
-def test_get_with_force_replaces_files_and_leaves_the_others_in_a_directory(cli: CommandLine, root: str) -> None:
+def test_get_with_force_replaces_files_and_keeps_other_files_of_a_directory(cli: CommandLine, root: str) -> None:
     Path("out/sub").mkdir(parents=True)
     Path("out/sub/small.txt").write_text("old")
     Path("out/mine").write_text("mine")
@@ -64,11 +64,11 @@ def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, directory: Path
     assert Path("out/outside").readlink() == Path("/etc/passwd")
 
 
-def test_get_cannot_write_where_there_is_no_directory(cli: CommandLine, root: str) -> None:
+def test_get_needs_an_existing_parent_directory(cli: CommandLine, root: str) -> None:
     outcome = cli("get", root, "-o", "nowhere/out", code=3)
-    assert "the directory 'nowhere' does not exist; make it" in outcome.stderr
+    assert "the directory 'nowhere' does not exist; create it" in outcome.stderr
     Path("file").write_bytes(b"")
-    assert "'file' is no directory" in cli("get", root, "-o", "file/out", code=1).stderr
+    assert "cannot write 'file/out': 'file' is not a directory" in cli("get", root, "-o", "file/out", code=1).stderr
 
 
 def test_get_names_what_the_user_named_and_no_draft(cli: CommandLine, root: str) -> None:
@@ -124,13 +124,13 @@ def test_cat_of_less_than_nothing_is_an_error_of_usage(cli: CommandLine, root: s
     cli("cat", root, option, "-1", code=2)
 
 
-def test_cat_of_a_directory_says_what_to_do(cli: CommandLine, root: str) -> None:
+def test_cat_of_a_directory_gives_advice(cli: CommandLine, root: str) -> None:
     outcome = cli("cat", root, code=1)
     assert "is a directory" in outcome.stderr
     assert "mlflow-ipfs get" in outcome.stderr
 
 
-def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, directory: Path, root: str) -> None:
+def test_cat_into_a_closed_pipe_ends_quietly(cli: CommandLine, directory: Path, root: str) -> None:
     with subprocess.Popen(
         [*cli.command, "cat", f"{root}/big.bin"], env=cli.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -143,7 +143,7 @@ def test_cat_into_a_pipe_that_nobody_reads_ends_quietly(cli: CommandLine, direct
 
 
 @pytest.mark.slow
-def test_short_output_into_a_pipe_that_nobody_reads_ends_quietly_too(cli: CommandLine, root: str) -> None:
+def test_short_output_into_a_closed_pipe_ends_quietly(cli: CommandLine, root: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
@@ -198,7 +198,7 @@ def test_an_empty_directory_lists_as_nothing(cli: CommandLine, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("spelling", ["{}/sub/small.txt", "/ipfs/{}/sub/small.txt", "ipfs://{}/sub/small.txt"])
-def test_a_cid_may_be_spelled_as_anybody_does(cli: CommandLine, root: str, spelling: str) -> None:
+def test_a_cid_may_be_spelled_in_each_usual_form(cli: CommandLine, root: str, spelling: str) -> None:
     assert cli("cat", spelling.format(root)).stdout == b"small\n"
 
 
@@ -222,7 +222,10 @@ def test_a_mutable_directory_shows_a_cid_only_once_it_is_kept(cli: CommandLine, 
         cli("get", record["cid"], "-o", record["name"])
     outcome = cli("ls", run)
     assert outcome.lines[3].split() == ["-", "-", "sub/"]
-    assert f"`mlflow-ipfs pin add {run}` pins this one as it is, and prints its CID" in outcome.stderr
+    assert (
+        f"`mlflow-ipfs pin add {run}` pins the present state of the listed directory and prints its CID"
+        in outcome.stderr
+    )
     cli("pin", "add", run)
     outcome = cli("ls", run)
     assert outcome.stderr == ""

@@ -50,14 +50,14 @@ def test_it_reads_well(cli: CommandLine, root: str) -> None:
     assert done.stderr == ""
     assert done.lines[0] == f"  store        {cli.store}"
     assert done.lines[1].startswith("  found        10 blocks in ")
-    assert "  looked in    backup/store-" in done.lines[2]
+    assert "  sources      backup/store-" in done.lines[2]
     assert "  names        1 pin" in done.lines
-    assert done.lines[-1] == "  next         start programs that had the store open anew"
+    assert done.lines[-1] == "  next         restart the programs that had the store open"
     assert cli("pin", "ls", "--json").records[0]["cid"] == root
 
 
 @pytest.mark.usefixtures("root")
-def test_it_says_which_names_came_from_which_copy_and_which_are_lost(cli: CommandLine, tmp_path: Path) -> None:
+def test_the_source_of_names_and_the_lost_names_are_reported(cli: CommandLine, tmp_path: Path) -> None:
     backup = next((cli.store / "backup").iterdir())
     made = re.sub(r"store-(\d{4})(\d\d)(\d\dT\d\d)(\d\d)(\d\dZ).db", r"\1-\2-\3:\4:\5", backup.name)
     later = tmp_path / "later.bin"
@@ -65,21 +65,21 @@ def test_it_says_which_names_came_from_which_copy_and_which_are_lost(cli: Comman
     newer = cli("add", "-q", later).cid
     lose_index(cli)
     lines = cli("doctor", "--rebuild").lines
-    assert any(line.startswith(f"  looked in    backup/{backup.name}, made {made}: whole; 1 name, ") for line in lines)
-    assert f"               names made after {made} are lost" in lines
-    assert any("  recovered    1 root for which no name was found, pinned for recovered/" in line for line in lines)
+    assert any(line.startswith(f"  sources      backup/{backup.name}, made {made}: whole; 1 name, ") for line in lines)
+    assert f"               names created after {made} are lost" in lines
+    assert any("  recovered    1 root without a name, pinned for recovered/" in line for line in lines)
     record = rebuild(cli)
     assert (record["names_current"], record["recovered"]) == (True, [])
     assert record["sources"][0]["made_at"] is None, "this time store.db is there"
     assert newer in {item["cid"] for item in cli("pin", "ls", "--json").records}
 
 
-def test_a_damaged_index_gives_the_names_that_can_be_read_and_says_so(cli: CommandLine, root: str) -> None:
+def test_readable_names_of_a_damaged_index_are_recovered_and_reported(cli: CommandLine, root: str) -> None:
     with sqlite3.connect(cli.store / "store.db") as connection:
         connection.execute("UPDATE pin SET cid = x'00'")
     connection.close()
     done = cli("doctor", "--rebuild", code=1)
-    assert any(line.startswith("  looked in    store.db: damaged; 0 names") for line in done.lines)
+    assert any(line.startswith("  sources      store.db: damaged; 0 names") for line in done.lines)
     assert any("are lost if they were on damaged pages of store.db" in line for line in done.lines)
     assert "! lost         pin user (unreadable): its row in the old index is damaged" in done.lines
     assert [item["cid"] for item in cli("pin", "ls", "--json").records] == [root], "it came from the backup"
@@ -91,12 +91,12 @@ def test_without_any_copy_all_names_are_lost(cli: CommandLine) -> None:
     for path in (cli.store / "backup").iterdir():
         path.unlink()
     lines = cli("doctor", "--rebuild", code=0).lines
-    assert "  looked in    no old index and no backup was left" in lines
+    assert "  sources      none: neither an old index nor a backup of it was found" in lines
     assert "  names        none" in lines
-    assert "               without a copy of the index every name is lost" in lines
+    assert "               all names are lost, because no copy of the index is readable" in lines
 
 
-def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root: str) -> None:
+def test_damaged_and_incomplete_content_is_listed_and_sets_the_exit_code(cli: CommandLine, root: str) -> None:
     big = next(path for path in (cli.store / "files").rglob("*") if path.is_file() and path.stat().st_size > 2_000_000)
     big.chmod(0o644)
     with big.open("r+b") as file:
@@ -105,10 +105,10 @@ def test_what_is_not_whole_is_named_and_the_code_says_so(cli: CommandLine, root:
     (cli.store / "files" / "00" / "\x1bodd\n").write_text("?")
     done = cli("doctor", "--rebuild", code=1)
     lines = done.lines
-    assert f"! incomplete   pin user {root}: something below it is missing or damaged" in lines
+    assert f"! incomplete   pin user {root}: a block below it is missing or damaged" in lines
     assert any(line.startswith("! damaged      files/") and "1 of its 3 leaves" in line for line in lines)
     assert any(line.startswith("! quarantined  quarantine/") and "\\x1bodd\\n" in line for line in lines)
-    assert "not everything is whole" in done.stderr
+    assert "some content or names are damaged or lost" in done.stderr
     record = rebuild(cli, code=1)
     assert record["incomplete"] == [{"kind": "pin", "name": "user", "cid": root}]
     assert len(record["damaged"]) == 1
@@ -138,7 +138,7 @@ def test_a_store_in_use_is_left_alone(cli: CommandLine, root: str) -> None:
 
 
 def test_there_is_nothing_to_rebuild(cli: CommandLine) -> None:
-    assert "there is no store" in cli("doctor", "--rebuild", code=3).stderr
+    assert "no store found at" in cli("doctor", "--rebuild", code=3).stderr
     cli.store.mkdir()
     (cli.store / "diary.txt").write_text("mine")
     assert "holds no store" in cli("doctor", "--rebuild", code=1).stderr

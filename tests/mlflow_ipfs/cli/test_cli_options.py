@@ -1,4 +1,4 @@
-"""`--json` and `--store` hold wherever they stand, and what `--store` takes."""
+"""Tests of the options `--json` and `--store`, before and after a command's name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "--json gc",
     ],
 )
-def test_json_may_stand_before_or_after_a_command(cli: CommandLine, root: str, words: str) -> None:
+def test_json_may_precede_or_follow_a_command(cli: CommandLine, root: str, words: str) -> None:
     assert all(isinstance(record, dict) for record in cli(*words.format(root=root).split()).records)
 
 
@@ -36,7 +36,7 @@ def test_an_error_is_json_then_too(cli: CommandLine, words: str) -> None:
 @pytest.mark.parametrize(
     "words", ["--store {0} pin ls", "pin --store {0} ls", "pin ls --store {0}", "pin ls --store={0}"]
 )
-def test_the_store_may_stand_before_or_after_a_command(cli: CommandLine, root: str, tmp_path: Path, words: str) -> None:
+def test_the_store_may_precede_or_follow_a_command(cli: CommandLine, root: str, tmp_path: Path, words: str) -> None:
     (tmp_path / "one").write_text("one")
     one = cli("--store", tmp_path / "other", "add", "-q", "one").lines[0]
     assert cli(*words.format(tmp_path / "other").split()).lines == [f"{one}  confirmed  user"]
@@ -58,11 +58,13 @@ def test_a_store_is_named_by_any_path(
 
 
 @pytest.mark.parametrize("value", ["s3://bucket/store", "file:///store", "kubo:http://127.0.0.1:5001", "", "local:"])
-def test_what_is_no_directory_is_refused_and_nothing_is_made(cli: CommandLine, tmp_path: Path, value: str) -> None:
+def test_a_store_that_is_not_a_directory_is_refused_and_nothing_is_created(
+    cli: CommandLine, tmp_path: Path, value: str
+) -> None:
     Path("file").write_text("file")
     before = set(Path.cwd().rglob("*"))
     error = cli("--store", value, "add", "file", code=2).stderr
-    assert error.startswith(f"mlflow-ipfs: --store: {value!r} can't be used: ")
+    assert error.startswith(f"mlflow-ipfs: --store: {value!r} cannot be used: ")
     assert "local:<directory>" in error
     assert set(Path.cwd().rglob("*")) == before
     assert not list(tmp_path.glob("store"))

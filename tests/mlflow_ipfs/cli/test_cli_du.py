@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 REGISTRY = "0123456789abcdef"
 
 
-def test_du_says_what_each_experiment_and_model_takes(cli: CommandLine, root: str) -> None:
+def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: str) -> None:
     with open_store(Settings(store=cli.store)) as store:
         store.pins.remove(CID.parse(root))
         for version in ("1", "2"):
@@ -38,8 +38,8 @@ def test_du_says_what_each_experiment_and_model_takes(cli: CommandLine, root: st
     assert total["all_bytes"] == total["unneeded_bytes"] + sum(record["own_bytes"] for record in records)
     lines = cli("du").lines
     assert lines[0].split()[:2] == ["model", "digits"]
-    assert lines[0].endswith("of its own")
-    assert "that nothing needs" in lines[-1]
+    assert lines[0].endswith("exclusive")
+    assert "deletable" in lines[-1]
 
 
 def test_du_without_a_store_is_3(cli: CommandLine) -> None:

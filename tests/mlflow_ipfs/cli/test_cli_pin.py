@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs import CID, Settings, open_store
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import Frozen
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.local import open_local_storage
+from support.storages import delete_block
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+OWNER = "model-version:0123456789abcdef/digits/1"
+
+
+def pin_for_version(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.pins.add(Pin(OWNER, CID.parse(root)))
+
+
+def owners(cli: CommandLine, *arguments: str) -> list[str]:
+    return [record["owner"] for record in cli("pin", "ls", "--json", *arguments).records]
+
+
+def test_a_part_may_be_pinned_for_itself(cli: CommandLine, root: str) -> None:
+    (sub,) = cli("pin", "add", f"{root}/sub").lines
+    cli("pin", "rm", root)
+    cli("gc", "--grace", "0")
+    assert cli("ls", sub.split()[-1]).lines[0].endswith("small.txt")
+
+
+def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, directory: Path) -> None:
+    run = MfsPath.parse("mfs://mlflow/0/run/artifacts")
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.put_tree(run, directory)
+        expected = str(store.files.snapshot(run, only_hash=True).cid)
+    assert cli("pin", "add", str(run)).lines == [f"pinned  {run}  {expected}"]
+    with open_store(Settings(store=cli.store)) as store:
+        store.files.delete(run)
+    cli("gc", "--grace", "0")
+    assert cli("verify", expected).lines[-1] == "verified  every block"
+    assert cli("cat", f"{expected}/sub/small.txt").stdout == b"small\n"
+    assert cli("pin", "ls").lines == [f"{expected}  confirmed  user"]
+
+
+def test_frozen_content_is_pinned_as_it_is(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        store.storage.entries.freeze(Frozen("mlflow", "0/run", CID.parse(root)))
+    sub = cli("ls", "--json", f"mfs://mlflow/0/run/@{root}").records[-1]["cid"]
+    assert cli("pin", "add", f"mfs://mlflow/0/run/@{root}/sub", "--json").records == [
+        {"content": f"mfs://mlflow/0/run/@{root}/sub", "cid": sub, "owner": "user"}
+    ]
+
+
+def test_a_mutable_path_of_nothing_is_3_and_only_a_cid_can_be_unpinned(cli: CommandLine, root: str) -> None:
+    del root
+    assert "there is no file at or below mfs://mlflow/9" in cli("pin", "add", "mfs://mlflow/9", code=3).stderr
+    for command in ("rm", "ls"):
+        assert "name the CID, as `mlflow-ipfs pin ls` shows it" in cli("pin", command, "mfs://mlflow/0", code=2).stderr
+
+
+def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    assert cli("pin", "ls").lines == [f"{root}  confirmed  {OWNER}", f"{root}  confirmed  user"]
+    assert owners(cli, "--owner", "model-version:") == [OWNER]
+    assert owners(cli, root) == [OWNER, "user"]
+    assert cli("pin", "ls", f"{root}/sub").stdout == b""
+
+
+def test_pinning_what_is_not_complete_is_3(cli: CommandLine, root: str) -> None:
+    lost = cli("ls", "--json", f"{root}/sub").records[0]["cid"]
+    with open_local_storage(cli.store) as storage:
+        delete_block(storage, CID.parse(lost))
+    assert lost in cli("pin", "add", root, code=3).stderr
+
+
+def test_unpinning_twice_is_3(cli: CommandLine, root: str) -> None:
+    cli("pin", "rm", root)
+    assert (
+        cli("pin", "rm", root, code=3).stderr
+        == f"mlflow-ipfs: {root} is not pinned; `mlflow-ipfs pin ls` lists all pins\n"
+    )
+
+
+def test_unpinning_a_part_names_the_pinned_content_that_it_belongs_to(cli: CommandLine, root: str) -> None:
+    outcome = cli("pin", "rm", f"{root}/sub", code=3)
+    assert (
+        f"{root}/sub is not pinned itself: it is part of {root}, which is pinned by 'user'; to release it, unpin {root}"
+        in outcome.stderr
+    )
+    assert "--owner" not in outcome.stderr
+    assert cli("pin", "ls", root).lines
+    pin_for_version(cli, part := cli("pin", "add", f"{root}/sub").cid)
+    cli("pin", "rm", f"{root}/sub")
+    assert "but by 'model-version:" in cli("pin", "rm", f"{root}/sub", code=5).stderr
+    assert cli("pin", "ls", part).lines
+
+
+def test_the_pin_of_another_owner_is_not_dropped_by_mistake(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    cli("pin", "rm", root)
+    outcome = cli("pin", "rm", root, code=5)
+    assert OWNER in outcome.stderr
+    assert owners(cli) == [OWNER]
+
+
+def test_the_pin_of_a_model_version_is_removed_only_by_force(cli: CommandLine, root: str) -> None:
+    pin_for_version(cli, root)
+    assert "delete the version in MLflow" in cli("pin", "rm", root, "--owner", OWNER, code=5).stderr
+    assert owners(cli) == [OWNER, "user"]
+    cli("pin", "rm", root, "--owner", OWNER, "--force")
+    assert owners(cli) == ["user"]
+
+
+def test_the_pin_of_what_is_gone_can_still_be_dropped(cli: CommandLine, root: str) -> None:
+    with open_local_storage(cli.store) as storage:
+        delete_block(storage, CID.parse(root))
+    cli("pin", "rm", root)
