@@ -186,7 +186,7 @@ def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     return values, children
 
 
-class ShardPlace(NamedTuple):
+class ShardPosition(NamedTuple):
     """Position of a shard in a HAMT. A shard with two or more names is valid at one position only.
 
     Attributes:
@@ -219,7 +219,7 @@ def check_child_shard(cid: CID, fanout: int | None, wanted: int | None) -> None:
         raise InvalidDataError(msg)
 
 
-def check_names_of_shard(node: Node, data: UnixFSData, position: ShardPlace) -> list[ShardPlace]:
+def check_names_of_shard(node: Node, data: UnixFSData, position: ShardPosition) -> list[ShardPosition]:
     """Check that every name of a shard is in the slot where a lookup by path searches for it.
 
     Args:
@@ -239,12 +239,12 @@ def check_names_of_shard(node: Node, data: UnixFSData, position: ShardPlace) -> 
     slots, above = layout.slots, position.hash_prefix << layout.bits
     names: list[bytes] = []
     prefixes: list[int] = []
-    children: list[ShardPlace] = []
+    children: list[ShardPosition] = []
     for link in node.links:
         name = link.name or b""
         prefix = above | slots[name[:width]]
         if len(name) == width:
-            children.append(ShardPlace(layout.fanout, position.depth + 1, prefix))
+            children.append(ShardPosition(layout.fanout, position.depth + 1, prefix))
         else:
             names.append(name[width:])
             prefixes.append(prefix)
