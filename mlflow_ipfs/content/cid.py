@@ -178,7 +178,7 @@ class CID:
         return self.hash_code in HASHES or self.hash_code == IDENTITY
 
     @property
-    def hash_note(self) -> str:
+    def hash_hint(self) -> str:
         """Suffix for a message about a missing block: explains an unsupported hash function, else ``""``."""
         return "" if self.is_hash_supported else f": {explain_unsupported(self.hash_code)}"
 

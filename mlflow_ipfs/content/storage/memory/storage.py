@@ -51,7 +51,7 @@ class MemoryBlocks(BlockReader):
         if data is None:
             data = self._state.blocks.get(cid.multihash)
         if data is None:
-            msg = f"the block {cid} is not in memory{cid.hash_note}"
+            msg = f"the block {cid} is not in memory{cid.hash_hint}"
             raise NotFoundError(msg)
         cid.verify(data)
         return data
