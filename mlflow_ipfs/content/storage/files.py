@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 
-def make_view_directory_elsewhere() -> Path:
+def make_temporary_view_directory() -> Path:
     """Make a private directory in the system's temporary directory, for a store that cannot be written to."""
     directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-view-"))
     atexit.register(remove_in_same_process, directory, os.getpid())

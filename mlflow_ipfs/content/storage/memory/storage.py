@@ -14,7 +14,7 @@ from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.content.codecs.unixfs import block_of_leaf
 from mlflow_ipfs.content.storage.base import Changes
-from mlflow_ipfs.content.storage.files import make_view_directory_elsewhere
+from mlflow_ipfs.content.storage.files import make_temporary_view_directory
 from mlflow_ipfs.content.storage.maintenance import (
     MAX_DAMAGED_NAMED,
     Affected,
@@ -295,7 +295,7 @@ class MemoryStorage:
 
     def make_view_directory(self) -> Path:
         """Make a new, empty, private directory that is removed when this process ends."""
-        return make_view_directory_elsewhere()
+        return make_temporary_view_directory()
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content, by kind and name."""
