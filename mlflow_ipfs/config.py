@@ -87,7 +87,7 @@ class Settings:
         store: directory of the local store.
         root: mutable tree below which clients without a server write artifacts.
         profile: import profile, which determines the CIDs of files and directories.
-        chunker: how files are cut into chunks; None for the chunks of the profile.
+        chunker: how files are cut into chunks; None for chunks of the profile's size.
         cache_bytes: maximum size of the store's cache.
         timeout_seconds: the longest wait for a lock of the store, or for a client's next bytes.
         verify: when a file is hashed again before its path is returned.
@@ -126,11 +126,18 @@ class Settings:
 def load_settings(
     environ: Mapping[str, str] | None = None, file: Path | None = None
 ) -> tuple[Settings, dict[str, str]]:
-    """Return the settings as ``Settings.from_environment`` does, and the origin of each that is set explicitly.
+    """Read the settings as ``Settings.from_environment`` does, and the origin of each that is set explicitly.
+
+    Args:
+        environ: the environment; None for the environment of this process.
+        file: a file to read instead of the user's ``config.toml``; it must exist.
 
     Returns:
-        The settings; and the origins by name of the setting. An origin is the variable, or the file with the name in
-        it.
+        The settings; and a mapping from the name of a setting to its origin. An origin is the environment variable, or
+        the file and the name in it.
+
+    Raises:
+        SettingsError: the value of a setting cannot be used. The message names the setting and its origin.
     """
     environ = os.environ if environ is None else environ
     found = _from_file(file or config_file(environ), must_exist=file is not None)
@@ -232,7 +239,7 @@ def _read_timeout(value: float | str) -> float:
     return seconds
 
 
-def _read_bool(value: bool | str) -> bool:  # noqa: FBT001 - a reader takes what the file or the variable holds
+def _read_bool(value: bool | str) -> bool:  # noqa: FBT001 - the raw value from the file or the variable
     if isinstance(value, bool):
         return value
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}

@@ -11,7 +11,7 @@ from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 
 _shared: dict[Settings, ContentStore] = {}
-_inherited: list[ContentStore] = []  # opened before a fork; kept referenced, as closing them would end parent sessions
+_inherited: list[ContentStore] = []  # opened by the parent before a fork; closing them would end the parent's sessions
 _lock = threading.Lock()
 
 

@@ -179,7 +179,7 @@ class CID:
 
     @property
     def hash_hint(self) -> str:
-        """Suffix for a message about a missing block: explains an unsupported hash function, else ``""``."""
+        """Explanation of an unsupported hash function, for a message about a missing block; else ``""``."""
         return "" if self.is_hash_supported else f": {explain_unsupported(self.hash_code)}"
 
     def check_hash(self) -> None:

@@ -1,4 +1,4 @@
-"""Traversal of DAGs: reads nodes, resolves paths and visits every block, with limits against hostile input."""
+"""Traversal of DAGs: reading nodes, resolving paths and visiting every block, with limits against hostile input."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def encode_file_name(name: str) -> bytes:
     """
     encoded = encode_name(name)
     if not is_safe_name(encoded):
-        msg = f"{name!r} cannot be a name in a directory: names are not empty, '.' or '..', and have no '/' and no NUL"
+        msg = f"{name!r} cannot be a name in a directory: it must not be empty, '.' or '..', nor contain '/' or NUL"
         raise InvalidPathError(msg)
     return encoded
 
@@ -272,7 +272,7 @@ def check_symlink(cid: CID, data: UnixFSData) -> bytes:
 
 
 class DagWalk:
-    """Iterator over the blocks of a DAG: each block once, depth first, in link order.
+    """Walk over the blocks of a DAG: each block once, depth first, in link order.
 
     The walk does not read blocks. The caller takes a CID from the walk, gets its block, and calls ``descend`` with it
     before taking the next CID. The same bytes under two codecs are two blocks, because their links differ. The set of

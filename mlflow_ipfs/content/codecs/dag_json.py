@@ -47,7 +47,7 @@ def _reject_constant(text: str) -> NoReturn:
 def _read_map(pairs: list[tuple[str, Value]]) -> Value:
     found = dict(pairs)
     if len(found) != len(pairs):
-        msg = "a dag-json map has a key twice"
+        msg = "a dag-json map has a repeated key"
         raise InvalidDataError(msg)
     reserved = found.get(_RESERVED)
     if isinstance(reserved, str):

@@ -16,7 +16,7 @@ USER = "user"
 
 
 class PinState(StrEnum):
-    """Certainty that the event which a pin belongs to has happened."""
+    """State of a pin: whether the event that it belongs to is known to have happened."""
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -48,7 +48,7 @@ class Pins(Protocol):
         """
 
     def replace(self, old: Pin, new: Pin) -> None:
-        """Replace one pin by another atomically, for example a pending pin by a confirmed one of its final owner.
+        """Replace one pin with another atomically, for example a pending pin with the confirmed pin of its final owner.
 
         Raises:
             NotFoundError: ``old`` does not exist.

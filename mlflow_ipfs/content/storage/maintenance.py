@@ -17,7 +17,7 @@ MAX_DAMAGED_NAMED: Final = 100  # maximum number of damaged blocks listed for on
 
 @dataclass(frozen=True, slots=True)
 class GCReport:
-    """Result of a garbage collection, or of a dry run: the numbers it would have.
+    """Result of a garbage collection, or the result that it would have, for a dry run.
 
     Attributes:
         kept_blocks: blocks that were kept, because a name needs them or because they share a file with such blocks.
