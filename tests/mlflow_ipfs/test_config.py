@@ -125,7 +125,7 @@ def test_an_unknown_name_in_the_file_is_an_error(home: dict[str, str]) -> None:
         Settings.from_environment(home)
 
 
-def test_a_file_that_is_no_toml_is_an_error(home: dict[str, str]) -> None:
+def test_a_file_that_is_not_toml_is_an_error(home: dict[str, str]) -> None:
     write_config(home, "store: /x\n")
     with pytest.raises(SettingsError, match="cannot be read"):
         Settings.from_environment(home)

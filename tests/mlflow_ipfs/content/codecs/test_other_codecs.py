@@ -151,7 +151,7 @@ def test_leaves_have_no_links(store: ContentStore, codec: int) -> None:
     assert store.export_car(root, io.BytesIO()) > 0
 
 
-def test_a_codec_whose_links_are_not_followed_is_never_called_whole(store: ContentStore) -> None:
+def test_a_dag_with_an_unsupported_codec_is_never_reported_as_complete(store: ContentStore) -> None:
     child = put(store, b"who knows", UNKNOWN)
     root = put_directory(store, child=child)
     car = io.BytesIO()
