@@ -1,7 +1,7 @@
-"""Gives every model, dataset and run in MLflow an IPFS content address.
+"""IPFS content addresses for every model, dataset and run in MLflow.
 
-Most people never import this package: MLflow finds it by its entry points. From Python,
-``open_store`` gives the store that MLflow writes to.
+Most users never import this package: MLflow finds it by its entry points. From Python,
+``open_store`` returns the store that MLflow writes to.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ __all__ = [
     "open_store",
 ]
 
-# MLflow imports this package in every process, most of which never open a store: a name is loaded when it is used.
-_HOMES: Final = {
+# The modules of the public names; errors are in ``mlflow_ipfs.errors``. MLflow imports this package in every process,
+# and most processes never open a store. Each name is therefore imported at its first use.
+_MODULES: Final = {
     "Added": "mlflow_ipfs.content.files.importer",
     "CID": "mlflow_ipfs.content.cid",
     "ContentStore": "mlflow_ipfs.content.store",
@@ -85,7 +86,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(_HOMES.get(name, "mlflow_ipfs.errors")), name)
+    return getattr(import_module(_MODULES.get(name, "mlflow_ipfs.errors")), name)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
-"""Settings: every ``MLFLOW_IPFS_*`` variable, and ``config.toml`` with the same names.
+"""Settings: the ``MLFLOW_IPFS_*`` environment variables, and the file ``config.toml``.
 
-A setting is looked for in the environment, then in ``config.toml`` in the user's configuration
-directory (there without the prefix and in lower case: ``timeout_seconds = 30``), then it has its
-default. The other rooms are given values; only this file reads the environment.
+A setting is read from the environment, else from ``config.toml`` in the user's configuration directory, else it has
+its default. In ``config.toml`` a name is in lower case and without the prefix: ``timeout_seconds = 30``.
+Only this module reads settings from the environment; the other packages receive values.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ PREFIX: Final = "MLFLOW_IPFS_"
 APPLICATION: Final = "mlflow-ipfs"
 DEFAULT_ROOT: Final = "mfs://mlflow"
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
-MAX_TIMEOUT_SECONDS: Final = 7 * 24 * 3600.0  # SQLite counts milliseconds in 31 bits
+MAX_TIMEOUT_SECONDS: Final = 7 * 24 * 3600.0  # SQLite's busy timeout is a 31-bit number of milliseconds
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
 
 
 class FreezeMode(StrEnum):
-    """What creating a model version does with the model's bytes."""
+    """Treatment of a model's bytes when a model version is created."""
 
-    REQUIRED = "required"  # a source that can't be read refuses the version
-    BEST_EFFORT = "best_effort"  # it registers the version unfrozen, and tags it so
+    REQUIRED = "required"  # reject the version if its source cannot be read
+    BEST_EFFORT = "best_effort"  # register such a version unfrozen, and tag it as unfrozen
     OFF = "off"  # MLflow's own behaviour
 
 
 class VerifyMode(StrEnum):
-    """When a file of the store is hashed again before its path is handed out."""
+    """Condition for hashing a file of the store again before its path is returned."""
 
-    CHANGED = "changed"  # when its inode, size or time are not what the index has
+    CHANGED = "changed"  # only if its inode, size or time differs from the index
     ALWAYS = "always"
 
 
 def default_store_directory(environ: Mapping[str, str]) -> Path:
-    """``store`` in the directory where this platform keeps an application's data."""
+    """Return the path of ``store`` in this platform's directory for application data."""
     return _user_directory(environ, "XDG_DATA_HOME", ".local/share") / "store"
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
-    """``config.toml`` in the directory where this platform keeps an application's configuration."""
+    """Return the path of ``config.toml`` in this platform's directory for application configuration."""
     return _user_directory(environ, "XDG_CONFIG_HOME", ".config") / "config.toml"
 
 
@@ -67,7 +67,7 @@ def _user_directory(environ: Mapping[str, str], xdg_variable: str, below_home: s
     if sys.platform == "darwin":
         return Path.home() / "Library/Application Support" / APPLICATION
     named = environ.get(xdg_variable, "")
-    # The XDG specification: a relative path is to be ignored.
+    # The XDG specification requires that relative paths are ignored.
     base = Path(named) if named.startswith("/") else _home() / below_home
     return base / APPLICATION
 
@@ -75,24 +75,24 @@ def _user_directory(environ: Mapping[str, str], xdg_variable: str, below_home: s
 def _home() -> Path:
     try:
         return Path.home()
-    except RuntimeError:  # a user without a name, as in some containers
+    except RuntimeError:  # the user ID has no account, as in some containers
         return Path("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user decided. Made by ``Settings.from_environment()``, or by hand.
+    """The user's settings, from ``Settings.from_environment()`` or constructed directly.
 
     Attributes:
         store: directory of the local store.
-        root: mutable tree below which clients without a server put artifacts.
-        profile: import profile, which decides the CIDs of files and directories.
-        chunker: where files are cut; None: as the profile says.
-        cache_bytes: how much room the store's cache may take.
+        root: mutable tree below which clients without a server write artifacts.
+        profile: import profile, which determines the CIDs of files and directories.
+        chunker: how files are cut into chunks; None for chunks of the profile's size.
+        cache_bytes: maximum size of the store's cache.
         timeout_seconds: the longest wait for a lock of the store, or for a client's next bytes.
-        verify: when a file is hashed again before its path is handed out.
+        verify: when a file is hashed again before its path is returned.
         view: how a private copy shares bytes with the store.
-        freeze: what creating a model version does with the bytes.
+        freeze: how the model's bytes are treated when a model version is created.
         version_tags: whether frozen versions are tagged with their CID.
         import_allow: URI prefixes that a *server* may import models from.
     """
@@ -111,14 +111,14 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
-        """Read the environment and the user's ``config.toml``.
+        """Read the settings from the environment and the user's ``config.toml``.
 
         Args:
-            environ: the environment; None: this process's.
-            file: another ``config.toml``; it must exist.
+            environ: the environment; None for the environment of this process.
+            file: a file to read instead of the user's ``config.toml``; it must exist.
 
         Raises:
-            SettingsError: a setting has no usable value; the message names it and where it stands.
+            SettingsError: the value of a setting cannot be used. The message names the setting and its origin.
         """
         return load_settings(environ, file)[0]
 
@@ -126,66 +126,74 @@ class Settings:
 def load_settings(
     environ: Mapping[str, str] | None = None, file: Path | None = None
 ) -> tuple[Settings, dict[str, str]]:
-    """As ``Settings.from_environment``, and where each setting that has not its default was written.
+    """Read the settings as ``Settings.from_environment`` does, and the origin of each that is set explicitly.
+
+    Args:
+        environ: the environment; None for the environment of this process.
+        file: a file to read instead of the user's ``config.toml``; it must exist.
 
     Returns:
-        The settings; and by name the variable, or the file with the name in it.
+        The settings; and a mapping from the name of a setting to its origin. An origin is the environment variable, or
+        the file and the name in it.
+
+    Raises:
+        SettingsError: the value of a setting cannot be used. The message names the setting and its origin.
     """
     environ = os.environ if environ is None else environ
     found = _from_file(file or config_file(environ), must_exist=file is not None)
     found |= _from_variables(environ)
     values = {name: setting.read() for name, setting in found.items()}
     values.setdefault("store", default_store_directory(environ))
-    return Settings(**values), {name: setting.place for name, setting in found.items()}
+    return Settings(**values), {name: setting.origin for name, setting in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """One setting as it was written, and where."""
+class _RawSetting:
+    """The unparsed value of a setting, and its origin."""
 
     name: str
     value: Any
-    place: str
+    origin: str
 
     def read(self) -> Any:  # noqa: ANN401 - each setting has a type of its own
         try:
             return _READERS[self.name](self.value)
         except (MlflowIpfsError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            msg = f"{self.place}: {self.value!r} can't be used: {error}"
+            msg = f"{self.origin}: {self.value!r} cannot be used: {error}"
             raise SettingsError(msg) from error
 
 
-def _from_variables(environ: Mapping[str, str]) -> dict[str, _Found]:
+def _from_variables(environ: Mapping[str, str]) -> dict[str, _RawSetting]:
     found = {}
     for variable, value in environ.items():
         name = variable.removeprefix(PREFIX).lower()
         if not variable.startswith(PREFIX) or not value:
             continue
         if name in _READERS:
-            found[name] = _Found(name, value, variable)
+            found[name] = _RawSetting(name, value, variable)
         else:
             # Not an error: a newer version of this package may share the environment.
-            _logger.warning("%s is not a setting of this version; settings are %s", variable, _known())
+            _logger.warning("%s is not a setting of this version, and is ignored; settings are %s", variable, _known())
     return found
 
 
-def _from_file(file: Path, *, must_exist: bool) -> dict[str, _Found]:
+def _from_file(file: Path, *, must_exist: bool) -> dict[str, _RawSetting]:
     try:
         text = file.read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except FileNotFoundError as error:
         if not must_exist:
             return {}
-        msg = f"there is no settings file {str(file)!r}"
+        msg = f"the settings file {str(file)!r} does not exist: name an existing file"
         raise SettingsError(msg) from error
     except (OSError, ValueError) as error:
-        msg = f"{file} can't be read: {error}"
+        msg = f"{file} cannot be read: {error}; correct the file or its permissions"
         raise SettingsError(msg) from error
     unknown = sorted(set(table) - set(_READERS))
     if unknown:
-        msg = f"{file} has {', '.join(unknown)}, which are no settings of this version; settings are {_known()}"
+        msg = f"{file} has settings that this version does not know: {', '.join(unknown)}; settings are {_known()}"
         raise SettingsError(msg)
-    return {name: _Found(name, value, f"{file}: {name}") for name, value in table.items()}
+    return {name: _RawSetting(name, value, f"{file}: {name}") for name, value in table.items()}
 
 
 def _known() -> str:
@@ -193,15 +201,15 @@ def _known() -> str:
 
 
 def read_store(value: str) -> Path:
-    """The directory of a store: ``local:<directory>``, or the directory alone if it is an absolute path or starts with ``~``.
+    """Return the directory of a store, from ``local:<directory>`` or from a path that is absolute or starts with ``~``.
 
     Raises:
-        SettingsError: it is another kind of store, or a relative path, which would mean another directory elsewhere.
-        RuntimeError: there is no such user.
+        SettingsError: the value names another kind of store, or is a path relative to the working directory.
+        RuntimeError: the user that follows ``~`` does not exist.
     """
     scheme, colon, rest = value.partition(":")
     if scheme == "kubo" and colon:
-        msg = "stores on a Kubo node come with a later version; use local:<directory>"
+        msg = "stores on a Kubo node are not supported yet; write local:<directory>"
         raise SettingsError(msg)
     if scheme == "local" and rest:
         return Path(rest).expanduser().absolute()
@@ -211,7 +219,7 @@ def read_store(value: str) -> Path:
     if "://" in value or value in {"", "local:"}:
         msg = "a store is a directory on a disk of this machine; write local:<directory>"
     else:
-        msg = f"a relative path means another directory elsewhere; write local:{directory.absolute()}"
+        msg = f"a relative path depends on the working directory; write local:{directory.absolute()}"
     raise SettingsError(msg)
 
 
@@ -231,7 +239,7 @@ def _read_timeout(value: float | str) -> float:
     return seconds
 
 
-def _read_bool(value: bool | str) -> bool:  # noqa: FBT001 - a reader takes what the file or the variable holds
+def _read_bool(value: bool | str) -> bool:  # noqa: FBT001 - the raw value from the file or the variable
     if isinstance(value, bool):
         return value
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -256,7 +264,7 @@ def _one_of(words: tuple[str, ...]) -> Callable[[str], str]:
     return read
 
 
-def _word_of(enum: type[StrEnum]) -> Callable[[str], StrEnum]:
+def _member_of(enum: type[StrEnum]) -> Callable[[str], StrEnum]:
     read = _one_of(tuple(enum))
     return lambda value: enum(read(value))
 
@@ -268,9 +276,9 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "chunker": parse_chunker,
     "cache_bytes": _read_size,
     "timeout_seconds": _read_timeout,
-    "verify": _word_of(VerifyMode),
+    "verify": _member_of(VerifyMode),
     "view": _one_of(("auto", "reflink", "hardlink", "copy")),
-    "freeze": _word_of(FreezeMode),
+    "freeze": _member_of(FreezeMode),
     "version_tags": _read_bool,
     "import_allow": _read_prefixes,
 }

@@ -1,4 +1,4 @@
-"""The one place that reads the settings and puts a store together."""
+"""Opening of stores. Only this module assembles a store from the settings."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 
 _shared: dict[Settings, ContentStore] = {}
+_inherited: list[ContentStore] = []  # opened by the parent before a fork; closing them would end the parent's sessions
 _lock = threading.Lock()
 
 
 def open_store(settings: Settings | None = None, *, create: bool = True) -> ContentStore:
-    """Open the store that the settings name. The caller closes it.
+    """Open the store that the settings name. The caller must close it.
 
     Args:
-        settings: None: from the environment.
-        create: make the store if there is none.
+        settings: the settings; None to read them from the environment.
+        create: whether to create the store if it does not exist.
 
     Raises:
-        StoreFormatError: not a store that this version can open, or ``create`` is False and there is none.
+        StoreFormatError: the directory is not a store that this version can open, or the store does not exist and
+            ``create`` is False.
     """
     settings = settings or Settings.from_environment()
     storage = open_local_storage(
@@ -37,10 +39,10 @@ def open_store(settings: Settings | None = None, *, create: bool = True) -> Cont
 
 
 def shared_store(settings: Settings | None = None) -> ContentStore:
-    """The store of this process for these settings; opened at the first call, closed at exit.
+    """Return the store of this process for the settings. It is opened at the first call and closed at exit.
 
-    MLflow builds an artifact repository for every call of a client, so the store behind it is
-    kept. After a fork the child opens its own.
+    MLflow creates an artifact repository for every client call, so the store is kept open between the calls. After a
+    fork, the child opens its own store.
     """
     settings = settings or Settings.from_environment()
     with _lock:
@@ -51,7 +53,7 @@ def shared_store(settings: Settings | None = None) -> ContentStore:
 
 
 def shared_store_if_open(settings: Settings | None = None) -> ContentStore | None:
-    """Return the store of ``shared_store`` if this process has it open, without waiting for a thread that opens it."""
+    """Return the store of ``shared_store`` if it is open, else None. Does not wait for a thread that is opening it."""
     return _shared.get(settings or Settings.from_environment())
 
 
@@ -64,15 +66,14 @@ def close_shared_stores() -> None:
         store.close()
 
 
-def _forget_in_child() -> None:
-    """The parent's locks and connections are not the child's to use or to close."""
-    global _lock  # noqa: PLW0603 - the parent may have held it in another thread
+def _reset_in_child() -> None:
+    """Forget the parent's stores in a forked child, which must neither use nor close their locks and connections."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it at the fork
     _lock = threading.Lock()
-    _inherited.extend(_shared.values())  # kept alive: closing them would end the parent's session
+    _inherited.extend(_shared.values())
     _shared.clear()
 
 
-_inherited: list[ContentStore] = []
 atexit.register(close_shared_stores)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -1,7 +1,7 @@
 """CID: a self-describing content identifier.
 
 ``<version><codec><multihash>``; a CIDv0 is a bare sha2-256 multihash of a dag-pb block.
-Source: https://github.com/multiformats/cid, hash rules as Kubo's ``verifcid``.
+Source: https://github.com/multiformats/cid; limits on hashes as in Kubo's ``verifcid``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from mlflow_ipfs.content.hash_functions import DIGEST_BYTES, HASHES, hash_name, is_known, unsupported
+from mlflow_ipfs.content.hash_functions import DIGEST_BYTES, HASHES, explain_unsupported, hash_name, is_known
 from mlflow_ipfs.content.multibase import decode_base58, decode_multibase, encode_base32, encode_base58
 from mlflow_ipfs.content.varint import decode_varint, encode_varint
 from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
@@ -26,11 +26,11 @@ JSON: Final = 0x0200
 IDENTITY: Final = 0x00
 SHA2_256: Final = 0x12
 
-MIN_DIGEST_BYTES: Final = 20  # shorter digests are too weak to verify with (Kubo's verifcid)
+MIN_DIGEST_BYTES: Final = 20  # shorter digests are too weak for verification (Kubo's verifcid)
 MAX_DIGEST_BYTES: Final = 128
 MAX_IDENTITY_BYTES: Final = 128
 MAX_CID_TEXT: Final = 1024
-_USUAL_STARTS: Final = ("baf", "bag", "Qm", "zdj", "zb2", "f01", "k51")  # of what somebody meant as a CID
+_COMMON_PREFIXES: Final = ("baf", "bag", "Qm", "zdj", "zb2", "f01", "k51")  # text that was probably meant as a CID
 
 CODEC_NAMES: Final = {
     RAW: "raw",
@@ -47,10 +47,10 @@ _SHA2_256_PREFIX: Final = bytes((SHA2_256, 32))
 
 @dataclass(frozen=True, slots=True)
 class CID:
-    """A content identifier. Two CIDs are equal when version, codec and multihash are.
+    """A content identifier. Two CIDs are equal if their versions, codecs and multihashes are equal.
 
-    A link may have a hash function that is not supported: the node around it can be read all the same.
-    ``check_hash`` refuses such a CID where its block is needed.
+    The hash function of a link may be unsupported: the node that contains the link is still readable. Where the linked
+    block is needed, ``check_hash`` rejects such a CID.
 
     Attributes:
         version: 0 or 1.
@@ -58,7 +58,7 @@ class CID:
         multihash: hash function code, digest length and digest, as bytes.
 
     Raises:
-        InvalidCIDError: version 0 with another codec than dag-pb, or another hash than sha2-256.
+        InvalidCIDError: the version is 0 and the codec is not dag-pb, or the hash function is not sha2-256.
     """
 
     version: int
@@ -68,31 +68,31 @@ class CID:
     def __post_init__(self) -> None:
         if self.version != 1 and (self.version != 0 or self.codec != DAG_PB or self.multihash[:2] != _SHA2_256_PREFIX):
             msg = (
-                f"no CID has version {self.version}, codec {codec_name(self.codec)} and hash function "
+                f"a CID cannot have version {self.version}, codec {codec_name(self.codec)} and hash function "
                 f"{hash_name(self.hash_code)}: version 0 is for dag-pb with sha2-256 only; use version 1"
             )
             raise InvalidCIDError(msg)
 
     @classmethod
     def parse(cls, text: str) -> CID:
-        """Read the text form in any base that IPFS tools print.
+        """Parse the text form, in any base that IPFS tools print.
 
         Raises:
-            InvalidCIDError: not a CID, or one whose hash function is not supported; the message quotes the text.
+            InvalidCIDError: the text is not a CID, or its hash function is not supported. The message quotes the text.
         """
         cid = cls.from_text(text)
         if not cid.is_hash_supported:
             hint = "; the CID may be mistyped" if not is_known(cid.hash_code) else ""
-            msg = f"{text!r} cannot be used: {unsupported(cid.hash_code)}{hint}"
+            msg = f"{text!r} cannot be used: {explain_unsupported(cid.hash_code)}{hint}"
             raise InvalidCIDError(msg)
         return cid
 
     @classmethod
     def from_text(cls, text: str) -> CID:
-        """Read the text form of a link, whose hash function need not be supported; otherwise as ``parse``.
+        """Parse the text form of a link. Unlike ``parse``, accepts unsupported hash functions.
 
         Raises:
-            InvalidCIDError: not a CID; the message quotes the text.
+            InvalidCIDError: the text is not a CID. The message quotes the text.
         """
         if not text or len(text) > MAX_CID_TEXT:
             msg = f"{text[:80]!r} is not a CID: it has {len(text)} characters"
@@ -102,7 +102,7 @@ class CID:
                 return cls.from_bytes(decode_base58(text))
             cid = cls.from_bytes(decode_multibase(text))
         except (InvalidCIDError, InvalidDataError) as error:
-            hint = "; it may be cut off or mistyped" if text.startswith(_USUAL_STARTS) else ""
+            hint = "; it may be cut off or mistyped" if text.startswith(_COMMON_PREFIXES) else ""
             msg = f"{text!r} is not a CID: {error}{hint}"
             raise InvalidCIDError(msg) from error
         if cid.version == 0:
@@ -112,12 +112,12 @@ class CID:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> CID:
-        """Read the binary form; nothing may follow it.
+        """Parse the binary form. Trailing bytes are an error.
 
         Raises:
-            InvalidCIDError: not a CID, or trailing bytes.
+            InvalidCIDError: the bytes are not a CID, or other bytes follow it.
         """
-        # By far the most common form, read without decoding numbers: trees of 100,000 files are read whole.
+        # Fast path for by far the most common form, without decoding varints: directories may have 100,000 links.
         if len(data) == 36 and data[0] == 1 and data[1] < 0x80 and data[2:4] == _SHA2_256_PREFIX:
             return cls(1, data[1], bytes(data[2:]))
         cid, end = cls.decode(data)
@@ -128,7 +128,7 @@ class CID:
 
     @classmethod
     def decode(cls, data: bytes, offset: int = 0) -> tuple[CID, int]:
-        """Read one CID out of ``data`` at ``offset``.
+        """Parse one CID at ``offset`` in ``data``.
 
         Returns:
             The CID, and the offset of the byte after it.
@@ -136,10 +136,10 @@ class CID:
         Raises:
             InvalidCIDError: the bytes are not a CID.
         """
-        usual = data[offset : offset + 36]
-        if len(usual) == 36 and usual[0] == 1 and usual[1] < 0x80 and usual[2:4] == _SHA2_256_PREFIX:
-            return cls(1, usual[1], bytes(usual[2:])), offset + 36  # as in ``from_bytes``: CARs have millions
-        if usual[:2] == _SHA2_256_PREFIX:
+        head = data[offset : offset + 36]
+        if len(head) == 36 and head[0] == 1 and head[1] < 0x80 and head[2:4] == _SHA2_256_PREFIX:
+            return cls(1, head[1], bytes(head[2:])), offset + 36  # the fast path of ``from_bytes``: CARs have millions
+        if head[:2] == _SHA2_256_PREFIX:
             end = offset + 34
             if len(data) < end:
                 msg = "a CIDv0 ends early"
@@ -161,7 +161,7 @@ class CID:
         """Compute the sha2-256 CID of a block's bytes.
 
         Raises:
-            InvalidCIDError: version 0 with another codec than dag-pb.
+            InvalidCIDError: the version is 0 and the codec is not dag-pb.
         """
         return cls(version, codec, _SHA2_256_PREFIX + hashlib.sha256(data).digest())
 
@@ -178,48 +178,48 @@ class CID:
         return self.hash_code in HASHES or self.hash_code == IDENTITY
 
     @property
-    def hash_note(self) -> str:
-        """What a message about a missing block adds if no block can be verified against this CID, else ``""``."""
-        return "" if self.is_hash_supported else f": {unsupported(self.hash_code)}"
+    def hash_hint(self) -> str:
+        """Explanation of an unsupported hash function, for a message about a missing block; else ``""``."""
+        return "" if self.is_hash_supported else f": {explain_unsupported(self.hash_code)}"
 
     def check_hash(self) -> None:
-        """Refuse a CID that no block can be verified against.
+        """Raise if blocks cannot be verified against this CID.
 
         Raises:
-            InvalidCIDError: the hash function is not supported; the message names the CID and the function.
+            InvalidCIDError: the hash function is not supported. The message names the CID and the function.
         """
         if not self.is_hash_supported:
-            msg = f"{self} cannot be used: {unsupported(self.hash_code)}"
+            msg = f"{self} cannot be used: {explain_unsupported(self.hash_code)}"
             raise InvalidCIDError(msg)
 
     @property
     def digest(self) -> bytes:
-        """The hash value; for an identity CID, the block itself."""
+        """The digest of the block; for an identity CID, the block itself."""
         _, position = decode_varint(self.multihash)
         return self.multihash[decode_varint(self.multihash, position)[1] :]
 
     @property
     def identity_data(self) -> bytes | None:
-        """The block's bytes if they are inside the CID, else None."""
+        """The block's bytes if the CID contains them, else None."""
         return self.digest if self.multihash[0] == IDENTITY else None
 
     def to_v1(self) -> CID:
-        """The same block named by a CIDv1."""
+        """Return the CIDv1 of the same block."""
         return self if self.version == 1 else CID(1, self.codec, self.multihash)
 
     def verify(self, data: bytes | memoryview) -> None:
-        """Check that ``data`` is the block that this CID names.
+        """Raise unless ``data`` is the block that this CID names.
 
         Raises:
-            IntegrityError: it is not.
+            IntegrityError: the data does not hash to this CID.
             InvalidCIDError: the hash function is not supported.
         """
         if not self.matches(data):
-            msg = f"{len(data)} bytes do not hash to {self}: the data is damaged or not what was asked for"
+            msg = f"{len(data)} bytes do not hash to {self}: they are damaged, or belong to another CID"
             raise IntegrityError(msg)
 
     def matches(self, data: bytes | memoryview) -> bool:
-        """Tell whether ``data`` hashes to this CID.
+        """Return whether ``data`` hashes to this CID.
 
         Raises:
             InvalidCIDError: the hash function is not supported.
@@ -233,13 +233,13 @@ class CID:
         return HASHES[code](bytes(data))[: len(digest)] == digest
 
     def __bytes__(self) -> bytes:
-        """The binary form."""
+        """Return the binary form."""
         if self.version == 0:
             return self.multihash
         return b"\x01" + encode_varint(self.codec) + self.multihash
 
     def __str__(self) -> str:
-        """The text form: base58btc for version 0, base32 for version 1."""
+        """Return the text form: base58btc for version 0, base32 for version 1."""
         return encode_base58(self.multihash) if self.version == 0 else "b" + encode_base32(bytes(self))
 
     def __repr__(self) -> str:
@@ -247,7 +247,7 @@ class CID:
 
 
 def _multihash_end(data: bytes, offset: int) -> int:
-    """Check the multihash at ``offset`` against the limits and return where it ends."""
+    """Check the multihash at ``offset`` against the limits, and return the offset of the byte after it."""
     code, position = decode_varint(data, offset)
     length, position = decode_varint(data, position)
     end = position + length
@@ -256,27 +256,27 @@ def _multihash_end(data: bytes, offset: int) -> int:
         raise InvalidCIDError(msg)
     if code == IDENTITY:
         if length > MAX_IDENTITY_BYTES:
-            msg = f"an identity CID holds {length} bytes, more than {MAX_IDENTITY_BYTES}"
+            msg = f"an identity CID contains {length} bytes, more than {MAX_IDENTITY_BYTES}"
             raise InvalidCIDError(msg)
         return end
     shortest, longest = (MIN_DIGEST_BYTES, DIGEST_BYTES[code]) if code in HASHES else (0, MAX_DIGEST_BYTES)
     if not shortest <= length <= longest:
-        msg = f"a digest of {length} bytes for hash function {hash_name(code)} (allowed: {shortest} to {longest})"
+        msg = f"a digest of {length} bytes for hash function {hash_name(code)} (allowed: {shortest} to {longest} bytes)"
         raise InvalidCIDError(msg)
     return end
 
 
 def codec_name(codec: int) -> str:
-    """Return the name of a codec with its code, ``dag-json (0x129)``, or the code alone."""
+    """Return the name of a codec with its code, ``dag-json (0x129)``; for an unknown codec the code alone."""
     name = CODEC_NAMES.get(codec)
     return f"0x{codec:x}" if name is None else f"{name} (0x{codec:x})"
 
 
 def sha2_256_multihash(digest: bytes) -> bytes:
-    """The multihash around a finished sha2-256 digest."""
+    """Return the multihash of a sha2-256 digest."""
     return _SHA2_256_PREFIX + digest
 
 
 def multihash_text(multihash: bytes) -> str:
-    """Lower-case base32 of a multihash, without prefix: how the local store names objects."""
+    """Return a multihash in lower-case base32 without prefix, the text that the local store names objects by."""
     return encode_base32(multihash)

@@ -1,4 +1,4 @@
-"""Walking DAGs: reading nodes, finding paths, visiting every block, all with limits against hostile input."""
+"""Traversal of DAGs: reading nodes, resolving paths and visiting every block, with limits against hostile input."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
 
-MAX_DIRECTORY_DEPTH: Final = 2048  # nothing on Linux is deeper: PATH_MAX is 4096 bytes
-MAX_FILE_DEPTH: Final = 128  # a balanced file of 2**60 bytes has 8 levels; trickle files a few dozen
+MAX_DIRECTORY_DEPTH: Final = 2048  # Linux paths are not deeper: PATH_MAX is 4096 bytes
+MAX_FILE_DEPTH: Final = 128  # a balanced file of 2**60 bytes has 8 levels, a trickle file a few dozen
 
 
 @dataclass(frozen=True, slots=True)
 class UnixFSNode:
-    """A block read as UnixFS.
+    """A block decoded as UnixFS.
 
     Attributes:
         cid: the block's CID.
-        block: its bytes.
-        data: its UnixFS fields; a raw block reads as a file of its bytes.
-        links: its links.
+        block: the block's bytes.
+        data: the UnixFS fields; a raw block is decoded as a file of its bytes.
+        links: the block's links.
     """
 
     cid: CID
@@ -48,7 +48,7 @@ class UnixFSNode:
 
     @property
     def dag_bytes(self) -> int:
-        """Cumulative size of all blocks below, as links to this node state it."""
+        """Cumulative size of this block and all blocks below it, the ``Tsize`` of links to this node."""
         return len(self.block) + sum(link.size_bytes or 0 for link in self.links)
 
 
@@ -56,9 +56,9 @@ def read_unixfs(reader: BlockReader, cid: CID) -> UnixFSNode:
     """Read and decode one block.
 
     Raises:
-        NotFoundError: the block is not there.
-        IntegrityError: it is damaged.
-        InvalidDataError: it is not UnixFS.
+        NotFoundError: the reader does not have the block.
+        IntegrityError: the block is damaged.
+        InvalidDataError: the block is not UnixFS.
     """
     if cid.codec not in (RAW, DAG_PB):
         hint = "; name a path in it that leads to one" if cid.codec in DATA_CODECS else ""
@@ -76,62 +76,62 @@ def read_unixfs(reader: BlockReader, cid: CID) -> UnixFSNode:
 
 
 def split_path(path: str) -> list[str]:
-    """Split ``a/b/c`` into its names; slashes at the ends and doubled ones are ignored.
+    """Split ``a/b/c`` into its names. Leading, trailing and repeated slashes are ignored.
 
     Raises:
-        InvalidPathError: a part is ``.`` or ``..``, or holds a NUL character.
+        InvalidPathError: a part is ``.`` or ``..``, or contains a NUL character.
     """
     parts = [part for part in path.split("/") if part]
     for part in parts:
         if part in (".", "..") or "\0" in part:
-            msg = f"the path {path!r} has a part {part!r}, which no content path may have"
+            msg = f"the path {path!r} contains {part!r}, which is not allowed in a content path"
             raise InvalidPathError(msg)
     return parts
 
 
 def join_path(path: str, name: str) -> str:
-    """The path of a name in the directory at ``path``; the root's is ``""``."""
+    """Return the path of a name in the directory at ``path``, which is ``""`` for the root."""
     return f"{path}/{name}" if path else name
 
 
 def encode_name(name: str) -> bytes:
-    """The bytes of a name in a directory: UTF-8 whatever the locale, or the bytes that Python escaped.
+    """Return the bytes of a name in a directory: UTF-8 in every locale, or the bytes that Python escaped.
 
     Raises:
-        InvalidPathError: the name holds half of a surrogate pair that stands for no byte.
+        InvalidPathError: the name contains a surrogate that does not represent an escaped byte.
     """
     try:
         return name.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        msg = f"{name!r} cannot name anything: it is no Unicode text"
+        msg = f"{name!r} cannot be a name: it is not valid Unicode text"
         raise InvalidPathError(msg) from error
 
 
 def encode_file_name(name: str) -> bytes:
-    """``encode_name`` of what is to be the name of a file or directory.
+    """Return the bytes of the name of a file or directory, after checking that the name is allowed.
 
     Raises:
-        InvalidPathError: it could mean another place, or none.
+        InvalidPathError: the name is empty or not Unicode text, or could refer to another directory.
     """
     encoded = encode_name(name)
     if not is_safe_name(encoded):
-        msg = f"{name!r} cannot be a name in a directory"
+        msg = f"{name!r} cannot be a name in a directory: it must not be empty, '.' or '..', nor contain '/' or NUL"
         raise InvalidPathError(msg)
     return encoded
 
 
 def decode_name(name: bytes) -> str:
-    """The text of a name in a directory; ``encode_name`` gives the same bytes again, whatever they are."""
+    """Return the text of a name in a directory. ``encode_name`` restores the bytes, even if they are not UTF-8."""
     return name.decode("utf-8", "surrogateescape")
 
 
 def find_link(reader: BlockReader, directory: UnixFSNode, name: str) -> dag_pb.Link:
-    """Look a name up in a directory.
+    """Return the link with the given name in a directory.
 
     Raises:
-        NotDirectoryError: the node is no directory.
-        NotFoundError: the directory has no such name.
-        InvalidPathError: the name is no text.
+        NotDirectoryError: the node is not a directory.
+        NotFoundError: the directory does not contain the name.
+        InvalidPathError: the name is not Unicode text.
     """
     wanted = encode_name(name)
     if directory.data.type is NodeType.DIRECTORY:
@@ -143,7 +143,7 @@ def find_link(reader: BlockReader, directory: UnixFSNode, name: str) -> dag_pb.L
         if found is not None:
             return found
     else:
-        msg = f"{directory.cid} is not a directory, so there is no {name!r} in it"
+        msg = f"{directory.cid} is not a directory, so it has no entry {name!r}"
         raise NotDirectoryError(msg)
     msg = f"the directory {directory.cid} has no entry {name!r}"
     raise NotFoundError(msg)
@@ -165,19 +165,19 @@ def _read_shard(reader: BlockReader, cid: CID, parent: UnixFSNode) -> UnixFSNode
 
 
 def fanout_of(data: UnixFSData) -> int | None:
-    """Return the fanout that a HAMT shard states; None for every other node."""
+    """Return the fanout that a HAMT shard states, or None for every other node."""
     return (data.fanout or 0) if data.type is NodeType.HAMT_SHARD else None
 
 
 def resolve(reader: BlockReader, cid: CID, path: str = "") -> CID:
-    """Follow a path down from a root, through directories and through dag-cbor and dag-json data.
+    """Return the CID at a path below a root, through directories and through dag-cbor and dag-json data.
 
     Symlinks are not followed, as in every IPFS resolver.
 
     Raises:
-        NotFoundError: a name or a block is missing; the message holds the whole path.
-        NotDirectoryError: the path goes on below a file, or below a value that is neither map nor list.
-        InvalidDataError: a block is malformed, or of a codec that has no paths.
+        NotFoundError: a name or a block is missing. The message contains the whole path.
+        NotDirectoryError: the path continues below a file, or below a value that is neither a map nor a list.
+        InvalidDataError: a block is malformed, or has a codec without paths.
     """
     names = split_path(path)
     while names:
@@ -197,8 +197,8 @@ def iterate_directory(reader: BlockReader, directory: UnixFSNode) -> Iterator[da
     """Yield the links of a directory under their real names, in the order of its blocks.
 
     Raises:
-        NotDirectoryError: the node is no directory.
-        InvalidDataError: a name could not be a file name, or occurs twice.
+        NotDirectoryError: the node is not a directory.
+        InvalidDataError: a name is not allowed in a directory, or occurs twice.
     """
     if not directory.data.is_directory:
         msg = f"{directory.cid} is not a directory"
@@ -210,28 +210,30 @@ def iterate_directory(reader: BlockReader, directory: UnixFSNode) -> Iterator[da
 
 
 def check_name(directory: CID, name: bytes, seen: set[bytes]) -> None:
-    """Check the next name of a directory, and remember it in ``seen``.
+    """Check the next name of a directory, and add it to ``seen``.
 
     Raises:
-        InvalidDataError: it could not be a file name, or was there before.
+        InvalidDataError: the name is not allowed in a directory, or is in ``seen`` already.
     """
     if not is_safe_name(name) or name in seen:
-        why = "is there twice" if name in seen else "is no name"
-        msg = f"the directory {directory} has an entry {name!r}, which {why}"
+        problem = "occurs twice" if name in seen else "is not a valid name"
+        msg = (
+            f"the directory {directory} is malformed: its entry {name!r} {problem}. Get the content from another source"
+        )
         raise InvalidDataError(msg)
     seen.add(name)
 
 
 def is_safe_name(name: bytes) -> bool:
-    """Tell whether a name can stand in a directory without meaning another place."""
+    """Return whether a name is allowed in a directory, that is, cannot refer to another directory."""
     return bool(name) and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
 
 
 def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dag_pb.Link]:
-    """Yield the links of a HAMT directory, and read each of its shards once.
+    """Yield the links of a HAMT directory. Reads each shard once.
 
-    Two places of a HAMT hold different names, so no valid one has the same shard in both. Without that rule, a few
-    blocks that link to each other twice would have more names than can be counted.
+    Two positions in a HAMT have different names, so a valid HAMT does not link to the same shard twice. Without this
+    check, a few blocks that link to each other twice would yield an astronomical number of names.
     """
     max_depth = layout_of(root.data).max_depth
     seen = SeenBlocks()
@@ -250,7 +252,7 @@ def _iterate_hamt(reader: BlockReader, root: UnixFSNode) -> Iterator[dag_pb.Link
         if not seen.add(cid):
             msg = (
                 f"the HAMT directory {root.cid} links to its shard {cid} twice, so it is malformed: "
-                "a name has one place in a HAMT. Get the content from another source"
+                "a name has one position in a HAMT. Get the content from another source"
             )
             raise InvalidDataError(msg)
         shard = _read_shard(reader, cid, root)
@@ -260,21 +262,21 @@ def check_symlink(cid: CID, data: UnixFSData) -> bytes:
     """Return the target of a symlink.
 
     Raises:
-        InvalidDataError: no system can have a symlink with that target.
+        InvalidDataError: the target is empty or contains NUL, so that no system could create the symlink.
     """
     target = data.data or b""
     if not target or b"\0" in target:
-        msg = f"the symlink {cid} has the target {decode_name(target)!r}, which is no path"
+        msg = f"the symlink {cid} has the target {decode_name(target)!r}, which is not a valid path"
         raise InvalidDataError(msg)
     return target
 
 
 class DagWalk:
-    """The order in which every block of a DAG is visited: once, depth first in link order.
+    """Walk over the blocks of a DAG: each block once, depth first, in link order.
 
-    Whoever walks says where a block comes from: take a CID from the walk, get its block, and ``descend`` into it before
-    the next. The same bytes under two codecs are two blocks: they do not link to the same things. What has been seen
-    takes at most 48 bytes a block, see ``SeenBlocks``.
+    The walk does not read blocks. The caller takes a CID from the walk, gets its block, and calls ``descend`` with it
+    before taking the next CID. The same bytes under two codecs are two blocks, because their links differ. The set of
+    visited blocks takes at most 48 bytes per block, see ``SeenBlocks``.
     """
 
     def __init__(self, root: CID) -> None:
@@ -288,10 +290,10 @@ class DagWalk:
                 yield cid
 
     def descend(self, cid: CID, block: bytes) -> None:
-        """Visit what a block links to, next.
+        """Visit the links of a block next.
 
         Raises:
-            InvalidDataError: a block whose links cannot be known.
+            InvalidDataError: the links of the block cannot be determined.
         """
         self._stack.extend(reversed(links(cid, block)))
 
@@ -299,13 +301,13 @@ class DagWalk:
 def walk_blocks(
     reader: BlockReader, root: CID, *, on_error: Callable[[CID, Exception], None] | None = None
 ) -> Iterator[tuple[CID, bytes]]:
-    """Yield every block of a DAG in the order of ``DagWalk``, each verified by the reader.
+    """Yield every block of a DAG with its CID, in the order of ``DagWalk``, each verified by the reader.
 
     Args:
-        reader: where the blocks are.
-        root: where to start.
-        on_error: called for a block that cannot be had, which is then left out with all below it;
-            without it the error is raised.
+        reader: the source of the blocks.
+        root: the CID to start from.
+        on_error: called for a block that cannot be read; the block and all blocks below it are then skipped. None
+            raises the error.
     """
     walk = DagWalk(root)
     for cid in walk:

@@ -1,4 +1,4 @@
-"""Hash functions of multihashes: those that blocks are verified with, and the names of others.
+"""Hash functions of multihashes: those that blocks are verified with, and the names of the others.
 
 Source: https://github.com/multiformats/multicodec/blob/master/table.csv
 """
@@ -12,11 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _blake2b(size: int) -> Callable[[bytes], bytes]:
-    return lambda data: hashlib.blake2b(data, digest_size=size).digest()
-
-
-# Multihash code -> digest of the data. Only hash functions that are collision resistant.
+# Multihash code -> function that returns the digest of data. Only hash functions that are collision resistant.
 HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
     0x12: lambda data: hashlib.sha256(data).digest(),
     0x13: lambda data: hashlib.sha512(data).digest(),
@@ -24,8 +20,8 @@ HASHES: Final[dict[int, Callable[[bytes], bytes]]] = {
     0x15: lambda data: hashlib.sha3_384(data).digest(),
     0x16: lambda data: hashlib.sha3_256(data).digest(),
     0x20: lambda data: hashlib.sha384(data).digest(),
-    0xB220: _blake2b(32),
-    0xB240: _blake2b(64),
+    0xB220: lambda data: hashlib.blake2b(data, digest_size=32).digest(),
+    0xB240: lambda data: hashlib.blake2b(data, digest_size=64).digest(),
     0xB260: lambda data: hashlib.blake2s(data).digest(),
 }
 
@@ -63,7 +59,7 @@ _NAMES: Final = {
     0x1055: "ripemd-320",
     0xB401: "poseidon-bls12_381-a2-fc1",
 }
-# Families with one code for each length of the digest, in steps of 8 bits.
+# Families of hash functions with one code for each digest length, in steps of 8 bits.
 _FAMILIES: Final = (
     (range(0xB201, 0xB241), "blake2b"),
     (range(0xB241, 0xB261), "blake2s"),
@@ -74,13 +70,13 @@ _FAMILIES: Final = (
 
 
 def hash_name(code: int) -> str:
-    """Return the name of a hash function with its code, ``blake3 (0x1e)``, or the code alone."""
+    """Return the name of a hash function with its code, ``blake3 (0x1e)``; for an unknown function the code alone."""
     name = _bare_name(code)
     return f"0x{code:x}" if name is None else f"{name} (0x{code:x})"
 
 
 def is_known(code: int) -> bool:
-    """Tell whether a hash function has a name here; a CID that names another one is most likely mistyped."""
+    """Return whether the name of a hash function is known. A CID with an unknown one is most likely mistyped."""
     return _bare_name(code) is not None
 
 
@@ -89,7 +85,7 @@ def _bare_name(code: int) -> str | None:
     return _NAMES.get(code) or next(of_family, None)
 
 
-def unsupported(code: int) -> str:
-    """Return the sentence about a CID whose hash function blocks cannot be verified with."""
+def explain_unsupported(code: int) -> str:
+    """Return the part of a message that says why a CID with this hash function cannot be used."""
     supported = ", ".join(_bare_name(known) or "" for known in HASHES)
     return f"its hash function {hash_name(code)} is not supported; supported are {supported}"

@@ -1,4 +1,4 @@
-"""What is at a path, and what is in a directory."""
+"""Entries: descriptions of files and directories inside content, and the listing of a directory."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Entry:
     """A file, directory or symlink inside content.
 
     Attributes:
-        name: its name in its directory; ``""`` for a root.
-        cid: its own CID.
-        kind: what it is; ``unknown`` for data that is not UnixFS, or that has a hash function which is not supported.
-        size_bytes: size of a file, 0 for a directory; for ``unknown`` what the link states of all blocks below.
+        name: the name in its directory; ``""`` for a root.
+        cid: the CID of the file, directory or symlink itself.
+        kind: the kind of entry; ``unknown`` for data that is not UnixFS, or whose hash function is not supported.
+        size_bytes: size of a file; 0 for a directory; for ``unknown``, the cumulative size that the link states.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Entry:
 
     @property
     def is_dir(self) -> bool:
-        """Whether it is a directory."""
+        """Whether the entry is a directory."""
         return self.kind == "directory"
 
 
 def describe_node(name: str, node: UnixFSNode) -> Entry:
-    """A node as an entry of that name."""
+    """Return the entry that describes a node under the given name."""
     kind: EntryKind = "file"
     if node.data.is_directory:
         kind = "directory"
@@ -49,13 +49,13 @@ def describe_node(name: str, node: UnixFSNode) -> Entry:
 
 
 def list_entries(reader: BlockReader, directory: UnixFSNode) -> list[Entry]:
-    """The entries of a directory, by name in byte order.
+    """Return the entries of a directory, by name in byte order.
 
     Raises:
-        NotDirectoryError: it is none.
+        NotDirectoryError: the node is not a directory.
     """
     links = sorted(iterate_directory(reader, directory), key=lambda link: link.name or b"")
-    known: dict[CID, Entry] = {}  # so that a large node under many names is decoded once
+    known: dict[CID, Entry] = {}  # a large node with many names is decoded only once
     return [_describe_link(reader, link, known) for link in links]
 
 
@@ -63,7 +63,7 @@ def _describe_link(reader: BlockReader, link: Link, known: dict[CID, Entry]) -> 
     name = decode_name(link.name or b"")
     if link.cid.codec not in (RAW, DAG_PB) or not link.cid.is_hash_supported:
         return Entry(name, link.cid, "unknown", link.size_bytes or 0)
-    if link.cid.codec == RAW and link.size_bytes is not None:  # a leaf: its size is known without reading it
+    if link.cid.codec == RAW and link.size_bytes is not None:  # the link of a leaf states the size of the file
         return Entry(name, link.cid, "file", link.size_bytes)
     entry = known.get(link.cid)
     if entry is not None:

@@ -1,6 +1,6 @@
-"""Multibase text of CIDs: all the bases that Kubo prints, but base256emoji.
+"""Multibase text of CIDs, in all bases that Kubo prints except base256emoji.
 
-Decoding is strict, so that in each base a CID has one text.
+Decoding is strict: a CID has exactly one text in each base.
 Source: https://github.com/multiformats/multibase
 """
 
@@ -16,7 +16,7 @@ _LOWER: Final = "abcdefghijklmnopqrstuvwxyz"
 _UPPER: Final = _LOWER.upper()
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
-# Prefix -> digits of a base that writes the bytes as one large number.
+# Prefix -> digits of a base that encodes the bytes as one large number.
 _POSITIONAL: Final = {
     "z": _BASE58,
     "Z": "123456789abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ",  # base58flickr
@@ -24,7 +24,7 @@ _POSITIONAL: Final = {
     "K": _DIGITS + _UPPER,
 }
 
-# Prefix -> digits of a base that writes some bits a digit (RFC 4648), and whether '=' fills the text up.
+# Prefix -> digits of a base that encodes a fixed number of bits per digit (RFC 4648), and whether '=' pads the text.
 _BITWISE: Final = {
     "0": ("01", False),
     "f": (_DIGITS + "abcdef", False),
@@ -76,7 +76,7 @@ def _decode_bitwise(text: str, alphabet: str, *, is_padded: bool) -> bytes:
     digits = text.rstrip("=") if is_padded else text
     spare = len(digits) * bits % 8
     number = _read_number(digits, alphabet)
-    quantum = 8 if bits == 5 else 4  # digits that make whole bytes
+    quantum = 8 if bits == 5 else 4  # the number of digits is padded to a multiple of this
     padding = -len(digits) % quantum if is_padded else 0
     if spare >= bits or number & ((1 << spare) - 1) or len(text) != len(digits) + padding:
         msg = f"{text!r} is not the canonical form of any bytes in base {len(alphabet)}"
@@ -85,7 +85,7 @@ def _decode_bitwise(text: str, alphabet: str, *, is_padded: bool) -> bytes:
 
 
 def encode_base58(data: bytes) -> str:
-    """Encode as base58btc, the text of a CIDv0 (without a multibase prefix)."""
+    """Encode bytes as base58btc without a multibase prefix, the text form of a CIDv0."""
     return _encode_positional(data, _BASE58)
 
 
@@ -95,15 +95,15 @@ def decode_base58(text: str) -> bytes:
 
 
 def encode_base32(data: bytes) -> str:
-    """Encode as lower-case base32 without padding and without the ``b`` prefix (RFC 4648)."""
+    """Encode bytes as lower-case base32 (RFC 4648) without padding and without the multibase prefix ``b``."""
     return base64.b32encode(data).decode("ascii").rstrip("=").lower()
 
 
 def decode_multibase(text: str) -> bytes:
-    """Decode multibase text; the first character names the base.
+    """Decode multibase text, whose first character names the base.
 
     Raises:
-        InvalidCIDError: an unknown base, characters outside it, or a form that is not canonical.
+        InvalidCIDError: the base is unknown, a character is not a digit of it, or the text is not canonical.
     """
     prefix, body = text[:1], text[1:]
     if prefix in _POSITIONAL:

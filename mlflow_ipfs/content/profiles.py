@@ -1,4 +1,4 @@
-"""Import profiles: the parameters that decide which CID a file gets.
+"""Import profiles: the parameters that determine the CIDs of files and directories.
 
 Source: IPIP-0499, https://specs.ipfs.tech/ipips/ipip-0499/
 """
@@ -17,13 +17,14 @@ class Profile:
 
     Attributes:
         name: the name in the specification.
-        cid_version: 0 or 1; raw leaves have a CIDv1 in either case, because a CIDv0 can only name dag-pb.
-        raw_leaves: whether leaves are bare bytes (else wrapped in UnixFS File nodes).
-        chunk_bytes: size of the fixed cuts.
-        max_links: the most links of a file's node.
-        hamt_threshold_bytes: a directory is sharded when its estimated size is larger.
-        hamt_estimate: ``block`` estimates by the exact size of the directory's block, ``links`` by names and CIDs.
-        hamt_fanout: slots of a HAMT shard.
+        cid_version: 0 or 1. Raw leaves have a CIDv1 in both cases, because a CIDv0 can only name dag-pb.
+        raw_leaves: whether leaves are the bare bytes of the file. Otherwise they are wrapped in UnixFS File nodes.
+        chunk_bytes: size of the chunks that files are cut into.
+        max_links: maximum number of links of a file node.
+        hamt_threshold_bytes: a directory is sharded if its estimated size is larger.
+        hamt_estimate: how the size is estimated: ``block``, the exact size of the directory's block; ``links``, the
+            total size of its names and CIDs.
+        hamt_fanout: number of slots of a HAMT shard.
     """
 
     name: str
@@ -43,13 +44,13 @@ PROFILES: Final = {profile.name: profile for profile in (UNIXFS_V1_2025, UNIXFS_
 
 
 def profile_named(name: str) -> Profile:
-    """Look a profile up.
+    """Return the import profile with the given name.
 
     Raises:
-        SettingsError: no such profile; the message lists them.
+        SettingsError: the profile does not exist. The message lists all profiles.
     """
     try:
         return PROFILES[name]
     except KeyError:
-        msg = f"there is no import profile {name!r}; choose one of {', '.join(PROFILES)}"
+        msg = f"the import profile {name!r} does not exist; choose one of {', '.join(PROFILES)}"
         raise SettingsError(msg) from None

@@ -1,4 +1,4 @@
-"""Unsigned varints, as multiformats use them: LEB128, minimal, at most nine bytes.
+"""Unsigned varints of multiformats: LEB128, minimal, at most nine bytes.
 
 Source: https://github.com/multiformats/unsigned-varint
 """
@@ -35,7 +35,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def decode_varint(data: bytes | memoryview, offset: int = 0) -> tuple[int, int]:
-    """Decode one varint of ``data`` at ``offset``.
+    """Decode the varint at ``offset`` in ``data``.
 
     Returns:
         The number, and the offset of the byte after it.
@@ -64,13 +64,13 @@ def read_varint(read: Callable[[int], bytes]) -> int | None:
     """Read one varint from a stream, byte by byte.
 
     Args:
-        read: reads at most the given number of bytes; empty at the end.
+        read: reads at most the given number of bytes; returns ``b""`` at the end of the stream.
 
     Returns:
-        The number, or None when the stream ends before its first byte.
+        The number, or None if the stream ends before the first byte.
 
     Raises:
-        InvalidDataError: the stream ends inside the varint, or the varint breaks the rules.
+        InvalidDataError: the stream ends inside the varint, or the varint is too long or not minimal.
     """
     buffer = bytearray()
     while True:
@@ -81,7 +81,7 @@ def read_varint(read: Callable[[int], bytes]) -> int | None:
             msg = "the stream ends inside a varint"
             raise InvalidDataError(msg)
         buffer += byte
-        if byte[0] < 0x80 and len(buffer) == 2 and byte[0]:  # the length of most frames of a CAR
+        if byte[0] < 0x80 and len(buffer) == 2 and byte[0]:  # fast path for the length of most frames of a CAR
             return buffer[0] & 0x7F | byte[0] << 7
         if byte[0] < 0x80 or len(buffer) > MAX_VARINT_BYTES:
             return decode_varint(bytes(buffer))[0]

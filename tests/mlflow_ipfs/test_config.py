@@ -83,7 +83,7 @@ def test_the_file_counts_below_the_environment(home: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "word"),
     [
-        ("STORE", "kubo:http://127.0.0.1:5001", "later version"),
+        ("STORE", "kubo:http://127.0.0.1:5001", "not supported yet"),
         ("STORE", "just/a/directory", "/just/a/directory"),
         ("STORE", "s3://bucket/store", "local:<directory>"),
         ("STORE", "file:///data/store", "local:<directory>"),
@@ -125,9 +125,9 @@ def test_an_unknown_name_in_the_file_is_an_error(home: dict[str, str]) -> None:
         Settings.from_environment(home)
 
 
-def test_a_file_that_is_no_toml_is_an_error(home: dict[str, str]) -> None:
+def test_a_file_that_is_not_toml_is_an_error(home: dict[str, str]) -> None:
     write_config(home, "store: /x\n")
-    with pytest.raises(SettingsError, match="can't be read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         Settings.from_environment(home)
 
 

@@ -1,1 +1,1 @@
-"""Single blocks: reading them from a store, and fetching them from sources that are not trusted."""
+"""Single blocks: reading them from a store, and fetching them from untrusted sources."""

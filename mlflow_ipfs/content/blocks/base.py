@@ -1,4 +1,4 @@
-"""The block reader, and what all implementations agree on: limits, and how leaves are encoded."""
+"""Block readers, and what all implementations share: the size limits and the description of a leaf."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 
 MAX_BLOCK_BYTES: Final = 2 << 20  # the largest block that IPFS nodes accept (Bitswap's limit)
-MAX_LEAF_BYTES: Final = 1 << 20  # the largest chunk that we cut; leaves room for wrapping
+MAX_LEAF_BYTES: Final = 1 << 20  # the largest chunk that this package cuts; leaves room for wrapping
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """One leaf of a file: ``length`` bytes at ``offset``, and the CID of the block encoded from them."""
+    """A leaf of a file: ``length`` bytes at ``offset``, the encoding of its block, and the CID of the block."""
 
     cid: CID
     offset: int
@@ -27,10 +27,11 @@ class Leaf:
 
 
 class BlockReader(ABC):
-    """Verified blocks by CID.
+    """Source of verified blocks by CID.
 
     Blocks are keyed by multihash: CIDs that differ only in version or codec share a block. A reader distinguishes
-    *absent* (``NotFoundError``, ``has`` returns False) from *unreachable* (``RemoteError``, also from ``has``).
+    *absent* blocks (``NotFoundError``; ``has`` returns False) from *unreachable* ones (``RemoteError``, also from
+    ``has``).
     """
 
     @abstractmethod
@@ -52,16 +53,16 @@ class BlockReader(ABC):
         """
 
     def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
-        """Yield blocks in the order of ``cids``. Each is returned, or raised for, as by ``get``.
+        """Yield blocks in the order of ``cids``. Raises what ``get`` raises for the next block.
 
-        An implementation may hold files open until the generator ends or is closed. A few MiB a call are enough to
-        gain all that reading in bulk can gain.
+        An implementation may hold files open until the generator ends or is closed. A few MiB per call are enough for
+        the full speed of bulk reading.
         """
         for cid in cids:
             yield self.get(cid)
 
     def find_absent(self, cids: Sequence[CID]) -> CID | None:
-        """Return the first of the blocks for which ``has`` is false; None if the reader has all of them."""
+        """Return the first CID for which ``has`` returns False, or None if the reader has all of the blocks."""
         return next((cid for cid in cids if not self.has(cid)), None)
 
     def get_size(self, cid: CID) -> int:

@@ -1,4 +1,4 @@
-"""Fetchers: sources of blocks that are not trusted, such as a gateway or another node."""
+"""Fetchers: untrusted sources of blocks, such as a gateway or another node."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 DagScope = Literal["block", "entity", "all"]
-"""Which part of a DAG: its root block, the file or directory at the root, or everything.
+"""Part of a DAG: the root block, the file or directory at the root, or all blocks.
 
 Source: ``dag-scope`` of the trustless gateway specification, https://specs.ipfs.tech/http-gateways/trustless-gateway/.
 """
@@ -21,11 +21,11 @@ Source: ``dag-scope`` of the trustless gateway specification, https://specs.ipfs
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment at which waiting ends, on the monotonic clock.
+    """Time on the monotonic clock at which a wait ends.
 
     Attributes:
-        at_seconds: the moment, as ``time.monotonic`` counts.
-        timeout_seconds: how long the wait was when it began; for messages.
+        at_seconds: the time, as returned by ``time.monotonic``.
+        timeout_seconds: the full length of the wait, for messages.
     """
 
     at_seconds: float
@@ -33,7 +33,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout_seconds: float) -> Deadline:
-        """Return the deadline that many seconds from now."""
+        """Return the deadline ``timeout_seconds`` from now."""
         return cls(time.monotonic() + timeout_seconds, timeout_seconds)
 
     @property
@@ -48,19 +48,20 @@ class Deadline:
 
 
 class Fetcher(ABC):
-    """A source of blocks whose answers are not trusted.
+    """Untrusted source of blocks.
 
-    A fetcher never verifies: ``VerifyingReader`` does, for every fetcher alike. It may be shared between threads.
+    A fetcher never verifies blocks: ``VerifyingReader`` does so for every fetcher. A fetcher may be shared between
+    threads.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What messages call the source, for example its URL without credentials."""
+        """Name of the source in messages, for example its URL without credentials."""
 
     @abstractmethod
     def fetch(self, cid: CID, deadline: Deadline) -> bytes:
-        """Return the bytes that the source has for a CID. Not verified.
+        """Return the bytes that the source has for a CID, unverified.
 
         Raises:
             NotFoundError: the source answered that it does not have the block.
@@ -71,13 +72,13 @@ class Fetcher(ABC):
     def fetch_dag(
         self, root: CID, deadline: Deadline, *, scope: DagScope = "all"
     ) -> Generator[tuple[CID, bytes], None, None]:
-        """Yield blocks of a DAG, each after the node that links to it. Not verified, perhaps incomplete.
+        """Yield the blocks of a DAG, each after a node that links to it, unverified and possibly incomplete.
 
         Raises:
             NotFoundError: the source answered that it does not have the root.
-            RemoteError: as ``fetch``, also in the middle.
+            RemoteError: as ``fetch``, also after some blocks were yielded.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Release connections. A second call is a no-op."""
+        """Release the connections. A second call is a no-op."""

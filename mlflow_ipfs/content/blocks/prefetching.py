@@ -1,4 +1,4 @@
-"""Reading small blocks some at once, for who walks a DAG and knows what comes next."""
+"""Prefetching of small blocks during a DAG walk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 SMALL_BYTES: Final = 64 << 10
 MAX_BLOCKS: Final = 64
-_MAX_BYTES: Final = 4 << 20  # what is said of sizes may be a lie
+_MAX_BYTES: Final = 4 << 20  # needed because the sizes that links state may be false
 
 
 class PrefetchingReader(BlockReader):
-    """A ``BlockReader`` that can be told which blocks are asked for next. For one thread.
+    """``BlockReader`` that can prefetch the blocks that its caller needs next. Not for sharing between threads.
 
-    A block that was read ahead is kept until it is asked for.
+    A prefetched block is kept until ``get`` returns it.
 
     Args:
-        reader: where the blocks are.
+        reader: the source of the blocks.
     """
 
     def __init__(self, reader: BlockReader) -> None:
@@ -33,7 +33,7 @@ class PrefetchingReader(BlockReader):
         self._kept_bytes = 0
 
     def get(self, cid: CID) -> bytes:
-        """The block, from what was read ahead if it is there."""
+        """Return a block, from the prefetched blocks if possible."""
         block = self._blocks.pop(cid, None)
         if block is None:
             return self._reader.get(cid)
@@ -41,18 +41,18 @@ class PrefetchingReader(BlockReader):
         return block
 
     def has(self, cid: CID) -> bool:
-        """Tell whether the block is here."""
+        """Return whether the block is prefetched or the reader has it."""
         return cid in self._blocks or self._reader.has(cid)
 
     def is_ahead(self, cid: CID) -> bool:
-        """Whether the block was read already."""
+        """Return whether the block is prefetched."""
         return cid in self._blocks
 
     def read_ahead(self, cids: Sequence[CID]) -> None:
-        """Read some of these at once, the first ones first. An error is left to ``get``."""
-        some = [cid for cid in dict.fromkeys(cids[:MAX_BLOCKS]) if cid not in self._blocks]
-        with closing(self._reader.get_many(some)) as blocks, suppress(MlflowIpfsError, OSError):
-            for cid in some:
+        """Prefetch the first of these blocks, up to the limits. Ignores errors: ``get`` raises them later."""
+        wanted = [cid for cid in dict.fromkeys(cids[:MAX_BLOCKS]) if cid not in self._blocks]
+        with closing(self._reader.get_many(wanted)) as blocks, suppress(MlflowIpfsError, OSError):
+            for cid in wanted:
                 if self._kept_bytes > _MAX_BYTES:
                     return
                 self._blocks[cid] = next(blocks)

@@ -1,4 +1,4 @@
-"""Reading through: a remote reader behind the local one, and a cache of what was fetched."""
+"""Read-through: a remote reader behind the local one, and a local cache of the fetched blocks."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# One publication of 256 blocks costs about a fiftieth per block of one for each block. Until a batch is published its
-# blocks are read from memory, so its size is also what a killed process fetches again.
+# Publishing 256 blocks at once costs about a fiftieth per block of publishing them one by one. The blocks of a batch
+# are in memory until they are published, so a killed process must fetch at most one batch again.
 BATCH_BLOCKS: Final = 256
 BATCH_BYTES: Final = 64 << 20
 
 
 class CacheWriter(Protocol):
-    """The part of a publication that caching needs."""
+    """Part of the interface of a publication that the cache needs."""
 
     def put(self, cid: CID, data: bytes) -> None:
         """Add a verified block."""
 
     def commit(self) -> int:
-        """Store the blocks. Returns how many bytes were new."""
+        """Store the blocks. Return the number of new bytes."""
 
 
 class ReadThroughReader(BlockReader):
-    """Local blocks, and behind them remote ones, which are stored in the local cache as they are read.
+    """Reader of local blocks that falls back to a remote reader, and stores fetched blocks in the local cache.
 
-    Whether content is *kept* is decided by the local storage alone: pins, gc, backups and completeness never use this
-    reader. May be shared between threads. The owner calls ``flush`` before it closes the local storage.
+    Only the local storage determines which content is *kept*: pins, gc, backups and checks for completeness never use
+    this reader. It may be shared between threads. Its owner must call ``flush`` before closing the local storage.
 
     Args:
-        local: the blocks of the local storage.
-        remote: where to read what is absent or damaged locally; every block it returns is verified.
-        open_cache: opens a publication into the cache class of the local storage.
+        local: reader of the local storage.
+        remote: reader for blocks that are absent or damaged locally; it must verify every block that it returns.
+        open_cache: opens a publication into the cache of the local storage.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ReadThroughReader(BlockReader):
         self._local = local
         self._remote = remote
         self._open_cache = open_cache
-        self._fetched: dict[bytes, tuple[CID, bytes]] = {}  # by multihash; readable until its publication has committed
+        self._fetched: dict[bytes, tuple[CID, bytes]] = {}  # by multihash; kept until their publication has committed
         self._fetched_bytes = 0
         self._guard = threading.Lock()
         self._publishing = threading.Lock()
@@ -69,7 +69,7 @@ class ReadThroughReader(BlockReader):
         return self._local.has(cid) or cid.multihash in self._fetched or self._remote.has(cid)
 
     def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
-        """Yield blocks, in bulk from the local storage for as long as it has them."""
+        """Yield blocks, read in bulk from the local storage as long as it has them."""
         position = 0
         while position < len(cids):
             with closing(self._local.get_many(cids[position:])) as blocks:
@@ -92,7 +92,7 @@ class ReadThroughReader(BlockReader):
             return len(self.get(cid))
 
     def flush(self) -> None:
-        """Store what was fetched in the local cache. If that fails, logs why; the blocks are fetched again when needed."""
+        """Store the fetched blocks in the local cache. Logs a failure; the blocks are then fetched again when needed."""
         with self._publishing:
             with self._guard:
                 batch = list(self._fetched.values())
@@ -104,14 +104,18 @@ class ReadThroughReader(BlockReader):
                         publication.put(cid, data)
                     publication.commit()
             except MlflowIpfsError as error:
-                _logger.warning("%d fetched blocks were not stored in the cache: %s", len(batch), error)
+                _logger.warning(
+                    "%d fetched blocks were not stored in the cache, and are fetched again when needed: %s",
+                    len(batch),
+                    error,
+                )
             with self._guard:
                 for cid, data in batch:
                     del self._fetched[cid.multihash]
                     self._fetched_bytes -= len(data)
 
     def _get_fetched(self, cid: CID, local_error: NotFoundError | IntegrityError) -> bytes:
-        """Return a block that the local storage lacks."""
+        """Return a block that is absent or damaged in the local storage."""
         found = self._fetched.get(cid.multihash)
         if found is not None:
             return found[1]
@@ -123,11 +127,11 @@ class ReadThroughReader(BlockReader):
             msg = f"{local_error}, nor at a remote source ({error})"
             raise NotFoundError(msg) from error
         _logger.debug("fetched the block %s: %s", cid, local_error)
-        if isinstance(local_error, NotFoundError):  # a cached copy would not replace a damaged block: healing does
-            self._keep(cid, data)
+        if isinstance(local_error, NotFoundError):  # a cached copy does not replace a damaged block; healing does
+            self._add_to_batch(cid, data)
         return data
 
-    def _keep(self, cid: CID, data: bytes) -> None:
+    def _add_to_batch(self, cid: CID, data: bytes) -> None:
         with self._guard:
             if cid.multihash in self._fetched:
                 return

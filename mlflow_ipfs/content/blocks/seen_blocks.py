@@ -1,4 +1,4 @@
-"""Which blocks has a walk seen? Exact enough to trust, small enough for millions."""
+"""Compact set of the blocks that a walk has visited, for millions of blocks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _EMPTY: Final = bytes(_SLOT_BYTES)
 
 
 class SeenBlocks:
-    """A set of blocks, told apart by multihash and codec: 24 to 48 bytes each, and half as much again while it grows.
+    """A set of blocks, identified by multihash and codec. Takes 24 to 48 bytes per block, 50 % more while it grows.
 
-    A Python set of pairs takes about 190 bytes each. Here a block is a hash of 128 bits in a table with open
-    addressing. The hash has a secret key of its own in every set, so nobody can make blocks of which two look the same
-    or many fall on the same place; that it happens by itself among 2**40 blocks has the chance 2**-49.
+    A Python set of pairs takes about 190 bytes per block. Here a block is a 128-bit hash in a table with open
+    addressing. Every set has its own secret hash key, so an attacker cannot construct blocks whose hashes are equal,
+    or fall into the same slots. An accidental collision among 2**40 blocks has a probability of 2**-49.
     """
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class SeenBlocks:
         return self._count
 
     def add(self, cid: CID) -> bool:
-        """Add a block. Returns whether it is new."""
-        name = self._digest(cid)
-        at, is_there = self._find(name)
-        if is_there:
+        """Add a block. Return whether it is new."""
+        digest = self._digest(cid)
+        offset, is_present = self._find(digest)
+        if is_present:
             return False
-        self._table[at : at + _SLOT_BYTES] = name
+        self._table[offset : offset + _SLOT_BYTES] = digest
         self._count += 1
         if 3 * self._count > 2 * self._slots:
             self._grow()
@@ -50,21 +50,21 @@ class SeenBlocks:
         text = b"%x %b" % (cid.codec, cid.multihash)
         return hashlib.blake2b(text, digest_size=_SLOT_BYTES, key=self._key).digest()
 
-    def _find(self, name: bytes) -> tuple[int, bool]:
-        """The slot of a name, or the free slot where it would be; and whether it is there."""
+    def _find(self, digest: bytes) -> tuple[int, bool]:
+        """Return the offset of a digest, or of the free slot for it; and whether the digest is present."""
         table, end = self._table, len(self._table)
-        at = int.from_bytes(name[:8], "little") % self._slots * _SLOT_BYTES
-        while (slot := table[at : at + _SLOT_BYTES]) != name:
+        offset = int.from_bytes(digest[:8], "little") % self._slots * _SLOT_BYTES
+        while (slot := table[offset : offset + _SLOT_BYTES]) != digest:
             if slot == _EMPTY:
-                return at, False
-            at = (at + _SLOT_BYTES) % end
-        return at, True
+                return offset, False
+            offset = (offset + _SLOT_BYTES) % end
+        return offset, True
 
     def _grow(self) -> None:
         old, self._slots = self._table, 2 * self._slots
         self._table = bytearray(self._slots * _SLOT_BYTES)
-        for at in range(0, len(old), _SLOT_BYTES):
-            name = bytes(old[at : at + _SLOT_BYTES])
-            if name != _EMPTY:
-                to, _ = self._find(name)
-                self._table[to : to + _SLOT_BYTES] = name
+        for old_offset in range(0, len(old), _SLOT_BYTES):
+            digest = bytes(old[old_offset : old_offset + _SLOT_BYTES])
+            if digest != _EMPTY:
+                offset, _ = self._find(digest)
+                self._table[offset : offset + _SLOT_BYTES] = digest

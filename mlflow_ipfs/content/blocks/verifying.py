@@ -1,4 +1,4 @@
-"""Verification of what a fetcher returns: the one way from an untrusted source to a block reader."""
+"""Verification of fetched blocks. The blocks of an untrusted source reach a block reader only through this module."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class VerifyingReader(BlockReader):
-    """The blocks of one fetcher, each verified before it is returned.
+    """Reader of the blocks of one fetcher. Verifies each block before returning it.
 
     Args:
-        fetcher: the source. The caller closes it.
-        timeout_seconds: limit for one block.
+        fetcher: the source. The caller must close it.
+        timeout_seconds: time limit for one block.
     """
 
     def __init__(self, fetcher: Fetcher, *, timeout_seconds: float) -> None:
@@ -38,7 +38,7 @@ class VerifyingReader(BlockReader):
         return self._verified(cid, self._fetcher.fetch(cid, Deadline.after(self._timeout_seconds)))
 
     def has(self, cid: CID) -> bool:
-        """Return whether the source has the block. Fetches the block: an answer without its bytes proves nothing."""
+        """Return whether the source has the block. Fetches the block, because only its bytes prove the answer."""
         try:
             self.get(cid)
         except NotFoundError:
@@ -48,15 +48,15 @@ class VerifyingReader(BlockReader):
     def get_dag(
         self, root: CID, deadline: Deadline, *, scope: DagScope = "all"
     ) -> Generator[tuple[CID, bytes], None, None]:
-        """Yield the blocks of a DAG, verified, once each, every one after the node that links to it.
+        """Yield the verified blocks of a DAG, each once and after a node that links to it.
 
-        Only blocks that a verified block links to are accepted, so a source cannot make its caller store others.
+        Only blocks that a verified block links to are accepted, so a source cannot make the caller store other blocks.
 
         Raises:
             NotFoundError: the source does not have the root.
-            IntegrityError: the source sent a wrong block, or one that is not part of the DAG.
-            RemoteError: the source failed, or with the scope ``all`` ended before the DAG was complete.
-            InvalidDataError: a block whose links cannot be known.
+            IntegrityError: the source sent a wrong block, or a block that is not part of the DAG.
+            RemoteError: the source failed; or the scope is ``all`` and the source ended before the DAG was complete.
+            InvalidDataError: the links of a block cannot be determined.
         """
         walk = _ExpectedBlocks(root)
         with closing(self._fetcher.fetch_dag(root, deadline, scope=scope)) as blocks:
@@ -70,19 +70,19 @@ class VerifyingReader(BlockReader):
                 yield cid, data
         missing = walk.first_missing
         if missing is not None and scope == "all":
-            msg = f"{self._fetcher.name} ended before {root} was complete, the block {missing} is missing: try again"
+            msg = f"{self._fetcher.name} ended before {root} was complete: the block {missing} is missing; try again"
             raise RemoteError(msg)
 
     def _verified(self, cid: CID, data: bytes) -> bytes:
         if len(data) > MAX_BLOCK_BYTES:
             msg = (
-                f"{self._fetcher.name} sent {len(data)} bytes for the block {cid}, more than the {MAX_BLOCK_BYTES} that "
-                "a block may have, and they were discarded: use another source"
+                f"{self._fetcher.name} sent {len(data)} bytes for the block {cid}, more than the limit of "
+                f"{MAX_BLOCK_BYTES}; they were discarded: use another source"
             )
             raise IntegrityError(msg)
         if not cid.matches(data):
             msg = (
-                f"{self._fetcher.name} sent {len(data)} bytes that do not hash to {cid}, and they were discarded: "
+                f"{self._fetcher.name} sent {len(data)} bytes that do not hash to {cid}; they were discarded: "
                 "use another source"
             )
             raise IntegrityError(msg)
@@ -90,7 +90,7 @@ class VerifyingReader(BlockReader):
 
 
 class _ExpectedBlocks:
-    """The blocks that verified nodes link to and that have not arrived."""
+    """Blocks that verified nodes link to and that have not arrived yet."""
 
     def __init__(self, root: CID) -> None:
         self._expected = {_key(root): root} if root.identity_data is None else {}
@@ -100,19 +100,19 @@ class _ExpectedBlocks:
 
     @property
     def first_missing(self) -> CID | None:
-        """A block that has not arrived; None when the DAG is complete."""
+        """The first block that has not arrived, or None if the DAG is complete."""
         return next(iter(self._expected.values()), None)
 
     def was_seen(self, cid: CID) -> bool:
-        """Whether the block has arrived. Archives may repeat blocks."""
+        """Return whether the block has arrived already. Archives may repeat blocks."""
         return cid.identity_data is not None or (_key(cid) not in self._expected and cid in self._seen)
 
     def expects(self, cid: CID) -> bool:
-        """Whether a node links to the block."""
+        """Return whether a node links to the block and it has not arrived."""
         return _key(cid) in self._expected
 
     def descend(self, cid: CID, block: bytes) -> None:
-        """Replace a block by the blocks that it links to."""
+        """Replace a block that arrived by the blocks that it links to."""
         self._expected.pop(_key(cid), None)
         self._seen.add(cid)
         stack = list(links(cid, block))
@@ -126,5 +126,5 @@ class _ExpectedBlocks:
 
 
 def _key(cid: CID) -> tuple[int, bytes]:
-    """The same bytes under two codecs are two blocks of a walk: they link to different things."""
+    """Return the key of a block in a walk. The same bytes under two codecs are two blocks: their links differ."""
     return cid.codec, cid.multihash

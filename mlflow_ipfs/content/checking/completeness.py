@@ -82,4 +82,4 @@ def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = 
 
 def missing_block(root: CID, missing: CID) -> NotFoundError:
     """Return the error of a DAG that lacks a block."""
-    return NotFoundError(f"{root} is not complete here: the block {missing} is missing{missing.hash_note}")
+    return NotFoundError(f"{root} is not complete here: the block {missing} is missing{missing.hash_hint}")

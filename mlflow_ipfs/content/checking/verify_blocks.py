@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from mlflow_ipfs.content.cid import CID, DAG_PB, RAW
 from mlflow_ipfs.content.codecs.dag_pb import decode_node
-from mlflow_ipfs.content.codecs.hamt import ShardPlace, check_child_shard, check_names_of_shard, split_shard
+from mlflow_ipfs.content.codecs.hamt import ShardPosition, check_child_shard, check_names_of_shard, split_shard
 from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.content.codecs.unixfs import NodeType, decode_unixfs
 from mlflow_ipfs.content.dag import (
@@ -66,7 +66,7 @@ class Visit(NamedTuple):
     parent: Parent | None = None
     size_bytes: int | None = None
     below_bytes: int = 0
-    place: ShardPlace | None = None
+    place: ShardPosition | None = None
 
     @property
     def key(self) -> tuple[int, bytes]:
@@ -115,7 +115,7 @@ class Parent:
     def __init__(self, size_bytes: int, count: int, *, levels: int = 0) -> None:
         self.size_bytes = size_bytes
         self.fanout: int | None = None
-        self.place: ShardPlace | None = None
+        self.place: ShardPosition | None = None
         self.is_child_shard = False
         self.levels = levels
         self.count = self.own_count = count
@@ -190,11 +190,11 @@ def check_role(visit: Visit, found: int | Parent | None) -> None:
         _check_place(visit, found)
 
 
-def place_of(visit: Visit, fanout: int | None) -> ShardPlace | None:
+def place_of(visit: Visit, fanout: int | None) -> ShardPosition | None:
     """Return where in its HAMT a shard is, None if that is not known."""
     if fanout is None or visit.role in (Role.LINKED, Role.PART):
         return None
-    return visit.place if visit.role is Role.SHARD else ShardPlace(fanout)
+    return visit.place if visit.role is Role.SHARD else ShardPosition(fanout)
 
 
 def _check_place(visit: Visit, shard: Parent) -> None:
@@ -252,7 +252,7 @@ def _take_directory_apart(visit: Visit, node: Node, data: UnixFSData) -> tuple[P
     parent = Parent(NO_FILE, len(entries))
     parent.is_child_shard = visit.role is Role.SHARD
     parent.fanout, parent.place = fanout, place_of(visit, fanout)
-    places: list[ShardPlace | None] = [None] * len(shards)
+    places: list[ShardPosition | None] = [None] * len(shards)
     if parent.place is not None:
         try:
             places[:] = check_names_of_shard(node, data, parent.place)

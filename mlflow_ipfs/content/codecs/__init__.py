@@ -1,1 +1,1 @@
-"""Codecs: the bytes of blocks, and what they link to."""
+"""Codecs: encoding and decoding of blocks, and the links in them."""

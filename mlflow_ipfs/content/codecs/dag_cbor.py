@@ -1,7 +1,7 @@
 """dag-cbor: the IPLD codec for structured data, strict in both directions.
 
-One value has one encoding: shortest numbers, 64-bit floats, map keys that are strings sorted by
-length and then bytes, no indefinite lengths, no tag but 42 for CIDs.
+A value has exactly one encoding: numbers in their shortest form, floats of 64 bits, map keys that are strings sorted
+by length and then by bytes, definite lengths, and no tag except 42 for CIDs.
 Source: https://ipld.io/specs/codecs/dag-cbor/spec/
 """
 
@@ -25,7 +25,7 @@ def encode_dagcbor(value: Value) -> bytes:
     """Encode a value.
 
     Raises:
-        InvalidDataError: it holds something that dag-cbor has no form for.
+        InvalidDataError: dag-cbor cannot represent the value or a part of it.
     """
     out = bytearray()
     _encode(value, out, 0)
@@ -51,7 +51,7 @@ def _encode_map(value: dict[str, Value], out: bytearray, depth: int) -> None:
     keys = {}
     for key in value:
         if not isinstance(key, str):
-            msg = f"a dag-cbor map has the key {key!r}, which is no string"
+            msg = f"a dag-cbor map has the key {key!r}, which is not a string"
             raise InvalidDataError(msg)
         keys[_encode_text(key)] = key
     for encoded in sorted(keys, key=lambda item: (len(item), item)):
@@ -72,9 +72,9 @@ def _encode_scalar(value: Value) -> bytes:
         text = _encode_text(value)
         return _head(_TEXT, len(text)) + text
     if isinstance(value, CID):
-        body = b"\0" + bytes(value)  # the multibase prefix of binary
+        body = b"\0" + bytes(value)  # the multibase prefix for binary
         return _head(_TAG, _CID_TAG) + _head(_BYTES, len(body)) + body
-    msg = f"dag-cbor has no form for {value!r}"
+    msg = f"dag-cbor cannot represent {value!r}"
     raise InvalidDataError(msg)
 
 
@@ -82,7 +82,7 @@ def _encode_text(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        msg = f"dag-cbor has no form for the string {text!r}: it is no Unicode text"
+        msg = f"dag-cbor cannot represent the string {text!r}: it is not valid Unicode text"
         raise InvalidDataError(msg) from error
 
 
@@ -97,10 +97,10 @@ def _head(major: int, argument: int) -> bytes:
 
 
 def decode_dagcbor(data: bytes) -> Value:
-    """Decode a block; nothing may follow the value.
+    """Decode a block, which must contain exactly one value.
 
     Raises:
-        InvalidDataError: not strict dag-cbor.
+        InvalidDataError: the block is not strict dag-cbor.
     """
     decoder = _Decoder(data)
     value = decoder.value(0)
@@ -133,8 +133,8 @@ class _Decoder:
             return self._text(argument)
         return argument if major == _UINT else -1 - argument
 
-    def _fail(self, what: str, cause: Exception | None = None) -> NoReturn:
-        msg = f"the dag-cbor value at byte {self.position} {what}"
+    def _fail(self, problem: str, cause: Exception | None = None) -> NoReturn:
+        msg = f"the dag-cbor value at byte {self.position} {problem}"
         raise InvalidDataError(msg) from cause
 
     def _take(self, length: int) -> bytes:
@@ -162,7 +162,7 @@ class _Decoder:
             self._fail("is a float of less than 64 bits, or an unknown simple value")
         number = struct.unpack(">d", self._take(8))[0]
         if not math.isfinite(number):
-            self._fail("is no finite number")
+            self._fail("is not a finite number")
         return number
 
     def _text(self, length: int) -> str:
@@ -182,29 +182,29 @@ class _Decoder:
         for _ in range(count):
             key = self.value(depth + 1)
             if not isinstance(key, str):
-                self._fail("is a map key that is no string")
+                self._fail("is a map key, but not a string")
             encoded = key.encode()
             if last is not None and (len(encoded), encoded) <= last:
-                self._fail("has map keys out of order, or twice")
+                self._fail("has map keys that are out of order or repeated")
             last = len(encoded), encoded
             result[key] = self.value(depth + 1)
         return result
 
     def _cid(self, tag: int) -> CID:
         initial = self._take(1)[0]
-        if tag != _CID_TAG or initial >> 5 != _BYTES:  # looked at by hand: a tag on a tag on a tag … is no recursion
-            self._fail(f"has tag {tag} on something that is no CID")
+        if tag != _CID_TAG or initial >> 5 != _BYTES:  # decoded here, because nested tags must not recurse
+            self._fail(f"has tag {tag} on a value that is not a CID")
         body = self._take(self._argument(initial & 31))
         if body[:1] != b"\0":
-            self._fail("holds a CID without the multibase prefix of binary")
+            self._fail("has a CID without the multibase prefix for binary")
         try:
             return CID.from_bytes(body[1:])
         except InvalidCIDError as error:
-            self._fail(f"holds no usable CID: {error}", error)
+            self._fail(f"has an invalid CID: {error}", error)
 
 
 def links(value: Value) -> list[CID]:
-    """The CIDs in a decoded value, in order."""
+    """Return the CIDs in a decoded value, in order."""
     if isinstance(value, CID):
         return [value]
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
 """dag-json: IPLD data as JSON. A link is ``{"/": "<CID>"}``, bytes are ``{"/": {"bytes": "<base64>"}}``.
 
-Only decoding: nothing here writes dag-json. White space and the order of keys are accepted as they are, because
-they do not change what a block links to.
+This module only decodes dag-json; the package never writes it. Any white space and any order of keys is accepted,
+because they do not affect the links of a block.
 Source: https://ipld.io/specs/codecs/dag-json/spec/
 """
 
@@ -20,33 +20,34 @@ _RESERVED: Final = "/"
 
 
 def decode_dagjson(data: bytes) -> Value:
-    """Decode a block; nothing may follow the value.
+    """Decode a block, which must contain exactly one value.
 
     Raises:
-        InvalidDataError: not dag-json, nested too deep, or a map that only looks like a link or bytes.
+        InvalidDataError: the block is not dag-json, is nested too deeply, or has a map that is a malformed link or
+            byte string.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_read_map, parse_constant=_refuse_constant)
+        value = json.loads(data.decode(), object_pairs_hook=_read_map, parse_constant=_reject_constant)
     except RecursionError as error:
         raise _too_deep() from error
     except InvalidDataError:
         raise
-    except ValueError as error:  # not UTF-8, not JSON, or a number that is too long
+    except ValueError as error:  # not UTF-8, not JSON, or a number with too many digits
         msg = f"not dag-json: {error}"
         raise InvalidDataError(msg) from error
     _check_depth(value)
     return value
 
 
-def _refuse_constant(text: str) -> NoReturn:
-    msg = f"dag-json has no form for {text}"
+def _reject_constant(text: str) -> NoReturn:
+    msg = f"dag-json cannot represent {text}"
     raise InvalidDataError(msg)
 
 
 def _read_map(pairs: list[tuple[str, Value]]) -> Value:
     found = dict(pairs)
     if len(found) != len(pairs):
-        msg = "a dag-json map has a key twice"
+        msg = "a dag-json map has a repeated key"
         raise InvalidDataError(msg)
     reserved = found.get(_RESERVED)
     if isinstance(reserved, str):
@@ -54,7 +55,7 @@ def _read_map(pairs: list[tuple[str, Value]]) -> Value:
         try:
             return CID.from_text(reserved)
         except InvalidCIDError as error:
-            msg = f"a dag-json link holds no usable CID: {error}"
+            msg = f"a dag-json link has an invalid CID: {error}"
             raise InvalidDataError(msg) from error
     if isinstance(reserved, dict) and isinstance(reserved.get("bytes"), str):
         _require_single(found)
@@ -65,7 +66,7 @@ def _read_map(pairs: list[tuple[str, Value]]) -> Value:
 
 def _require_single(found: dict[str, Value]) -> None:
     if len(found) != 1:
-        msg = f"a dag-json map has other keys beside {next(iter(found))!r}, which is reserved for links and bytes"
+        msg = f"a dag-json link or byte string must be a map with one key, but has {len(found)} keys"
         raise InvalidDataError(msg)
 
 
@@ -78,7 +79,7 @@ def _decode_bytes(text: str) -> bytes:
 
 
 def _check_depth(value: Value) -> None:
-    """Apply the limit of dag-cbor, so that decoded values of both are walked alike."""
+    """Apply the depth limit of dag-cbor, so that decoded values of both codecs can be traversed in the same way."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below = [item for item in level if isinstance(item, dict | list)]

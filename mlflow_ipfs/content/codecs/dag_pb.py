@@ -5,8 +5,8 @@
     message PBLink { optional bytes Hash = 1; optional string Name = 2; optional uint64 Tsize = 3; }
     message PBNode { repeated PBLink Links = 2; optional bytes Data = 1; }
 
-Links are written before Data, whatever their field numbers say. Names are kept as bytes: file
-names need not be UTF-8. Source: https://ipld.io/specs/codecs/dag-pb/spec/
+Links are written before Data, despite their field numbers. Names are kept as bytes, because file names need not be
+UTF-8. Source: https://ipld.io/specs/codecs/dag-pb/spec/
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
 
-# Number << 3 | wire type, of the fields that links have.
+# Protobuf keys of links and their fields: field number << 3 | wire type.
 _CID_KEY: Final = b"\x0a"
 _NAME_KEY: Final = b"\x12"
 _SIZE_KEY: Final = b"\x18"
 _LINK_KEY: Final = b"\x12"
-_USUAL_CID: Final = _CID_KEY + bytes((36,))  # version, codec, and sha2-256 with its 32 bytes
-_USUAL_NAME: Final = 39  # where the length of the name is in a link with such a CID
+_COMMON_CID: Final = _CID_KEY + bytes((36,))  # key and length of a CIDv1 with a one-byte codec and a sha2-256 hash
+_COMMON_NAME: Final = 39  # offset of the name's length in a link with such a CID
 
-_MAX_PROTOBUF_VARINT: Final = 10  # a 64-bit number, seven bits a byte
+_MAX_PROTOBUF_VARINT: Final = 10  # a 64-bit number, seven bits per byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,9 @@ class Link:
     """A link to another block.
 
     Attributes:
-        cid: the block that is linked.
-        name: file name in a directory, empty in a file; None where the block has no Name field.
-        size_bytes: ``Tsize``, the sum of the sizes of all blocks below, each link counted; None where absent.
+        cid: CID of the linked block.
+        name: file name in a directory, empty in a file; None if the link has no Name field.
+        size_bytes: ``Tsize``, the total size of all blocks below, counted once per link; None if absent.
     """
 
     cid: CID
@@ -69,7 +69,7 @@ def encode_field(number: int, wire_type: int, payload: bytes | int) -> bytes:
 
 
 def _encode_uint64(value: int) -> bytes:
-    """Protobuf's varint: all 64 bits, negative numbers as two's complement."""
+    """Encode a protobuf varint, of up to 64 bits. Negative numbers are encoded as two's complement."""
     value &= 0xFFFF_FFFF_FFFF_FFFF
     if value < 1 << 63:
         return encode_varint(value)
@@ -77,12 +77,15 @@ def _encode_uint64(value: int) -> bytes:
 
 
 def encode_link(link: Link) -> bytes:
-    """Encode a link as it stands in its node, key and length included."""
+    """Encode a link as a field of its node, with key and length."""
     return encode_link_fields(bytes(link.cid), link.name, link.size_bytes)
 
 
 def encode_link_fields(cid: bytes, name: bytes | None, size_bytes: int | None) -> bytes:
-    """The same from the link's fields. ``encode_field`` is not used: a large directory has 100,000 links."""
+    """Encode a link from its fields, as ``encode_link`` does.
+
+    Does not call ``encode_field``, for speed: a large directory has 100,000 links.
+    """
     body = _CID_KEY + encode_varint(len(cid)) + cid
     if name is not None:
         body += _NAME_KEY + encode_varint(len(name)) + name
@@ -92,12 +95,12 @@ def encode_link_fields(cid: bytes, name: bytes | None, size_bytes: int | None) -
 
 
 def encode_node(links: Iterable[Link], data: bytes | None) -> bytes:
-    """Encode a node. The links keep their order; sorting is the caller's business."""
+    """Encode a node. The links keep their order; the caller must sort them."""
     return join_node(map(encode_link, links), data)
 
 
 def join_node(encoded_links: Iterable[bytes], data: bytes | None) -> bytes:
-    """Make a node of links that are encoded already."""
+    """Encode a node from links that are encoded already."""
     parts = list(encoded_links)
     if data is not None:
         parts.append(encode_field(1, BYTES, data))
@@ -105,8 +108,15 @@ def join_node(encoded_links: Iterable[bytes], data: bytes | None) -> bytes:
 
 
 def decode_uint64(data: bytes, offset: int) -> tuple[int, int]:
-    """Decode a protobuf varint; unlike multiformats' it has ten bytes at most and need not be minimal."""
-    if offset < len(data) and data[offset] < 0x80:  # nearly all keys and lengths, of which a node has thousands
+    """Decode the protobuf varint at ``offset``. Unlike a multiformats varint, it has up to ten bytes, minimal or not.
+
+    Returns:
+        The number, and the offset of the byte after it.
+
+    Raises:
+        InvalidDataError: the bytes end early, or the number is longer than 64 bits.
+    """
+    if offset < len(data) and data[offset] < 0x80:  # fast path: a node has thousands of keys and lengths of one byte
         return data[offset], offset + 1
     value = shift = 0
     for position in range(offset, offset + _MAX_PROTOBUF_VARINT):
@@ -124,7 +134,7 @@ def decode_uint64(data: bytes, offset: int) -> tuple[int, int]:
 
 
 def decode_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Yield ``(field number, wire type, payload)`` of a protobuf message, in order.
+    """Yield ``(field number, wire type, payload)`` for each field of a protobuf message, in order.
 
     Raises:
         InvalidDataError: the message is malformed.
@@ -173,17 +183,20 @@ def decode_node(block: bytes) -> Node:
             data = payload
             links_before_data = bool(links)
         else:
-            msg = f"field {number} has no place in a dag-pb node"
+            msg = f"field {number} is unknown or repeated in a dag-pb node"
             raise InvalidDataError(msg)
     return Node(tuple(links), data)
 
 
 def _decode_link(body: bytes) -> Link:
-    """Decode the body of a link, most often of a common form: a large file or directory has thousands."""
-    if body[:2] == _USUAL_CID and body[38:39] == _NAME_KEY and len(body) > _USUAL_NAME:
-        start = _USUAL_NAME + 1
-        end = start + body[_USUAL_NAME]  # if the name is longer than 127 bytes, no key of a size follows there
-        if body[_USUAL_NAME] < 0x80 and body[end : end + 1] == _SIZE_KEY:
+    """Decode the body of a link.
+
+    Has a fast path for links with a common CID, a name and a size: a large file or directory has thousands of them.
+    """
+    if body[:2] == _COMMON_CID and body[38:39] == _NAME_KEY and len(body) > _COMMON_NAME:
+        start = _COMMON_NAME + 1
+        end = start + body[_COMMON_NAME]  # not the end if the length has two bytes, which the next line excludes
+        if body[_COMMON_NAME] < 0x80 and body[end : end + 1] == _SIZE_KEY:
             size_bytes, position = decode_uint64(body, end + 1)
             if position == len(body):
                 return Link(_cid_of_link(body[2:38]), body[start:end], size_bytes)
@@ -197,7 +210,7 @@ def _decode_any_link(body: bytes) -> Link:
     last = 0
     for number, _, payload in decode_fields(body):
         if number <= last:
-            msg = f"field {number} of a dag-pb link is there twice, or comes after field {last}"
+            msg = f"field {number} of a dag-pb link is repeated, or follows field {last}"
             raise InvalidDataError(msg)
         last = number
         if number == 1 and isinstance(payload, bytes):
@@ -207,7 +220,7 @@ def _decode_any_link(body: bytes) -> Link:
         elif number == 3 and isinstance(payload, int):
             size_bytes = payload
         else:
-            msg = f"field {number} has no place in a dag-pb link"
+            msg = f"field {number} of a dag-pb link is unknown, or has the wrong wire type"
             raise InvalidDataError(msg)
     if cid is None:
         msg = "a dag-pb link has no CID"
@@ -219,5 +232,5 @@ def _cid_of_link(data: bytes) -> CID:
     try:
         return CID.from_bytes(data)
     except InvalidCIDError as error:
-        msg = f"a dag-pb link holds no usable CID: {error}"
+        msg = f"a dag-pb link has an invalid CID: {error}"
         raise InvalidDataError(msg) from error

@@ -1,4 +1,4 @@
-"""Paths through IPLD data: map keys and list positions inside dag-cbor and dag-json blocks, and links between blocks.
+"""Paths through IPLD data: map keys and list indexes inside dag-cbor and dag-json blocks, and links between blocks.
 
 Source: https://ipld.io/docs/data-model/pathing/
 """
@@ -21,19 +21,19 @@ _MAX_DIGITS: Final = 10
 
 
 def follow_data(cid: CID, block: bytes, names: Sequence[str]) -> tuple[CID, int]:
-    """Follow names down a block of data, to the first link or to the end.
+    """Follow a path through a block of data to its first link.
 
     Args:
-        cid: a CID of a codec in ``DATA_CODECS``.
-        block: its block.
-        names: the path.
+        cid: the CID of the block, with a codec in ``DATA_CODECS``.
+        block: the bytes of the block.
+        names: the parts of the path.
 
     Returns:
-        What the link leads to, and how many names lead to it.
+        The CID of the link, and the number of names that lead to it.
 
     Raises:
-        NotFoundError: a map has no such key, a list no such position, or the path ends before a link.
-        NotDirectoryError: the path goes on below a value that is neither map nor list.
+        NotFoundError: a map lacks the key, a list lacks the index, or the path ends before a link.
+        NotDirectoryError: the path continues below a value that is neither a map nor a list.
         InvalidDataError: the block is malformed.
     """
     value = decode_data(cid, block)
@@ -47,21 +47,21 @@ def follow_data(cid: CID, block: bytes, names: Sequence[str]) -> tuple[CID, int]
     raise NotFoundError(msg)
 
 
-def _child(value: Value, name: str, place: str) -> Value:
+def _child(value: Value, name: str, path: str) -> Value:
     if isinstance(value, dict):
         if name in value:
             return value[name]
         keys = ", ".join(map(repr, list(value)[:_SHOWN_KEYS])) or "none"
         more = ", …" if len(value) > _SHOWN_KEYS else ""
-        msg = f"the map at {place} has no key {name!r}; its keys: {keys}{more}"
+        msg = f"the map at {path} has no key {name!r}; its keys: {keys}{more}"
         raise NotFoundError(msg)
     if isinstance(value, list):
-        is_position = name.isascii() and name.isdigit() and len(name) <= _MAX_DIGITS and str(int(name)) == name
-        if is_position and int(name) < len(value):
+        is_index = name.isascii() and name.isdigit() and len(name) <= _MAX_DIGITS and str(int(name)) == name
+        if is_index and int(name) < len(value):
             return value[int(name)]
-        msg = f"the list at {place} has {len(value)} items, counted from 0, and none at {name!r}"
+        msg = f"the list at {path} has {len(value)} items, counted from 0, but no item {name!r}"
         raise NotFoundError(msg)
-    msg = f"{place} is {_kind(value)}, so there is no {name!r} in it"
+    msg = f"{path} is {_kind(value)}, so it has no entry {name!r}"
     raise NotDirectoryError(msg)
 
 

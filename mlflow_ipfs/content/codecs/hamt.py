@@ -1,8 +1,8 @@
 """HAMT: directories too large for one block, sharded by a hash of their names.
 
-A shard has ``fanout`` slots. A name's slot is the next ``log2(fanout)`` bits of its hash; a slot
-holds the link to the file, or to a child shard when several names meet there. Link names start
-with the slot in hexadecimal, padded to the width of the largest slot.
+A shard has ``fanout`` slots. The slot of a name is the next ``log2(fanout)`` bits of its hash. A slot contains the
+link to the file, or to a child shard if several names share the slot. Link names start with the number of the slot in
+hexadecimal, padded to the width of the largest number.
 Source: https://specs.ipfs.tech/unixfs/#dag-pb-hamtdirectory
 """
 
@@ -29,7 +29,7 @@ _HASH_BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """How one HAMT cuts its hashes: ``fanout`` slots a shard, a power of two and a multiple of 8."""
+    """Layout of a HAMT's shards: ``fanout`` slots per shard, a power of two and a multiple of 8."""
 
     fanout: int
 
@@ -40,21 +40,25 @@ class ShardLayout:
 
     @property
     def bits(self) -> int:
-        """Bits of the hash that one level uses."""
+        """Number of hash bits that one level uses."""
         return self.fanout.bit_length() - 1
 
     @property
     def max_depth(self) -> int:
-        """How many levels a 64-bit hash is good for."""
+        """Number of levels for which a 64-bit hash has enough bits."""
         return _HASH_BITS // self.bits
 
     @property
     def prefix_length(self) -> int:
-        """Characters of the slot number at the start of a link's name."""
+        """Length of the slot number at the start of a link's name."""
         return len(f"{self.fanout - 1:X}")
 
     def slot(self, name_hash: int, depth: int) -> int:
-        """The slot of a name in a shard ``depth`` levels below the root."""
+        """Return the slot of a name in a shard ``depth`` levels below the root.
+
+        Raises:
+            InvalidDataError: the shard is deeper than the hash has bits.
+        """
         shift = _HASH_BITS - self.bits * (depth + 1)
         if shift < 0:
             msg = f"a HAMT is deeper than {self.max_depth} levels: its names collide or it is malformed"
@@ -62,25 +66,25 @@ class ShardLayout:
         return name_hash >> shift & (self.fanout - 1)
 
     def prefix(self, slot: int) -> bytes:
-        """The slot number as link names carry it."""
+        """Return a slot number as it is written in link names."""
         return f"{slot:0{self.prefix_length}X}".encode("ascii")
 
     @property
     def slots(self) -> dict[bytes, int]:
-        """Slot numbers by what link names carry, in order."""
+        """Slot numbers by their prefix in link names, in order."""
         return _slots(self)
 
 
-@cache  # a layout has one of eight fanouts
+@cache  # bounded: there are eight fanouts
 def _slots(layout: ShardLayout) -> dict[bytes, int]:
     return {layout.prefix(slot): slot for slot in range(layout.fanout)}
 
 
 def layout_of(data: UnixFSData) -> ShardLayout:
-    """The layout that a shard's own fields state.
+    """Return the layout that a shard's own fields state.
 
     Raises:
-        InvalidDataError: another hash function, or a fanout that cannot be.
+        InvalidDataError: the hash function is not murmur3-x64-64, or the fanout is invalid.
     """
     if data.hash_type != MURMUR3_X64_64:
         msg = f"a HAMT directory uses hash function {data.hash_type}; only {MURMUR3_X64_64} (murmur3-x64-64) is defined"
@@ -89,11 +93,11 @@ def layout_of(data: UnixFSData) -> ShardLayout:
 
 
 class HamtBuilder:
-    """Builds the shards of one directory.
+    """Builder of the shards of one directory.
 
     Args:
-        put: keeps a dag-pb block and returns its CID.
-        fanout: slots of a shard.
+        put: stores a dag-pb block and returns its CID.
+        fanout: number of slots of a shard.
     """
 
     def __init__(self, put: Callable[[bytes], CID], fanout: int) -> None:
@@ -101,10 +105,10 @@ class HamtBuilder:
         self._layout = ShardLayout(fanout)
 
     def build(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
-        """Shard the links of a directory; every name must be there once.
+        """Build the shards for the links of a directory. The names must be unique.
 
         Returns:
-            A nameless link to the root shard, with the cumulative size of all blocks below.
+            A link without name to the root shard, with the cumulative size of all blocks.
         """
         hashed = [(murmur3_x64_64(link.name or b""), link) for link in links]
         cid, dag_bytes = self._shard(hashed, 0, mode, mtime_ns)
@@ -113,7 +117,7 @@ class HamtBuilder:
     def _shard(
         self, hashed: list[tuple[int, Link]], depth: int, mode: int | None = None, mtime_ns: int | None = None
     ) -> tuple[CID, int]:
-        """Build one shard and those below it. Returns its CID, and the size of all its blocks in bytes."""
+        """Build a shard and those below it. Return its CID, and the total size of its blocks in bytes."""
         slots: dict[int, list[tuple[int, Link]]] = {}
         for item in hashed:
             slots.setdefault(self._layout.slot(item[0], depth), []).append(item)
@@ -136,7 +140,7 @@ class HamtBuilder:
         return self._put(block), len(block) + below_bytes
 
     def _slot_link(self, slot: int, hashed: list[tuple[int, Link]], depth: int) -> tuple[bytes, int]:
-        """The encoded link of one slot, and the size of all blocks below it in bytes."""
+        """Return the encoded link of one slot, and the total size of the blocks below it in bytes."""
         prefix = self._layout.prefix(slot)
         if len(hashed) == 1:
             link = hashed[0][1]
@@ -147,31 +151,31 @@ class HamtBuilder:
 
 
 def _check_shard(node: Node, data: UnixFSData) -> ShardLayout:
-    """Check that a shard's links are those of the slots that its bitfield names, in order; returns its layout."""
+    """Check that a shard has one link for each slot in its bitfield, in order. Return its layout."""
     layout = layout_of(data)
     slots, width = layout.slots, layout.prefix_length
     last, found = -1, 0
     for link in node.links:
         slot = slots.get((link.name or b"")[:width], -1)
         if slot <= last:
-            msg = f"a link of a HAMT shard is named {link.name!r}: names start with the number of their slot, in order"
+            msg = f"a link of a HAMT shard is named {link.name!r}: names must start with the slot number, in order"
             raise InvalidDataError(msg)
         last = slot
         found |= 1 << slot
     if found != int.from_bytes(data.data or b"", "big"):
-        msg = f"a HAMT shard of fanout {layout.fanout} has {len(node.links)} links, which is not what its bitfield says"
+        msg = f"a HAMT shard of fanout {layout.fanout} has {len(node.links)} links that do not match its bitfield"
         raise InvalidDataError(msg)
     return layout
 
 
 def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
-    """Tell a shard's links apart.
+    """Split the links of a shard by what they link to.
 
     Returns:
         Links to files and directories, under their real names; and links to child shards.
 
     Raises:
-        InvalidDataError: the links are not those of the slots that the bitfield names.
+        InvalidDataError: the links do not match the bitfield.
     """
     width = _check_shard(node, data).prefix_length
     values: list[Link] = []
@@ -182,12 +186,12 @@ def split_shard(node: Node, data: UnixFSData) -> tuple[list[Link], list[Link]]:
     return values, children
 
 
-class ShardPlace(NamedTuple):
-    """Position of a shard in a HAMT. A shard that holds two names or more fits into one position only.
+class ShardPosition(NamedTuple):
+    """Position of a shard in a HAMT. A shard with two or more names is valid at one position only.
 
     Attributes:
-        fanout: slots of every shard of the HAMT.
-        depth: levels between the root shard and this one.
+        fanout: number of slots of every shard of the HAMT.
+        depth: number of levels between the root shard and this one.
         hash_prefix: the bits that the hashes of all names below start with, ``log2(fanout)`` for each level.
     """
 
@@ -200,63 +204,66 @@ def check_child_shard(cid: CID, fanout: int | None, wanted: int | None) -> None:
     """Check a block that a HAMT shard links to as a child shard.
 
     Args:
-        cid: the block.
-        fanout: its fanout; None if the block is not a HAMT shard.
-        wanted: the fanout of the shard that links to it.
+        cid: the CID of the block.
+        fanout: the fanout of the block; None if it is not a HAMT shard.
+        wanted: the fanout of the shard that links to the block.
 
     Raises:
         InvalidDataError: the block is not a HAMT shard, or has another fanout.
     """
     if fanout is None or fanout != wanted:
-        msg = f"{cid} is linked where a HAMT shard of fanout {wanted} is needed, and is not one"
+        msg = (
+            f"{cid} is linked as the child of a HAMT shard of fanout {wanted}, but is not a HAMT shard of that fanout. "
+            "Get the content from another source"
+        )
         raise InvalidDataError(msg)
 
 
-def check_names_of_shard(node: Node, data: UnixFSData, place: ShardPlace) -> list[ShardPlace]:
-    """Check that every name of a shard is in the slot where a look-up by path searches for it.
+def check_names_of_shard(node: Node, data: UnixFSData, position: ShardPosition) -> list[ShardPosition]:
+    """Check that every name of a shard is in the slot where a lookup by path searches for it.
 
     Args:
         node: the shard.
-        data: its UnixFS fields, which ``split_shard`` has checked.
-        place: where the shard is.
+        data: the UnixFS fields of the shard, which ``split_shard`` has checked.
+        position: the position of the shard.
 
     Returns:
-        The places of its child shards, in the order of ``split_shard``.
+        The positions of the child shards, in the order of ``split_shard``.
 
     Raises:
-        InvalidDataError: a name is in another slot, or the shard is deeper than the hash has bits.
+        InvalidDataError: a name is in the wrong slot, or the shard is deeper than the hash has bits.
     """
     layout = layout_of(data)
-    layout.slot(0, place.depth)  # raises if the hash has no bits for this level
-    width, shift = layout.prefix_length, _HASH_BITS - layout.bits * (place.depth + 1)
-    slots, above = layout.slots, place.hash_prefix << layout.bits
+    layout.slot(0, position.depth)  # raises if the hash has no bits for this level
+    width, shift = layout.prefix_length, _HASH_BITS - layout.bits * (position.depth + 1)
+    slots, above = layout.slots, position.hash_prefix << layout.bits
     names: list[bytes] = []
     prefixes: list[int] = []
-    children: list[ShardPlace] = []
+    children: list[ShardPosition] = []
     for link in node.links:
         name = link.name or b""
         prefix = above | slots[name[:width]]
         if len(name) == width:
-            children.append(ShardPlace(layout.fanout, place.depth + 1, prefix))
+            children.append(ShardPosition(layout.fanout, position.depth + 1, prefix))
         else:
             names.append(name[width:])
             prefixes.append(prefix)
     for name, name_hash, prefix in zip(names, murmur3_x64_64_many(names) if names else (), prefixes, strict=True):
         if name_hash >> shift != prefix:
-            msg = f"the HAMT entry {name!r} is in the wrong slot: it is listed, and cannot be found by its path"
+            msg = f"the HAMT entry {name!r} is in the wrong slot: it is listed, but cannot be found by its path"
             raise InvalidDataError(msg)
     return children
 
 
 def find_in_shard(node: Node, data: UnixFSData, name: bytes, depth: int) -> tuple[Link | None, bool]:
-    """Look a name up in one shard, ``depth`` levels below the root.
+    """Look up a name in a shard ``depth`` levels below the root.
 
     Returns:
-        The link in the name's slot, and whether it is the thing itself (else a child shard to
-        look into next); ``(None, False)`` when the directory has no such name.
+        The link in the name's slot, and whether it links to the named file or directory. If not, it links to the child
+        shard to search next. ``(None, False)`` if the directory does not contain the name.
 
     Raises:
-        InvalidDataError: the links are not those of the slots that the bitfield names.
+        InvalidDataError: the links do not match the bitfield.
     """
     layout = _check_shard(node, data)
     prefix = layout.prefix(layout.slot(murmur3_x64_64(name), depth))

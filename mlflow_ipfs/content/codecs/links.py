@@ -1,4 +1,4 @@
-"""Which blocks does a block link to? By codec."""
+"""Links of a block, by codec."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.codecs.dag_cbor import Value
 
 LEAF_CODECS: Final = frozenset({RAW, LIBP2P_KEY, CBOR, JSON})
-"""Codecs that have no links. Blocks of every other codec may have some."""
+"""Codecs without links. Blocks of every other codec may have links."""
 
 DATA_CODECS: Final = frozenset({DAG_CBOR, DAG_JSON})
-"""Codecs of maps, lists and values with links among them."""
+"""Codecs of maps, lists and scalar values, which may contain links."""
 
 CODECS_WITH_LINKS: Final = DATA_CODECS | {DAG_PB}
 """Codecs whose links are followed."""
@@ -29,7 +29,7 @@ def links(cid: CID, block: bytes) -> Sequence[CID]:
     """Return the CIDs that a block links to, in order.
 
     Raises:
-        InvalidDataError: the block breaks its codec's rules, or links of its codec cannot be followed here.
+        InvalidDataError: the block violates the rules of its codec, or the codec is not supported.
     """
     if cid.codec in LEAF_CODECS:
         return ()
@@ -45,7 +45,7 @@ def decode_data(cid: CID, block: bytes) -> Value:
     """Decode a block of a codec in ``DATA_CODECS``.
 
     Raises:
-        InvalidDataError: the block breaks its codec's rules, or its codec is another one.
+        InvalidDataError: the block violates the rules of its codec, or its codec is not in ``DATA_CODECS``.
     """
     try:
         if cid.codec == DAG_CBOR:
@@ -55,8 +55,8 @@ def decode_data(cid: CID, block: bytes) -> Value:
     except InvalidDataError as error:
         raise _malformed(cid, error) from error
     msg = (
-        f"{cid} has codec {codec_name(cid.codec)}, whose links are not followed here, so nothing can be said of what is "
-        f"below it; known codecs are {', '.join(CODEC_NAMES.values())}"
+        f"{cid} has codec {codec_name(cid.codec)}, which is not supported, so the blocks below it are unknown; "
+        f"supported codecs are {', '.join(CODEC_NAMES.values())}"
     )
     raise InvalidDataError(msg)
 

@@ -1,6 +1,6 @@
-"""MurmurHash3 x64 128, first half: where HAMT directories put a name.
+"""MurmurHash3 x64 128, first half: the hash that determines the slot of a name in a HAMT directory.
 
-Not for verification: it is no cryptographic hash. Source: https://github.com/aappleby/smhasher
+Not for verification, because it is not a cryptographic hash. Source: https://github.com/aappleby/smhasher
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _finalize(value: int) -> int:
 
 
 def murmur3_x64_64(data: bytes) -> int:
-    """Hash with seed 0; returns the first 64 of the 128 bits as a number."""
+    """Return the first 64 of the 128 bits of the hash with seed 0, as a number."""
     h1 = h2 = 0
     tail_start = len(data) & ~15
     for start in range(0, tail_start, 16):
@@ -55,10 +55,10 @@ def murmur3_x64_64(data: bytes) -> int:
 
 
 def murmur3_x64_64_many(names: Sequence[bytes]) -> list[int]:
-    """Return ``murmur3_x64_64`` of each name, several times as fast for a hundred names or more.
+    """Return ``murmur3_x64_64`` of each name. Several times faster for a hundred names or more.
 
-    One large integer holds one 64-bit number of every name, in lanes of 128 bits, so that each step of the hash is
-    one operation of Python's integers for all names. The upper half of a lane takes what a step carries out.
+    One large integer contains a 64-bit number for every name, in lanes of 128 bits. Each step of the hash is then one
+    operation of Python's integers for all names. The upper half of a lane takes the carry of a step.
     """
     groups: dict[int, list[int]] = {}
     for index, name in enumerate(names):
@@ -73,7 +73,7 @@ def murmur3_x64_64_many(names: Sequence[bytes]) -> list[int]:
 
 
 def _hash_lanes(names: Sequence[bytes], blocks: int) -> list[int]:
-    """Hash names that all have the same number of whole blocks of 16 bytes."""
+    """Return the hashes of names that all have the same number of whole blocks of 16 bytes."""
     ones = int.from_bytes(b"\1".ljust(16, b"\0") * len(names), "little")
     mask = ones * _MASK
 

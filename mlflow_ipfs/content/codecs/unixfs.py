@@ -9,7 +9,7 @@
     }
     message UnixTime { required int64 Seconds = 1; optional fixed32 FractionalNanoseconds = 2; }
 
-Source: https://specs.ipfs.tech/unixfs/; field by field as Kubo writes them.
+Source: https://specs.ipfs.tech/unixfs/; the fields are encoded as Kubo encodes them.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from mlflow_ipfs.errors import InvalidDataError
 if TYPE_CHECKING:
     from mlflow_ipfs.content.codecs.dag_pb import Node
 
-MODE_MASK: Final = 0o7777  # permission bits; the file type is in Type
+MODE_MASK: Final = 0o7777  # permission bits; the field Type has the file type
 NANOSECONDS: Final = 1_000_000_000
 _MTIME_NANOSECONDS_KEY: Final = bytes((2 << 3 | FIXED32,))
 
 
 class LeafEncoding(IntEnum):
-    """How the block of a leaf is encoded from the bytes of the file. Stored: never renumber."""
+    """Encoding of a leaf's block from the bytes of the file. The numbers are stored: never change them."""
 
     RAW = 0  # the block is the bytes
-    UNIXFS_FILE = 1  # the block is a dag-pb UnixFS File node around the bytes (CIDv0 profiles)
+    UNIXFS_FILE = 1  # the block is a dag-pb UnixFS File node that contains the bytes (CIDv0 profiles)
 
 
 class NodeType(IntEnum):
-    """The ``Type`` of a UnixFS node."""
+    """The field ``Type`` of a UnixFS node."""
 
     RAW = 0
     DIRECTORY = 1
@@ -61,14 +61,14 @@ class UnixFSData:
     """The decoded ``Data`` field of a UnixFS node.
 
     Attributes:
-        type: what the node is.
-        data: a file's or symlink's bytes, or a HAMT shard's bitfield; None where absent.
-        size_bytes: size of the file below this node; None where absent.
-        block_sizes: for each link of a file, how many bytes of the file are below it.
-        hash_type: hash function of a HAMT.
-        fanout: slots of a HAMT shard.
-        mode: POSIX permission bits, None where not recorded.
-        mtime_ns: modification time in ns since 1970, None where not recorded.
+        type: the type of the node.
+        data: the bytes of a file, the target of a symlink, or the bitfield of a HAMT shard; None if absent.
+        size_bytes: size of the file below this node; None if absent.
+        block_sizes: for each link of a file, the number of bytes of the file below it.
+        hash_type: multihash code of a HAMT's hash function; None if absent.
+        fanout: number of slots of a HAMT shard; None if absent.
+        mode: POSIX permission bits; None if not recorded.
+        mtime_ns: modification time in ns since 1970; None if not recorded.
     """
 
     type: NodeType
@@ -126,16 +126,16 @@ def _decode_mtime(body: bytes) -> int:
         elif number == 2 and isinstance(payload, bytes):
             nanoseconds = int.from_bytes(payload, "little")
     if nanoseconds >= NANOSECONDS:
-        msg = f"a UnixFS mtime has {nanoseconds} nanoseconds in its second"
+        msg = f"a UnixFS mtime has {nanoseconds} nanoseconds; the maximum is {NANOSECONDS - 1}"
         raise InvalidDataError(msg)
     return seconds * NANOSECONDS + nanoseconds
 
 
 def decode_data(body: bytes) -> UnixFSData:
-    """Decode the ``Data`` field of a node; unknown fields are skipped, as protobuf has it.
+    """Decode the ``Data`` field of a node. Unknown fields are skipped, as protobuf requires.
 
     Raises:
-        InvalidDataError: not a UnixFS message, or a type that does not exist.
+        InvalidDataError: the bytes are not a UnixFS message, or its type is unknown.
     """
     numbers: dict[int, int] = {}
     blobs: dict[int, bytes] = {}
@@ -165,7 +165,7 @@ def decode_data(body: bytes) -> UnixFSData:
 
 
 def _decode_block_sizes(payload: int | bytes) -> list[int]:
-    """One size, or several in protobuf's packed form."""
+    """Return the sizes in one field: one, or several in protobuf's packed form."""
     if isinstance(payload, int):
         return [payload]
     sizes: list[int] = []
@@ -177,10 +177,10 @@ def _decode_block_sizes(payload: int | bytes) -> list[int]:
 
 
 def decode_unixfs(node: Node) -> UnixFSData:
-    """Decode the UnixFS data of a dag-pb node, and check that its parts fit together.
+    """Decode the UnixFS data of a dag-pb node, and check that it is consistent with the node's links.
 
     Raises:
-        InvalidDataError: no UnixFS data, or a file whose links and block sizes differ in number.
+        InvalidDataError: the node has no UnixFS data, or is a file with different numbers of links and block sizes.
     """
     if node.data is None:
         msg = "the dag-pb node has no Data field, so it is not UnixFS"
@@ -193,7 +193,7 @@ def decode_unixfs(node: Node) -> UnixFSData:
 
 
 def leaf_frame(length: int) -> tuple[bytes, bytes]:
-    """What stands before and after the bytes of a wrapped leaf (``LeafEncoding.UNIXFS_FILE``) of that length."""
+    """Return the prefix and suffix that wrap ``length`` bytes of a file in a leaf (``LeafEncoding.UNIXFS_FILE``)."""
     data_field = b"\x12" + encode_varint(length) if length else b""
     suffix = b"\x18" + encode_varint(length)
     body_length = 2 + len(data_field) + length + len(suffix)
@@ -207,10 +207,10 @@ def encode_leaf(payload: bytes | memoryview) -> bytes:
 
 
 def block_of_leaf(piece: bytes, form: LeafEncoding | int) -> bytes:
-    """The block of a leaf, from its bytes of the file."""
+    """Return the block of a leaf, encoded from the leaf's bytes of the file."""
     return encode_leaf(piece) if form == LeafEncoding.UNIXFS_FILE else piece
 
 
 def encode_symlink(target: bytes, *, mtime_ns: int | None = None) -> bytes:
-    """A symlink's block. Kubo records no size and no mode in it."""
+    """Encode the block of a symlink. As in Kubo, it has neither size nor mode."""
     return encode_node((), encode_data(UnixFSData(NodeType.SYMLINK, target, mtime_ns=mtime_ns)))

@@ -1,1 +1,1 @@
-"""Names: what decides which content a store keeps."""
+"""Names: the records that determine which content a store keeps."""

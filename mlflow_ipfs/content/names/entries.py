@@ -1,7 +1,7 @@
-"""Entries: the rows behind ``mfs://``, one for each file of a mutable file tree.
+"""Entries: the files of the mutable file trees behind ``mfs://``.
 
-Directories are implied by the files in them, so an empty directory does not exist. A path is a
-tuple-free string, ``a/b/c``, without leading or trailing slash; ``""`` is the root's top.
+Directories are implied by the files in them, so an empty directory does not exist. A path is a string ``a/b/c``
+without a leading or trailing slash. ``""`` is the top of a tree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MfsEntry:
         cid: the file's content (UnixFS file or symlink).
         size_bytes: the file's size.
         dag_bytes: sum of the sizes of all blocks under ``cid``, the ``Tsize`` of a link to it.
-        mtime_ns: when it was written, in ns since 1970.
+        mtime_ns: time of the last write, in ns since 1970.
     """
 
     root: str
@@ -56,7 +56,7 @@ class MfsDirectory:
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """The permission to read ``cid`` below ``path`` as ``mfs://<root>/<path>/@<cid>``. Keeps the CID, as if pinned."""
+    """Permission to read ``cid`` below ``path`` as ``mfs://<root>/<path>/@<cid>``. Retains the CID like a pin."""
 
     root: str
     path: str
@@ -64,32 +64,32 @@ class Frozen:
 
 
 class Entries(Protocol):
-    """The mutable trees of one store. New entries come in with ``Publication.commit``."""
+    """The mutable trees of one store. ``Publication.commit`` adds new entries."""
 
     def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
-        """The file or the implied directory at a path, or None."""
+        """Return the file or the implied directory at a path, or None."""
 
     def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
-        """The files and directories directly in a directory, by name in byte order; [] if there is none."""
+        """Return the files and directories directly in a directory, by name in byte order; [] if it does not exist."""
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
-        """The file at ``path``, or every file below it, from one snapshot, in order of path bytes."""
+        """Return the file at ``path``, or every file below it, from one snapshot, in order of path bytes."""
 
     def delete(self, root: str, path: str) -> int:
-        """Remove the file at ``path`` and every file below it. Returns how many; 0 is no error."""
+        """Delete the file at ``path`` and every file below it. Return the number of files; 0 is not an error."""
 
     def freeze(self, frozen: Frozen) -> None:
-        """Allow a CID below a path. Doing it twice is no error.
+        """Permit reading a CID below a path. A second call is a no-op.
 
         Raises:
             NotFoundError: the root block of the CID is not in the store.
         """
 
     def unfreeze(self, frozen: Frozen) -> bool:
-        """Withdraw that permission. Returns whether there was one."""
+        """Withdraw a permission. Return whether it existed."""
 
     def is_frozen(self, frozen: Frozen) -> bool:
-        """Tell whether that CID may be read below that path."""
+        """Return whether the CID may be read below the path."""
 
     def list_frozen(self) -> Iterator[Frozen]:
-        """Everything frozen, in order of root and path."""
+        """Yield every permission, in order of root and path."""

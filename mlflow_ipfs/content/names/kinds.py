@@ -1,6 +1,6 @@
-"""The kinds of names, and a name as reports show it.
+"""Kinds of names, and names as reports show them.
 
-Everything that must cover all names (gc, rebuild, inspection, the command line, tests) iterates over ``NameKind``.
+Code that must cover all names (gc, rebuild, inspection, the command line, tests) iterates over ``NameKind``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NameKind(StrEnum):
-    """What a name is. Each kind retains the content of its CIDs."""
+    """Kind of a name. Every kind retains the content of its CIDs."""
 
     PIN = "pin"
     REF = "ref"
@@ -24,7 +24,7 @@ class NameKind(StrEnum):
 
     @property
     def noun(self) -> str:
-        """The singular for messages."""
+        """Singular noun for messages."""
         return _NOUNS[self]
 
 
@@ -46,7 +46,7 @@ class Root:
         name: the pin's owner, the ref's name, an ``mfs://`` URI, or the outbox row's target and name.
         cid: the CID that it retains; None for the files of a directory.
         file_count: number of files in the directory; 0 for a single name.
-        size_bytes: the sum of their sizes.
+        size_bytes: total size of these files.
     """
 
     kind: NameKind

@@ -1,4 +1,4 @@
-"""Notes: short texts that a layer above keeps in the store, by key. They keep no content."""
+"""Notes: short texts that a higher layer stores by key. They do not retain content."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class Notes(Protocol):
-    """The notes of one store. They are durable, and part of every backup of it."""
+    """The notes of one store. They are durable, and part of every backup of the store."""
 
     def set(self, key: str, value: str) -> None:
-        """Write a note, over an earlier one with the same key."""
+        """Write a note. Replaces an earlier note with the same key."""
 
     def delete(self, key: str) -> bool:
-        """Remove a note. Returns whether it existed."""
+        """Delete a note. Return whether it existed."""
 
     def list(self, prefix: str = "") -> Mapping[str, str]:
         """Return the notes whose keys start with a prefix, in order of key."""

@@ -1,4 +1,4 @@
-"""The outbox: what still has to be sent to other nodes. Each row retains its content until it is sent."""
+"""Outbox: pending actions at other nodes. Each row retains its content until the action is sent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """One thing to do at another node.
+    """One pending action at another node.
 
     Attributes:
-        target: the replica that it is for.
-        action: what to do there, for example ``pin``.
+        target: the replica that performs the action.
+        action: the action, for example ``pin``.
         cid: the content.
         name: the pin owner or the ref, if the action needs one.
     """

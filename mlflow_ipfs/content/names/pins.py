@@ -1,4 +1,4 @@
-"""Pins: promises to keep a CID and everything below it, each made by an owner."""
+"""Pins: promises to keep a CID and all blocks below it, each for one owner."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 USER = "user"
-"""Owner of what a person added or pinned by hand."""
+"""Owner of content that a user added or pinned directly."""
 
 
 class PinState(StrEnum):
-    """Whether the event that a pin belongs to has happened for certain."""
+    """State of a pin: whether the event that it belongs to is known to have happened."""
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -24,11 +24,11 @@ class PinState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """One owner's promise. A CID is kept while any pin, confirmed or pending, names it.
+    """Promise to keep a CID for one owner. A CID is kept while any pin, confirmed or pending, names it.
 
     Attributes:
-        owner: who needs it, for example ``user`` or ``model-version:<registry id>/<model>/<version>``.
-        cid: the root that is kept, with everything below it.
+        owner: owner of the pin, for example ``user`` or ``model-version:<registry id>/<model>/<version>``.
+        cid: the root that is kept, with all blocks below it.
         state: pending until the event that the pin belongs to is known to have happened.
     """
 
@@ -38,24 +38,24 @@ class Pin:
 
 
 class Pins(Protocol):
-    """The pins of one store. Keyed by owner and CID: an owner may pin several CIDs."""
+    """The pins of one store, keyed by owner and CID. An owner may pin several CIDs."""
 
     def add(self, pin: Pin) -> None:
-        """Add a pin, or set the state of the owner's pin of that CID.
+        """Add a pin, or set the state of the owner's existing pin of the CID.
 
         Raises:
             NotFoundError: the root block of the CID is not in the store.
         """
 
     def replace(self, old: Pin, new: Pin) -> None:
-        """Swap one pin for another in one step (pending becomes confirmed under its final owner).
+        """Replace one pin with another atomically, for example a pending pin with the confirmed pin of its final owner.
 
         Raises:
-            NotFoundError: ``old`` is not there.
+            NotFoundError: ``old`` does not exist.
         """
 
     def remove(self, cid: CID, owner: str = USER) -> bool:
-        """Drop one owner's pin. Returns whether there was one; other owners' pins stay."""
+        """Remove the pin of one owner. Return whether it existed. The pins of other owners are unchanged."""
 
     def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
-        """Pins in order of owner, optionally only of owners with a prefix or of one CID."""
+        """Yield pins in order of owner, optionally only those of owners with a prefix or of one CID."""

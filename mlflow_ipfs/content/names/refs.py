@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A name, the CID that it stands for now, and how often it has changed (from 1)."""
+    """A mutable name, its current CID, and its version, which starts at 1 and grows by 1 with every change."""
 
     name: str
     cid: CID
@@ -21,25 +21,25 @@ class Ref:
 
 
 class Refs(Protocol):
-    """The refs of one store. What a ref names is kept, as if pinned."""
+    """The refs of one store. A ref retains its content like a pin."""
 
     def get(self, name: str) -> Ref:
-        """Read a ref.
+        """Return a ref.
 
         Raises:
-            NotFoundError: no ref of that name.
+            NotFoundError: the ref does not exist.
         """
 
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
-        """Point a ref at a CID, if it still has the expected version (0: it must be new).
+        """Point a ref at a CID if the ref has the expected version. Version 0 means that it does not exist.
 
         Raises:
-            ConflictError: somebody changed it first; read it again and decide anew.
+            ConflictError: another process changed the ref first. Read it again, and decide again.
             NotFoundError: the root block of the CID is not in the store.
         """
 
     def delete(self, name: str, *, expected_version: int) -> None:
-        """Remove a ref, under the same condition as ``set``."""
+        """Delete a ref, under the same condition as ``set``."""
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
-        """Refs in order of name."""
+        """Yield the refs whose names start with a prefix, in order of name."""

@@ -1,1 +1,1 @@
-"""Storage: blocks, the names that retain them, and everything that keeps both sound."""
+"""Storage: blocks, the names that retain them, and the maintenance of both."""

@@ -1,7 +1,7 @@
-"""Storage: what a local place that keeps content must offer, assembled from its parts.
+"""Storage: the interface of a local store of content.
 
-``Publication`` makes many blocks, and the names that refer to them, durable in one step. ``Storage`` is the readable
-blocks, the names, publishing, whole files and maintenance together.
+``Publication`` makes many blocks, and the names that refer to them, durable atomically. ``Storage`` combines readable
+blocks, names, publishing, whole files and maintenance.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.names.pins import Pin, Pins
     from mlflow_ipfs.content.names.refs import Refs
 
-DEFAULT_CACHE_BYTES: Final = 10 << 30  # copies that may be evicted at any time
+DEFAULT_CACHE_BYTES: Final = 10 << 30  # limit for copies that may be evicted at any time
 
 
 @dataclass(slots=True)
 class Changes:
-    """The names that a publication changes, in the same step as it stores its blocks.
+    """Changes of names that a publication makes, atomically with storing its blocks.
 
     Attributes:
         pins: pins to add, or whose state to set.
         entries: files of ``mfs://`` to add or replace.
-        frozen: paths below which a CID may be read.
-        unpins: pins to remove, whatever their state, before ``pins`` are added. A pin that does not exist is no error.
-        outbox: what to send to other nodes later.
+        frozen: permissions to read a CID below a path, to add.
+        unpins: pins to remove, in any state, before ``pins`` are added. A pin that does not exist is not an error.
+        outbox: actions to send to other nodes later.
     """
 
     pins: list[Pin] = field(default_factory=list)
@@ -53,55 +53,55 @@ class Changes:
 
 
 class FileWriter(Protocol):
-    """Takes the bytes of one file, cut into leaves, in order."""
+    """Writer of the bytes of one file, in order."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes of the file."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return bytes that were written, fewer only at the end. For files begun with ``read_back``, before ``finish``."""
+        """Return written bytes, fewer only at the end. For files begun with ``read_back``, before ``finish``."""
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Name the whole file by its root, and state its leaves.
+        """Complete the file, with the CID of its root and the list of its leaves.
 
-        The leaves' CIDs were computed from the very buffers given to ``write``. Leaves cover the file without gaps,
-        in order. Blocks above the leaves are put separately.
+        The caller must have computed the CIDs of the leaves from the very buffers that it passed to ``write``. The
+        leaves must cover the file in order and without gaps. The caller puts the blocks above the leaves separately.
         """
 
     def discard(self) -> None:
-        """Drop what was written. A no-op after ``finish``."""
+        """Discard the written bytes. A no-op after ``finish``."""
 
 
 class Publication(Protocol):
-    """One publication. What is put becomes durable and readable at ``commit``, or not at all.
+    """One publication. Its blocks become durable and readable at ``commit``, or not at all.
 
-    A context manager; leaving it without ``commit`` discards everything. Not for sharing between threads.
+    A context manager: leaving it without ``commit`` discards everything. Not for sharing between threads.
     """
 
     def put(self, cid: CID, data: bytes) -> None:
-        """Add a block whose CID the caller has just computed from ``data``, or verified.
+        """Add a block. The caller must have computed the CID from ``data``, or verified it.
 
         Raises:
-            InvalidDataError: it is larger than ``MAX_BLOCK_BYTES``.
+            InvalidDataError: the block is larger than ``MAX_BLOCK_BYTES``.
         """
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
-        """Start a file that is stored contiguously, so that it can be read without copying.
+        """Begin a file that is stored contiguously, so that it can be read without copying.
 
         Args:
-            read_back: the caller will read bytes back before it finishes the file.
+            read_back: whether the caller will read bytes back before it finishes the file.
         """
 
     def has(self, cid: CID) -> bool:
         """Return whether the block is in the store or in this publication."""
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Make everything durable and visible, then change the names. Returns how many bytes were new.
+        """Make the blocks durable and readable, and then change the names. Return the number of new bytes.
 
         Raises:
             StoreFullError: the disk is full; nothing was stored.
-            StoreBusyError: the store's lock was not free in time; nothing was stored.
-            NotFoundError: a name in ``changes`` has a root block that is not in the store.
+            StoreBusyError: the store's lock was not acquired within the time limit; nothing was stored.
+            NotFoundError: the root block of a name in ``changes`` is not in the store.
             ConflictError: an entry would be below a file, or a file would replace a directory.
         """
 
@@ -113,20 +113,20 @@ class Publication(Protocol):
 
 
 class Hold(Protocol):
-    """Blocks that no gc deletes although no name needs them. A context manager; it ends with its process.
+    """Protection from gc for blocks that no name needs. A context manager, which ends with its process at the latest.
 
-    For work that takes long, perhaps because it waits for a stream: gc can delete other content meanwhile. A block is
-    protected from ``flush`` on. Until then a publication must be open that found the block, or put it.
+    For long operations, for example those that wait for a stream: gc can delete other content meanwhile. A block is
+    protected from ``flush`` on. Until then, a publication that found the block or put it must be open.
     """
 
     def add(self, cid: CID) -> None:
-        """Add a block, whether or not it is in the store yet. The blocks that it links to are not protected by that."""
+        """Add a block, whether or not it is in the store yet. Does not protect the blocks that it links to."""
 
     def flush(self) -> None:
         """Protect the blocks that were added.
 
         Raises:
-            StoreFullError: the disk has no room for the list.
+            StoreFullError: the disk is full.
         """
 
     def __enter__(self) -> Self: ...
@@ -137,7 +137,7 @@ class Hold(Protocol):
 
 
 class Storage(Files, Maintenance, Protocol):
-    """The blocks of one place, and the names that decide which of them it keeps."""
+    """Local store of blocks, and of the names that determine which blocks it keeps."""
 
     @property
     def blocks(self) -> BlockReader:
@@ -145,7 +145,7 @@ class Storage(Files, Maintenance, Protocol):
 
     @property
     def pins(self) -> Pins:
-        """Which content is kept, and for which owner."""
+        """Promises to keep content, by owner."""
 
     @property
     def refs(self) -> Refs:
@@ -157,24 +157,24 @@ class Storage(Files, Maintenance, Protocol):
 
     @property
     def notes(self) -> Notes:
-        """Short texts that a layer above keeps in the store. They retain no content."""
+        """Short texts that a higher layer stores by key. They do not retain content."""
 
     def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> Publication:
-        """Start a publication. Any number may be open at once, in any number of processes.
+        """Begin a publication. Any number may be open at once, in any number of processes.
 
-        Until the publication ends, gc deletes nothing that was in the store when it began, nor anything committed
-        later by publications that were opened after it. Large work is done in steps inside an outer publication.
+        Until the publication ends, gc deletes nothing that was in the store when it began. Nor does gc delete what
+        publications that began later commit. Large operations are done in steps inside an outer publication.
 
         Args:
-            in_cache: the blocks are copies of what can be fetched again. They can be read, may be evicted at any
-                time, and count as absent for other publications; ``commit`` takes no names. If a name comes to need
-                them, they are verified and owned from then on.
-            hold_existing: until the publication ends, nothing that can be read is deleted, not even what a gc had
-                condemned before: for callers that name content which already exists in the store.
+            in_cache: whether the blocks are copies of content that can be fetched again. Such blocks can be read, may
+                be evicted at any time, and count as absent for other publications. ``commit`` then accepts no names.
+                If a name needs the blocks later, they are verified and become owned.
+            hold_existing: whether gc deletes no readable block at all until the publication ends, not even blocks that
+                an earlier gc tombstoned. For callers that name content which already exists in the store.
         """
 
     def hold(self) -> Hold:
-        """Start a hold."""
+        """Begin a hold."""
 
     def close(self) -> None:
         """Release files and locks. A second call is a no-op."""

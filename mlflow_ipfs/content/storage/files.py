@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 
-def make_view_directory_elsewhere() -> Path:
-    """A private directory in the system's temporary directory, for a store that nothing can be written to."""
+def make_temporary_view_directory() -> Path:
+    """Make a private directory in the system's temporary directory, for a store that cannot be written to."""
     directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-view-"))
     atexit.register(remove_in_same_process, directory, os.getpid())
     return directory
 
 
 def remove_in_same_process(directory: Path, pid: int) -> None:
-    """Remove a directory at exit, but not at the exit of a forked child."""
+    """Remove a directory at the exit of the process ``pid``, but not at the exit of a forked child."""
     if os.getpid() == pid:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -30,7 +30,7 @@ class Files(Protocol):
     """Contiguous files of a storage, and private copies of them."""
 
     def file_path(self, cid: CID) -> Path | None:
-        """Return a read-only path to the whole, undamaged content of a file, or None if it is not stored contiguously.
+        """Return a read-only path to the whole, undamaged content of a file; None if it is not stored contiguously.
 
         The path is valid until the storage is closed or the content is deleted.
 
@@ -39,16 +39,19 @@ class Files(Protocol):
         """
 
     def ensure_file(self, cid: CID) -> Path | None:
-        """Return what ``file_path`` returns; a large file that is stored in pieces is first assembled in the cache."""
+        """Return what ``file_path`` returns. Assembles a large file that is stored in pieces in the cache first."""
 
     def ready_file(self, cid: CID) -> Path | None:
-        """Return what ``file_path`` returns, at once: None where a file would have to be hashed or assembled first."""
+        """Return what ``file_path`` returns, without delay: None if the file must be hashed or assembled first."""
 
     def link_file(self, source: Path, destination: Path) -> None:
-        """Place content from ``file_path`` at ``destination``, which the caller may write to.
+        """Create ``destination``, which the caller may write to, with the content of a path from ``file_path``.
 
-        Bytes are shared only where writing to one path cannot change the other; otherwise they are copied.
+        Bytes are shared only if writing to one path cannot change the other; otherwise they are copied.
+
+        Raises:
+            ConflictError: ``destination`` exists.
         """
 
     def make_view_directory(self) -> Path:
-        """Make a new empty private directory, removed when this process ends."""
+        """Make a new, empty, private directory that is removed when this process ends."""

@@ -1,4 +1,4 @@
-"""Maintenance of a storage: garbage collection, scrubbing, usage, and what damage affects."""
+"""Maintenance of a storage: garbage collection, scrubbing, disk usage, and the names that damage affects."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.names.kinds import NameKind, Root
 
-MAX_DAMAGED_NAMED: Final = 100  # damaged blocks listed for one name
+MAX_DAMAGED_NAMED: Final = 100  # maximum number of damaged blocks listed for one name
 
 
 @dataclass(frozen=True, slots=True)
 class GCReport:
-    """What a garbage collection deleted, or would delete.
+    """Result of a garbage collection, or the result that it would have, for a dry run.
 
     Attributes:
-        kept_blocks: blocks that stay, because a name needs them or because they share a file with such blocks.
+        kept_blocks: blocks that were kept, because a name needs them or because they share a file with such blocks.
         removed_blocks: blocks that were deleted.
-        freed_bytes: the disk space that the deletion freed.
+        freed_bytes: disk space that their deletion freed.
         dry_run: whether nothing was deleted.
-        deletable_blocks: blocks that no name needs and that a later gc deletes: their grace period is not over, or an
-            open publication may still rely on them.
-        deletable_bytes: the size of those blocks.
+        deletable_blocks: blocks that no name needs, but that only a later gc deletes, because their grace period is
+            not over or an open publication may still rely on them.
+        deletable_bytes: total size of the deletable blocks.
         evicted_files: cached copies that were deleted, because the cache exceeded its limit or the disk was nearly full.
-        evicted_bytes: the disk space that this freed, besides ``freed_bytes``.
+        evicted_bytes: disk space that the eviction freed, in addition to ``freed_bytes``.
     """
 
     kept_blocks: int
@@ -43,11 +43,11 @@ class GCReport:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The size of everything below a group of roots, each block counted once.
+    """Size of all blocks below a group of roots, each block counted once.
 
     Attributes:
-        total_bytes: all blocks below the roots.
-        own_bytes: the blocks that no other group needs.
+        total_bytes: size of all blocks below the roots.
+        own_bytes: size of the blocks that no other group needs.
     """
 
     total_bytes: int
@@ -59,9 +59,9 @@ class UsageReport:
     """Disk usage by group.
 
     Attributes:
-        groups: one for each group, in the order of the call.
-        all_bytes: every block in the store.
-        unneeded_bytes: blocks that none of the groups needs.
+        groups: usage of each group, in the order of the call.
+        all_bytes: size of all blocks in the store.
+        unneeded_bytes: size of the blocks that none of the groups needs.
     """
 
     groups: tuple[Usage, ...]
@@ -71,12 +71,12 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class ScrubReport:
-    """What a scrub found.
+    """Result of a scrub.
 
     Attributes:
         blocks: number of blocks hashed.
         size_bytes: number of bytes read.
-        problems: each damaged or missing block or file, with what is wrong.
+        problems: each damaged or missing block or file, with a description of the problem.
         healed: blocks and files that were damaged and have been restored.
     """
 
@@ -105,12 +105,12 @@ class Affected:
 
 @dataclass(frozen=True, slots=True)
 class AffectedReport:
-    """Which names need damaged blocks.
+    """Names that need damaged blocks.
 
     Attributes:
-        names: every name that needs any of them, by kind and name.
-        unneeded: damaged blocks that certainly no name needs. Empty if a node could not be read, because what is below
-            that node is unknown.
+        names: every name that needs a damaged block, by kind and name.
+        unneeded: damaged blocks that certainly no name needs. Empty if a node could not be read, because the blocks
+            below that node are unknown.
     """
 
     names: tuple[Affected, ...]
@@ -118,33 +118,33 @@ class AffectedReport:
 
 
 class Maintenance(Protocol):
-    """What keeps a storage sound and small. Considers local content only, never a remote source."""
+    """Maintenance operations of a storage. They consider local content only, never a remote source."""
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content, by kind and name; files of ``mfs://`` by directory."""
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
-        """Return the size of everything below each group of roots.
+        """Return the size of all blocks below each group of roots.
 
         Raises:
             IntegrityError: a node cannot be read.
         """
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
-        """Read and hash everything, needed or not. Damaged blocks count as absent for deduplication from then on.
+        """Read and hash all blocks, needed or not. From then on, damaged blocks count as absent for deduplication.
 
         Args:
             progress: called with the number of bytes read since the last call.
         """
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
-        """Return the names that need blocks or files which ``scrub`` found damaged. Reads nodes, not leaves."""
+        """Return the names that need blocks or files that ``scrub`` found damaged. Reads nodes, but no leaves."""
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
         """Delete content that no pin, ref, file, frozen path or outbox row needs.
 
         Publications may continue during the collection. Content that they rely on, and content that has been
-        unneeded for less than ``grace_seconds``, is left to a later call.
+        unneeded for less than ``grace_seconds``, is left for a later collection.
 
         Raises:
             StoreBusyError: another collection was still running when the time limit passed.
@@ -152,4 +152,4 @@ class Maintenance(Protocol):
         """
 
     def heal_from(self, source: BlockReader | None) -> None:
-        """Replace blocks that turn out to be damaged by those of another reader, verified; None ends this."""
+        """Set the reader from which damaged blocks are restored, after verification. None disables healing."""

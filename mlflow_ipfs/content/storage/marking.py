@@ -1,4 +1,4 @@
-"""Which blocks do the roots need? Shared by the storages that collect garbage."""
+"""Mark phase of garbage collection, shared by all storages: visits the blocks that the roots need."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
 
 
-def mark(reader: BlockReader, roots: Iterable[CID], keep: Callable[[CID], bool]) -> None:
+def mark(reader: BlockReader, roots: Iterable[CID], visit: Callable[[CID], bool]) -> None:
     """Visit every block below the roots.
 
     Args:
-        reader: where the nodes are.
-        roots: where to start.
-        keep: told of each block once for every way to it; returns whether its links, too, are to be followed.
+        reader: the source of the nodes.
+        roots: the CIDs to start from.
+        visit: called for a block once per link to it; returns whether to follow the links of the block.
 
     Raises:
-        IntegrityError: a node is missing or damaged, so nobody can say what it needs.
+        IntegrityError: a node is missing or damaged, so the blocks that it needs are unknown.
     """
     stack = [(root, root) for root in roots]
     while stack:
         cid, root = stack.pop()
-        if keep(cid) and cid.codec in CODECS_WITH_LINKS:
+        if visit(cid) and cid.codec in CODECS_WITH_LINKS:
             stack.extend((child, root) for child in links_of_node(cid, read_node(reader, cid, root)))
 
 
 def read_node(reader: BlockReader, cid: CID, root: CID) -> bytes:
-    """Read a node below a root.
+    """Return the bytes of a node below a root.
 
     Raises:
-        IntegrityError: it is missing or damaged, so nobody can say what it needs.
+        IntegrityError: the node is missing or damaged, so the blocks that it needs are unknown.
     """
     try:
         return reader.get(cid)
     except (NotFoundError, IntegrityError) as error:
         msg = (
-            f"nothing was done: the node {cid} of {root} cannot be read, so it is not known what it needs. "
+            f"the node {cid} of {root} cannot be read, so the blocks that it needs are unknown and nothing was changed. "
             f"Add that content again or remove its pin ({error})"
         )
         raise IntegrityError(msg) from error
 
 
 def links_of_node(cid: CID, block: bytes) -> Iterable[CID]:
-    """What a block needs that has its CID and may be a node."""
+    """Return the links of a block that matches its CID. A malformed node has no links."""
     try:
         return links(cid, block)
     except InvalidDataError:
-        return ()  # bytes that only claim to be a node; they have their CID, so no damage made them so
+        return ()  # the bytes match the CID, so they are not damaged: they were added as they are

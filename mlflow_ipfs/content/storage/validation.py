@@ -1,4 +1,4 @@
-"""What every store refuses, and in which words: nobody can tell from an error which store he uses."""
+"""Checks and errors that all storages share, so that each rejects the same calls with the same messages."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ if TYPE_CHECKING:
 
 
 def check_block_size(cid: CID, data: bytes) -> None:
-    """Refuse a block that no other node would take.
+    """Raise if a block is too large for other IPFS nodes.
 
     Raises:
-        InvalidDataError: it has more than ``MAX_BLOCK_BYTES``.
+        InvalidDataError: the block is larger than ``MAX_BLOCK_BYTES``.
     """
     if len(data) > MAX_BLOCK_BYTES:
-        msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes take"
+        msg = f"the block {cid} has {len(data)} bytes, more than the {MAX_BLOCK_BYTES} that IPFS nodes accept"
         raise InvalidDataError(msg)
 
 
 def check_ref_version(name: str, found: Ref | None, expected_version: int) -> None:
-    """Refuse to change a ref that somebody else has changed.
+    """Raise if another process has changed a ref.
 
     Raises:
-        ConflictError: its version is another one; that of a ref which is not there is 0.
+        ConflictError: the ref does not have the expected version. The version of a ref that does not exist is 0.
     """
     version = found.version if found else 0
     if version != expected_version:
         msg = (
-            f"the ref {name!r} has version {version}, not {expected_version}: somebody changed it first; read it again"
+            f"the ref {name!r} has version {version}, not {expected_version}: another process changed it first; "
+            "read it again"
         )
         raise ConflictError(msg)
 
 
 def unknown_root(cid: CID) -> NotFoundError:
-    """Nothing gets a name that is not there."""
-    return NotFoundError(f"{cid} is not in the store, so nothing can be made to refer to it: add it first")
+    """Return the error for a name whose CID is not in the store."""
+    return NotFoundError(f"{cid} is not in the store, so a name cannot refer to it: add it first")
 
 
 def unknown_ref(name: str) -> NotFoundError:
-    """There is no such ref."""
-    return NotFoundError(f"there is no ref {name!r}")
+    """Return the error for a ref that does not exist."""
+    return NotFoundError(f"the ref {name!r} does not exist")
 
 
 def unknown_pin(pin: Pin) -> NotFoundError:
-    """There is no such pin in that state."""
-    return NotFoundError(f"there is no {pin.state.value} pin of {pin.cid} by {pin.owner!r}")
+    """Return the error for a pin that does not exist in the given state."""
+    return NotFoundError(f"{pin.owner!r} has no {pin.state.value} pin of {pin.cid}")
 
 
 def directory_in_the_way(root: str, path: str) -> ConflictError:
-    """A file is to be put where the entries of ``mfs://`` imply a directory."""
-    return ConflictError(f"mfs://{root}/{path} is a directory, so no file can be put there")
+    """Return the error for a file at a path where the entries of ``mfs://`` imply a directory."""
+    return ConflictError(f"mfs://{root}/{path} is a directory, so a file cannot be stored there: use another path")
 
 
 def file_in_the_way(root: str, path: str) -> ConflictError:
-    """A file is to be put below another one."""
-    return ConflictError(f"mfs://{root}/{path} is a file, so nothing can be put below it")
+    """Return the error for a file below another file."""
+    return ConflictError(f"mfs://{root}/{path} is a file, so nothing can be stored below it: use another path")
 
 
 def destination_exists(destination: Path) -> ConflictError:
-    """A file of the store is not placed over another one."""
-    return ConflictError(f"{str(destination)!r} exists, so nothing was put there")
+    """Return the error for a destination that exists and must not be replaced."""
+    return ConflictError(f"{str(destination)!r} exists and was not replaced: remove it, or use another path")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES
-from mlflow_ipfs.content.storage.files import make_view_directory_elsewhere
+from mlflow_ipfs.content.storage.files import make_temporary_view_directory
 from mlflow_ipfs.content.storage.local.backup.store_copy import BackupReport, back_up_store
 from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.files.views import FileLinker, ViewMode
@@ -148,7 +148,7 @@ class LocalStorage:
     def make_view_directory(self) -> Path:
         """Make a new empty private directory, removed when this process ends."""
         if self._context.database.read_only:
-            return make_view_directory_elsewhere()
+            return make_temporary_view_directory()
         with translate_disk_errors(self.directory):
             return self._context.session.view_directory()
 

@@ -1,4 +1,4 @@
-"""Storage in memory: for tests, and as the model that other storages are compared with."""
+"""Storage in memory: for tests, and the model that other storages are compared with."""
 
 from mlflow_ipfs.content.storage.memory.storage import MemoryStorage
 

@@ -1,4 +1,4 @@
-"""The names of the storage in memory: pins, refs and entries in dicts."""
+"""Names of the storage in memory: pins, refs, notes and entries in dicts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class MemoryState:
-    """Everything there is, guarded by one lock."""
+    """The whole state of a storage in memory, guarded by one lock."""
 
     blocks: dict[bytes, bytes] = field(default_factory=dict)
-    cached: set[bytes] = field(default_factory=set)  # those that nobody published; memory drops none of them
+    cached: set[bytes] = field(default_factory=set)  # blocks that are only in the cache; they are never evicted
     pins: dict[tuple[str, bytes], Pin] = field(default_factory=dict)
     refs: dict[str, Ref] = field(default_factory=dict)
     entries: dict[str, dict[str, MfsEntry]] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class MemoryState:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def require(self, cid: CID) -> None:
-        """Refuse to give a name to what is not here."""
+        """Raise if the root block of a CID is not in memory."""
         if cid.identity_data is None and cid.multihash not in self.blocks:
             raise unknown_root(cid)
 
     def put_entries(self, new: Sequence[MfsEntry]) -> None:
-        """Add files, all or none."""
+        """Add files, all or none of them."""
         trees = {root: dict(tree) for root, tree in self.entries.items()}
         for entry in new:
             trees.setdefault(entry.root, {})[entry.path] = entry
@@ -58,7 +58,7 @@ class MemoryState:
         self.entries = trees
 
     def roots(self) -> Iterator[CID]:
-        """Everything that has a name."""
+        """Yield the CID of every name."""
         yield from (pin.cid for pin in self.pins.values())
         yield from (ref.cid for ref in self.refs.values())
         yield from (entry.cid for tree in self.entries.values() for entry in tree.values())
@@ -66,15 +66,15 @@ class MemoryState:
         yield from (row.cid for row in self.outbox)
 
     def names(self) -> Iterator[tuple[NameKind, str, CID]]:
-        """The same by name."""
-        for kept in self.kept_names():
-            if kept.cid is not None:
-                yield kept.kind, kept.name, kept.cid
+        """Yield the kind, the name and the CID of every name."""
+        for root_name in self.root_names():
+            if root_name.cid is not None:
+                yield root_name.kind, root_name.name, root_name.cid
         for root, tree in self.entries.items():
             yield from ((NameKind.FILE, f"mfs://{root}/{path}", entry.cid) for path, entry in tree.items())
 
-    def kept_names(self) -> Iterator[Root]:
-        """The same as people know them; files are summed up by directory."""
+    def root_names(self) -> Iterator[Root]:
+        """Yield every name as reports show it, with one item for the files of a directory."""
         yield from (Root(NameKind.PIN, pin.owner, pin.cid) for _, pin in sorted(self.pins.items()))
         yield from (Root(NameKind.REF, ref.name, ref.cid) for _, ref in sorted(self.refs.items()))
         directories: dict[tuple[bytes, bytes], list[MfsEntry]] = {}
@@ -104,7 +104,7 @@ def _by_bytes(path: str) -> bytes:
 
 
 class MemoryPins:
-    """Pins in a dict. See ``Pins``."""
+    """Pins in a dict; see ``Pins``."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
@@ -116,7 +116,7 @@ class MemoryPins:
             self._state.pins[pin.owner, bytes(pin.cid)] = pin
 
     def replace(self, old: Pin, new: Pin) -> None:
-        """Swap one pin for another."""
+        """Replace one pin by another."""
         with self._state.changed:
             self._state.require(new.cid)
             if self._state.pins.get((old.owner, bytes(old.cid))) != old:
@@ -125,19 +125,19 @@ class MemoryPins:
             self._state.pins[new.owner, bytes(new.cid)] = new
 
     def remove(self, cid: CID, owner: str = USER) -> bool:
-        """Drop one owner's pin."""
+        """Remove the pin of one owner."""
         with self._state.changed:
             return self._state.pins.pop((owner, bytes(cid)), None) is not None
 
     def list(self, *, owner_prefix: str = "", cid: CID | None = None) -> Iterator[Pin]:
-        """Pins in order of owner."""
+        """Yield pins in order of owner."""
         with self._state.changed:
             pins = [self._state.pins[key] for key in sorted(self._state.pins)]
         return (pin for pin in pins if pin.owner.startswith(owner_prefix) and cid in (None, pin.cid))
 
 
 class MemoryNotes:
-    """Notes in a dict. See ``Notes``."""
+    """Notes in a dict; see ``Notes``."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
@@ -148,7 +148,7 @@ class MemoryNotes:
             self._state.notes[key] = value
 
     def delete(self, key: str) -> bool:
-        """Remove a note."""
+        """Delete a note."""
         with self._state.changed:
             return self._state.notes.pop(key, None) is not None
 
@@ -159,13 +159,13 @@ class MemoryNotes:
 
 
 class MemoryRefs:
-    """Refs in a dict. See ``Refs``."""
+    """Refs in a dict; see ``Refs``."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
 
     def get(self, name: str) -> Ref:
-        """Read a ref."""
+        """Return a ref."""
         with self._state.changed:
             ref = self._state.refs.get(name)
         if ref is None:
@@ -173,7 +173,7 @@ class MemoryRefs:
         return ref
 
     def set(self, name: str, cid: CID, *, expected_version: int) -> Ref:
-        """Point a ref at a CID, if nobody was faster."""
+        """Point a ref at a CID if the ref has the expected version."""
         with self._state.changed:
             self._state.require(cid)
             check_ref_version(name, self._state.refs.get(name), expected_version)
@@ -181,20 +181,20 @@ class MemoryRefs:
             return ref
 
     def delete(self, name: str, *, expected_version: int) -> None:
-        """Remove a ref, if nobody changed it."""
+        """Delete a ref if it has the expected version."""
         with self._state.changed:
             check_ref_version(name, self._state.refs.get(name), expected_version)
             self._state.refs.pop(name, None)
 
     def list(self, prefix: str = "") -> Iterator[Ref]:
-        """Refs in order of name."""
+        """Yield the refs whose names start with a prefix, in order of name."""
         with self._state.changed:
             refs = [self._state.refs[name] for name in sorted(self._state.refs)]
         return (ref for ref in refs if ref.name.startswith(prefix))
 
 
 class MemoryEntries:
-    """Mutable trees in dicts. See ``Entries``."""
+    """Mutable trees in dicts; see ``Entries``."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
@@ -204,7 +204,7 @@ class MemoryEntries:
             return dict(self._state.entries.get(root, {}))
 
     def stat(self, root: str, path: str) -> MfsEntry | MfsDirectory | None:
-        """The file or the implied directory at a path, or None."""
+        """Return the file or the implied directory at a path, or None."""
         tree = self._tree(root)
         if path in tree:
             return tree[path]
@@ -212,7 +212,7 @@ class MemoryEntries:
         return MfsDirectory(root, path) if any(other.startswith(below) for other in tree) else None
 
     def list(self, root: str, path: str) -> Sequence[MfsEntry | MfsDirectory]:
-        """The files and directories directly in a directory, by name in byte order."""
+        """Return the files and directories directly in a directory, by name in byte order."""
         below = f"{path}/" if path else ""
         found: dict[str, MfsEntry | MfsDirectory] = {}
         for other, entry in self._tree(root).items():
@@ -222,43 +222,43 @@ class MemoryEntries:
         return [found[name] for name in sorted(found, key=_by_bytes)]
 
     def walk(self, root: str, path: str) -> Sequence[MfsEntry]:
-        """The file at ``path``, or every file below it, in order of path bytes."""
+        """Return the file at ``path``, or every file below it, in order of path bytes."""
         tree = self._tree(root)
-        return [tree[other] for other in sorted(tree, key=_by_bytes) if _reaches(path, other)]
+        return [tree[other] for other in sorted(tree, key=_by_bytes) if _is_at_or_below(path, other)]
 
     def delete(self, root: str, path: str) -> int:
-        """Remove the file at ``path`` and every file below it."""
+        """Delete the file at ``path`` and every file below it."""
         with self._state.changed:
             tree = self._state.entries.get(root, {})
-            gone = [other for other in tree if _reaches(path, other)]
-            for other in gone:
+            deleted = [other for other in tree if _is_at_or_below(path, other)]
+            for other in deleted:
                 del tree[other]
-        return len(gone)
+        return len(deleted)
 
     def freeze(self, frozen: Frozen) -> None:
-        """Allow a CID below a path."""
+        """Permit reading a CID below a path."""
         with self._state.changed:
             self._state.require(frozen.cid)
             self._state.frozen.add(frozen)
 
     def unfreeze(self, frozen: Frozen) -> bool:
-        """Withdraw that permission."""
+        """Withdraw a permission."""
         with self._state.changed:
-            was_there = frozen in self._state.frozen
+            existed = frozen in self._state.frozen
             self._state.frozen.discard(frozen)
-        return was_there
+        return existed
 
     def is_frozen(self, frozen: Frozen) -> bool:
-        """Tell whether that CID may be read below that path."""
+        """Return whether the CID may be read below the path."""
         return frozen in self._state.frozen
 
     def list_frozen(self) -> Iterator[Frozen]:
-        """Everything frozen, in order of root and path."""
+        """Yield every permission, in order of root and path."""
         with self._state.changed:
             frozen = list(self._state.frozen)
         return iter(sorted(frozen, key=lambda item: (_by_bytes(item.root), _by_bytes(item.path), bytes(item.cid))))
 
 
-def _reaches(path: str, other: str) -> bool:
-    """Whether ``other`` is the file at a path, or below it."""
+def _is_at_or_below(path: str, other: str) -> bool:
+    """Return whether ``other`` is the file at a path, or a file below it."""
     return not path or other == path or other.startswith(f"{path}/")

@@ -1,4 +1,4 @@
-"""Storage in memory: the plainest thing that keeps every promise of ``Storage`` but durability.
+"""Storage in memory: the simplest implementation of ``Storage``, without durability.
 
 For tests, and the model that other storages are compared with.
 """
@@ -14,7 +14,7 @@ from mlflow_ipfs.content.cid import CID, RAW
 from mlflow_ipfs.content.codecs.links import links
 from mlflow_ipfs.content.codecs.unixfs import block_of_leaf
 from mlflow_ipfs.content.storage.base import Changes
-from mlflow_ipfs.content.storage.files import make_view_directory_elsewhere
+from mlflow_ipfs.content.storage.files import make_temporary_view_directory
 from mlflow_ipfs.content.storage.maintenance import (
     MAX_DAMAGED_NAMED,
     Affected,
@@ -51,18 +51,18 @@ class MemoryBlocks(BlockReader):
         if data is None:
             data = self._state.blocks.get(cid.multihash)
         if data is None:
-            msg = f"the block {cid} is not in memory{cid.hash_note}"
+            msg = f"the block {cid} is not in memory{cid.hash_hint}"
             raise NotFoundError(msg)
         cid.verify(data)
         return data
 
     def has(self, cid: CID) -> bool:
-        """Tell whether the block is here."""
+        """Return whether the block is in memory."""
         return cid.identity_data is not None or cid.multihash in self._state.blocks
 
 
 class _MemoryFile:
-    """Takes the bytes of one file and cuts them into blocks when it is finished."""
+    """Writer of one file, which is cut into blocks when it is finished."""
 
     def __init__(self, blocks: dict[bytes, bytes]) -> None:
         self._blocks = blocks
@@ -73,29 +73,29 @@ class _MemoryFile:
         self._open_data().extend(data)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read back bytes that were written."""
+        """Return written bytes, fewer only at the end."""
         return bytes(self._open_data()[offset : offset + length])
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Cut the leaves out of the file."""
+        """Complete the file: cut it into the blocks of its leaves."""
         data = bytes(self._open_data())
         end = 0
         found: dict[bytes, bytes] = {}
         for leaf in leaves:
             if leaf.offset != end:
-                msg = f"a leaf of {root} starts at {leaf.offset}, and the one before it ends at {end}"
+                msg = f"a leaf of {root} starts at byte {leaf.offset}, but the previous leaf ends at byte {end}"
                 raise InvalidDataError(msg)
             end += leaf.length
             piece = data[leaf.offset : end]
             found[leaf.cid.multihash] = block_of_leaf(piece, leaf.form)
         if end != len(data):
-            msg = f"the leaves of {root} cover {end} bytes, and {len(data)} were written"
+            msg = f"the leaves of {root} cover {end} bytes, but {len(data)} bytes were written"
             raise InvalidDataError(msg)
         self._blocks.update(found)
         self._data = None
 
     def discard(self) -> None:
-        """Forget what was written."""
+        """Discard the written bytes."""
         self._data = None
 
     def _open_data(self) -> bytearray:
@@ -106,7 +106,7 @@ class _MemoryFile:
 
 
 class MemoryPublication:
-    """One publish into memory. See ``Publication``."""
+    """One publication in memory; see ``Publication``."""
 
     def __init__(self, state: MemoryState, *, in_cache: bool = False) -> None:
         self._state = state
@@ -138,29 +138,29 @@ class MemoryPublication:
             self._blocks[cid.multihash] = bytes(data)
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
-        """Start a file."""
-        del read_back  # the bytes are in memory anyway
+        """Begin a file."""
+        del read_back  # not needed, because the bytes stay in memory
         self._check_open()
         return _MemoryFile(self._blocks)
 
     def has(self, cid: CID) -> bool:
-        """Tell whether the block is in memory or in this publication."""
+        """Return whether the block is in memory or in this publication."""
         self._check_open()
         if cid.identity_data is not None or cid.multihash in self._blocks:
             return True
-        return self._is_kept(cid.multihash)
+        return self._is_stored(cid.multihash)
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Make everything visible, then add the names. Returns how many bytes were new."""
+        """Make the blocks readable, and then change the names. Return the number of new bytes."""
         self._check_open()
         changes = changes or Changes()
         if self._in_cache and changes != Changes():
-            msg = "what is put into the cache can have no name"
+            msg = "a publication into the cache cannot change names"
             raise ValueError(msg)
         state = self._state
         self._is_open = False
         with state.changed:
-            new = {key: data for key, data in self._blocks.items() if not self._is_kept(key)}
+            new = {key: data for key, data in self._blocks.items() if not self._is_stored(key)}
             state.blocks.update(new)
             try:
                 for cid in changes.named_cids():
@@ -179,8 +179,8 @@ class MemoryPublication:
             state.frozen.update(changes.frozen)
         return sum(len(data) for data in new.values())
 
-    def _is_kept(self, key: bytes) -> bool:
-        """Whether a block is there already, as well kept as this publication would keep it."""
+    def _is_stored(self, key: bytes) -> bool:
+        """Return whether a block is stored already. Outside the cache, a cached block counts as absent."""
         return key in self._state.blocks and (self._in_cache or key not in self._state.cached)
 
     def _check_open(self) -> None:
@@ -190,7 +190,7 @@ class MemoryPublication:
 
 
 class MemoryHold:
-    """A hold on blocks in memory. See ``Hold``."""
+    """Hold on blocks in memory; see ``Hold``."""
 
     def __init__(self, state: MemoryState) -> None:
         self._state = state
@@ -220,10 +220,10 @@ class MemoryHold:
 
 
 class MemoryStorage:
-    """Storage in the memory of one process, shared by its threads. See ``Storage``.
+    """Storage in the memory of one process, shared by its threads; see ``Storage``.
 
     Args:
-        timeout_seconds: how long a garbage collection waits for publications to end.
+        timeout_seconds: accepted like that of other storages, but not used: a collection never waits for publications.
     """
 
     def __init__(self, *, timeout_seconds: float = 60.0) -> None:
@@ -237,12 +237,12 @@ class MemoryStorage:
 
     @property
     def blocks(self) -> MemoryBlocks:
-        """Single blocks."""
+        """The stored blocks."""
         return self._blocks
 
     @property
     def pins(self) -> MemoryPins:
-        """What is kept, and for whom."""
+        """Promises to keep content, by owner."""
         return self._pins
 
     @property
@@ -252,7 +252,7 @@ class MemoryStorage:
 
     @property
     def notes(self) -> MemoryNotes:
-        """Texts that a layer above keeps here."""
+        """Short texts that a higher layer stores by key."""
         return self._notes
 
     @property
@@ -261,32 +261,32 @@ class MemoryStorage:
         return self._entries
 
     def publish(self, *, in_cache: bool = False, hold_existing: bool = False) -> MemoryPublication:
-        """Start a publication. While one is open, nothing at all is deleted here."""
+        """Begin a publication. While a publication is open, garbage collection deletes nothing."""
         del hold_existing
         return MemoryPublication(self._state, in_cache=in_cache)
 
     def hold(self) -> MemoryHold:
-        """Start a hold."""
+        """Begin a hold."""
         return MemoryHold(self._state)
 
     def heal_from(self, source: BlockReader | None) -> None:
-        """Nothing gets damaged here."""
+        """No-op: blocks in memory are not healed."""
 
     def file_path(self, cid: CID) -> Path | None:
-        """None: there are no files."""
+        """Return None: a storage in memory has no files."""
         del cid
         return None
 
     def ensure_file(self, cid: CID) -> Path | None:
-        """None, too."""
+        """Return None, as ``file_path`` does."""
         return self.file_path(cid)
 
     def ready_file(self, cid: CID) -> Path | None:
-        """Return None: memory has no files."""
+        """Return None, as ``file_path`` does."""
         return self.file_path(cid)
 
     def link_file(self, source: Path, destination: Path) -> None:
-        """Copy."""
+        """Copy ``source`` to ``destination``, which must not exist."""
         try:
             with source.open("rb") as original, destination.open("xb") as copy:
                 shutil.copyfileobj(original, copy)
@@ -294,17 +294,17 @@ class MemoryStorage:
             raise destination_exists(destination) from error
 
     def make_view_directory(self) -> Path:
-        """A new empty private directory, removed when this process ends."""
-        return make_view_directory_elsewhere()
+        """Make a new, empty, private directory that is removed when this process ends."""
+        return make_temporary_view_directory()
 
     def roots(self) -> Iterator[Root]:
         """Yield every name that retains content, by kind and name."""
         with self._state.changed:
-            roots = list(self._state.kept_names())
+            roots = list(self._state.root_names())
         return iter(roots)
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
-        """Add up what lies below each group of roots."""
+        """Return the size of all blocks below each group of roots."""
         with self._state.changed:
             needed = [self._mark(roots) & self._state.blocks.keys() for roots in groups]
             sizes = {key: len(data) for key, data in self._state.blocks.items()}
@@ -316,7 +316,7 @@ class MemoryStorage:
         return UsageReport(usages, sum(sizes.values()), sum(size for key, size in sizes.items() if key not in needs))
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
-        """Hash everything."""
+        """Hash all blocks."""
         with self._state.changed:
             blocks = dict(self._state.blocks)
         for data in blocks.values():
@@ -327,47 +327,47 @@ class MemoryStorage:
         return ScrubReport(len(blocks), sum(map(len, blocks.values())), problems)
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
-        """Find the names that need what is damaged."""
+        """Return the names that need damaged blocks."""
         with self._state.changed:
-            named = list(self._state.names())
+            names = list(self._state.names())
         found: list[Affected] = []
-        met: set[CID] = set()
+        needed: set[CID] = set()
         is_complete = True
-        for kind, name, root in named:
-            needed, can_be_read = self._reach(root)
-            below = [cid for cid in damaged if cid.multihash in needed]
-            met.update(below)
-            is_complete &= can_be_read
+        for kind, name, root in names:
+            reached, is_readable = self._reach(root)
+            below = [cid for cid in damaged if cid.multihash in reached]
+            needed.update(below)
+            is_complete &= is_readable
             if below:
                 found.append(Affected(kind, name, root, tuple(below[:MAX_DAMAGED_NAMED])))
         found.sort(key=lambda affected: (affected.kind, affected.name, str(affected.cid)))
-        return AffectedReport(tuple(found), tuple(cid for cid in damaged if is_complete and cid not in met))
+        return AffectedReport(tuple(found), tuple(cid for cid in damaged if is_complete and cid not in needed))
 
     def _reach(self, root: CID) -> tuple[set[bytes], bool]:
-        """What lies below a root, and whether all nodes there can be read."""
-        reached, stack, can_be_read = {root.multihash}, [root], True
+        """Return the multihashes of all blocks below a root, and whether all nodes below it are readable."""
+        reached, stack, is_readable = {root.multihash}, [root], True
         while stack:
             cid = stack.pop()
             try:
                 children = links(cid, self._blocks.get(cid)) if cid.codec != RAW else ()
             except (NotFoundError, IntegrityError):
-                can_be_read = False
+                is_readable = False
                 continue
             except InvalidDataError:
-                continue  # bytes that only claim to be a node
+                continue  # the bytes match the CID, but are not a valid node
             stack += [child for child in dict.fromkeys(children) if child.multihash not in reached]
             reached.update(child.multihash for child in children)
-        return reached, can_be_read
+        return reached, is_readable
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
-        """Drop what nothing refers to."""
+        """Delete blocks that no name and no hold needs."""
         state = self._state
         with state.changed:
             needed = self._mark(state.roots()).union(*state.holds)
             state.cached -= needed
             garbage = {key: len(data) for key, data in state.blocks.items() if key not in needed | state.cached}
             kept = len(state.blocks) - len(garbage)
-            if grace_seconds > 0 or state.publications:  # nothing is noted here, so a grace never ends
+            if grace_seconds > 0 or state.publications:  # memory has no tombstones, so a grace period never ends
                 return GCReport(kept, 0, 0, dry_run, len(garbage), sum(garbage.values()))
             if not dry_run:
                 for key in garbage:
@@ -378,14 +378,14 @@ class MemoryStorage:
         needed: set[bytes] = set()
         nodes: set[tuple[bytes, int]] = set()
 
-        def keep(cid: CID) -> bool:
+        def visit(cid: CID) -> bool:
             needed.add(cid.multihash)
             is_new = (cid.multihash, cid.codec) not in nodes
             nodes.add((cid.multihash, cid.codec))
             return is_new
 
-        mark(self._blocks, roots, keep)
+        mark(self._blocks, roots, visit)
         return needed
 
     def close(self) -> None:
-        """Nothing is held."""
+        """No-op: a storage in memory holds no files or locks."""

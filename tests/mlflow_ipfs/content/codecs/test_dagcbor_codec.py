@@ -100,22 +100,22 @@ def test_the_order_of_keys_does_not_matter(keys: list[str]) -> None:
         ("f7", "unknown simple"),  # undefined
         ("f97e00", "less than 64 bits"),  # a 16-bit float
         ("fa3fc00000", "less than 64 bits"),
-        ("fb7ff8000000000000", "no finite"),  # NaN
-        ("fb7ff0000000000000", "no finite"),  # infinity
+        ("fb7ff8000000000000", "not a finite"),  # NaN
+        ("fb7ff0000000000000", "not a finite"),  # infinity
         ("f820", "unknown simple"),
         ("61ff", "not UTF-8"),
         ("a2616201616101", "out of order"),  # b before a
-        ("a2616101616102", "twice"),
+        ("a2616101616102", "repeated"),
         ("a26261610161620a", "out of order"),  # longer key first
-        ("a10101", "key that is no string"),
-        ("a1416101", "key that is no string"),
+        ("a10101", "key, but not a string"),
+        ("a1416101", "key, but not a string"),
         ("a161", "ends early"),
         ("c074323031332d30332d32315432303a30343a30305a", "tag 0"),
         ("d82a01", "tag 42"),
         ("d82a6161", "tag 42"),
         ("d82a40", "multibase prefix"),
         ("d82a4101", "multibase prefix"),
-        ("d82a4100", "no usable CID"),
+        ("d82a4100", "invalid CID"),
         ("d82a" + "d82a" * 3 + "4100", "tag 42"),
         ("0000", "follow"),
         ("9b7fffffffffffffff", "ends early"),

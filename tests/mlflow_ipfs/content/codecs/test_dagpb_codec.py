@@ -116,18 +116,18 @@ HASH = b"\x0a\x24" + bytes(CID.of(b"x"))
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "ends early"),
         (b"\x0a", "ends early or is too long"),
         (b"\xff" * 11, "too long"),
-        (b"\x0a\x01a\x0a\x01b", "no place"),  # two Data fields
-        (b"\x1a\x01a", "no place"),  # field 3
+        (b"\x0a\x01a\x0a\x01b", "field 1 is unknown or repeated"),  # two Data fields
+        (b"\x1a\x01a", "field 3 is unknown or repeated"),
         (b"\x08\x01", "wire type 0"),
         (b"\x0b", "wire type 3 .*unknown"),
         (b"\x0f", "wire type 7 .*unknown"),
         (b"\x09abc", "ends early"),
         (b"\x12\x00", "has no CID"),
         (b"\x12\x03\x12\x01a", "has no CID"),
-        (b"\x12\x02\x0a\x00", "no usable CID"),
-        (b"\x12\x24" + b"\x0a\x22\x11\x20" + bytes(32), "no usable CID"),
-        (b"\x12\x28" + HASH + b"\x20\x01", "no place"),  # field 4 of a link
-        (b"\x12\x28" + HASH + b"\x10\x01", "no place"),  # a name that is a number
+        (b"\x12\x02\x0a\x00", "invalid CID"),
+        (b"\x12\x24" + b"\x0a\x22\x11\x20" + bytes(32), "invalid CID"),
+        (b"\x12\x28" + HASH + b"\x20\x01", "field 4 of a dag-pb link is unknown"),
+        (b"\x12\x28" + HASH + b"\x10\x01", "field 2 of a dag-pb link .* wrong wire type"),  # a name that is a number
     ],
 )
 def test_malformed_nodes_are_refused(block: bytes, words: str) -> None:

@@ -193,10 +193,10 @@ def test_a_child_of_another_fanout_or_kind_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [b"..", b".", b"a/b", b"a\0b"])
-def test_names_that_are_no_names_are_refused(bad: bytes) -> None:
+def test_invalid_names_are_rejected(bad: bytes) -> None:
     blocks = Blocks()
     root = make_directory(blocks, [b"good", bad])
-    with pytest.raises(InvalidDataError, match="no name"):
+    with pytest.raises(InvalidDataError, match="not a valid name"):
         listed(blocks, root)
     assert not verify_dag(blocks, root).ok
 

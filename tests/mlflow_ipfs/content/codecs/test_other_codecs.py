@@ -151,19 +151,19 @@ def test_leaves_have_no_links(store: ContentStore, codec: int) -> None:
     assert store.export_car(root, io.BytesIO()) > 0
 
 
-def test_a_codec_whose_links_are_not_followed_is_never_called_whole(store: ContentStore) -> None:
+def test_a_dag_with_an_unsupported_codec_is_never_reported_as_complete(store: ContentStore) -> None:
     child = put(store, b"who knows", UNKNOWN)
     root = put_directory(store, child=child)
     car = io.BytesIO()
     write_car(car, [root], [(cid, store.storage.blocks.get(cid)) for cid in (root, child)])
     car.seek(0)
-    words = f"{child} has codec 0x85, whose links are not followed here"
+    words = f"{child} has codec 0x85, which is not supported, so the blocks below it are unknown"
     for use in (store.pin, lambda cid: store.export_car(cid, io.BytesIO()), lambda _: store.import_car(car)):
         with pytest.raises(InvalidDataError, match=words):
             use(root)
     [problem] = store.verify(root).problems
     assert (problem.cid, problem.path) == (child, "child")
-    assert "not followed" in problem.reason
+    assert "codec 0x85, which is not supported" in problem.reason
     assert list(store.pins.list()) == []
 
 
@@ -225,13 +225,13 @@ class TestPaths:
         ("path", "error", "words"),
         [
             ("b", NotFoundError, "no key 'b'; its keys: .*'a'"),
-            ("a/2", NotFoundError, "/a has 2 items, counted from 0, and none at '2'"),
-            ("a/-1", NotFoundError, "none at '-1'"),
-            ("a/00", NotFoundError, "none at '00'"),
-            ("a/" + "9" * 5000, NotFoundError, "none at"),
-            ("a/x", NotFoundError, "none at 'x'"),
+            ("a/2", NotFoundError, "/a has 2 items, counted from 0, but no item '2'"),
+            ("a/-1", NotFoundError, "no item '-1'"),
+            ("a/00", NotFoundError, "no item '00'"),
+            ("a/" + "9" * 5000, NotFoundError, "no item '999"),
+            ("a/x", NotFoundError, "no item 'x'"),
             ("a/0/c/d", NotFoundError, "/a/0 has no key 'c'"),
-            ("text/x", NotDirectoryError, "/text is a string, so there is no 'x'"),
+            ("text/x", NotDirectoryError, "/text is a string, so it has no entry 'x'"),
             ("0/x", NotDirectoryError, "/0 is a number"),
             ("a", NotFoundError, "/a is a list inside the block"),
             ("a/0", NotFoundError, "/a/0 is a map inside the block"),

@@ -94,7 +94,7 @@ class LocalReader(BlockReader):
         with self._context.database.read() as connection:
             row = index_rows.find_block(connection, cid.multihash)
         if row is None:
-            msg = f"the block {cid} is not in the store {self._context.layout.directory}{cid.hash_note}"
+            msg = f"the block {cid} is not in the store {self._context.layout.directory}{cid.hash_hint}"
             raise NotFoundError(msg)
         return row
 
