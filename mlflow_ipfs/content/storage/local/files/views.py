@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Literal
 
-from mlflow_ipfs.content.storage.local.index.error_translation import full_disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_full_disk_errors
 from mlflow_ipfs.content.storage.validation import destination_exists
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class FileLinker:
             StoreFullError: the disk there is full.
         """
         try:
-            with full_disk_faults(destination.parent):
+            with translate_full_disk_errors(destination.parent):
                 self._link(source, destination)
         except FileExistsError as error:
             raise destination_exists(destination) from error

@@ -121,7 +121,7 @@ class LocalReader(BlockReader):
         # Only a help for later; a busy or full store must not hide the damage itself.
         with suppress(MlflowIpfsError), self._context.database.write() as connection:
             if row.place_name is None or row.place_id is None:
-                index_rows.give_up_inline(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
+                index_rows.mark_inline_damaged(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
             else:
                 index_rows.mark_damaged(connection, row.place_id, row.place_name)
         if row.place_name is not None:
