@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 HOLD_PREFIX: Final = "hold-"  # of the files of holds, which are locked in the same way
+_open_sessions: set[Session] = set()
 
 
 class Session:
@@ -82,9 +83,6 @@ class Session:
             for parent in (self._layout.tmp, self._layout.views):
                 self._disk.make_directory(parent / name)
             return name
-
-
-_open_sessions: set[Session] = set()
 
 
 def _end_all() -> None:

@@ -81,6 +81,7 @@ def _no_store(directory: Path) -> StoreFormatError:
 
 
 def _check_log(layout: Layout, advice: str) -> None:
+    """Raise if the log of a store that can only be read holds changes: a reader without the log would miss them."""
     if layout.log.exists() and layout.log.stat().st_size:
         msg = f"{layout.directory} can only be read, and its log {layout.log.name} holds changes: {advice}"
         raise StoreFormatError(msg)
@@ -107,7 +108,7 @@ def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
         # A new index would have no rows for these files, and the next gc would remove them.
         raise lost_index(layout)
     layouts.make_lock_file(layout.write_lock)
-    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is making the store")
+    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is creating the store")
     with lock.exclusive():
         if layouts.is_store(layout):
             return

@@ -122,7 +122,7 @@ def _first_difference(expected: _Schema, found: _Schema) -> str | None:
 
 
 def _schema_of(connection: sqlite3.Connection) -> _Schema:
-    """Return the SQL of each table and index by name, with whitespace normalised. SQLite's automatic ones have none."""
+    """Return the SQL of each table and index by name, with whitespace normalised. Automatic indexes have no SQL."""
     rows = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type IN ('table', 'index')")
     return {name: " ".join(sql.split()) for name, sql in rows}
 
@@ -190,4 +190,7 @@ def reading_index_file(path: Path) -> Iterator[sqlite3.Connection]:
 
 def unreadable_index(path: Path, error: sqlite3.Error) -> StoreFormatError:
     """Return the error for an index that SQLite cannot read."""
-    return StoreFormatError(f"the index {path} can't be read: {error}")
+    msg = (
+        f"the index {path} cannot be read: {error}. Use another backup; for a store, run `mlflow-ipfs doctor --rebuild`"
+    )
+    return StoreFormatError(msg)

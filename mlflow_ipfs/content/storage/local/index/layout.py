@@ -72,7 +72,7 @@ class Layout:
 
     @property
     def format_file(self) -> Path:
-        """Names the versions of the program that may open the store. Written as the last step of creation."""
+        """File with the versions that may open the store. Written as the last step of creation."""
         return self.directory / "format.json"
 
     @property
