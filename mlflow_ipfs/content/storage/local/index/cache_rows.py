@@ -18,7 +18,7 @@ CACHED: Final = "class = 'cache' AND condemned_at IS NULL"
 _HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
 
 
-def note_cache_change(connection: sqlite3.Connection) -> None:
+def record_cache_change(connection: sqlite3.Connection) -> None:
     """Count a transaction that adds rows to the cache. The first one also creates the index for queries about it."""
     if not count_cache_changes(connection):
         connection.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON place (last_used) WHERE class = 'cache'")
