@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "publication-"
 KEEPS_ALL: Final = -1  # instead of a number, for a publication that relies on deletable or cached files too
-LAST: Final = "last_condemnation"
+LAST_DELETION_NUMBER: Final = "last_condemnation"
 _NUMBER_BYTES: Final = 40
 _WAIT_SECONDS: Final = 1.0  # enough for small publications; a long upload is left to the next gc
 _POLL_SECONDS: Final = 0.02
@@ -116,7 +116,7 @@ def _read(path: Path) -> int | None:
 
 def last_deletion_number(connection: sqlite3.Connection) -> int:
     """Return the last deletion number; 0 before the first."""
-    row = connection.execute("SELECT value FROM meta WHERE key = ?", (LAST,)).fetchone()
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (LAST_DELETION_NUMBER,)).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -125,6 +125,6 @@ def next_deletion_number(connection: sqlite3.Connection, now: int) -> int:
     number = max(now, last_deletion_number(connection) + 1)
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (LAST, str(number)),
+        (LAST_DELETION_NUMBER, str(number)),
     )
     return number

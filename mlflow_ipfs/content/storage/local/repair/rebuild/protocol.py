@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.storage.local.files.open_publications import LAST, PREFIX
+from mlflow_ipfs.content.storage.local.files.open_publications import LAST_DELETION_NUMBER, PREFIX
 from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index.creating import check_links, is_read_only
@@ -236,9 +236,13 @@ class _Rebuild:
         """Copy what stays the same. Numbers of condemnations must go on rising."""
         copies = self._copies.used
         values = {key: copy.meta[key] for copy in reversed(copies) for key in copy.meta if _is_kept(key)}
-        numbers = [int(copy.meta[LAST]) for copy in copies if copy.meta.get(LAST, "").isdecimal()]
+        numbers = [
+            int(copy.meta[LAST_DELETION_NUMBER])
+            for copy in copies
+            if copy.meta.get(LAST_DELETION_NUMBER, "").isdecimal()
+        ]
         if numbers:
-            values[LAST] = str(max(numbers))
+            values[LAST_DELETION_NUMBER] = str(max(numbers))
         new_index.connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
 
     def _write(self, new_index: NewIndex, path: Path) -> None:
