@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
 
-PREFIX: Final = "publication-"
+PUBLICATION_PREFIX: Final = "publication-"
 KEEPS_ALL: Final = -1  # instead of a number, for a publication that relies on deletable or cached files too
 LAST_DELETION_NUMBER: Final = "last_condemnation"
 _NUMBER_BYTES: Final = 40
@@ -52,7 +52,7 @@ class OpenPublication:
 
     def __init__(self, layout: Layout, disk: Disk, database: Database, *, relies_on_deletable: bool = False) -> None:
         self._disk = disk
-        self._file = lock_new(layout, PREFIX)
+        self._file = lock_new(layout, PUBLICATION_PREFIX)
         try:
             # Read after the file exists: a gc that takes a later number finds the file, and this read sees earlier ones.
             with database.read() as connection:
@@ -82,7 +82,7 @@ def keeping_all(layout: Layout, disk: Disk, database: Database) -> Iterator[None
 
 def oldest_open(layout: Layout) -> int | None:
     """Return the last deletion number that every open publication knows; None without open publications."""
-    known = [_read(path) for path in layout.sessions.glob(f"{PREFIX}*")]
+    known = [_read(path) for path in layout.sessions.glob(f"{PUBLICATION_PREFIX}*")]
     return min((number for number in known if number is not None), default=None)
 
 

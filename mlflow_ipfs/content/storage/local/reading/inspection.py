@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.storage.local.files.open_publications import PREFIX
+from mlflow_ipfs.content.storage.local.files.open_publications import PUBLICATION_PREFIX
 from mlflow_ipfs.content.storage.local.files.sessions import HOLD_PREFIX
 from mlflow_ipfs.content.storage.local.index.creating import lost_index
 from mlflow_ipfs.content.storage.local.index.error_translation import explain
@@ -101,7 +101,7 @@ def count_sessions(directory: Path) -> Sessions:
     """
     live = dead = 0
     for path in Layout(directory).sessions.iterdir():
-        if path.name.startswith((PREFIX, HOLD_PREFIX)):
+        if path.name.startswith((PUBLICATION_PREFIX, HOLD_PREFIX)):
             continue  # of a publication or an import, whose process also has a session
         try:
             is_held = _is_locked(path)
