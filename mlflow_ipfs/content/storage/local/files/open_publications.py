@@ -54,7 +54,7 @@ class OpenPublication:
         self._disk = disk
         self._file = lock_new(layout, PUBLICATION_PREFIX)
         try:
-            # Read after the file exists: a gc that takes a later number finds the file, and this read sees earlier ones.
+            # Read after the file exists: this read sees earlier numbers, and a gc with a later number finds the file.
             with database.read() as connection:
                 known = KEEPS_ALL if relies_on_deletable else last_deletion_number(connection)
             self._file.note(f"{known:<{_NUMBER_BYTES}}")

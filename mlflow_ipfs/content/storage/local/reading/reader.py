@@ -53,7 +53,7 @@ class LocalReader(BlockReader):
         return data
 
     def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
-        """Yield blocks, each verified. Uses one index lookup for all blocks. Blocks in the same file share one open file."""
+        """Yield blocks, each verified. Uses one index lookup for all blocks and keeps files open between reads."""
         with self._context.database.read() as connection:
             rows = index_rows.find_blocks(connection, [cid.multihash for cid in cids])
         touched: set[int | None] = set()
