@@ -126,7 +126,7 @@ def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str
 def test_a_file_is_no_store(cli: CommandLine, root: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
     error = cli("--store", tmp_path / "file", "ls", root, code=3).stderr
-    assert f"no store found at {tmp_path}/file: the path is a file" in error
+    assert f"there is no store at {tmp_path}/file: that is a file" in error
     assert "add" not in error
 
 

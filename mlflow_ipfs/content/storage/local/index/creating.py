@@ -69,15 +69,14 @@ def find_to_read(directory: Path) -> tuple[Layout, str]:
 
 def _no_store(directory: Path) -> StoreFormatError:
     """Return the error for a directory without a store, with what the path is instead."""
-    msg = f"no store found at {directory}"
+    msg, advice = f"no store found at {directory}", "name the directory of a store"
     if directory.is_dir():
         msg += f": the directory has no {Layout(directory).format_file.name}"
         if layouts.is_store(Layout(directory / "store")):  # a backup keeps its copy of the store there
-            msg += f"; name the store in it, {directory / 'store'}"
+            advice = f"name the store in it, {directory / 'store'}"
     elif os.path.lexists(directory):
-        found = "the path is a file" if directory.is_file() else "the path exists but is not a directory"
-        msg += f": {found}; name the store's directory"
-    return StoreFormatError(msg)
+        msg += ": the path is a file" if directory.is_file() else ": the path exists but is not a directory"
+    return StoreFormatError(f"{msg}; {advice}")
 
 
 def _check_log(layout: Layout, advice: str) -> None:
