@@ -1,6 +1,6 @@
 """Drafts in ``tmp``, and the steps that turn a draft into a durable file in ``files``.
 
-Syncing starts as soon as a file is written and runs on a few threads, so that it overlaps with the hashing of the next
+Syncing starts as soon as a file is written. It runs on a few threads, so that it overlaps with the hashing of the next
 file. A file is moved only after its sync has ended. Every file gets a unique name. A publication that fails can
 therefore remove its files without checking other publications.
 """

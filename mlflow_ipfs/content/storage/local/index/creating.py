@@ -35,8 +35,8 @@ def find_or_create(directory: Path, disk: Disk, *, timeout_seconds: float, creat
         The store's layout and its id.
 
     Raises:
-        StoreFormatError: the directory holds no store and ``create`` is false, or it holds other files, a newer
-            format, or is on a file system that cannot hold a store.
+        StoreFormatError: the directory holds no store and ``create`` is false. Or the directory holds other files, a
+            store of a newer format, or is on a file system that cannot hold a store.
         PolicyError: this process runs as root, and another user has replaced a directory by a symbolic link.
     """
     layouts.check_platform(_nearest_existing(directory).resolve())

@@ -49,7 +49,7 @@ def select_many(
 
     Args:
         connection: a connection to the index.
-        query: a statement with ``(??)`` in place of each list of values.
+        query: a statement with ``(??)`` instead of each list of values.
         values: any number of values.
     """
     rest = iter(values)

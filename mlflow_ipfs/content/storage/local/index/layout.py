@@ -177,7 +177,7 @@ class Layout:
             make_lock_file(lock)
 
     def make_all(self, disk: Disk) -> None:
-        """Create everything that is missing, durably, except the database and ``format.json``."""
+        """Create all missing files and directories, durably, except the database and ``format.json``."""
         self.make_directories(disk)
         for lock in (self.gc_lock, self.outbox_lock):
             make_lock_file(lock)
