@@ -112,7 +112,7 @@ def multihashes(storage: Storage) -> Iterator[bytes]:
             return iter(list(storage._state.blocks))
     assert isinstance(storage, LocalStorage)
     with storage._context.database.read() as connection:
-        query = f"SELECT b.multihash FROM {index_rows._BLOCK} WHERE {index_rows._THERE} ORDER BY b.id"
+        query = f"SELECT b.multihash FROM {index_rows._BLOCK} WHERE {index_rows._PRESENT} ORDER BY b.id"
         return iter([row[0] for row in connection.execute(query)])
 
 

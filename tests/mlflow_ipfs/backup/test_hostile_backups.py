@@ -20,7 +20,7 @@ from mlflow_ipfs.backup.backup_directory import find_store
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.dag import walk_blocks
 from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.storage.local.index.cache_rows import note_cache_change
+from mlflow_ipfs.content.storage.local.index.cache_rows import record_cache_change
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError, StoreFormatError
 from support import hostile_backups
 from support.backup_sites import Site
@@ -172,7 +172,7 @@ def test_tables_with_other_rules_are_refused(backup: Path, tmp_path: Path, table
 def test_the_tables_of_a_cache_and_of_a_gc_are_accepted(backup: Path, tmp_path: Path) -> None:
     copy = hostile_backups.copy_of(backup, tmp_path)
     with closing(sqlite3.connect(copy / "store/store.db", isolation_level=None)) as connection:
-        note_cache_change(connection)
+        record_cache_change(connection)
         connection.execute("CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)")
         connection.execute("ANALYZE")
     assert attempt(tmp_path, verify=True) is None

@@ -49,7 +49,7 @@ def test_get_logs_for_each_file_what_it_trusts(cli: CommandLine, root: str) -> N
     file = file_of(cli, root)
     lines = cli.in_a_process("get", "--debug", root, "-o", "out").stderr.splitlines()
     big, small = (CID.parse(cli("ls", f"{root}/{path}").lines[0].split()[0]) for path in ("big.bin", "sub/small.txt"))
-    trusted = f"mlflow-ipfs: {big}: {file} is as the index has it (inode, size, mtime); trusted without hashing"
+    trusted = f"mlflow-ipfs: {big}: {file} matches the index (inode, size, mtime); trusted without hashing"
     start = lines.index(f"mlflow-ipfs: {big}: to be written as 'big.bin'")
     assert lines[start + 1 : start + 3] == [trusted, f"mlflow-ipfs: {big}: copied from the file {file}"]
     assert f"mlflow-ipfs: {small}: written block by block, each hashed" in lines
@@ -84,7 +84,7 @@ def test_get_logs_why_it_hashes_a_file_again(
     said.clear()
     cli("get", f"{root}/big.bin", "-o", "out")
     assert f"hashing {file}, 2560000 bytes: {how}" in said.text
-    assert f"every leaf in {file} has the hash in its CID" in said.text
+    assert f"every leaf in {file} matches its CID" in said.text
     said.clear()
     cli("get", f"{root}/big.bin", "-o", "again")
     assert f"hashing {file}" not in said.text
@@ -95,7 +95,7 @@ def test_get_logs_that_a_setting_makes_it_hash(
 ) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_VERIFY", "always")
     cli("get", f"{root}/big.bin", "-o", "out")
-    assert "every file is to be hashed, whatever its stamp" in said.text
+    assert "every file is hashed, even if its stamp is unchanged" in said.text
 
 
 def test_the_assembly_and_the_placing_of_a_file_are_logged(
@@ -109,9 +109,9 @@ def test_the_assembly_and_the_placing_of_a_file_are_logged(
                 root = put_file(publication, content)
                 publication.commit()
         store.view(root)
-    assert f"{root}: the store keeps no single file of it" in said.text
+    assert f"{root}: the store does not keep it as a single file" in said.text
     assert f"{root}: assembled in the cache from 200 leaves, 200000 bytes, each hashed" in said.text
-    assert "placed as a copy" in said.text
+    assert ": copied" in said.text
 
 
 def test_the_reason_why_no_file_was_assembled_is_logged(

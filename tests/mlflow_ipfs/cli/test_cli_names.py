@@ -68,4 +68,4 @@ class TestEveryCommandThatReads:
     def test_a_directory_that_is_not_a_store_is_1(
         self, cli: CommandLine, root: str, command: tuple[str, ...], directory: Path
     ) -> None:
-        assert "is no" in cli("--store", directory, *command, root, code=1).stderr
+        assert f"no store found at {directory}" in cli("--store", directory, *command, root, code=1).stderr

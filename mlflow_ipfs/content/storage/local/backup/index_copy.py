@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from mlflow_ipfs.content.storage.local.files.open_publications import LAST
+from mlflow_ipfs.content.storage.local.files.open_publications import LAST_DELETION_NUMBER
 from mlflow_ipfs.content.storage.local.index.cache_rows import CHANGES
 from mlflow_ipfs.content.storage.local.index.index_file import check_index, limit, reading_index_file, unreadable_index
 from mlflow_ipfs.content.storage.local.index.schema import schema_version, stored_id
@@ -158,7 +158,7 @@ def _drop_wrong_numbers(connection: sqlite3.Connection) -> None:
     """Let what counts gcs and the cache begin anew, unless it has a number: nobody relies on the former one in a copy."""
     connection.execute(
         "DELETE FROM meta WHERE key IN (?, ?) AND (length(value) NOT BETWEEN 1 AND 15 OR value GLOB '*[^0-9]*')",
-        (LAST, CHANGES),
+        (LAST_DELETION_NUMBER, CHANGES),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading here and there in a few files of the store, without opening one for each piece."""
+"""Random reads from a few files of the store, without opening a file for each read."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
 
-_CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
+_CID_PREFIX_BYTES: Final = 2  # version and codec, which precede the multihash in a CIDv1
+_MAX_OPEN: Final = 32
 
 
 class StoredBlock(NamedTuple):
-    """A block that lies in a file of the store.
+    """A block that is stored in a file of the store.
 
     Attributes:
-        id: of its row.
-        multihash: what it should hash to.
-        offset: where its bytes begin in the file.
-        length: how many there are.
-        form: how the block is made from them.
+        id: id of the block's row.
+        multihash: the multihash that the block should have.
+        offset: where the bytes begin in the file.
+        length: the number of bytes.
+        form: how the block is made from the bytes.
     """
 
     id: int
@@ -40,20 +41,20 @@ class StoredBlock(NamedTuple):
 
 
 def read_stored_block(disk: Disk, descriptor: int, stored: StoredBlock) -> tuple[CID, bytes]:
-    """Read a block, unverified, and the CID under which it was put there.
+    """Return the CID under which a block was stored, and the block, unverified.
 
-    In a pack the CID stands before the block. A leaf in an object has none, but its form tells the codec.
+    In a pack the CID precedes the block. A leaf in an object has no CID, but its form determines the codec.
     """
     piece = disk.read_what_is_left(descriptor, stored.offset, stored.length)
     if stored.form == LeafEncoding.UNIXFS_FILE:
         return CID(1, DAG_PB, stored.multihash), encode_leaf(piece)
-    start = max(0, stored.offset - len(stored.multihash) - _CID_BYTES)
+    start = max(0, stored.offset - len(stored.multihash) - _CID_PREFIX_BYTES)
     return _cid_before(disk.read_what_is_left(descriptor, start, stored.offset - start), stored.multihash), piece
 
 
 def _cid_before(prefix: bytes, multihash: bytes) -> CID:
-    """The CID at the end of what stands before a block; that of raw bytes if there is none."""
-    for start in (0, _CID_BYTES):  # version, codec and multihash; or, for CIDv0, the multihash alone
+    """Return the CID at the end of the bytes that precede a block; if they end in no CID, the raw CID of the block."""
+    for start in (0, _CID_PREFIX_BYTES):  # a CIDv1 has version, codec and multihash, a CIDv0 only the multihash
         try:
             cid, end = CID.decode(prefix[start:])
         except (InvalidCIDError, InvalidDataError):
@@ -63,20 +64,18 @@ def _cid_before(prefix: bytes, multihash: bytes) -> CID:
     return CID(1, RAW, multihash)
 
 
-_MAX_OPEN: Final = 32
-
-
 class OpenFiles:
-    """Files that stay open until the end of the ``with``, the least used of many excepted. For one thread.
+    """Files that stay open until the end of the ``with``. Used by one thread.
 
-    A file that is deleted meanwhile is read as it was: who reads it verifies what he gets.
+    If too many files are open, the least recently used one is closed. A file that was deleted while open can still be
+    read, so the caller must verify the bytes.
     """
 
     __slots__ = ("_descriptors", "_directory", "_disk", "_prefix")
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self._directory = layout.directory
-        self._prefix = f"{layout.directory}{os.sep}"  # joined as text: Path is slow
+        self._prefix = f"{layout.directory}{os.sep}"  # joined as text, because Path is slow
         self._disk = disk
         self._descriptors: OrderedDict[str, int] = OrderedDict()
 
@@ -89,12 +88,14 @@ class OpenFiles:
         self.close()
 
     def close(self) -> None:
-        """Close all of them; what is read later opens its file again."""
+        """Close all files. A later read opens its file again."""
         while self._descriptors:
             self._disk.close(self._descriptors.popitem()[1])
 
     def read(self, name: str, offset: int, length: int) -> bytes | None:
-        """Read a piece of a file, less where the file is shorter or the disk has lost it; None if there is no file.
+        """Return a piece of a file; None if the file does not exist.
+
+        The piece is shorter where the file ends or the disk cannot read it.
 
         Raises:
             PolicyError: this user may not read the file.

@@ -1,8 +1,8 @@
-"""From a draft in ``tmp`` to a durable file in ``files``.
+"""Drafts in ``tmp``, and the steps that turn a draft into a durable file in ``files``.
 
-Syncing is started as soon as a file is written and runs on a few threads, so that it overlaps
-with the hashing of the next file; moving waits for it. Every file gets a name that no other
-publication can choose, so a publication that fails may remove its files without asking anybody.
+Syncing starts as soon as a file is written. It runs on a few threads, so that it overlaps with the hashing of the next
+file. A file is moved only after its sync has ended. Every file gets a unique name. A publication that fails can
+therefore remove its files without checking other publications.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
 
-_SYNC_THREADS: Final = 4  # the file system joins what is synced at the same time
-_OPEN_DRAFTS: Final = 64  # waiting to be synced; each is an open file
+_SYNC_THREADS: Final = 4  # the file system combines concurrent syncs
+_OPEN_DRAFTS: Final = 64  # that wait for their sync; each is an open file
 _OBJECT: Final = re.compile(r"([a-z2-7]+)\.[0-9a-f]{12}")
-QUARANTINE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the name of what was moved to quarantine
+QUARANTINE_PREFIX: Final = re.compile(r"[0-9a-f]{8}-")  # of the names of files in quarantine
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,21 @@ class Draft:
 
 
 def drop_draft(disk: Disk, draft: Draft) -> None:
-    """Forget a file that is not needed after all."""
-    disk.remove(draft.path)  # first: if it fails, the caller may still close the file
+    """Delete a draft that is not needed."""
+    disk.remove(draft.path)  # before closing: if removal fails, the caller can still close the file
     disk.close(draft.descriptor)
 
 
 def object_name(root: bytes) -> str:
-    """Where the object of a root goes: its multihash in base32 and a part of its own, sharded by the hash's last byte."""
+    """Return a new name for the object of a root: the multihash in base32 and a random part.
+
+    The object's directory is named after the last byte of the hash.
+    """
     return f"files/{root[-1]:02x}/{multihash_text(root)}.{uuid.uuid4().hex[:12]}"
 
 
 def root_in(name: str) -> bytes | None:
-    """The multihash of the root that an object's name holds; None for the name of something else."""
+    """Return the multihash of the root from an object's name; None if the name is not an object's."""
     match = _OBJECT.fullmatch(QUARANTINE_PREFIX.sub("", name.rpartition("/")[2], count=1))
     if match is None:
         return None
@@ -66,13 +69,13 @@ def root_in(name: str) -> bytes | None:
 
 
 def pack_name() -> str:
-    """Where a pack goes."""
+    """Return a new name for a pack."""
     name = uuid.uuid4().hex
     return f"files/{name[:2]}/{name}.car"
 
 
 class Syncer:
-    """Makes the files of one publication durable."""
+    """Threads that make the files of one publication durable."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
@@ -80,7 +83,7 @@ class Syncer:
         self._pending: deque[Future[Stamp]] = deque()
 
     def start(self, draft: Draft) -> Future[Stamp]:
-        """Sync, seal and close a file in the background; the result is its stamp."""
+        """Seal, sync and close a file in the background. The result is its stamp."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="mlflow-ipfs-sync")
         if len(self._pending) >= _OPEN_DRAFTS:
@@ -92,13 +95,13 @@ class Syncer:
     def _seal(self, draft: Draft) -> Stamp:
         try:
             status = self._disk.seal(draft.descriptor)
-            self._disk.sync(draft.descriptor)  # after the mode has changed, so that it is durable too
+            self._disk.sync(draft.descriptor)  # after the change of mode, so that the mode is durable too
             return Stamp.of(status)
         finally:
             self._disk.close(draft.descriptor)
 
     def sync_directories(self, directories: Iterable[Path]) -> None:
-        """Return when the names in all these directories are durable."""
+        """Wait until the names in all these directories are durable."""
         unique = sorted(set(directories))
         if self._pool is None or len(unique) == 1:
             for directory in unique:
@@ -107,7 +110,7 @@ class Syncer:
             list(self._pool.map(self._disk.sync_directory, unique))
 
     def close(self) -> None:
-        """Wait for what is running and stop the threads."""
+        """Wait for the running syncs and stop the threads."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=False)
             self._pool = None
@@ -115,11 +118,11 @@ class Syncer:
 
 
 def move_into_place(layout: Layout, disk: Disk, draft: Path, name: str) -> Path:
-    """Give a durable draft its place among the store's files.
+    """Move a durable draft to its name among the store's files.
 
     Returns:
-        The directory that must be synced, and its parent too: another process may have made the
-        directory and not have synced that yet.
+        The directory of the file. The caller must sync it and its parent: another process may have created the
+        directory and not have synced the parent yet.
     """
     destination = layout.directory / name
     try:

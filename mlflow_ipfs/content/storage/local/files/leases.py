@@ -1,8 +1,8 @@
-"""Leases: while a process may still use the path of a cached file, nobody evicts it.
+"""Leases of cached files: a leased file is not evicted, because a process may still use its path.
 
-A lease is a shared ``flock`` on the file itself, so it dies with the process. A path has no end of
-use that anybody could see; so a process keeps the leases of the paths that it gave out last, up to
-a size: else one that lives for months would come to lease all that ever was in the cache.
+A lease is a shared ``flock`` on the file itself, so it ends with the process. The store cannot know when a caller stops
+using a path. A process therefore keeps the leases of the paths that it returned last, up to a total size. Without this
+limit a process that runs for months would lease every file that was ever in the cache.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ class Leases:
     """The leases of one open store in one process.
 
     Args:
-        limit_bytes: how large the leased files may be together; the last one is kept in any case.
+        limit_bytes: the total size that leased files may have. The latest lease is kept even if it exceeds the limit.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._leased_bytes = 0
-        self._held: OrderedDict[Path, tuple[int, int]] = OrderedDict()  # of each file the descriptor and the size
+        self._held: OrderedDict[Path, tuple[int, int]] = OrderedDict()  # descriptor and size of each file
         self._guard = threading.Lock()
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """Close the child's copies: with them open a lease would outlive the parent's."""
+        """Close the child's descriptors: while they are open, a lease would outlive its release by the parent."""
         self._guard = threading.Lock()
         self.release_all()
 
     def take(self, path: Path) -> bool:
-        """Lease a file, or renew its lease. Returns False if it is gone, or about to be."""
+        """Lease a file, or renew its lease. Return False if the file is evicted or is being evicted."""
         with self._guard, not_forking():
             if path in self._held:
                 self._held.move_to_end(path)
@@ -58,7 +58,7 @@ class Leases:
             return True
 
     def release_all(self) -> None:
-        """Give all leases back."""
+        """Release all leases."""
         with self._guard, not_forking():
             while self._held:
                 self._release_oldest()
@@ -70,7 +70,7 @@ class Leases:
 
 
 def lock_against_leases(path: Path) -> int | None:
-    """Lock a file that nobody has a lease of. Returns a descriptor to be closed, or None."""
+    """Lock a file unless it is leased or does not exist. Return a descriptor for the caller to close, or None."""
     return _try_to_lock(path, shared=False)
 
 

@@ -1,4 +1,4 @@
-"""Packs: small blocks of one publication in a CARv1 file that is never appended to later.
+"""Packs: CARv1 files with the small blocks of one publication. A finished pack is never appended to.
 
 ::
 
@@ -29,11 +29,11 @@ HEADER: Final = encode_car_header([])
 
 
 class PackWriter:
-    """Writes one pack.
+    """Writer of one pack.
 
     Args:
-        disk: where to.
-        draft: path of the new file.
+        disk: the disk to write to.
+        draft: the path of the new file.
     """
 
     def __init__(self, disk: Disk, draft: Path) -> None:
@@ -63,16 +63,16 @@ class PackWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what is buffered to the operating system."""
+        """Pass the buffered bytes to the operating system."""
         self._disk.write(self._descriptor, self._buffer)
         self._buffer.clear()
 
     def finish(self) -> Draft:
-        """Write what is left and hand the file on."""
+        """Write the buffered bytes and return the file as a draft."""
         self.flush()
         return Draft(self._draft, self._descriptor)
 
     def discard(self) -> None:
-        """Forget the file."""
+        """Delete the file."""
         self._disk.close(self._descriptor)
         self._disk.remove(self._draft)

@@ -1,6 +1,6 @@
-"""Sessions: a locked file says that a process still uses its directories in ``tmp`` and ``views``.
+"""Sessions: locked files, each of which shows that a process still uses its directories in ``tmp`` and ``views``.
 
-The lock dies with the process, so what a killed process left can be told from what is in use.
+The lock ends with the process, so the directories of a killed process can be told from directories in use.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
-HOLD_PREFIX: Final = "hold-"  # of the files of holds, which are locked as those of sessions are
+
+HOLD_PREFIX: Final = "hold-"  # of the files of holds, which are locked in the same way
+_open_sessions: set[Session] = set()
 
 
 class Session:
-    """The session of one open store in one process; opened when first needed, anew after a fork."""
+    """The session of one open store in one process. It opens when first needed, and again after a fork."""
 
     def __init__(self, layout: Layout, disk: Disk) -> None:
         self._layout = layout
@@ -34,32 +36,32 @@ class Session:
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """The parent's session stays the parent's."""
+        """Forget the session, which belongs to the parent process."""
         self._guard = threading.Lock()
         self._lock = None
         self._has_views = False
 
     @property
     def is_open(self) -> bool:
-        """Whether this process has made a draft or a view, and not yet ended the session."""
+        """Whether this process has created a draft or a view and has not ended the session yet."""
         return self._lock is not None
 
     def draft(self) -> Path:
-        """A new path below ``tmp``."""
+        """Return a new path below ``tmp``."""
         name = self._open()
         with self._guard:
             self._count += 1
             return self._layout.tmp / name / f"{self._count:x}"
 
     def view_directory(self) -> Path:
-        """A new, empty directory below ``views``."""
+        """Return a new, empty directory below ``views``."""
         directory = self._layout.views / self._open() / uuid.uuid4().hex
         self._has_views = True
         self._disk.make_directory(directory)
         return directory
 
     def close(self) -> None:
-        """End the session and remove its directories; with views in them only when the process ends."""
+        """End the session and remove its directories. A session with views ends with the process instead."""
         if not self._has_views:
             self.end()
 
@@ -83,11 +85,8 @@ class Session:
             return name
 
 
-_open_sessions: set[Session] = set()
-
-
 def _end_all() -> None:
-    """At the end of the process. In a forked child the parent's sessions have no name, so they stay."""
+    """End all sessions when the process ends. A forked child has forgotten its parent's, so these stay."""
     for session in list(_open_sessions):
         session.end()
 
@@ -96,26 +95,26 @@ atexit.register(_end_all)
 
 
 def lock_new(layout: Layout, prefix: str = "") -> LockFile:
-    """Make and lock a new file below ``sessions``."""
+    """Create and lock a new file below ``sessions``."""
     while True:
         file = LockFile(layout.sessions / f"{prefix}{uuid.uuid4().hex}", create=True)
-        # Somebody who looks for dead sessions may have found the file before it was locked.
+        # A process that removes dead sessions may have found the file before it was locked.
         if file.try_lock() and file.path.exists():
             return file
         file.release()
 
 
 def remove_dead_sessions(layout: Layout, disk: Disk) -> None:
-    """Remove what sessions left whose processes are gone. Safe at any time."""
+    """Remove the files of sessions whose processes have ended. Safe at any time."""
     names = {path.name for directory in (layout.tmp, layout.views, layout.sessions) for path in directory.iterdir()}
     for name in names:
         try:
             file = LockFile(layout.sessions / name)
         except FileNotFoundError:
-            # A session locks its file before it makes its directories: without the file nobody is there.
+            # A session locks its file before it creates its directories: without the file they are not in use.
             _remove(layout, disk, name)
             continue
-        except PermissionError:  # another user's, who will remove it; `doctor` names it if that user cannot
+        except PermissionError:  # of another user, whose processes remove it; `doctor` reports it if they cannot
             continue
         try:
             if file.try_lock():

@@ -1,4 +1,4 @@
-"""Views: content laid out for a caller who may write into it, sharing bytes where that is safe."""
+"""Views: copies of files that a caller may write to, with shared bytes where that is safe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final, Literal
 
-from mlflow_ipfs.content.storage.local.index.error_translation import full_disk_faults
+from mlflow_ipfs.content.storage.local.index.error_translation import translate_full_disk_errors
 from mlflow_ipfs.content.storage.validation import destination_exists
 
 if TYPE_CHECKING:
@@ -20,20 +20,20 @@ _logger = logging.getLogger(__name__)
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
 
-_SMALL_BYTES: Final = 64 << 10  # copying less than this is cheaper than asking for more
-# What file systems answer when they can't share, or not between these two places.
+_SMALL_BYTES: Final = 64 << 10  # copying a smaller file is cheaper than trying to share its bytes
+# The errors of file systems that cannot share bytes, or not between these two paths.
 _CANNOT_SHARE: Final = frozenset({
     errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS,
-    errno.EBADF,  # FICLONE between a file and a place that can't be cloned to
+    errno.EBADF,  # FICLONE from a file to a destination that cannot be cloned to
 })  # fmt: skip
 
 
 class FileLinker:
-    """Places the store's files elsewhere.
+    """Creates links to the store's files, or copies of them, outside the store.
 
     Args:
-        disk: where.
-        mode: ``auto`` shares as well as it safely can; the others name the only way to try before copying.
+        disk: the disk to write to.
+        mode: ``auto`` shares bytes in the best safe way. Each other mode names the only way to try before a copy.
     """
 
     def __init__(self, disk: Disk, mode: ViewMode) -> None:
@@ -41,40 +41,40 @@ class FileLinker:
         self._mode = mode
 
     def link_file(self, source: Path, destination: Path) -> None:
-        """See ``Storage.link_file``.
+        """Create a file with the bytes of a file of the store. See ``Storage.link_file``.
 
         Raises:
-            ConflictError: something is at the destination.
-            StoreFullError: the disk there is full.
+            ConflictError: the destination exists.
+            StoreFullError: the disk of the destination is full.
         """
         try:
-            with full_disk_faults(destination.parent):
+            with translate_full_disk_errors(destination.parent):
                 self._link(source, destination)
         except FileExistsError as error:
             raise destination_exists(destination) from error
 
     def _link(self, source: Path, destination: Path) -> None:
-        for name, share in self._ways(self._disk.status(source)):
+        for method, share in self._sharing_methods(self._disk.status(source)):
             try:
                 share(source, destination)
             except OSError as error:
                 if error.errno not in _CANNOT_SHARE:
                     raise
-                _logger.debug("%s: no %s can be made: %s", source, name, error.strerror)
+                _logger.debug("%s: cannot create a %s: %s", source, method, error.strerror)
             else:
-                _logger.debug("%s: placed as a %s", source, name)
+                _logger.debug("%s: shared as a %s", source, method)
                 return
         self._disk.copy(source, destination)
-        _logger.debug("%s: placed as a copy", source)
+        _logger.debug("%s: copied", source)
 
-    def _ways(self, status: os.stat_result) -> list[tuple[str, Callable[[Path, Path], None]]]:
+    def _sharing_methods(self, status: os.stat_result) -> list[tuple[str, Callable[[Path, Path], None]]]:
         if status.st_size < _SMALL_BYTES or self._mode == "copy":
             return []
-        ways: list[tuple[str, Callable[[Path, Path], None]]] = []
+        methods: list[tuple[str, Callable[[Path, Path], None]]] = []
         if self._mode in ("auto", "reflink"):
-            ways.append(("reflink", self._disk.clone))
-        # For root, or through another owner's eyes, a hard link's mode 0444 protects nothing.
+            methods.append(("reflink", self._disk.clone))
+        # The mode 0444 of a hard link does not keep root or another owner from writing to the shared bytes.
         user = os.geteuid()
         if self._mode in ("auto", "hardlink") and user != 0 and status.st_uid == user:
-            ways.append(("hardlink", self._disk.link))
-        return ways
+            methods.append(("hardlink", self._disk.link))
+        return methods

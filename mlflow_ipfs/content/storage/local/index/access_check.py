@@ -1,4 +1,4 @@
-"""Search for files and directories in a store that its owner, or the user of this process, may not use."""
+"""Check for files and directories of a store that its owner, or the user of this process, may not use."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_ACL: Final = "system.posix_acl_access"  # gives rights that the mode does not show
+_ACL: Final = "system.posix_acl_access"  # an ACL can grant access that the mode does not show
 
 
 class Unusable(NamedTuple):
-    """A file or directory that somebody may not use.
+    """A file or directory that a user may not use.
 
     Attributes:
-        path: where it is.
+        path: its path.
         status: its owner and mode.
     """
 
@@ -37,11 +37,11 @@ class Unusable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AccessReport:
-    """What in a store cannot be used.
+    """The files and directories of a store that cannot be used.
 
     Attributes:
-        by_owner: by the owner of the store's directory.
-        by_user: by the user of this process.
+        by_owner: those that the owner of the store's directory may not use.
+        by_user: those that the user of this process may not use.
     """
 
     by_owner: tuple[Unusable, ...]
@@ -49,10 +49,12 @@ class AccessReport:
 
 
 def check_access(directory: Path) -> AccessReport:
-    """Look at the owner and the mode of everything in a store: files, locks, sessions, SQLite's files. Reads no content.
+    """Check the owner and mode of every file and directory in a store: content, locks, sessions and SQLite's files.
+
+    File content is not read.
 
     Raises:
-        OSError: the directory itself cannot be found.
+        OSError: the store's directory does not exist.
     """
     read_only = is_read_only_mount(directory)
     owner = _User.owning(directory)
@@ -66,13 +68,14 @@ def check_access(directory: Path) -> AccessReport:
 
 
 def _walk(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
-    """Everything in the store, except what callers keep in views and the drafts, which are only ever removed."""
+    """Yield every file and directory of the store, except views and drafts: their files are only ever removed."""
     yield layout.directory, layout.directory.stat()
     directories = [str(layout.directory)]
     while directories:
         directory = directories.pop()
         is_scratch = Path(directory).is_relative_to(layout.tmp) or Path(directory).is_relative_to(layout.views)
-        with suppress(FileNotFoundError, PermissionError), os.scandir(directory) as entries:  # it is named already
+        # A directory that cannot be listed has been yielded already.
+        with suppress(FileNotFoundError, PermissionError), os.scandir(directory) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):
                     status = entry.stat(follow_symlinks=False)
@@ -84,14 +87,14 @@ def _walk(layout: Layout) -> Iterator[tuple[Path, os.stat_result]]:
 
 @dataclass(frozen=True, slots=True)
 class _User:
-    """A user and the groups that the user is in."""
+    """A user and the groups of that user."""
 
     uid: int
     gids: frozenset[int]
 
     @classmethod
     def owning(cls, directory: Path) -> _User:
-        """The owner of a directory. One whom this machine does not know counts as in the directory's group."""
+        """Return the owner of a directory. An owner without an account on this machine gets the directory's group."""
         status = directory.stat()
         gids = {status.st_gid}
         if sys.platform != "win32":
@@ -101,7 +104,7 @@ class _User:
         return cls(status.st_uid, frozenset(gids))
 
     def may_use(self, path: Path, status: os.stat_result, *, read_only: bool) -> bool:
-        """Tell, by owner, group and mode, whether the user can use something as a store needs it."""
+        """Return whether owner, group and mode, or an ACL, give the user the access that a store requires."""
         if self.uid == 0:
             return True
         is_directory = stat.S_ISDIR(status.st_mode)

@@ -1,8 +1,8 @@
-"""What is in the cache: files of class ``cache``, which may go at any time, the longest unused first.
+"""Index rows of the cache: files of class ``cache``, which gc may evict at any time, least recently used first.
 
-What is in it counts as absent for those who publish, and before anything below a name would rely
-on it, it is promote (``promoting.py``). So eviction asks nobody but the
-leases (``leases.py``), and those who just name what they have found (``open_publications.py``).
+Cached blocks count as absent for publications. Before a name relies on a cached file, the file is promoted
+(``promotion.py``). Eviction therefore checks only the leases (``leases.py``) and the publications that name content
+which already exists in the store (``open_publications.py``).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import sqlite3
 
 _INDEX: Final = "place_in_cache"
-CHANGES: Final = "cache_changes"  # in `meta`
+CHANGES: Final = "cache_changes"  # key in the table `meta`
 CACHED: Final = "class = 'cache' AND condemned_at IS NULL"
 _HOLDS_BLOCKS: Final = "class = 'cache' AND EXISTS (SELECT 1 FROM block WHERE block.place = place.id)"
 
 
-def note_cache_change(connection: sqlite3.Connection) -> None:
-    """Count a transaction that puts rows into the cache. The first one makes the index for questions about it."""
+def record_cache_change(connection: sqlite3.Connection) -> None:
+    """Count a transaction that adds rows to the cache. The first one also creates the index for queries about it."""
     if not count_cache_changes(connection):
         connection.execute(f"CREATE INDEX IF NOT EXISTS {_INDEX} ON place (last_used) WHERE class = 'cache'")
     connection.execute(
@@ -28,20 +28,20 @@ def note_cache_change(connection: sqlite3.Connection) -> None:
 
 
 def count_cache_changes(connection: sqlite3.Connection) -> int:
-    """How many transactions have put rows into the cache; 0 in a store that never had one."""
+    """Return how many transactions have added rows to the cache; 0 if the store never had a cache."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (CHANGES,)).fetchone()
     return int(row[0]) if row else 0
 
 
 def holds_blocks(connection: sqlite3.Connection) -> bool:
-    """Tell whether any block is nowhere but in the cache. Quick where nothing is cached."""
+    """Return whether any block is stored only in the cache. Fast if nothing was ever cached."""
     if not count_cache_changes(connection):
         return False
     return connection.execute(f"SELECT 1 FROM place WHERE {_HOLDS_BLOCKS} LIMIT 1").fetchone() is not None  # noqa: S608 - a fixed text
 
 
 def cached_bytes(connection: sqlite3.Connection) -> int:
-    """The size of all files of the cache."""
+    """Return the size of all files of the cache, in bytes."""
     if not count_cache_changes(connection):
         return 0
     size_bytes: int = connection.execute(f"SELECT coalesce(sum(size), 0) FROM place WHERE {CACHED}").fetchone()[0]  # noqa: S608 - a fixed text

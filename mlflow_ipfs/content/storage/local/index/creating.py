@@ -1,4 +1,4 @@
-"""Making a store, finding one, and checking that this program may open it."""
+"""Creation and lookup of a store, and the checks that decide whether this program may open it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 def find_or_create(directory: Path, disk: Disk, *, timeout_seconds: float, create: bool) -> tuple[Layout, str]:
-    """Find the store in a directory, or make one there.
+    """Find the store in a directory, or create one.
 
     Returns:
         The store's layout and its id.
 
     Raises:
-        StoreFormatError: there is none and none may be made, or the directory holds something else,
-            a newer format, or is on a file system that cannot hold a store.
-        PolicyError: this process is root, and another user has put a link in the place of a directory.
+        StoreFormatError: the directory holds no store and ``create`` is false. Or the directory holds other files, a
+            store of a newer format, or is on a file system that cannot hold a store.
+        PolicyError: this process runs as root, and another user has replaced a directory by a symbolic link.
     """
     layouts.check_platform(_nearest_existing(directory).resolve())
     if create:
-        _make_empty(directory)
+        _make_directory(directory)
     if not directory.is_dir():
         raise _no_store(directory)
     layout = Layout(directory.resolve())
@@ -55,43 +55,44 @@ def find_or_create(directory: Path, disk: Disk, *, timeout_seconds: float, creat
 
 
 def find_to_read(directory: Path) -> tuple[Layout, str]:
-    """Find a store that nobody writes to, on any file system. Returns as ``find_or_create``.
+    """Find a store that no process writes to, on any file system. Returns the same as ``find_or_create``.
 
     Raises:
-        StoreFormatError: there is none, it has a newer format, or its log holds changes.
+        StoreFormatError: the directory holds no store, the store has a newer format, or its log holds changes.
     """
     layout = Layout(directory.resolve())
     if not layouts.is_store(layout):
         raise _no_store(directory)
-    _check_log(layout, "end the programs that use it, and run `mlflow-ipfs doctor` on it once")
+    _check_log(layout, "end the programs that use the store, and run `mlflow-ipfs doctor` on it once")
     return layout, layouts.read_format(layout)
 
 
 def _no_store(directory: Path) -> StoreFormatError:
-    """The error, with what the directory is instead, as far as one can see."""
-    msg = f"there is no store at {directory}"
+    """Return the error for a directory without a store, with what the path is instead."""
+    msg, advice = f"no store found at {directory}", "name the directory of a store"
     if directory.is_dir():
         msg += f": the directory has no {Layout(directory).format_file.name}"
-        if layouts.is_store(Layout(directory / "store")):  # a backup has its copy of the store there
-            msg += f"; name the store in it, {directory / 'store'}"
+        if layouts.is_store(Layout(directory / "store")):  # a backup keeps its copy of the store there
+            advice = f"name the store in it, {directory / 'store'}"
     elif os.path.lexists(directory):
-        msg += ": that is a file, and a store is a directory" if directory.is_file() else ": that is no directory"
-    return StoreFormatError(msg)
+        msg += ": the path is a file" if directory.is_file() else ": the path exists but is not a directory"
+    return StoreFormatError(f"{msg}; {advice}")
 
 
 def _check_log(layout: Layout, advice: str) -> None:
+    """Raise if the log of a store that can only be read holds changes: a reader without the log would miss them."""
     if layout.log.exists() and layout.log.stat().st_size:
         msg = f"{layout.directory} can only be read, and its log {layout.log.name} holds changes: {advice}"
         raise StoreFormatError(msg)
 
 
 def _nearest_existing(directory: Path) -> Path:
-    """The directory itself, or the first one above it that is there: they will be on the same file system."""
+    """Return the directory or its nearest existing parent, which is on the same file system."""
     return directory if directory.exists() else _nearest_existing(directory.parent)
 
 
-def _make_empty(directory: Path) -> None:
-    """Make a private directory, and those above it as usual."""
+def _make_directory(directory: Path) -> None:
+    """Create a directory with private permissions, and missing parents with the usual ones."""
     if directory.exists():
         return
     with translate_disk_errors(_nearest_existing(directory)), suppress(FileExistsError):
@@ -100,27 +101,27 @@ def _make_empty(directory: Path) -> None:
 
 
 def _create(layout: Layout, disk: Disk, timeout_seconds: float) -> None:
-    """Make the store. Of several processes one does it, and the others wait for it."""
+    """Create the store. Of several processes one creates it, and the other processes wait for it."""
     layouts.check_may_create(layout)
     if not layout.database.exists() and layout.files.is_dir() and any(layout.files.iterdir()):
-        # With a new index its files would belong to nobody, and the next gc would remove them.
+        # A new index would have no rows for these files, and the next gc would remove them.
         raise lost_index(layout)
     layouts.make_lock_file(layout.write_lock)
-    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is making the store")
+    lock = FileLock(layout.write_lock, timeout_seconds=timeout_seconds, purpose="is creating the store")
     with lock.exclusive():
         if layouts.is_store(layout):
             return
         layout.make_all(disk)
         store_id = _create_database(layout, disk)
         layouts.write_format(layout, disk, store_id)
-    with suppress(PermissionError):  # a directory that others own may not even be opened
+    with suppress(PermissionError):  # a parent directory of another user may not even be readable
         disk.sync_directory(layout.directory.parent)
 
 
 def _create_database(layout: Layout, disk: Disk) -> str:
-    """Make the tables, unless an interrupted attempt has made them. Returns the store's id."""
+    """Create the tables, unless an interrupted attempt has created them already. Return the store's id."""
     with translate_database_errors(layout):
-        with suppress(FileExistsError):  # SQLite itself would create it with the owner and the umask of this process
+        with suppress(FileExistsError):  # SQLite would create the file with the owner and the umask of this process
             disk.close(disk.create(layout.database))
         connection = sqlite3.connect(layout.database, isolation_level=None)
         try:
@@ -136,10 +137,10 @@ def _create_database(layout: Layout, disk: Disk) -> str:
 
 
 def check_database(layout: Layout, database: Database, store_id: str) -> None:
-    """Check that the index is there, is ours, and belongs to this store.
+    """Check that the index exists, was written by this program, and belongs to this store.
 
     Raises:
-        StoreFormatError: it isn't.
+        StoreFormatError: one of these checks fails.
     """
     if not layout.database.exists():
         raise lost_index(layout)
@@ -149,35 +150,41 @@ def check_database(layout: Layout, database: Database, store_id: str) -> None:
             raise StoreFormatError(msg)
         found = schema.stored_id(connection)
     if found != store_id:
-        msg = f"in {layout.directory}, format.json and store.db belong to different stores ({store_id} and {found})"
+        msg = (
+            f"in {layout.directory}, format.json and store.db belong to different stores ({store_id} and {found}): "
+            "restore both files from the same store"
+        )
         raise StoreFormatError(msg)
 
 
 def lost_index(layout: Layout) -> StoreFormatError:
-    """The error for a store without ``store.db``."""
+    """Return the error for a store without ``store.db``."""
     return StoreFormatError(f"the store {layout.directory} has lost its index: {how_to_restore(layout)}")
 
 
 def check_links(layout: Layout) -> None:
-    """Refuse, for root, a store of another user in which a link leads elsewhere: root would write and delete there.
+    """Raise if root would follow a symbolic link in a store of another user: root would write and delete elsewhere.
 
     Raises:
-        PolicyError: one does.
+        PolicyError: a directory of the store is a symbolic link.
     """
     if os.geteuid() != 0 or layout.directory.stat().st_uid == 0:
         return
     for directory in layout.directories:
         if directory.is_symlink():
-            msg = f"{directory} is a link, and root follows no link in a store of another user: remove it, or run this as that user"
+            msg = (
+                f"{directory} is a symbolic link, and root follows no link in a store of another user: "
+                "remove it, or run this command as the owner of the store"
+            )
             raise PolicyError(msg)
 
 
 def is_read_only(layout: Layout) -> bool:
-    """Tell whether the store is on a read-only mount.
+    """Return whether the store is on a read-only mount.
 
     Raises:
-        StoreFormatError: it is, and the log holds changes that only a writer can take in.
-        PolicyError: the mount is writable and the directory is not: it is another user's.
+        StoreFormatError: it is, and the log holds changes that only a writer can move into the index.
+        PolicyError: the mount is writable, but this user may not write to the store's directory.
     """
     if not is_read_only_mount(layout.directory):
         if not os.access(layout.directory, os.W_OK | os.X_OK):

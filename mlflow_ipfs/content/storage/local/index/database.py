@@ -1,8 +1,8 @@
-"""SQLite under our own rules: one writer at a time by our own lock, connections for each thread and process.
+"""SQLite connections of the index: pooled per process, with one writer at a time.
 
-Autocheckpoint is off, and every commit and checkpoint happens under ``write.lock``: SQLite before
-3.51.3 can corrupt its log when one connection writes while another checkpoints, and the Pythons
-of today carry older ones (https://sqlite.org/wal.html, "the WAL-reset bug").
+Autocheckpoint is off, and every commit and checkpoint runs under ``write.lock``. SQLite before 3.51.3 can corrupt its
+log when one connection writes while another checkpoints (https://sqlite.org/wal.html, "the WAL-reset bug"). Current
+Python releases still carry such versions.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
     from mlflow_ipfs.content.system.locking import FileLock
 
-CHECKPOINT_BYTES: Final = 4 << 20  # size of the log from which on a commit also moves it into the database
+CHECKPOINT_BYTES: Final = 4 << 20  # a commit that leaves a larger log also runs a checkpoint
 _CHECKPOINT_SECONDS: Final = 0.5
 _IDLE_CONNECTIONS: Final = 8
 
-_of_parents: list[sqlite3.Connection] = []
-"""Connections that a fork brought along. Using or closing one would disturb the parent's."""
+_inherited_connections: list[sqlite3.Connection] = []
+"""Connections inherited through a fork. Using or closing one would disturb the parent process."""
 
 
-class Borrowed:
-    """A connection for the length of a ``with``, which the process does not fork in.
+class BorrowedConnection:
+    """Context manager that borrows a connection from the pool. The process does not fork meanwhile.
 
-    A class, not a generator: every read of a block passes here.
+    A class instead of a generator, because every read of a block uses one and a generator is slower.
     """
 
     __slots__ = ("_connection", "_database", "_gate")
@@ -59,12 +59,12 @@ class Borrowed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Ctrl-C may come between any two steps, and leave a transaction open.
+        # Ctrl-C can interrupt between any two steps and leave a transaction open.
         if isinstance(error, sqlite3.Error) or self._connection.in_transaction:
-            self._connection.close()  # whatever state it is in, nobody meets it again
+            self._connection.close()  # its state is unknown, so it must not return to the pool
         else:
             self._database.give_back(self._connection)
-        self._gate.leave()  # in a forked child: the parent's gate, which nobody uses there
+        self._gate.leave()  # in a forked child this is the parent's gate, which the child does not use
         if error is not None:
             explained = explain(self._database.layout, error)
             if explained is not None:
@@ -72,14 +72,14 @@ class Borrowed:
 
 
 class Database:
-    """The index of one store: a small pool of connections, none of them ever used by two threads at once.
+    """The index of one store, with a small pool of connections. No two threads use one connection at the same time.
 
     Args:
-        layout: where the store is.
-        disk: takes SQLite's commits and checkpoints.
-        write_lock: held for each of them.
+        layout: the paths of the store.
+        disk: runs SQLite's commits and checkpoints.
+        write_lock: held during each commit and checkpoint.
         timeout_seconds: how long to wait for another program that locks the database.
-        read_only: open without ever writing, for a read-only mount.
+        read_only: open the database without writing to it, for a read-only mount.
     """
 
     def __init__(
@@ -93,44 +93,44 @@ class Database:
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._is_closed = False
-        self._file: tuple[int, int] | None = None  # device and inode of the database that the connections are open on
+        self._file: tuple[int, int] | None = None  # device and inode of the file that the connections have open
         self._pid = os.getpid()
         forget_in_child(self)
 
     @property
     def read_only(self) -> bool:
-        """Whether every write is refused."""
+        """Whether every write raises."""
         return self._read_only
 
     @property
     def timeout_seconds(self) -> float:
-        """How long to wait for somebody else."""
+        """How long to wait for another process."""
         return self._timeout_seconds
 
     def check_writable(self) -> None:
-        """Refuse what would change the store, if that is not possible.
+        """Raise if the store cannot be changed.
 
         Raises:
             ImmutableError: the store is on a read-only mount.
         """
         if self._read_only:
-            msg = f"the store {self.layout.directory} is on a read-only mount and cannot be changed"
+            msg = f"the store {self.layout.directory} is on a read-only mount and cannot be changed: mount it writable"
             raise ImmutableError(msg)
 
     def after_fork_in_child(self) -> None:
-        """Start with no connections."""
+        """Empty the pool: the connections in it belong to the parent process."""
         self._guard = threading.Lock()
-        _of_parents.extend(self._idle)
+        _inherited_connections.extend(self._idle)
         self._idle = []
         self._pid = os.getpid()
 
-    def read(self) -> Borrowed:
-        """A connection for single statements; each sees what was committed when it began."""
-        return Borrowed(self)
+    def read(self) -> BorrowedConnection:
+        """Borrow a connection for single statements. Each statement sees what was committed when it began."""
+        return BorrowedConnection(self)
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """A connection on which all statements see the same state."""
+        """Yield a connection on which all statements see the same state."""
         with self.read() as connection:
             _begin_snapshot(connection)
             try:
@@ -140,10 +140,10 @@ class Database:
 
     @contextmanager
     def snapshot_during(self, begin: Callable[[], None]) -> Iterator[sqlite3.Connection]:
-        """As ``snapshot``, of a moment in which ``begin`` runs to its end and nobody commits to this store.
+        """Yield a connection whose snapshot is taken right after ``begin``, with no commit to this store in between.
 
         Args:
-            begin: takes a snapshot of something else; every writer of the store waits for it.
+            begin: takes a snapshot of another database. Writers of this store wait while it runs.
 
         Raises:
             StoreBusyError: another process was writing for too long.
@@ -152,7 +152,7 @@ class Database:
         self.check_writable()
         with self.read() as connection:
             with self._write_lock.exclusive():
-                self._check_in_place()
+                self._check_not_replaced()
                 begin()
                 _begin_snapshot(connection)
             try:
@@ -161,26 +161,26 @@ class Database:
                 connection.execute("ROLLBACK")
 
     def wait_for_writer(self) -> None:
-        """Let a transaction that is under way end: what is read from here on shows what it did.
+        """Wait until the current write transaction has ended. Later reads see what it wrote.
 
         Raises:
-            StoreBusyError: it took too long.
+            StoreBusyError: the transaction took too long.
         """
         with self._write_lock.exclusive():
             pass
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A connection in a transaction that is committed at the end, or rolled back on an error.
+        """Yield a connection in a transaction that commits at the end of the ``with`` and rolls back on an error.
 
         Raises:
             StoreBusyError: another process was writing for too long.
             StoreFullError: the disk is full; nothing was changed.
-            StoreFormatError: the store is no longer where it was opened; nothing was changed.
+            StoreFormatError: the store was moved, deleted or replaced; nothing was changed.
         """
         self.check_writable()
         with self._write_lock.exclusive(), self.read() as connection:
-            self._check_in_place()
+            self._check_not_replaced()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -189,7 +189,7 @@ class Database:
                 if connection.in_transaction:
                     connection.rollback()
                 raise
-            # What is committed stays so; a checkpoint that fails is only put off.
+            # The commit is durable already: a failed checkpoint is retried by a later commit.
             with suppress(sqlite3.Error, OSError):
                 self._checkpoint_if_large(connection)
 
@@ -198,7 +198,7 @@ class Database:
             self._checkpoint(connection, 0)
 
     def checkpoint(self) -> None:
-        """Move the whole log into the database now, as far as readers let it.
+        """Move the log into the database now, as far as concurrent readers allow it.
 
         Raises:
             StoreBusyError: another process was writing for too long.
@@ -207,7 +207,7 @@ class Database:
             self._checkpoint(connection, _CHECKPOINT_SECONDS)
 
     def _checkpoint(self, connection: sqlite3.Connection, wait_seconds: float) -> None:
-        """Wait for readers of the log for so long at most: meanwhile nobody can write."""
+        """Run a checkpoint. The wait for readers of the log is short, because all writers are blocked during it."""
         connection.execute(f"PRAGMA busy_timeout = {int(wait_seconds * 1000)}")
         try:
             self._disk.checkpoint(connection)
@@ -215,17 +215,17 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {int(self._timeout_seconds * 1000)}")
 
     def close(self) -> None:
-        """Close every connection. Reads and writes after it raise ValueError."""
+        """Close every connection. Later reads and writes raise ValueError."""
         with self._guard:
             self._is_closed = True
             idle, self._idle = self._idle, []
-        # With the last connection SQLite empties its log. It does so only if it can lock out every
-        # other connection, so for once our own lock is not needed.
+        # SQLite empties its log when the last connection closes. It does so only after it has locked out all other
+        # connections, so here the write lock is not needed.
         for connection in idle:
             connection.close()
 
     def take(self) -> sqlite3.Connection:
-        """An idle connection, or a new one."""
+        """Return an idle connection, or a new one."""
         with self._guard:
             if self._is_closed:
                 msg = f"the store {self.layout.directory} is closed"
@@ -235,9 +235,9 @@ class Database:
         return self._connect()
 
     def give_back(self, connection: sqlite3.Connection) -> None:
-        """Let others use a connection again."""
+        """Return a connection to the pool."""
         if self._pid != os.getpid():
-            _of_parents.append(connection)
+            _inherited_connections.append(connection)
             return
         with self._guard:
             if not self._is_closed and len(self._idle) < _IDLE_CONNECTIONS:
@@ -249,35 +249,35 @@ class Database:
         try:
             return self._open()
         except StoreFullError:
-            # Even a reader needs room for SQLite's shared memory file.
+            # Opening a database needs disk space even for a reader: SQLite writes a shared memory file.
             if not free_reserve(self.layout, self._disk):
                 raise
             return self._open()
 
     def _open(self) -> sqlite3.Connection:
-        # A read-only mount has no writers, which is what SQLite's "immutable" means.
+        # A read-only mount has no writers, which is the condition for SQLite's "immutable" mode.
         query = "mode=ro&immutable=1" if self._read_only else "mode=rw"
         with translate_database_errors(self.layout):
-            self._check_in_place()  # before and after: a rebuild may put another database there at any moment
+            self._check_not_replaced()  # before and after: a rebuild can replace the file at any moment
             connection = sqlite3.connect(
                 f"file:{quote(str(self.layout.database))}?{query}",
                 uri=True,
                 timeout=self._timeout_seconds,
-                isolation_level=None,  # transactions are begun and ended by hand
-                check_same_thread=False,  # the pool sees to it
+                isolation_level=None,  # this module begins and ends transactions explicitly
+                check_same_thread=False,  # the pool gives a connection to one thread at a time
             )
             try:
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA wal_autocheckpoint = 0")
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                self._check_in_place()
+                self._check_not_replaced()
             except BaseException:
                 connection.close()
                 raise
         return connection
 
-    def _check_in_place(self) -> None:
-        """Refuse to go on with an index that is not at its path any more: what it is told would be lost with it."""
+    def _check_not_replaced(self) -> None:
+        """Raise if the index file was moved, deleted or replaced while open: later writes would be lost."""
         try:
             status = os.stat(self.layout.database)
         except FileNotFoundError:
@@ -290,4 +290,4 @@ class Database:
 
 def _begin_snapshot(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
-    connection.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # only the first read takes the snapshot
+    connection.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # SQLite takes the snapshot at the first read

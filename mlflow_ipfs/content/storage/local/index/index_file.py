@@ -1,4 +1,4 @@
-"""An index that is only read, from outside: it is not changed, and nothing is written beside it without need."""
+"""Read-only access to an index file that is not open as a store, such as one in a backup."""
 
 from __future__ import annotations
 
@@ -19,113 +19,120 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_LONGEST_VALUE: Final = 16 << 20  # bytes; a row that is longer is not read at all
+_LONGEST_VALUE: Final = 16 << 20  # bytes; SQLite refuses to read a longer row
 _LARGEST: Final = 1 << 50  # bytes, and seconds since 1970
-_LONGEST_NAME: Final = 240  # bytes; file systems take 255
-_OTHERS: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # SQLite's own
+_LONGEST_NAME: Final = 240  # bytes; file systems allow 255
+_TIMEOUT_SECONDS: Final = 5.0  # how long to wait for another program that locks the file
+_SQLITE_TABLES: Final = frozenset({"sqlite_sequence", "sqlite_stat1", "sqlite_stat4"})  # SQLite's own tables
 _Schema = dict[str, str]
-_SOMETIMES: Final[_Schema] = {  # a gc's that was running, and that of a cache
+_OPTIONAL_SCHEMA: Final[_Schema] = {  # present while a gc runs, and in a store with a cache
     "named": "CREATE TABLE named (seq INTEGER PRIMARY KEY, cid BLOB NOT NULL)",
     "place_in_cache": "CREATE INDEX place_in_cache ON place (last_used) WHERE class = 'cache'",
 }
-# gc and du keep some bytes for each id up to the largest. Ids grow with all that a store has ever had, so many are unused.
-_IDS: Final = f"id < 1 OR id > {1 << 28} + 1000 * (SELECT count(*) FROM block)"  # noqa: S608 - fixed
-_NO_PLACE: Final = "place NOT IN (SELECT id FROM place)"
-_MULTIHASH: Final = "substr({0}, 1, 2) = x'1220' AND length({0}) = 34"
+# gc and du allocate some bytes for each id up to the largest. Ids grow with every block that was ever stored, so many
+# are unused.
+_INVALID_ID: Final = f"id < 1 OR id > {1 << 28} + 1000 * (SELECT count(*) FROM block)"  # noqa: S608 - fixed
+_UNKNOWN_PLACE: Final = "place NOT IN (SELECT id FROM place)"
+_IS_SHA256: Final = "substr({0}, 1, 2) = x'1220' AND length({0}) = 34"
 
 
-def _number(*columns: str, low: int = 0, high: int = _LARGEST) -> str:
-    """A condition that is true where one of the columns has no number, or none in the range."""
+def _not_integer(*columns: str, low: int = 0, high: int = _LARGEST) -> str:
+    """Return an SQL condition that is true if a column has no integer, or one outside the range."""
     return " OR ".join(f"typeof({name}) != 'integer' OR {name} NOT BETWEEN {low} AND {high}" for name in columns)
 
 
-def _kind(kind: str, *columns: str) -> str:
+def _not_of_type(kind: str, *columns: str) -> str:
+    """Return an SQL condition that is true if a column's value has another type than ``kind``."""
     return " OR ".join(f"typeof({name}) != '{kind}'" for name in columns)
 
 
-# What no row has; and none of a copy, which has no cache, and nothing that was being deleted (`BackupIndex.drop_unkept`):
-# content that a name needs would go with those. Times of files and inodes may have any sign.
-_IMPOSSIBLE: Final = {
+# Conditions that match no row of a valid copy. A copy has no cache and no tombstoned files (`BackupIndex.drop_unkept`):
+# content that a name needs would be deleted with them. File times and inodes may be negative.
+_INVALID_ROWS: Final = {
     "place": (
-        f"{_kind('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class != 'owned'"
-        f" OR length(CAST(name AS BLOB)) > {_LONGEST_NAME} OR {_number('id', 'size', 'last_used')}"
-        f" OR {_kind('integer', 'inode', 'mtime_ns')} OR {_number('damaged', high=1)}"
-        f" OR (condemned_at IS NOT NULL AND ({_number('condemned_at', low=1)}))"
+        f"{_not_of_type('text', 'name', 'kind', 'class')} OR kind NOT IN ('object', 'pack') OR class != 'owned'"
+        f" OR length(CAST(name AS BLOB)) > {_LONGEST_NAME} OR {_not_integer('id', 'size', 'last_used')}"
+        f" OR {_not_of_type('integer', 'inode', 'mtime_ns')} OR {_not_integer('damaged', high=1)}"
+        f" OR (condemned_at IS NOT NULL AND ({_not_integer('condemned_at', low=1)}))"
     ),
     "block": (
-        f"{_IDS} OR {_number('offset')} OR {_number('length', high=MAX_BLOCK_BYTES)} OR {_kind('blob', 'multihash')}"
-        f" OR {_number('form', low=min(LeafEncoding), high=max(LeafEncoding))} OR (place IS NULL) = (data IS NULL)"
-        f" OR (place IS NOT NULL AND ({_kind('integer', 'place')} OR {_NO_PLACE}))"
-        f" OR (data IS NOT NULL AND ({_kind('blob', 'data')} OR length(data) != length OR offset != 0))"
+        f"{_INVALID_ID} OR {_not_integer('offset')} OR {_not_integer('length', high=MAX_BLOCK_BYTES)}"
+        f" OR {_not_of_type('blob', 'multihash')}"
+        f" OR {_not_integer('form', low=min(LeafEncoding), high=max(LeafEncoding))} OR (place IS NULL) = (data IS NULL)"
+        f" OR (place IS NOT NULL AND ({_not_of_type('integer', 'place')} OR {_UNKNOWN_PLACE}))"
+        f" OR (data IS NOT NULL AND ({_not_of_type('blob', 'data')} OR length(data) != length OR offset != 0))"
     ),
-    "pin": f"{_kind('text', 'owner', 'state')} OR state NOT IN ('pending', 'confirmed')",
-    "ref": f"{_kind('text', 'name')} OR {_number('version')}",
+    "pin": f"{_not_of_type('text', 'owner', 'state')} OR state NOT IN ('pending', 'confirmed')",
+    "ref": f"{_not_of_type('text', 'name')} OR {_not_integer('version')}",
     "entry": (
-        f"{_kind('blob', 'root', 'parent', 'name')} OR {_number('size', 'dag_bytes')} OR {_kind('integer', 'mtime_ns')}"
+        f"{_not_of_type('blob', 'root', 'parent', 'name')} OR {_not_integer('size', 'dag_bytes')}"
+        f" OR {_not_of_type('integer', 'mtime_ns')}"
     ),
-    "frozen": _kind("blob", "root", "path"),
+    "frozen": _not_of_type("blob", "root", "path"),
     "outbox": (
-        f"{_kind('text', 'target', 'action', 'name')} OR {_number('created_at', 'attempts', 'next_attempt_at')}"
-        f" OR (error IS NOT NULL AND {_kind('text', 'error')})"
+        f"{_not_of_type('text', 'target', 'action', 'name')}"
+        f" OR {_not_integer('created_at', 'attempts', 'next_attempt_at')}"
+        f" OR (error IS NOT NULL AND {_not_of_type('text', 'error')})"
     ),
-    "session": f"{_kind('text', 'uuid')} OR {_number('start')}",
-    "meta": _kind("text", "key", "value"),
+    "session": f"{_not_of_type('text', 'uuid')} OR {_not_integer('start')}",
+    "meta": _not_of_type("text", "key", "value"),
 }
 
 
 def limit(connection: sqlite3.Connection) -> None:
-    """Let no value and no expression in a foreign file take much memory."""
+    """Limit the memory that a value or an expression in an untrusted file can take."""
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
     connection.execute("PRAGMA trusted_schema = OFF")
     connection.execute("PRAGMA cell_size_check = ON")
 
 
 def check_index(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse an index that no program of ours can have written.
+    """Raise if the index cannot have been written by this package.
 
     Args:
-        connection: to it.
-        path: what it is called in messages.
+        connection: a connection to the index.
+        path: the path that error messages name.
 
     Raises:
-        StoreFormatError: it is none.
-        sqlite3.DatabaseError: it can't be read.
+        StoreFormatError: the index is damaged or was written by another program.
+        sqlite3.DatabaseError: the index cannot be read.
     """
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as ours:
-        create_tables(ours, "")
-        if (differing := _first_difference(_schema_of(ours), _schema_of(connection))) is not None:
-            raise _refused(path, f"its table or index {differing!r:.100} is not as it must be")
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as expected:
+        create_tables(expected, "")
+        if (difference := _first_difference(_schema_of(expected), _schema_of(connection))) is not None:
+            raise _invalid_index(path, f"its table or index {difference!r:.100} has another definition")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
-        raise _refused(path, str(found))
-    for table, condition in _IMPOSSIBLE.items():
+        raise _invalid_index(path, str(found))
+    for table, condition in _INVALID_ROWS.items():
         if connection.execute(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1").fetchone():  # noqa: S608 - fixed texts
-            raise _refused(path, f"a row of its table {table!r} has a value that no {table} has")
+            raise _invalid_index(path, f"a row of its table {table!r} has an invalid value")
     _check_cids(connection, path)
 
 
-def _first_difference(ours: _Schema, theirs: _Schema) -> str | None:
-    """A table or an index that is missing, has other rules than ours, or is none of ours.
+def _first_difference(expected: _Schema, found: _Schema) -> str | None:
+    """Return a table or index that is missing, is defined differently, or is not part of the schema.
 
-    Rules matter as much as columns: with a ``UNIQUE ... ON CONFLICT IGNORE``, pins would be accepted and not kept.
+    Constraints matter as much as columns: with a ``UNIQUE ... ON CONFLICT IGNORE``, SQLite would accept a pin and
+    not store it.
     """
-    known = ours | {name: sql for name, sql in _SOMETIMES.items() if name in theirs}
-    foreign = [name for name in theirs if name not in known and name not in _OTHERS]
-    return next((name for name, sql in known.items() if theirs.get(name) != sql), foreign[0] if foreign else None)
+    allowed = expected | {name: sql for name, sql in _OPTIONAL_SCHEMA.items() if name in found}
+    foreign = [name for name in found if name not in allowed and name not in _SQLITE_TABLES]
+    return next((name for name, sql in allowed.items() if found.get(name) != sql), foreign[0] if foreign else None)
 
 
 def _schema_of(connection: sqlite3.Connection) -> _Schema:
-    """Tables and indexes by name: how each was made, without the layout. Those that SQLite adds by itself have no text."""
+    """Return the SQL of each table and index by name, with whitespace normalised. Automatic indexes have no SQL."""
     rows = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master WHERE type IN ('table', 'index')")
     return {name: " ".join(sql.split()) for name, sql in rows}
 
 
 def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse names that mean nothing, and hashes that nothing can be verified with."""
-    hashes = f"SELECT multihash FROM block WHERE NOT ({_MULTIHASH.format('multihash')})"  # noqa: S608 - fixed texts
-    roots = f"SELECT root FROM place WHERE root IS NOT NULL AND NOT ({_MULTIHASH.format('root')})"  # noqa: S608 - fixed texts
+    """Raise if a name has an invalid CID, or a hash has a form that cannot verify content."""
+    hashes = f"SELECT multihash FROM block WHERE NOT ({_IS_SHA256.format('multihash')})"  # noqa: S608 - fixed texts
+    roots = f"SELECT root FROM place WHERE root IS NOT NULL AND NOT ({_IS_SHA256.format('root')})"  # noqa: S608 - fixed texts
     queries = {"place": roots, "block": hashes} | {
-        table.table: f"SELECT cid FROM {table.table}"  # noqa: S608 - names of ours
+        table.table: f"SELECT cid FROM {table.table}"  # noqa: S608 - fixed texts
         for table in NAME_TABLES
     }
     for table, query in queries.items():
@@ -133,47 +140,46 @@ def _check_cids(connection: sqlite3.Connection, path: Path) -> None:
         for (value,) in connection.execute(query):
             try:
                 if not isinstance(value, bytes):
-                    raise _refused(path, f"a row of its table {table!r} has no CID")
+                    raise _invalid_index(path, f"a row of its table {table!r} has an invalid CID")
                 CID.from_bytes(prefix + value).check_hash()
             except (InvalidCIDError, InvalidDataError) as error:
-                raise _refused(path, f"a row of its table {table!r} has no CID: {error}") from error
+                raise _invalid_index(path, f"a row of its table {table!r} has an invalid CID: {error}") from error
 
 
-def _refused(path: Path, reason: str) -> StoreFormatError:
-    return StoreFormatError(f"the index {path} is damaged, or was made by somebody else: {reason}")
-
-
-_TIMEOUT_SECONDS: Final = 5.0  # for a program that has locked it
+def _invalid_index(path: Path, reason: str) -> StoreFormatError:
+    msg = f"the index {path} is damaged, or mlflow-ipfs did not write it: {reason}; use another backup"
+    return StoreFormatError(msg)
 
 
 def open_index_file(path: Path, *, is_live: bool = False) -> sqlite3.Connection:
-    """Open an index for reading alone.
+    """Open an index for reading only.
 
     Args:
-        path: the database; its log, if there is one, lies beside it.
-        is_live: whether programs may write to it at the same time.
+        path: the database. Its log, if any, is in the same directory.
+        is_live: whether other programs may write to the index at the same time.
 
     Raises:
-        sqlite3.DatabaseError: it is not there, or is no database. Much damage shows only when a table is read.
+        sqlite3.DatabaseError: the file does not exist or is not a database. Other damage is found only when a table
+            is read.
     """
-    # "immutable" says that nobody writes: then SQLite makes no files beside it, but does not look into its log either.
+    # In "immutable" mode SQLite creates no files next to the database, but it also ignores the log.
     is_immutable = is_read_only_mount(path.parent) if is_live else not _has_log(path)
     query = "mode=ro&immutable=1" if is_immutable else "mode=ro"
     return sqlite3.connect(f"file:{quote(str(path))}?{query}", uri=True, timeout=_TIMEOUT_SECONDS, isolation_level=None)
 
 
 def _has_log(path: Path) -> bool:
-    """Somebody was killed while he wrote, or has used a copy as a store."""
+    """Return whether a log has changes: its writer was killed, or a backup was used as a store."""
     log = path.with_name(f"{path.name}-wal")
     return log.exists() and log.stat().st_size > 0
 
 
 @contextmanager
 def reading_index_file(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open an index that nobody writes to, for the length of a ``with``.
+    """Open an index that no process writes to, for the length of a ``with``.
 
     Raises:
-        StoreFormatError: it can't be read.
+        StoreFormatError: the index cannot be read.
     """
     try:
         with closing(open_index_file(path)) as connection:
@@ -183,5 +189,8 @@ def reading_index_file(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def unreadable_index(path: Path, error: sqlite3.Error) -> StoreFormatError:
-    """The error for an index that SQLite can't read."""
-    return StoreFormatError(f"the index {path} can't be read: {error}")
+    """Return the error for an index that SQLite cannot read."""
+    msg = (
+        f"the index {path} cannot be read: {error}. Use another backup; for a store, run `mlflow-ipfs doctor --rebuild`"
+    )
+    return StoreFormatError(msg)

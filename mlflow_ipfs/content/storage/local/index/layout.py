@@ -1,4 +1,4 @@
-"""Where things lie in a store's directory, and how the directory is made and recognised."""
+"""Paths in a store's directory, and creation and recognition of the directory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.system.disk import Disk
 
+FORMAT: Final = 1
 RESERVE_BYTES: Final = 4 << 20
-_ROOM_BYTES: Final = 4 * RESERVE_BYTES  # with less than this left, the reserve isn't made anew
+_MIN_FREE_BYTES: Final = 4 * RESERVE_BYTES  # with less free space, a used reserve is not allocated again
+_SQLITE_SUFFIXES: Final = ("-wal", "-shm", "-journal")
 
 
 def free_reserve(layout: Layout, disk: Disk) -> bool:
-    """Give the reserve's room back to the disk. Returns whether there was any."""
+    """Free the disk space of the reserve. Return whether there was a reserve."""
     if not layout.reserve.exists():
         return False
     disk.remove(layout.reserve)
@@ -33,29 +35,25 @@ def free_reserve(layout: Layout, disk: Disk) -> bool:
 
 
 def is_nearly_full(layout: Layout, disk: Disk) -> bool:
-    """Tell whether work that needs a little room had better free the reserve first."""
+    """Return whether an operation that needs a little space should free the reserve first."""
     return disk.free_bytes(layout.directory) < RESERVE_BYTES
 
 
 def make_reserve(layout: Layout, disk: Disk) -> None:
-    """Set the reserve aside if it isn't there and the disk has room. Never fails."""
+    """Allocate the reserve if it is missing and the disk has enough space. Never raises OSError."""
     with suppress(OSError):
-        if not layout.reserve.exists() and disk.free_bytes(layout.directory) > _ROOM_BYTES:
+        if not layout.reserve.exists() and disk.free_bytes(layout.directory) > _MIN_FREE_BYTES:
             _allocate(layout, disk)
 
 
 def _allocate(layout: Layout, disk: Disk) -> None:
     try:
         disk.allocate(layout.reserve, RESERVE_BYTES)
-    except FileExistsError:  # another process was faster
+    except FileExistsError:  # another process allocated it first
         return
     except OSError:
         disk.remove(layout.reserve)
         raise
-
-
-FORMAT: Final = 1
-_SQLITE_SUFFIXES: Final = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +72,12 @@ class Layout:
 
     @property
     def format_file(self) -> Path:
-        """Says which versions of the program may open the store; written last of all."""
+        """File with the versions that may open the store. Written as the last step of creation."""
         return self.directory / "format.json"
 
     @property
     def database(self) -> Path:
-        """The only truth about what exists."""
+        """The index. Only its rows decide which files and blocks exist."""
         return self.directory / "store.db"
 
     @property
@@ -89,17 +87,17 @@ class Layout:
 
     @property
     def logs(self) -> tuple[Path, ...]:
-        """The files that SQLite keeps beside the index."""
+        """The files that SQLite keeps next to the index."""
         return tuple(self.database.with_name(f"{self.database.name}{suffix}") for suffix in _SQLITE_SUFFIXES)
 
     @property
     def reserve(self) -> Path:
-        """Room that is freed when the disk is full."""
+        """Disk space that is freed when the disk is full."""
         return self.directory / "reserve"
 
     @property
     def files(self) -> Path:
-        """Parent of the directories ``00`` to ``ff`` with the immutable files, each made when first needed."""
+        """Parent of the directories ``00`` to ``ff`` with the immutable files. Each is created when first needed."""
         return self.directory / "files"
 
     @property
@@ -129,54 +127,57 @@ class Layout:
 
     @property
     def write_lock(self) -> Path:
-        """Held for every commit and checkpoint of SQLite, and while the store is made."""
+        """Held during every commit and checkpoint of SQLite, and while the store is created."""
         return self.directory / "write.lock"
 
     @property
     def gc_lock(self) -> Path:
-        """Held by the one gc that runs."""
+        """Held by the running gc; only one can run at a time."""
         return self.directory / "gc.lock"
 
     @property
     def publish_lock(self) -> Path:
-        """Shared by publications; held exclusively by a rebuild, which must not adopt files that a publication may remove."""
+        """Held shared by publications, and exclusively by a rebuild.
+
+        A rebuild must not adopt files that a publication may remove.
+        """
         return self.directory / "publish.lock"
 
     @property
     def cache_lock(self) -> Path:
-        """Held by the one process that puts a file together for the cache."""
+        """Held by the process that assembles a file for the cache; only one can do so at a time."""
         return self.directory / "cache.lock"
 
     @property
     def outbox_lock(self) -> Path:
-        """Held by the one process that sends what waits in the outbox."""
+        """Held by the process that sends the rows of the outbox; only one can do so at a time."""
         return self.directory / "outbox.lock"
 
     @property
     def directories(self) -> tuple[Path, ...]:
-        """All the directories of a store."""
+        """All directories of a store."""
         return (self.files, self.tmp, self.views, self.sessions, self.quarantine, self.backup)
 
     @property
     def locks(self) -> tuple[Path, ...]:
-        """All the lock files of a store, without those of its sessions."""
+        """All lock files of a store except those of its sessions."""
         return (self.write_lock, self.publish_lock, self.gc_lock, self.cache_lock, self.outbox_lock)
 
     def is_own(self, name: str) -> bool:
-        """Tell whether a store makes something of this name in its directory; anything else is a stranger's."""
+        """Return whether a store creates a file or directory of this name in its directory."""
         index = (self.database, *self.logs)
         own = {path.name for path in (self.format_file, self.reserve, *self.directories, *self.locks, *index)}
         return name in own or is_draft_of(self.format_file.name, name)
 
     def make_directories(self, disk: Disk) -> None:
-        """Make the directories that aren't there: all of a new store's, or what somebody has cleared away."""
+        """Create the missing directories: all of them for a new store, later those that a user removed."""
         for directory in self.directories:
             disk.make_directory(directory)
         for lock in (self.publish_lock, self.cache_lock):
             make_lock_file(lock)
 
     def make_all(self, disk: Disk) -> None:
-        """Make what isn't there yet, durably, except the database and ``format.json``."""
+        """Create all missing files and directories, durably, except the database and ``format.json``."""
         self.make_directories(disk)
         for lock in (self.gc_lock, self.outbox_lock):
             make_lock_file(lock)
@@ -184,19 +185,19 @@ class Layout:
 
 
 def make_lock_file(path: Path) -> None:
-    """Make an empty file unless it is there."""
+    """Create an empty file unless it exists."""
     with suppress(FileExistsError):
         os.close(create_file(path, os.O_RDWR))
 
 
 def check_platform(directory: Path) -> None:
-    """Refuse systems and file systems on which the store would lose data silently.
+    """Raise on systems and file systems on which the store would lose data silently.
 
     Args:
         directory: the existing directory that holds, or will hold, the store; resolved.
 
     Raises:
-        StoreFormatError: Windows, or a network file system.
+        StoreFormatError: the system is Windows, or the directory is on a network file system.
     """
     if sys.platform == "win32":
         msg = "a local store needs flock and POSIX files, which Windows does not have: use it under WSL2"
@@ -212,30 +213,30 @@ def check_platform(directory: Path) -> None:
 
 
 def is_store(layout: Layout) -> bool:
-    """Tell whether the directory holds a store that was made to the end."""
+    """Return whether the directory holds a completely created store."""
     return layout.format_file.exists()
 
 
 def check_may_create(layout: Layout) -> None:
-    """Refuse a directory that holds something else. One whose making was interrupted may be made again.
+    """Raise if the directory holds other files. A store whose creation was interrupted may be created again.
 
     Raises:
-        StoreFormatError: it does.
+        StoreFormatError: the directory is not empty and holds no incomplete store.
     """
-    names = os.listdir(layout.directory)  # one look: another process may be making the store
+    names = os.listdir(layout.directory)  # read once: another process may be creating the store
     if names and layout.write_lock.name not in names:
-        msg = f"{layout.directory} is not a store and not empty: name an empty or a new directory"
+        msg = f"{layout.directory} is not a store and not empty: name a store, or an empty or new directory"
         raise StoreFormatError(msg)
 
 
 def write_format(layout: Layout, disk: Disk, store_id: str) -> None:
-    """Declare the store made."""
+    """Write ``format.json``, which completes the creation of the store."""
     fields = {"format": FORMAT, "min_reader": FORMAT, "min_writer": FORMAT, "store_id": store_id}
     disk.write_file(layout.format_file, (json.dumps(fields, indent=2) + "\n").encode())
 
 
 def new_store_id() -> str:
-    """An id that no other store has."""
+    """Return a new unique id for a store."""
     return str(uuid.uuid4())
 
 
@@ -246,18 +247,18 @@ def read_format(layout: Layout) -> str:
         The store's id.
 
     Raises:
-        StoreFormatError: it may not, or ``format.json`` is unreadable.
+        StoreFormatError: a newer version is needed, or ``format.json`` is invalid.
     """
     try:
         fields: dict[str, Any] = json.loads(layout.format_file.read_bytes())
         needed, store_id = max(int(fields["min_reader"]), int(fields["min_writer"])), str(fields["store_id"])
     except (ValueError, KeyError, TypeError) as error:
-        msg = f"{layout.format_file} does not describe a store ({error!r})"
+        msg = f"{layout.format_file} does not describe a store ({error!r}): run `mlflow-ipfs doctor --rebuild`"
         raise StoreFormatError(msg) from error
     if needed > FORMAT:
         msg = (
-            f"the store {layout.directory} has format {fields.get('format')} and needs a program that knows format {needed}; "
-            f"this one knows {FORMAT}: upgrade mlflow-ipfs"
+            f"the store {layout.directory} has format {fields.get('format')} and needs a program that reads format "
+            f"{needed}; this one reads format {FORMAT}: upgrade mlflow-ipfs"
         )
         raise StoreFormatError(msg)
     return store_id

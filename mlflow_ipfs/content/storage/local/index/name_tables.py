@@ -1,4 +1,4 @@
-"""The tables of names: one row a kind, from which everything that must cover all names takes its list.
+"""The tables of names, one entry for each kind of name. Code that must cover all names uses this list.
 
 A table of ``store.db`` with a column ``cid`` retains content. A test compares this list with the schema.
 """
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NameTable:
-    """A table with names.
+    """A table of names.
 
     Attributes:
         kind: the kind of the names.
         table: the name of the table.
-        columns: every column with the types that its values may have.
+        columns: every column, with the types that its values may have.
         key: the primary key.
-        label: the columns that make up the name in reports.
+        label: the columns from which reports build the name.
     """
 
     kind: NameKind
@@ -35,7 +35,7 @@ class NameTable:
     label: tuple[str, ...]
 
     def label_of(self, values: dict[str, Any]) -> str:
-        """Return the name of a row as reports show it."""
+        """Return the name of a row in the form that reports show."""
         parts = [_text(values[column]) for column in self.label]
         if self.kind in (NameKind.FILE, NameKind.FROZEN):
             return "mfs://" + "/".join(part for part in parts if part)
@@ -71,25 +71,26 @@ NAME_TABLES: Final = (
     ),
 )  # fmt: skip
 
-_DIRECTORIES: Final = "SELECT root, parent, count(*), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"  # by the primary key
+# In the order of the primary key, so that SQLite need not sort.
+_DIRECTORIES: Final = "SELECT root, parent, count(*), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"
 
 
 def iterate_root_cids(connection: sqlite3.Connection) -> Iterator[CID]:
-    """Yield every CID that has a name, some more than once."""
+    """Yield every CID that has a name. A CID with several names is yielded several times."""
     for table in NAME_TABLES:
         for row in connection.execute(f"SELECT cid FROM {table.table}"):  # noqa: S608 - the names above
             yield CID.from_bytes(row[0])
 
 
 def iterate_names(connection: sqlite3.Connection) -> Iterator[tuple[NameKind, str, CID]]:
-    """Yield every single name: its kind, what reports call it, and its CID."""
+    """Yield every single name: its kind, its label in reports, and its CID."""
     for table in NAME_TABLES:
         for label, cid in _labels(connection, table):
             yield table.kind, label, cid
 
 
 def iterate_roots(connection: sqlite3.Connection) -> Iterator[Root]:
-    """Yield every name, the files of ``mfs://`` by directory."""
+    """Yield every name. Files of ``mfs://`` are grouped by directory."""
     for table in NAME_TABLES:
         if table.kind is NameKind.FILE:
             for root, parent, file_count, size_bytes in connection.execute(_DIRECTORIES):
@@ -107,12 +108,12 @@ def _labels(connection: sqlite3.Connection, table: NameTable) -> Iterator[tuple[
 
 
 def encode_path(text: str) -> bytes:
-    """Return a path as the index stores it. Names that are not UTF-8 are in Python's ``surrogateescape`` form."""
+    """Return the bytes that the index stores for a path. Names that are not UTF-8 use Python's ``surrogateescape``."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def decode_path(path: bytes) -> str:
-    """Return the inverse of ``encode_path``."""
+    """Return the path for bytes from the index: the inverse of ``encode_path``."""
     return path.decode("utf-8", "surrogateescape")
 
 

@@ -1,7 +1,7 @@
 """The tables of ``store.db``, format 1.
 
-Times are whole seconds since 1970 unless the name says ``_ns``. Written without newer SQLite
-features (STRICT, RETURNING): Python 3.11 still meets SQLite 3.34.
+Times are whole seconds since 1970 unless the name ends in ``_ns``. The statements avoid newer SQLite features (STRICT,
+RETURNING), because Python 3.11 can run with SQLite 3.34.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from mlflow_ipfs.errors import StoreFormatError
 if TYPE_CHECKING:
     import sqlite3
 
-APPLICATION_ID: Final = 0x4D495046  # "MIPF"; `file store.db` shows it
+APPLICATION_ID: Final = 0x4D495046  # "MIPF"; `file store.db` prints it
 SCHEMA_VERSION: Final = 1
 
 _TABLES: Final = """
--- A file below the store's directory. An object is the whole content of one file, and `root` the
--- multihash of that file's root; a pack is a CAR of small blocks, and has no root. An object that
--- was set aside has lost its root: its blocks are still read from it, each verified.
+-- A file below the store's directory. An object is the whole content of one file, and `root` is the multihash of that
+-- file's root. A pack is a CAR of small blocks and has no root. An object in quarantine has no root either: its blocks
+-- are still read from it, each verified.
 CREATE TABLE place (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL CHECK (kind IN ('object', 'pack')),
@@ -31,11 +31,11 @@ CREATE TABLE place (
     inode INTEGER NOT NULL,                 -- with size and mtime_ns the stamp: unchanged stamp, unchanged file
     mtime_ns INTEGER NOT NULL,
     last_used INTEGER NOT NULL,
-    condemned_at INTEGER,
-    damaged INTEGER NOT NULL DEFAULT 0      -- 1: a block in it was found bad, so it doesn't count as present for dedupe
+    condemned_at INTEGER,                   -- NULL: in use; positive: deletable; negative: tombstoned
+    damaged INTEGER NOT NULL DEFAULT 0      -- 1: a block in it is damaged, so it counts as absent for dedupe
 );
 
--- A block: `length` bytes of its place at `offset`, made into the block as `form` says, or inline.
+-- A block: `length` bytes of its place at `offset`, or inline bytes. `form` says how the block is made from them.
 CREATE TABLE block (
     id INTEGER PRIMARY KEY,
     multihash BLOB NOT NULL UNIQUE,
@@ -62,8 +62,8 @@ CREATE TABLE ref (
     version INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- One row for each file of mfs://. Directories are implied. `parent` is '' or 'a/b', without outer slashes.
--- Names are BLOBs: they need not be UTF-8, and they are compared and ordered byte by byte.
+-- One row for each file of mfs://. Directories have no rows. `parent` is '' or 'a/b', without outer slashes.
+-- Names are BLOBs: they need not be UTF-8, and SQLite compares and orders them byte by byte.
 CREATE TABLE entry (
     root BLOB NOT NULL,
     parent BLOB NOT NULL,
@@ -82,7 +82,7 @@ CREATE TABLE frozen (
     PRIMARY KEY (root, path, cid)
 ) WITHOUT ROWID;
 
--- What still has to be sent elsewhere. Written in the publishing transaction; every row is a gc root.
+-- What must still be sent to other nodes. Written in the publishing transaction. Every row is a gc root.
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY,
     target TEXT NOT NULL,
@@ -95,8 +95,8 @@ CREATE TABLE outbox (
     error TEXT
 );
 
--- Empty, and not to be used: sessions are the locked files of ``sessions/`` (``sessions.py``), and what a gc decides is
--- in `condemned_at`. Nothing reads or writes it; it is here because every store of format 1 has it.
+-- Unused and empty. Sessions are the locked files in ``sessions/`` (``sessions.py``), and gc records its decisions in
+-- `condemned_at`. The table exists because every store of format 1 has it.
 CREATE TABLE session (
     uuid TEXT PRIMARY KEY,
     start INTEGER NOT NULL
@@ -110,7 +110,7 @@ CREATE TABLE meta (
 
 
 def create_tables(connection: sqlite3.Connection, store_id: str) -> None:
-    """Make every table, inside the caller's transaction."""
+    """Create every table, inside the caller's transaction."""
     for statement in _statements():
         connection.execute(statement)
     values = {"store_id": store_id, "created_at": str(int(time.time()))}
@@ -120,38 +120,44 @@ def create_tables(connection: sqlite3.Connection, store_id: str) -> None:
 
 
 def _statements() -> list[str]:
-    """The script in single statements: ``executescript`` would commit the caller's transaction."""
+    """Return the script as single statements: ``executescript`` would commit the caller's transaction."""
     lines = (line.partition("--")[0].rstrip() for line in _TABLES.splitlines())
     return [statement for statement in "\n".join(line for line in lines if line).split(";") if statement.strip()]
 
 
 def schema_version(connection: sqlite3.Connection) -> int:
-    """Version of the tables; 0 for a database without tables.
+    """Return the version of the tables; 0 for a database without tables.
 
     Raises:
-        StoreFormatError: the database is another program's, or newer than this one.
+        StoreFormatError: another program or a newer version wrote the database.
     """
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if (application_id, version) == (0, 0):
         return 0
     if application_id != APPLICATION_ID:
-        msg = f"the store.db of this store belongs to another program (application_id {application_id:#x})"
+        msg = (
+            f"the store.db of this store belongs to another program (application_id {application_id:#x}): "
+            "restore the store from a backup"
+        )
         raise StoreFormatError(msg)
     if version > SCHEMA_VERSION:
-        msg = f"the store.db of this store has schema version {version}, newer than {SCHEMA_VERSION}: upgrade mlflow-ipfs to open it"
+        msg = (
+            f"the store.db of this store has schema version {version}, newer than {SCHEMA_VERSION}: "
+            "upgrade mlflow-ipfs to open it"
+        )
         raise StoreFormatError(msg)
     return version
 
 
 def stored_id(connection: sqlite3.Connection) -> str:
-    """The store's id as ``store.db`` has it.
+    """Return the store's id from ``store.db``.
 
     Raises:
-        StoreFormatError: it has none.
+        StoreFormatError: ``store.db`` has no id.
     """
     row = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
     if row is None:
-        msg = "the store.db of this store has lost the store's id"
+        msg = "the store.db of this store has lost the store's id: restore the store from a backup"
         raise StoreFormatError(msg)
     return str(row[0])

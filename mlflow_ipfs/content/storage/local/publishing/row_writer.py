@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.storage.local.index import index_rows
-from mlflow_ipfs.content.storage.local.index.cache_rows import note_cache_change
+from mlflow_ipfs.content.storage.local.index.cache_rows import record_cache_change
 from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock, Stamp
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class RowWriter:
     def write(self, connection: sqlite3.Connection, batch: Batch) -> None:
         """Write one batch in the transaction of the caller."""
         if self._class == index_rows.CACHE and batch.parts:
-            note_cache_change(connection)
+            record_cache_change(connection)
         for file, rows in batch.parts:
             if file.place_id is None:
                 file.place_id = self._insert_place(connection, file)

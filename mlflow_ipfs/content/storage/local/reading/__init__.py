@@ -1,1 +1,1 @@
-"""Reading blocks and files of a local store."""
+"""Readers of the blocks and files of a local store."""

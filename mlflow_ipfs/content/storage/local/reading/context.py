@@ -1,4 +1,4 @@
-"""What the parts of one open store share."""
+"""Objects shared by the components of one open store."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Healing:
-    """The source of one open store.
+    """Source of undamaged blocks for one open store.
 
     Attributes:
-        source: has the blocks; None while there is none.
-        healed_blocks: how many it gave so far.
+        source: a reader that has the blocks; None if healing is off.
+        healed_blocks: how many blocks were healed from the source so far.
     """
 
     def __init__(self) -> None:
@@ -34,22 +34,19 @@ class Healing:
         self.healed_blocks = 0
 
     def fetch(self, cid: CID) -> bytes | None:
-        """A block, verified; None if there is no source, or if it has no undamaged one either."""
+        """Return a verified block from the source; None without a source, or if the source cannot provide the block."""
         if self.source is None:
             return None
         try:
             data = self.source.get(cid)
-        except (
-            MlflowIpfsError,
-            OSError,
-        ) as error:  # not there, damaged there too, or not reachable: ours is the damage to be named
+        except (MlflowIpfsError, OSError) as error:  # not raised: the caller reports the damage in this store
             _logger.warning("the block %s could not be healed: %s", cid, error)
             return None
         if not cid.matches(data):
-            _logger.warning("the block %s could not be healed: the source gave other bytes", cid)
+            _logger.warning("the block %s could not be healed: the source returned other bytes", cid)
             return None
         self.healed_blocks += 1
-        _logger.warning("the block %s was damaged, and is healed from %s", cid, self.source)
+        _logger.warning("the block %s was damaged and is healed from %s", cid, self.source)
         return data
 
 
@@ -58,17 +55,17 @@ class StoreContext:
     """One open store.
 
     Attributes:
-        layout: where things lie.
-        disk: every step on the disk goes through it.
+        layout: the paths of the store.
+        disk: carries out every operation on the disk.
         database: the index.
-        session: this process's drafts and views.
-        publish_lock: shared by publications, held exclusively by a rebuild of the index.
-        gc_lock: held by the one gc that runs.
-        cache_lock: held by the one process that puts a file together for the cache.
-        store_id: the store's own id.
-        cache_bytes: how much the cache may take.
-        leases: of the cached files whose paths this process gave out.
-        healing: where undamaged bytes come from.
+        session: the drafts and views of this process.
+        publish_lock: held shared by publications, and exclusively by a rebuild of the index.
+        gc_lock: held by the running gc.
+        cache_lock: held by the process that assembles a file for the cache.
+        store_id: the id of the store.
+        cache_bytes: the size that the cache may have.
+        leases: leases of the cached files whose paths this process returned.
+        healing: the source of undamaged blocks.
     """
 
     layout: Layout
@@ -84,5 +81,5 @@ class StoreContext:
     leases: Leases = field(init=False)
 
     def __post_init__(self) -> None:
-        # Half of the cache at most: of the other half something can be evicted.
+        # At most half of the cache, so that files in the other half can be evicted.
         object.__setattr__(self, "leases", Leases(self.cache_bytes // 2))

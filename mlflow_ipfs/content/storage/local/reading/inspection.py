@@ -1,4 +1,4 @@
-"""A look at a store from outside, for people: what is in it and in what state. Changes nothing."""
+"""Read-only inspection of a store without opening it: its contents and its condition, for reports to users."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.storage.local.files.open_publications import PREFIX
+from mlflow_ipfs.content.storage.local.files.open_publications import PUBLICATION_PREFIX
 from mlflow_ipfs.content.storage.local.files.sessions import HOLD_PREFIX
 from mlflow_ipfs.content.storage.local.index.creating import lost_index
 from mlflow_ipfs.content.storage.local.index.error_translation import explain
@@ -34,11 +34,11 @@ class Contents:
     """What a store holds.
 
     Attributes:
-        counts: rows by what they are: ``blocks``, ``files``, ``pins``, ``refs``, ``entries`` (files of
+        counts: number of rows of each kind: ``blocks``, ``files``, ``pins``, ``refs``, ``entries`` (files of
             ``mfs://``), ``frozen`` paths, ``outbox``.
-        stored_bytes: size of all files of the store, and of the blocks inside its index.
-        cached_bytes: size of those files that may go at any time.
-        damaged_files: files in which a bad block was found.
+        stored_bytes: size of all files of the store and of the blocks inside its index.
+        cached_bytes: size of the files that may be evicted at any time.
+        damaged_files: number of files in which a damaged block was found.
     """
 
     counts: dict[str, int]
@@ -49,24 +49,24 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Sessions:
-    """Processes that use a store, and ones that died without tidying up."""
+    """Number of sessions whose process uses a store, and of sessions that a killed process left behind."""
 
     live: int
     dead: int
 
 
 def read_store_id(directory: Path) -> str:
-    """The id of the store in a directory.
+    """Return the id of the store in a directory.
 
     Raises:
-        StoreFormatError: no store, or one that this version can't open.
+        StoreFormatError: ``format.json`` is invalid, or this version cannot open the store.
         FileNotFoundError: the directory has no ``format.json``.
     """
     return read_format(Layout(directory))
 
 
 def count_contents(directory: Path) -> Contents:
-    """Ask the index, without opening it for writing.
+    """Return what the store holds, from its index, which is opened for reading only.
 
     Raises:
         StoreFormatError: the index is missing or damaged.
@@ -74,7 +74,7 @@ def count_contents(directory: Path) -> Contents:
     layout = Layout(directory)
     try:
         with closing(open_index_file(layout.database, is_live=True)) as connection:
-            counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - names from above
+            counts = {name: _number(connection, f"SELECT count(*) FROM {table}") for table, name in _TABLES.items()}  # noqa: S608 - fixed texts
             files = _number(connection, "SELECT coalesce(sum(size), 0) FROM place")
             inline = _number(connection, "SELECT coalesce(sum(length(data)), 0) FROM block WHERE data IS NOT NULL")
             cached = _number(connection, "SELECT coalesce(sum(size), 0) FROM place WHERE class = 'cache'")
@@ -95,17 +95,17 @@ def _number(connection: sqlite3.Connection, query: str) -> int:
 
 
 def count_sessions(directory: Path) -> Sessions:
-    """Tell the sessions whose process lives from those whose lock died with it.
+    """Count the sessions whose process is alive, and those whose process has ended.
 
-    A session that this user may not read counts as live, since its process cannot be ruled out.
+    A session that this user may not read counts as live, because its process may be alive.
     """
     live = dead = 0
     for path in Layout(directory).sessions.iterdir():
-        if path.name.startswith((PREFIX, HOLD_PREFIX)):
-            continue  # of one publication or import; its process has a session, too
+        if path.name.startswith((PUBLICATION_PREFIX, HOLD_PREFIX)):
+            continue  # of a publication or an import, whose process also has a session
         try:
             is_held = _is_locked(path)
-        except FileNotFoundError:  # it has just ended
+        except FileNotFoundError:  # the session has just ended
             continue
         except PermissionError:
             is_held = True
@@ -115,7 +115,7 @@ def count_sessions(directory: Path) -> Sessions:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a file; looks without leaving its own pid there."""
+    """Return whether a process holds the lock of a file. Does not write the process id of this process to the file."""
     if sys.platform == "win32":
         return False
     with path.open("rb") as file:
@@ -127,7 +127,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def log_bytes(directory: Path) -> int:
-    """Size of the changes that wait in SQLite's log to be moved into the index."""
+    """Return the size of the changes in SQLite's log that are not in the index yet, in bytes."""
     try:
         return Layout(directory).log.stat().st_size
     except FileNotFoundError:
@@ -135,10 +135,10 @@ def log_bytes(directory: Path) -> int:
 
 
 def count_quarantined(directory: Path) -> int:
-    """How many damaged files were set aside. Old indexes lie there in directories of their own."""
+    """Return the number of damaged files in quarantine. Old indexes, which are in subdirectories, are not counted."""
     return sum(path.is_file() for path in Layout(directory).quarantine.iterdir())
 
 
 def file_system_of(directory: Path) -> str | None:
-    """The type of the file system that holds an existing directory; None where the system doesn't tell."""
+    """Return the type of the file system that holds an existing directory; None if the system does not report it."""
     return file_system_type(directory.resolve())

@@ -1,6 +1,6 @@
-"""Which rows of ``block`` do the roots need? A bit for each row, and nodes read in batches.
+"""Marking of the rows of ``block`` that roots need. Each row has one mark bit, and nodes are read in batches.
 
-Ten million blocks take 2.5 MB. Only nodes are read; a leaf costs a look into the index.
+Ten million blocks take 2.5 MB. Only nodes are read. A leaf costs one lookup in the index.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
     from mlflow_ipfs.content.system.disk import Disk
 
-_NOBODY: Final = -1
-_SEVERAL: Final = -2
+_UNNEEDED: Final = -1  # owner of a block that no group needs
+_SHARED: Final = -2  # owner of a block that several groups need
+_NODES: Final = 50  # read at a time; each may link to thousands of others
+
+_Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
 
 
 def measure_usage(context: StoreContext, reader: BlockReader, groups: Sequence[Sequence[CID]]) -> UsageReport:
-    """Add up what lies below each group of roots, from one snapshot.
+    """Return the size of the blocks below each group of roots, from one snapshot of the index.
 
     Raises:
         IntegrityError: a node cannot be read.
     """
     with context.database.snapshot() as connection:
         lengths = _read_lengths(connection)
-        owners = array("i", [_NOBODY]) * len(lengths)
+        owners = array("i", [_UNNEEDED]) * len(lengths)
         totals = [0] * len(groups)
         for group, roots in enumerate(groups):
             with Marker(context.layout, context.disk, reader) as marks:
@@ -48,16 +51,16 @@ def measure_usage(context: StoreContext, reader: BlockReader, groups: Sequence[S
                 marks.mark(connection, roots)
                 for block_id in marks.take_fresh():
                     totals[group] += lengths[block_id]
-                    owners[block_id] = group if owners[block_id] == _NOBODY else _SEVERAL
-    own = dict.fromkeys((*range(len(groups)), _NOBODY, _SEVERAL), 0)
+                    owners[block_id] = group if owners[block_id] == _UNNEEDED else _SHARED
+    own = dict.fromkeys((*range(len(groups)), _UNNEEDED, _SHARED), 0)
     for length, owner in zip(lengths, owners, strict=True):
         own[owner] += length
     usages = tuple(Usage(total, own[group]) for group, total in enumerate(totals))
-    return UsageReport(usages, sum(lengths), own[_NOBODY])
+    return UsageReport(usages, sum(lengths), own[_UNNEEDED])
 
 
 def _read_lengths(connection: sqlite3.Connection) -> array[int]:
-    """Of each block, by the id of its row; 0 where there is none."""
+    """Return the length of each block by the id of its row; 0 for unused ids."""
     last: int = connection.execute("SELECT coalesce(max(id), 0) FROM block").fetchone()[0]
     lengths: array[int] = array("q", [0]) * (last + 1)
     for block_id, length in connection.execute("SELECT id, length FROM block"):
@@ -65,14 +68,8 @@ def _read_lengths(connection: sqlite3.Connection) -> array[int]:
     return lengths
 
 
-_NODES: Final = 50  # read at a time; each may link to thousands of others
-
-
-_Below: TypeAlias = "tuple[CID, CID]"  # a block, and the root below which it was found
-
-
 class Row(NamedTuple):
-    """A block of the index, and where it lies."""
+    """The row of a block, with the name of the file that holds the block."""
 
     multihash: bytes
     id: int
@@ -84,13 +81,13 @@ class Row(NamedTuple):
 
 
 class Bits:
-    """A growing row of bits."""
+    """A bit set that grows as needed."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def add(self, number: int) -> bool:
-        """Set a bit. Returns whether it was set before."""
+        """Set a bit. Return whether it was set before."""
         index, bit = number >> 3, 1 << (number & 7)
         if index >= len(self._bytes):
             self._bytes.extend(bytes(index + 1 + (index >> 3) - len(self._bytes)))
@@ -104,16 +101,16 @@ class Bits:
 
 
 class Marker:
-    """Marks all that lies below roots, in as many calls as there are snapshots to look at.
+    """Marker of all blocks below roots. ``mark`` may be called several times, each time with another snapshot.
 
     Args:
-        layout: where the store is.
+        layout: the paths of the store.
         disk: reads the nodes.
-        reader: reads a node in which something is wrong, to note the damage and name it.
-        pass_missing: whether a node that is not in the store is passed over; what is below it stays unmarked.
+        reader: reads a node that is missing or damaged, in order to record and report the damage.
+        pass_missing: whether to skip a node that is not in the store. Blocks below the node are not marked.
 
     Attributes:
-        passed: multihashes of blocks that were passed over.
+        passed: multihashes of skipped blocks.
     """
 
     def __init__(self, layout: Layout, disk: Disk, reader: BlockReader, *, pass_missing: bool = False) -> None:
@@ -124,7 +121,7 @@ class Marker:
         self._marked = Bits()
         self._walked = {codec: Bits() for codec in CODECS_WITH_LINKS}
         self._fresh: list[int] = []
-        self._notes_fresh = False
+        self._records_fresh = False
 
     def __enter__(self) -> Self:
         return self
@@ -138,8 +135,8 @@ class Marker:
         return block_id in self._marked
 
     def take_fresh(self) -> list[int]:
-        """The ids that were marked since the last call; none at the first."""
-        self._notes_fresh = True
+        """Return the ids that were marked since the last call. The first call returns none and starts the recording."""
+        self._records_fresh = True
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -147,11 +144,11 @@ class Marker:
         """Mark every block below the roots.
 
         Raises:
-            IntegrityError: a node is missing or damaged, so nobody can say what it needs.
+            IntegrityError: a node is missing or damaged, so the blocks that it needs are unknown.
         """
         waiting = ((root, root) for root in roots)
         stack: list[_Below] = []
-        leaves: list[_Below] = []  # not kept on the stack: a directory has many
+        leaves: list[_Below] = []  # kept apart from the stack: a directory has many
         while batch := stack[-_NODES:] or list(islice(waiting, _NODES)):
             del stack[-_NODES:]
             for below in self._step(connection, batch):
@@ -161,20 +158,20 @@ class Marker:
         self._mark_leaves(connection, leaves)
 
     def _mark_leaves(self, connection: sqlite3.Connection, leaves: list[_Below]) -> None:
-        """Mark blocks that link to nothing, and empty the list."""
+        """Mark blocks without links, and empty the list."""
         if leaves:
             for _ in self._step(connection, leaves):
                 pass
         leaves.clear()
 
     def _step(self, connection: sqlite3.Connection, batch: list[_Below]) -> Iterator[_Below]:
-        """Mark a few blocks. Gives what they link to."""
+        """Mark a few blocks and yield the blocks that they link to."""
         rows = find_rows(connection, {cid.multihash for cid, _ in batch})
         nodes: list[tuple[Row, _Below]] = []
         for cid, root in batch:
             row = rows.get(cid.multihash)
             if row is not None:
-                if not self._marked.add(row.id) and self._notes_fresh:
+                if not self._marked.add(row.id) and self._records_fresh:
                     self._fresh.append(row.id)
                 is_node = cid.codec in CODECS_WITH_LINKS and row.form == LeafEncoding.RAW
                 if is_node and not self._walked[cid.codec].add(row.id):
@@ -195,7 +192,7 @@ class Marker:
 
 
 def find_rows(connection: sqlite3.Connection, multihashes: Iterable[bytes]) -> dict[bytes, Row]:
-    """The rows of those blocks that are there, by multihash."""
+    """Return the rows of the given blocks that have one, by multihash."""
     query = (
         "SELECT b.multihash, b.id, b.form, b.data, p.name, b.offset, b.length"  # noqa: S608 - fixed texts
         f" FROM block b LEFT JOIN place p ON p.id = b.place WHERE b.multihash IN {VALUES}"

@@ -1,4 +1,4 @@
-"""Is an object still the file that its root names? By its stamp, or by hashing it leaf by leaf."""
+"""Check of whether an object still is the file that its root names: by its stamp, or by hashing every leaf."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 
+_TRUSTED: Final = "%s: %s matches the index (inode, size, mtime); trusted without hashing"
 _logger = logging.getLogger(__name__)
 
 
 def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_bytes: int) -> Iterator[Leaf]:
-    """The leaves of a file. Only nodes are read, and leaves whose form the index does not tell.
+    """Yield the leaves of a file. Reads only nodes, and leaves whose form the index does not record.
 
     Args:
-        database: says of a leaf in an object how its block is made.
+        database: the index, which records the form of each leaf in an object.
         reader: reads the nodes.
         root: the file.
-        size_bytes: its size.
+        size_bytes: the size of the file.
 
     Raises:
         NotFoundError: a node, or the row of a leaf, is not in the store.
-        InvalidDataError: the file is not of the kind that an object can be.
+        InvalidDataError: the file has a structure that an object cannot have.
     """
     offset = visits = 0
     stack = [(root, size_bytes)]
     while stack:
         cid, length = stack.pop()
-        visits += 1  # nodes that hold 0 bytes count, too: shared ones can be visited 2**60 times
+        visits += 1  # nodes with 0 bytes count too: shared ones can be visited 2**60 times
         check_parts(root, visits, size_bytes)
         form = _form_by_index(database, cid)
         if form is None:
@@ -59,7 +60,7 @@ def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_byte
             else:
                 parts = _parts_of(node, root)
                 if cid != root and length != sum(size for _, size in parts):
-                    msg = f"the node {cid} of the file {root} holds another number of bytes than the node above it says"
+                    msg = f"the node {cid} of the file {root} holds another number of bytes than its parent node states"
                     raise InvalidDataError(msg)
                 stack.extend(reversed(parts))
                 continue
@@ -68,7 +69,7 @@ def iterate_leaves(database: Database, reader: BlockReader, root: CID, size_byte
 
 
 def _form_by_index(database: Database, cid: CID) -> LeafEncoding | None:
-    """How a leaf is made from the file's bytes; None where its block has to be looked at."""
+    """Return how a leaf is made from the file's bytes; None if only its block can tell."""
     if cid.codec != DAG_PB:
         return LeafEncoding.RAW
     with database.read() as connection:
@@ -80,7 +81,7 @@ def _form_by_index(database: Database, cid: CID) -> LeafEncoding | None:
 
 
 def _is_wrapped_leaf(node: UnixFSNode) -> bool:
-    """Whether a block is the plain wrapping of a piece of a file. It lies in a pack whole, as any small block."""
+    """Return whether a block is the plain wrapping of a piece of a file. A pack stores such a block whole."""
     return not node.links and node.data.is_file and node.block == encode_leaf(node.data.data or b"")
 
 
@@ -88,20 +89,17 @@ def _parts_of(node: UnixFSNode, root: CID) -> list[tuple[CID, int]]:
     if node.data.data or not node.data.is_file:
         msg = f"the node {node.cid} of the file {root} holds bytes of its own, so it has no object"
         raise InvalidDataError(msg)
-    part_bounds(node.cid, node.data)  # checks them
+    part_bounds(node.cid, node.data)  # raises if the sizes are inconsistent
     return list(zip([link.cid for link in node.links], node.data.block_sizes, strict=True))
 
 
-_TRUSTED: Final = "%s: %s is as the index has it (inode, size, mtime); trusted without hashing"
-
-
 class ObjectChecker:
-    """Finds the object of a file, and sets it aside when it is damaged.
+    """Lookup of the object of a file. A damaged object is moved to quarantine.
 
     Args:
         context: the store.
         reader: reads the nodes above the leaves.
-        verify_always: hash the object each time, whatever its stamp says.
+        verify_always: hash the object each time, even if its stamp is unchanged.
     """
 
     def __init__(self, context: StoreContext, reader: BlockReader, *, verify_always: bool) -> None:
@@ -110,23 +108,23 @@ class ObjectChecker:
         self._verify_always = verify_always
 
     def find(self, cid: CID) -> tuple[Path, PlaceRow] | None:
-        """The object of a file, undamaged, and its row. Raises as ``Storage.file_path``."""
+        """Return the undamaged object of a file and its row. Raises the same errors as ``Storage.file_path``."""
         place = self._find(cid)
         if place is None:
-            _logger.debug("%s: the store keeps no single file of it", cid)
+            _logger.debug("%s: the store does not keep it as a single file", cid)
         while place is not None:
             path = self._context.layout.directory / place.name
             try:
                 stamp = Stamp.of(self._context.disk.status(path))
                 return (path, place) if self._is_sound(cid, path, place, stamp) else None
             except FileNotFoundError:
-                before, place = place, self._find(cid)  # a gc or another reader may have come in between
+                before, place = place, self._find(cid)  # a gc or another reader may have moved or deleted it
                 if place == before:
-                    raise self._set_aside(cid, place, "is missing") from None
+                    raise self._quarantine(cid, place, "is missing") from None
         return None
 
     def find_unchanged(self, cid: CID) -> tuple[Path, PlaceRow] | None:
-        """Return the object of a file and its row if its stamp alone says that it is undamaged. Reads no byte of it."""
+        """Return the object of a file and its row if its stamp is unchanged. Does not read the object."""
         place = self._find(cid)
         if place is None:
             return None
@@ -136,13 +134,13 @@ class ObjectChecker:
         except FileNotFoundError:
             return None
         if reasons:
-            _logger.debug("%s: %s has to be hashed first: %s", cid, path, reasons)
+            _logger.debug("%s: %s must be hashed first: %s", cid, path, reasons)
             return None
         _logger.debug(_TRUSTED, cid, path)
         return path, place
 
     def _reasons_to_hash(self, place: PlaceRow, stamp: Stamp) -> str:
-        """Say why a stamp is not enough to trust an object; empty if it is."""
+        """Return why the stamp is not enough to trust an object; empty if it is enough."""
         known = place.stamp
         pairs = [
             ("inode", stamp.inode, known.inode),
@@ -153,7 +151,7 @@ class ObjectChecker:
         if place.is_damaged:
             reasons.append("damage was found in it before")
         if self._verify_always:
-            reasons.append("every file is to be hashed, whatever its stamp")
+            reasons.append("every file is hashed, even if its stamp is unchanged")
         return ", ".join(reasons)
 
     def _find(self, cid: CID) -> PlaceRow | None:
@@ -161,14 +159,14 @@ class ObjectChecker:
             return index_rows.find_object_of(connection, cid)
 
     def _is_sound(self, cid: CID, path: Path, place: PlaceRow, stamp: Stamp) -> bool:
-        """Whether the object is whole; False if the store lacks the nodes to tell."""
+        """Return whether the object is undamaged; False if the store lacks the nodes for the check."""
         is_as_known = stamp == place.stamp and not place.is_damaged
         reasons = self._reasons_to_hash(place, stamp)
         if not reasons:
             _logger.debug(_TRUSTED, cid, path)
             return True
         if stamp.size_bytes != place.stamp.size_bytes:
-            raise self._set_aside(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
+            raise self._quarantine(cid, place, f"has {stamp.size_bytes} bytes instead of {place.stamp.size_bytes}")
         _logger.debug("%s: hashing %s, %d bytes: %s", cid, path, stamp.size_bytes, reasons)
         try:
             damaged = self._find_damage(cid, path, stamp.size_bytes)
@@ -176,18 +174,18 @@ class ObjectChecker:
             _logger.debug("%s: %s cannot be checked: %s", cid, path, error)
             return False
         if damaged is not None:
-            raise self._set_aside(cid, place, f"is damaged in its leaf {damaged}")
-        _logger.debug("%s: every leaf in %s has the hash in its CID", cid, path)
+            raise self._quarantine(cid, place, f"is damaged in its leaf {damaged}")
+        _logger.debug("%s: every leaf in %s matches its CID", cid, path)
         if not is_as_known:
-            with suppress(OSError):  # on a disk that takes no modes; the hash counts
+            with suppress(OSError):  # the file system may not support modes, and the hash is what counts
                 self._context.disk.make_read_only(path)
-            # Not being able to note it only means that the next reader hashes again.
+            # If this update fails, the next reader hashes the file again.
             with suppress(MlflowIpfsError), self._context.database.write() as connection:
                 index_rows.restamp(connection, place, stamp)
         return True
 
     def _find_damage(self, cid: CID, path: Path, size_bytes: int) -> CID | None:
-        """Hash the whole file. Returns the first leaf that is not as its CID says."""
+        """Hash the whole file. Return the first leaf that does not match its CID; None if all match."""
         disk = self._context.disk
         descriptor = disk.open_to_read(path)
 
@@ -198,7 +196,7 @@ class ObjectChecker:
         end = 0
         expected = iterate_leaves(self._context.database, self._reader, cid, size_bytes)
         try:
-            with closing(map_ahead(check, expected)) as leaves:  # its threads end before the file
+            with closing(map_ahead(check, expected)) as leaves:  # its threads end before the file is closed
                 for leaf, is_sound in leaves:
                     if not is_sound:
                         return leaf.cid
@@ -207,35 +205,38 @@ class ObjectChecker:
         finally:
             disk.close(descriptor)
 
-    def _give_second_name(self, path: Path, aside: Path) -> None:
-        """So that the index never names what is not there: the first name goes after the commit."""
+    def _link_in_quarantine(self, path: Path, quarantined: Path) -> None:
+        """Give an object a second name in quarantine. The caller removes the first name after the commit.
+
+        The index therefore never names a file that does not exist.
+        """
         disk = self._context.disk
         with suppress(FileNotFoundError):
             try:
-                disk.link(path, aside)
+                disk.link(path, quarantined)
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-                disk.rename(path, aside)
-            disk.sync_directory(aside.parent)
+                disk.rename(path, quarantined)
+            disk.sync_directory(quarantined.parent)
 
-    def _set_aside(self, cid: CID, place: PlaceRow, what: str) -> IntegrityError:
-        """Move a damaged object out of the way. Its undamaged blocks can still be read there."""
+    def _quarantine(self, cid: CID, place: PlaceRow, damage: str) -> IntegrityError:
+        """Move a damaged object to quarantine and return the error. Its undamaged blocks can still be read there."""
         layout, disk = self._context.layout, self._context.disk
         path, name = layout.directory / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
-        advice, is_ours = "Add the content again to heal it", False
+        advice, is_linked = "Add the content again to heal it", False
         try:
             with self._context.database.write() as connection:
                 current = index_rows.find_object_of(connection, cid)
-                if current is not None and current.name == place.name:  # else somebody was faster
+                if current is not None and current.name == place.name:  # else another process moved it first
                     index_rows.move_to_quarantine(connection, place.id, name)
-                    self._give_second_name(path, layout.directory / name)
-                    is_ours = True
-            if is_ours:
+                    self._link_in_quarantine(path, layout.directory / name)
+                    is_linked = True
+            if is_linked:
                 disk.remove(path)
-            advice = f"It was moved to {layout.quarantine}. {advice}"
+            advice = f"The file was moved to {layout.quarantine}. {advice}"
         except (MlflowIpfsError, OSError) as error:
             if not isinstance(error, ImmutableError):
-                advice = f"It could not be moved to {layout.quarantine} ({error}). {advice}"
-        msg = f"the file of {cid}, {path}, {what}. {advice}"
+                advice = f"The file could not be moved to {layout.quarantine} ({error}). {advice}"
+        msg = f"the file of {cid}, {path}, {damage}. {advice}"
         return IntegrityError(msg)

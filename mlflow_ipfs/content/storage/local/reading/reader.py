@@ -1,4 +1,4 @@
-"""Reading the blocks of a local store: row, read, hash, return."""
+"""Reader of the blocks of a local store: look up the row, read the bytes, check the hash."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.index_rows import BlockRow
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
-_TOUCH_SECONDS: Final = 600  # how old "last used" may become before it is written anew
+_TOUCH_SECONDS: Final = 600  # a newer ``last_used`` is not written again
 
 
 class LocalReader(BlockReader):
-    """The blocks of a local store."""
+    """Reader of the blocks of a local store."""
 
     def __init__(self, context: StoreContext) -> None:
         self._context = context
-        self._prefix = f"{context.layout.directory}{os.sep}"  # joined as text: Path is slow, and every read passes here
+        self._prefix = f"{context.layout.directory}{os.sep}"  # joined as text: every read does this, and Path is slow
 
     def __str__(self) -> str:
         return f"the store {self._context.layout.directory}"
@@ -43,7 +43,7 @@ class LocalReader(BlockReader):
         row = self._find(cid)
         data = self._read(row)
         if data is None:
-            # A gc or a repair may have come between the row and the file.
+            # A gc or a repair may have moved the block after the row was read.
             row = self._find(cid)
             data = self._read(row)
         if data is None or not cid.matches(data):
@@ -53,7 +53,7 @@ class LocalReader(BlockReader):
         return data
 
     def get_many(self, cids: Sequence[CID]) -> Generator[bytes, None, None]:
-        """Yield blocks, verified. One look into the index for all, and neighbours in a file share its opening."""
+        """Yield blocks, each verified. Uses one index lookup for all blocks and keeps files open between reads."""
         with self._context.database.read() as connection:
             rows = index_rows.find_blocks(connection, [cid.multihash for cid in cids])
         touched: set[int | None] = set()
@@ -62,27 +62,27 @@ class LocalReader(BlockReader):
                 row = rows.get(cid.multihash)
                 data = _read_from(files, row)
                 if row is None or data is None or not cid.matches(data):
-                    data = self.get(cid)  # an identity CID, or a gc came between, or it says what is wrong
+                    data = self.get(cid)  # handles identity CIDs and blocks that gc moved, and reports damage
                 elif row.cache_used is not None and row.place_id not in touched:
                     touched.add(row.place_id)
                     self._touch(row)
                 yield data
 
     def has(self, cid: CID) -> bool:
-        """Tell whether the block is here, without reading it."""
+        """Return whether the block is in the store, without reading it."""
         if cid.identity_data is not None:
             return True
         with self._context.database.read() as connection:
             return index_rows.is_known(connection, cid.multihash)
 
     def find_absent(self, cids: Sequence[CID]) -> CID | None:
-        """Return the first of the blocks that is not here, with few looks into the index."""
+        """Return the first of the blocks that is not in the store; None if all are. Uses few index lookups."""
         with self._context.database.read() as connection:
             known = index_rows.all_known_among(connection, {cid.multihash for cid in cids})
         return next((cid for cid in cids if cid.multihash not in known and cid.identity_data is None), None)
 
     def get_size(self, cid: CID) -> int:
-        """The length of a block in bytes, from the index."""
+        """Return the length of a block in bytes, from the index."""
         data = cid.identity_data
         if data is not None:
             return len(data)
@@ -99,7 +99,7 @@ class LocalReader(BlockReader):
         return row
 
     def _read(self, row: BlockRow) -> bytes | None:
-        """The block as it should be, unverified; None if its file is missing."""
+        """Return the block, unverified; None if its file is missing."""
         if row.place_name is None:
             return row.data
         try:
@@ -111,27 +111,27 @@ class LocalReader(BlockReader):
         return block_of_leaf(piece, row.form)
 
     def _replace(self, cid: CID, damage: IntegrityError) -> bytes:
-        """The block from somewhere else; who only reads has nowhere to look."""
+        """Return the block from another source. This reader has none and raises; a subclass may have one."""
         del cid
         raise damage
 
     def _damaged(self, cid: CID, row: BlockRow, *, is_missing: bool) -> IntegrityError:
-        """Note the damage, so that adding the content again heals it, and name it."""
+        """Record the damage, so that adding the content again heals it, and return the error."""
         path = self._context.layout.database
-        # Only a help for later; a busy or full store must not hide the damage itself.
+        # Errors are suppressed: a busy or full store must not hide the damage.
         with suppress(MlflowIpfsError), self._context.database.write() as connection:
             if row.place_name is None or row.place_id is None:
-                index_rows.give_up_inline(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
+                index_rows.mark_inline_damaged(connection, cid.multihash, f"quarantine/{uuid.uuid4().hex}.lost")
             else:
                 index_rows.mark_damaged(connection, row.place_id, row.place_name)
         if row.place_name is not None:
             path = self._context.layout.directory / row.place_name
-        what = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
-        msg = f"the block {cid} cannot be read: {path} {what}. Add the content again to heal it"
+        damage = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
+        msg = f"the block {cid} cannot be read: {path} {damage}. Add the content again to heal it"
         return IntegrityError(msg)
 
     def _touch(self, row: BlockRow) -> None:
-        """Note now and then that a file of the cache is in use, so that others are evicted first."""
+        """Record occasionally that a file of the cache is in use, so that unused files are evicted first."""
         database = self._context.database
         is_old = row.cache_used is not None and time.time() - row.cache_used > _TOUCH_SECONDS
         if is_old and row.place_id is not None and not database.read_only:

@@ -196,6 +196,6 @@ def test_root_follows_no_link_in_a_store_of_another_user(
     (tmp_path / "precious").touch()
     (store / name).rename(store.parent / "moved")
     (store / name).symlink_to(tmp_path)
-    with pytest.raises(PolicyError, match=f"{name} is a link"):
+    with pytest.raises(PolicyError, match=f"{name} is a symbolic link"):
         open_local_storage(store)
     assert os.listdir(tmp_path) == ["precious"]

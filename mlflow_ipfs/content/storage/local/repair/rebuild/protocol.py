@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.content.storage.local.files.open_publications import LAST, PREFIX
+from mlflow_ipfs.content.storage.local.files.open_publications import LAST_DELETION_NUMBER, PUBLICATION_PREFIX
 from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index.creating import check_links, is_read_only
@@ -168,7 +168,8 @@ def _check_no_sessions(layout: Layout) -> None:
             continue
         try:
             if not file.try_lock():
-                is_named = holder.isdecimal() and not path.name.startswith(PREFIX)  # those hold another number
+                # The file of a publication holds a deletion number instead of a process id.
+                is_named = holder.isdecimal() and not path.name.startswith(PUBLICATION_PREFIX)
                 who = f"process {holder}" if is_named else "another process"
                 msg = f"{who} uses the store {layout.directory}: end it, and every other program that uses the store, and try again"
                 raise StoreBusyError(msg)
@@ -236,9 +237,13 @@ class _Rebuild:
         """Copy what stays the same. Numbers of condemnations must go on rising."""
         copies = self._copies.used
         values = {key: copy.meta[key] for copy in reversed(copies) for key in copy.meta if _is_kept(key)}
-        numbers = [int(copy.meta[LAST]) for copy in copies if copy.meta.get(LAST, "").isdecimal()]
+        numbers = [
+            int(copy.meta[LAST_DELETION_NUMBER])
+            for copy in copies
+            if copy.meta.get(LAST_DELETION_NUMBER, "").isdecimal()
+        ]
         if numbers:
-            values[LAST] = str(max(numbers))
+            values[LAST_DELETION_NUMBER] = str(max(numbers))
         new_index.connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
 
     def _write(self, new_index: NewIndex, path: Path) -> None:
