@@ -86,7 +86,7 @@ def make_file(blocks: Blocks, parts: list[CID]) -> CID:
 
 def mutate(draw: Draw, blocks: Blocks, cid: CID, made: list[CID]) -> CID:  # noqa: C901 - one case a line or two
     """The block with one thing changed."""
-    if cid.codec != DAG_PB:
+    if cid.codec != DAG_PB or not is_node(blocks, cid.multihash):  # an earlier change may have made it undecodable
         return cid
     node = decode_node(blocks.get(cid))
     links, data = list(node.links), decode_unixfs(node)
