@@ -127,7 +127,7 @@ class CarReader:
             raise InvalidDataError(msg)
         for root in roots:
             if not root.is_hash_supported:
-                msg = f"the CAR cannot be imported: the block of its root {root} cannot be verified{root.hash_note}"
+                msg = f"this CAR cannot be imported: the block of its root {root} cannot be verified{root.hash_note}"
                 raise InvalidDataError(msg)
         return roots
 

@@ -19,7 +19,7 @@ from mlflow_ipfs.content.checking.verify_blocks import (
     check_block,
     check_role,
     path_text,
-    shard_place,
+    shard_position,
 )
 from mlflow_ipfs.content.files.tree_size import TreeSize, check_tree_size
 from mlflow_ipfs.content.system.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
@@ -154,13 +154,13 @@ class _Walk:
             if not isinstance(found, Parent):
                 check_role(visit, found)
                 return False
-            if found.place is not None or shard_place(visit, found.fanout) is None:
+            if found.position is not None or shard_position(visit, found.fanout) is None:
                 if visit.parent is not None:
                     visit.parent.add(found)
                 check_role(visit, found)
                 found.check_as(visit)
                 return False
-            # So far, this HAMT shard was only linked by data that is not UnixFS. Its place in a HAMT is known now.
+            # So far, this HAMT shard was only linked by data that is not UnixFS. Its position in a HAMT is known now.
             found, below = check_block(visit, self.reader.get(visit.cid))
         else:
             self.found[key] = None

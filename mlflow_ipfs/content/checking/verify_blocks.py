@@ -57,7 +57,7 @@ class Visit(NamedTuple):
         parent: parent that the properties of this block are added to.
         size_bytes: number of file bytes in this block according to its parent.
         below_bytes: total size of the blocks from here on according to the link, in bytes. An estimate; 0 if unknown.
-        place: of a child shard, its place in its HAMT, or None if unknown.
+        position: of a child shard, its position in its HAMT, or None if unknown.
     """
 
     cid: CID
@@ -66,7 +66,7 @@ class Visit(NamedTuple):
     parent: Parent | None = None
     size_bytes: int | None = None
     below_bytes: int = 0
-    place: ShardPlace | None = None
+    position: ShardPlace | None = None
 
     @property
     def key(self) -> tuple[int, bytes]:
@@ -92,7 +92,7 @@ class Parent:
     Attributes:
         size_bytes: number of file bytes in and below it, or ``NO_FILE``.
         fanout: fanout of a HAMT shard, else None.
-        place: place of a HAMT shard that its names were checked against, or None if they were not checked.
+        position: position of a HAMT shard that its names were checked against, or None if they were not checked.
         is_child_shard: whether it is part of the directory above it.
         levels: for a file, the number of levels of blocks; for a directory, the number of levels of directories below.
         count: for a file, the number of leaves; for a directory, the number of entries below it. Each leaf or entry is
@@ -110,14 +110,14 @@ class Parent:
         "is_too_long",
         "levels",
         "own_count",
-        "place",
+        "position",
         "size_bytes",
     )
 
     def __init__(self, size_bytes: int, count: int, *, levels: int = 0) -> None:
         self.size_bytes = size_bytes
         self.fanout: int | None = None
-        self.place: ShardPlace | None = None
+        self.position: ShardPlace | None = None
         self.is_child_shard = False
         self.levels = levels
         self.count = self.own_count = count
@@ -190,20 +190,20 @@ def check_role(visit: Visit, found: int | Parent | None) -> None:
     elif size_bytes == NO_UNIXFS:
         msg = f"{visit.cid} is an entry of a directory, but not a UnixFS file, directory or symlink"
         raise InvalidDataError(msg)
-    if isinstance(found, Parent) and found.place is not None:
-        _check_shard_place(visit, found)
+    if isinstance(found, Parent) and found.position is not None:
+        _check_shard_position(visit, found)
 
 
-def shard_place(visit: Visit, fanout: int | None) -> ShardPlace | None:
-    """Return the place of a shard in its HAMT, or None if it is unknown or the block is not a shard."""
+def shard_position(visit: Visit, fanout: int | None) -> ShardPlace | None:
+    """Return the position of a shard in its HAMT, or None if it is unknown or the block is not a shard."""
     if fanout is None or visit.role in (Role.LINKED, Role.PART):
         return None
-    return visit.place if visit.role is Role.SHARD else ShardPlace(fanout)
+    return visit.position if visit.role is Role.SHARD else ShardPlace(fanout)
 
 
-def _check_shard_place(visit: Visit, shard: Parent) -> None:
-    place = shard_place(visit, shard.fanout)
-    if place is not None and place != shard.place:
+def _check_shard_position(visit: Visit, shard: Parent) -> None:
+    position = shard_position(visit, shard.fanout)
+    if position is not None and position != shard.position:
         msg = f"the HAMT shard {visit.cid} is linked at two positions of HAMTs, but its names fit only one of them"
         raise InvalidDataError(msg)
 
@@ -256,16 +256,16 @@ def _check_directory(visit: Visit, node: Node, data: UnixFSData) -> tuple[Parent
     entries, shards = split_shard(node, data) if fanout is not None else (node.links, [])
     parent = Parent(NO_FILE, len(entries))
     parent.is_child_shard = visit.role is Role.SHARD
-    parent.fanout, parent.place = fanout, shard_place(visit, fanout)
-    places: list[ShardPlace | None] = [None] * len(shards)
-    if parent.place is not None:
+    parent.fanout, parent.position = fanout, shard_position(visit, fanout)
+    positions: list[ShardPlace | None] = [None] * len(shards)
+    if parent.position is not None:
         try:
-            places[:] = check_names_of_shard(node, data, parent.place)
+            positions[:] = check_names_of_shard(node, data, parent.position)
         except InvalidDataError as error:
             parent.error = error
     below = [
-        Visit(link.cid, Role.SHARD, visit.path, parent, None, 0, place)
-        for link, place in zip(shards, places, strict=True)
+        Visit(link.cid, Role.SHARD, visit.path, parent, None, 0, position)
+        for link, position in zip(shards, positions, strict=True)
     ]
     seen: set[bytes] = set()
     for link in entries:
