@@ -59,10 +59,10 @@ class Site:
         url = sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
         _, report, _ = restore_backup(self.directory / "backup", target / "store", url, disk=disk)
         assert report is None or report.problems == ()
-        return told_by(target)
+        return recorded_number(target)
 
 
-def told_by(directory: Path) -> int:
+def recorded_number(directory: Path) -> int:
     """Return the number that a restored store and its database record. Check that it is the same and data is sound."""
     with closing(sqlite3.connect(directory / "mlflow.db")) as connection:
         [(in_database,)] = connection.execute("SELECT number FROM experiments").fetchall()
