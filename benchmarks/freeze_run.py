@@ -1,7 +1,7 @@
 """Benchmark: freezing a run of 100,000 artifacts. The limit is 2 s.
 
 A freeze reads one snapshot of the entries, stores the nodes of at least 101 directories durably, and records the pin
-and the frozen path. It copies no files, so there is no peer to compare with. The output states the part of the limit
+and the frozen path. It copies no files, so copying would not be a fair peer. The output states the part of the limit
 that is used. Every measured freeze makes nodes that are new to the store.
 """
 

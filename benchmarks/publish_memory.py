@@ -1,7 +1,7 @@
 """Benchmark: memory for publishing one large file, above the idle interpreter. The limit is 200 MB.
 
 The result is the peak of a new process after the publication, minus its peak before this package was imported.
-There is no comparable peer, so the result is compared with the limit.
+Copying a file has no comparable memory use, so the result is compared with the limit instead of a peer.
 
 Usage: python benchmarks/publish_memory.py [MEBIBYTES]
 """

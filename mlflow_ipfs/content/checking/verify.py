@@ -61,7 +61,7 @@ class VerifyReport:
         blocks: number of blocks that were read and hashed.
         size_bytes: total size of those blocks in bytes.
         problems: problems that were found; empty if the content is valid.
-        hidden_left_out: number of hidden names only on disk that were ignored, if content was compared with a disk.
+        hidden_left_out: number of hidden names only on disk that were ignored, if the content was compared with files.
     """
 
     cid: CID
@@ -102,7 +102,7 @@ def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None
         progress: called on the calling thread with the length of each block in bytes.
 
     Raises:
-        PolicyError: a block must not be read.
+        PolicyError: reading a block is not permitted.
         RemoteError: a remote source cannot be reached. This is not reported as damage.
     """
     with ReadAhead(partial(_measure_leaves, reader)) as leaves:
