@@ -79,8 +79,9 @@ def make_node(draw: Draw, blocks: Blocks, made: list[CID]) -> CID:
 
 
 def make_file(blocks: Blocks, parts: list[CID]) -> CID:
-    """A file of those that are files."""
-    nodes = [read_unixfs(blocks, cid) for cid in parts if cid.codec in (RAW, DAG_PB)]
+    """Store a file of those parts that are files."""
+    readable = [cid for cid in parts if cid.codec == RAW or (cid.codec == DAG_PB and is_node(blocks, cid.multihash))]
+    nodes = [read_unixfs(blocks, cid) for cid in readable]
     return put_file(blocks, *((node.cid, node.size_bytes) for node in nodes if node.data.is_file))
 
 
