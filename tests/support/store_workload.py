@@ -65,8 +65,8 @@ class Workload:
         steps: list[Callable[[LocalStorage], None]] = [
             self.publish_mixture, self.publish_pack, self.publish_inline, self.publish_again, self.name_things,
             self.forget_things, self.collect, self.delete_block, self.collect, self.publish_what_is_gone,
-            self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar, self.ask_for_path, self.cache_things, self.name_cached,
-            self.forget_large, self.collect, self.drop_cache,
+            self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar,
+            self.ask_for_path, self.cache_things, self.name_cached, self.forget_large, self.collect, self.drop_cache,
         ]  # fmt: skip
         return steps if seed is None else random.Random(seed).choices(steps, k=len(steps))
 

@@ -275,9 +275,9 @@ class CarImport:
             return "No blocks were kept"
         blocks = f"{self.kept_blocks:,} block{'s' * (self.kept_blocks != 1)}"
         return (
-            f"Kept {blocks} ({self.kept_bytes:,} bytes): everything before byte {self.resume_from} of the CAR, where the "
-            "next block begins. Nothing is pinned, so gc may delete them after its grace period. Import the CAR again to "
-            "resume: only missing blocks are written"
+            f"Kept {blocks} ({self.kept_bytes:,} bytes): everything before byte {self.resume_from} of the CAR, where "
+            "the next block begins. Nothing is pinned, so gc may delete them after its grace period. "
+            "Import the CAR again to resume: only missing blocks are written"
         )
 
     def _explain(self, error: MlflowIpfsError) -> MlflowIpfsError:

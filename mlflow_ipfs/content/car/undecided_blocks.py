@@ -182,8 +182,8 @@ class UndecidedBlocks:
             return
         if self.count >= MAX_BLOCKS or (location is None and self._copied_bytes + len(block) > MAX_COPIED_BYTES):
             msg = (
-                f"{self.count:,} blocks ({self.size_bytes:,} bytes) came before any node that links to them, which is the "
-                "limit: import the CAR from a file, or import all of its blocks, needed or not (--all-blocks)"
+                f"{self.count:,} blocks ({self.size_bytes:,} bytes) came before any node that links to them, which is "
+                "the limit: import the CAR from a file, or import all of its blocks, needed or not (--all-blocks)"
             )
             raise InvalidDataError(msg)
         self._frames.add(cid.multihash, location or self._copy(cid, block))
@@ -250,7 +250,7 @@ class UndecidedBlocks:
         except OSError as error:
             if error.errno in FULL_DISK_ERRORS or error.errno == errno.EFBIG:
                 msg = (
-                    f"the disk is full after {self.count:,} blocks of the CAR were copied that came before any node that "
+                    f"the disk is full after copying {self.count:,} blocks of the CAR that came before any node that "
                     "links to them: free disk space, or import the CAR from a file"
                 )
                 raise StoreFullError(msg) from error
