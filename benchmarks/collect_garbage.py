@@ -1,8 +1,8 @@
-"""How long does a gc of a million blocks take if 90% of them are needed, and how long do publishers wait meanwhile?
+"""Benchmark: time and memory of a gc of a million blocks, 90% of them needed, and the longest concurrent publication.
 
-A collection has no peer that copies bytes: the lines say seconds, MB and the bars of this project
-(20 s, 150 MB, 1 s). The store has 1,000 directories of 1,000 small files, one in ten of them garbage.
-Every measured collection runs in a process of its own, beside one that publishes without a pause.
+A collection cannot be compared with copying bytes. Instead of a peer, the results are compared with the limits of this
+project (20 s, 150 MB, 1 s). The store contains 1,000 directories of 1,000 small files, one in ten of them garbage.
+Every measured collection runs in a separate process while another process publishes without a pause.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.content.storage.local import LocalStorage, open_local_storage
 
 BLOCKS = int(os.environ.get("BENCH_BLOCKS", "1000000"))
-IN_A_DIRECTORY, DIRECTORYS_IN_A_PUBLICATION = 1000, 10
+FILES_PER_DIRECTORY, DIRECTORIES_PER_PUBLICATION = 1000, 10
 BARS = {"wall seconds": 20.0, "peak memory above the idle interpreter, MB": 150.0, "longest publication, seconds": 1.0}
 
 
 def publish_directories(storage: LocalStorage, first: int, count: int, owner: str | None) -> None:
-    """Publish directories of small files, all of them new."""
+    """Publish directories of new small files in one publication."""
     with storage.publish() as publication:
         nodes = NodeBuilder(publication.put, UNIXFS_V1_2025)
         pins = []
         for directory in range(first, first + count):
             links = []
-            for file in range(IN_A_DIRECTORY):
+            for file in range(FILES_PER_DIRECTORY):
                 data = b"%d/%d " % (directory, file) * 8
                 cid = CID.of(data)
                 publication.put(cid, data)
@@ -48,18 +48,18 @@ def publish_directories(storage: LocalStorage, first: int, count: int, owner: st
 
 def publish_many(directory: Path, first: int, count: int, *, owner: str | None) -> None:
     with open_local_storage(directory) as storage:
-        for start in range(first, first + count, DIRECTORYS_IN_A_PUBLICATION):
-            publish_directories(storage, start, min(DIRECTORYS_IN_A_PUBLICATION, first + count - start), owner)
+        for start in range(first, first + count, DIRECTORIES_PER_PUBLICATION):
+            publish_directories(storage, start, min(DIRECTORIES_PER_PUBLICATION, first + count - start), owner)
 
 
 def read_peak_kib() -> int:
-    """Peak memory of this process. Not getrusage's: that begins with the parent's at the fork."""
+    """Return the peak memory of this process in KiB. The peak of getrusage would include the parent before the fork."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def collect(directory: Path) -> None:
-    """In a process of its own: one collection. Prints what it took."""
+    """Run one collection and print its time and memory. Called in a separate process."""
     idle = read_peak_kib()
     started = time.perf_counter()
     with open_local_storage(directory) as storage:
@@ -69,12 +69,15 @@ def collect(directory: Path) -> None:
     print(json.dumps([seconds, (peak - idle) / 1024, report.kept_blocks, report.removed_blocks]))
 
 
-def publish_until_told(directory: Path) -> None:
-    """In a process of its own: small publications until standard input ends. Prints the longest one, in seconds."""
+def publish_until_stopped(directory: Path) -> None:
+    """Make small publications until standard input ends, then print the longest in seconds.
+
+    Called in a separate process.
+    """
     longest, number = 0.0, 0
     os.set_blocking(0, False)
     with open_local_storage(directory) as storage:
-        while not _has_ended():
+        while not _input_has_ended():
             number += 1
             started = time.perf_counter()
             with storage.publish() as publication:
@@ -85,14 +88,14 @@ def publish_until_told(directory: Path) -> None:
     print(longest)
 
 
-def _has_ended() -> bool:
+def _input_has_ended() -> bool:
     try:
         return os.read(0, 1) == b""
     except BlockingIOError:
         return False
 
 
-def run_beside_a_publisher(directory: Path) -> tuple[float, float, float]:
+def collect_while_publishing(directory: Path) -> tuple[float, float, float]:
     script = [sys.executable, __file__]
     with subprocess.Popen([*script, "publish", directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as publisher:
         output = subprocess.run([*script, "collect", directory], stdout=subprocess.PIPE, check=True).stdout
@@ -105,21 +108,21 @@ def run_beside_a_publisher(directory: Path) -> tuple[float, float, float]:
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         directory = Path(name, "store")
-        directories = BLOCKS // IN_A_DIRECTORY
+        directories = BLOCKS // FILES_PER_DIRECTORY
         publish_many(directory, 0, directories * 9 // 10, owner="benchmark")
         results = []
         for number in range(1, PAIRS + 1):
             publish_many(directory, number * directories, directories // 10, owner=None)
-            results.append(run_beside_a_publisher(directory))
+            results.append(collect_while_publishing(directory))
     for (measure, bar), values in zip(BARS.items(), zip(*results, strict=True), strict=True):
-        middle = statistics.median(values)
-        line = {"benchmark": f"gc_of_{BLOCKS}_blocks", "measure": measure, "ours": round(middle, 3), "peer": bar}
-        print(json.dumps(line | {"peer_name": "the bar", "ratio": round(middle / bar, 3), "pairs": PAIRS}), flush=True)
+        median = statistics.median(values)
+        line = {"benchmark": f"gc_of_{BLOCKS}_blocks", "measure": measure, "ours": round(median, 3), "peer": bar}
+        print(json.dumps(line | {"peer_name": "the bar", "ratio": round(median / bar, 3), "pairs": PAIRS}), flush=True)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["publish"]:
-        publish_until_told(Path(sys.argv[2]))
+        publish_until_stopped(Path(sys.argv[2]))
     elif sys.argv[1:2] == ["collect"]:
         collect(Path(sys.argv[2]))
     else:

@@ -1,8 +1,8 @@
-"""How long does `mlflow.artifacts.download_artifacts("ipfs://…")` of a large model take, compared with copying its files?
+"""Benchmark: `mlflow.artifacts.download_artifacts("ipfs://…")` of a large model, compared with copying its files.
 
-As an ordinary user, in a process that has used nothing of the store before, so opening it counts. Without a
-destination the bar is 0.05 s, whatever the size; with one, 1.2 times the copy. Neither side syncs. The peer copies
-bytes by reading and writing them.
+It runs as an ordinary user, in a process that has not used the store before, so the time includes opening the store.
+The limit is 0.05 s without a destination, whatever the size, and 1.2 times the copy with a destination. Neither side
+syncs. The peer copies by reading and writing bytes.
 
 Usage: python benchmarks/download_model.py [MEBIBYTES]
 """
@@ -24,7 +24,7 @@ import mlflow
 from harness import compare, measure_seconds
 from mlflow_ipfs import Settings, open_store
 from mlflow_ipfs.binding import locations
-from mlflow_ipfs.binding.artifacts import artifact_trees  # the ordinary user may not be able to read them here
+from mlflow_ipfs.binding.artifacts import artifact_trees  # imported now: the ordinary user may be unable to read it
 from mlflow_ipfs.plugins import artifact_repository
 from publish_one_file import make_file
 from support.unprivileged import OrdinaryUser, make_ordinary_user
@@ -35,7 +35,7 @@ PIECE_BYTES = 1 << 20
 
 
 def make_model(directory: Path, mebibytes: int) -> str:
-    """A model on disk, and the same in a store. Its CID."""
+    """Write a model to disk and add it to a store. Return its CID."""
     model = directory / "model"
     model.mkdir()
     make_file(model / "model.bin", mebibytes)
@@ -46,7 +46,7 @@ def make_model(directory: Path, mebibytes: int) -> str:
 
 
 def download(directory: Path, cid: str, destination: Path | None) -> float:
-    """Wall time of one download, after which everything must be there."""
+    """Return the wall time of one download in seconds, after a check that all files were downloaded."""
     os.environ |= {"MLFLOW_IPFS_STORE": f"local:{directory / 'store'}", "HOME": str(directory)}
     os.chdir(directory)
     if destination is not None:
@@ -63,11 +63,11 @@ def download(directory: Path, cid: str, destination: Path | None) -> float:
 def check_same(model: Path, downloaded: Path) -> None:
     sizes = [{path.name: path.stat().st_size for path in each.iterdir()} for each in (model, downloaded)]
     if sizes[0] != sizes[1]:
-        sys.exit(f"{downloaded} has {sizes[1]} instead of {sizes[0]}")
+        sys.exit(f"{downloaded} contains {sizes[1]} instead of {sizes[0]}")
 
 
 def copy(model: Path, destination: Path) -> float:
-    """Wall time of copying the model's files."""
+    """Return the wall time of copying the files of the model, in seconds."""
 
     def copy_files() -> None:
         destination.mkdir()
@@ -80,7 +80,7 @@ def copy(model: Path, destination: Path) -> float:
 
 
 def run_and_clean(user: OrdinaryUser, name: str, action: partial[float]) -> float:
-    """Run as the user, and remove what was written, outside of the measured time."""
+    """Run an action as the user, then remove the written files outside of the measured time."""
     destination = user.directory / name
     seconds = user.run(action, destination)
     for path in destination.iterdir() if destination.exists() else ():

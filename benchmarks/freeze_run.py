@@ -1,8 +1,8 @@
-"""How long does it take to freeze a run of 100,000 artifacts? The bar is 2 s.
+"""Benchmark: freezing a run of 100,000 artifacts. The limit is 2 s.
 
-One snapshot of the entries, the nodes of 101 and more directories stored durably, the pin and the frozen
-path. A copy of the files would be no peer: ours copies no file. So there is none, and the line says
-how much of the bar is used. Every measured freeze has nodes that are new to the store.
+A freeze reads one snapshot of the entries, stores the nodes of at least 101 directories durably, and records the pin
+and the frozen path. It copies no files, so copying would not be a fair peer. The output states the part of the limit
+that is used. Every measured freeze makes nodes that are new to the store.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import PAIRS, measure_seconds
-from large_run import DIRECTORYS, RUN, content_of, put_large_run
+from large_run import DIRECTORIES, RUN, content_of, put_large_run
 from mlflow_ipfs import Settings, open_store
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
@@ -29,7 +29,7 @@ ROOT = "bench"
 
 
 def make_run(directory: Path) -> None:
-    """In a process of its own, whose memory is not counted."""
+    """Make the run. Called in a separate process, whose memory is not counted."""
     with open_store(Settings(store=directory)) as store:
         put_large_run(store, ROOT)
 
@@ -43,13 +43,13 @@ def main() -> None:
         with open_store(Settings(store=directory)) as store:
             peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             seconds = []
-            for turn in range(PAIRS + 1):  # the first is not counted
+            for turn in range(PAIRS + 1):  # the first turn is a warm-up
                 with store.storage.publish() as publication:
-                    data = content_of(DIRECTORYS, turn)
+                    data = content_of(DIRECTORIES, turn)
                     publication.put(cid := CID.of(data), data)
                     changed = [
                         MfsEntry(ROOT, f"{RUN}/{number:03}/file-0000.bin", cid, len(data), len(data), turn)
-                        for number in range(DIRECTORYS)
+                        for number in range(DIRECTORIES)
                     ]
                     publication.commit(Changes(entries=changed))
                 seconds.append(measure_seconds(partial(store.files.freeze, MfsPath(ROOT, RUN), f"b{turn}")))

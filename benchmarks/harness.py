@@ -1,6 +1,6 @@
-"""Runs ours and the peer back to back and prints the ratio as one JSON line.
+"""Harness of the benchmarks: runs ours and the peer back to back and prints the ratio as one JSON line.
 
-Machines are noisy: what counts is the median of the ratios of interleaved pairs, not a time.
+Machines are noisy. The result is therefore the median of the ratios of interleaved pairs, not a time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 PAIRS = int(os.environ.get("BENCH_PAIRS", "7"))
 
+_store_numbers = count()
+
 
 def measure_seconds(action: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
@@ -33,11 +35,11 @@ def compare(benchmark: str, measure: str, ours: Callable[[], float], peer: Calla
     """Run interleaved pairs, after one unmeasured pair, and print medians and the median ratio.
 
     Args:
-        benchmark: the question that the file asks.
-        measure: what the numbers are, with the unit.
-        ours: runs ours once and returns its number.
-        peer: runs the peer once and returns its number.
-        peer_name: who the peer is.
+        benchmark: name of the benchmark.
+        measure: name of the measured quantity, with the unit.
+        ours: runs ours once and returns the measured value.
+        peer: runs the peer once and returns the measured value.
+        peer_name: name of the peer.
     """
     ours()
     peer()
@@ -54,12 +56,9 @@ def compare(benchmark: str, measure: str, ours: Callable[[], float], peer: Calla
     print(json.dumps(line), flush=True)
 
 
-_stores = count()
-
-
 def publish_into_new_store(source: Path, scratch: Path) -> float:
-    """Wall time of adding a file or directory to a store that is empty; the store is removed again."""
-    directory = scratch / f"store-{next(_stores)}"
+    """Return the wall time of adding a file or directory to an empty store, in seconds. Remove the store afterwards."""
+    directory = scratch / f"store-{next(_store_numbers)}"
     with open_store(Settings(store=directory)) as store:
         seconds = measure_seconds(lambda: store.add(source))
     shutil.rmtree(directory)

@@ -1,4 +1,4 @@
-"""A run with 100,000 artifacts, made at once: 100 directories of 1,000 files, in a store and, for peers, on disk."""
+"""Run with 100,000 artifacts: 100 directories of 1,000 files, in a store and, for peers, on disk."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-DIRECTORYS, FILES_EACH = 100, 1_000
+DIRECTORIES, FILES_EACH = 100, 1_000
 RUN = "0/9f2c1e/artifacts"
 
 
 def put_large_run(store: ContentStore, root: str) -> None:
-    """Put the entries of the whole run in one publication. Every file is 16 bytes of its own."""
+    """Put the entries of the whole run in one publication. Every file has 16 unique bytes."""
     entries: list[MfsEntry] = []
     with store.storage.publish() as publication:
-        for directory in range(DIRECTORYS):
+        for directory in range(DIRECTORIES):
             for file in range(FILES_EACH):
                 data = content_of(directory, file)
                 cid = CID.of(data)
@@ -33,12 +33,12 @@ def put_large_run(store: ContentStore, root: str) -> None:
 
 
 def make_large_directory(directory: Path) -> None:
-    """One of the run's directories, as files on disk."""
+    """Write one of the directories of the run to disk."""
     directory.mkdir(parents=True)
     for file in range(FILES_EACH):
         (directory / f"file-{file:04}.bin").write_bytes(content_of(0, file))
 
 
 def content_of(directory: int, file: int) -> bytes:
-    """The bytes of one file."""
+    """Return the bytes of one file."""
     return b"%07d-%07d\n" % (directory, file)

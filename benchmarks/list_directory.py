@@ -1,7 +1,7 @@
-"""How long does it take to list a directory of 1,000 files in a run of 100,000? The bar is 0.2 s.
+"""Benchmark: listing a directory of 1,000 files in a run of 100,000. The limit is 0.2 s.
 
-Through the store, compared with os.scandir and a stat of each file; and through MLflow's artifact
-repository, compared with MLflow's own for local directories.
+The store is compared with os.scandir and a stat of each file. The artifact repository is compared with MLflow's
+artifact repository for local directories.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ ROOT = "bench"
 
 
 def check(found: int) -> None:
-    """A listing that is quick because it is short would be no result."""
+    """Raise if a listing is incomplete, because its time would be meaningless."""
     if found != FILES_EACH:
-        msg = f"{found} files were listed, not {FILES_EACH}"
+        msg = f"{found} files were listed instead of {FILES_EACH}"
         raise RuntimeError(msg)
 
 
@@ -36,11 +36,11 @@ def main() -> None:
         make_large_directory(directory / "disk" / "050")
         with open_store() as store:
             put_large_run(store, ROOT)
-            place = MfsPath(ROOT, f"{RUN}/050")
+            path = MfsPath(ROOT, f"{RUN}/050")
             compare(
                 "list_1000_of_100000_files_in_the_store",
                 "wall seconds",
-                lambda: measure_seconds(lambda: check(len(store.files.list(place)))),
+                lambda: measure_seconds(lambda: check(len(store.files.list(path)))),
                 lambda: measure_seconds(lambda: check(len([e.stat() for e in os.scandir(directory / "disk" / "050")]))),
                 "os.scandir and stat",
             )

@@ -1,7 +1,7 @@
-"""How long does it take to publish, compared with `ipfs add` through a Kubo daemon with the same profile?
+"""Benchmark: publishing, compared with `ipfs add` through a Kubo daemon with the same profile.
 
-One file of 1 GiB, and 10,000 files of 4 KiB in 100 directories. The daemon is warm and offline; its repository
-is emptied between the turns, outside the measured time. Both must give the same CID.
+The content is one file of 1 GiB, and 10,000 files of 4 KiB in 100 directories. The daemon is warm and offline. Its
+repository is emptied between the turns, outside of the measured time. Both must give the same CID.
 
 Usage: python benchmarks/publish_beside_kubo.py [MEBIBYTES]
 """
@@ -28,7 +28,7 @@ COLLECT_SECONDS = 300
 
 
 def add_to_kubo(daemon: KuboDaemon, source: Path) -> float:
-    """Wall time of adding; what was added is removed again."""
+    """Return the wall time of adding, in seconds. Remove the added content afterwards."""
     seconds = measure_seconds(lambda: daemon("add", "--quieter", "--recursive", "--pin=false", source))
     subprocess.run(
         [daemon.binary, "repo", "gc", "--quiet"],

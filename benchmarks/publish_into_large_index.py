@@ -1,8 +1,8 @@
-"""How long does it take to publish 10,000 files of 4 KiB in 100 directories into a large index, compared with shutil.copytree?
+"""Benchmark: publishing 10,000 files of 4 KiB in 100 directories into a large index, compared with shutil.copytree.
 
-The index has a million blocks, or as many as the argument says; the question is asked for 5,000,000. Every published
-tree is new. The peer's copy is made durable, too, in the cheapest way there is: one sync at the end. At most 1.5 is
-the bar.
+The index has a million blocks unless the argument states another number. The target is set for 5,000,000. Every
+published tree is new. The copy of the peer is made durable, too, in the cheapest possible way: one sync at the end. The
+limit of the ratio is 1.5.
 
 Usage: python benchmarks/publish_into_large_index.py [BLOCKS]
 """
@@ -33,7 +33,7 @@ def main(blocks: int) -> None:
         def fresh_tree() -> Path:
             source = directory / f"source-{next(numbers)}"
             make_tree(source)
-            os.sync()  # what is written here must not be paid for by whoever syncs next
+            os.sync()  # otherwise the next sync, which is measured, would also write these files
             return source
 
         def copy() -> float:

@@ -1,6 +1,6 @@
-"""How long does it take to publish 10,000 files of 4 KiB in 100 directories, compared with shutil.copytree?
+"""Benchmark: publishing 10,000 files of 4 KiB in 100 directories, compared with shutil.copytree.
 
-The peer does not sync its files; ours is durable when it returns.
+The peer does not sync its files. Ours is durable when it returns.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 from harness import compare, measure_seconds, publish_into_new_store
 
-DIRECTORYS, FILES_EACH, FILE_BYTES = 100, 100, 4096
+DIRECTORIES, FILES_EACH, FILE_BYTES = 100, 100, 4096
 
 
 def make_tree(directory: Path) -> None:
-    """Files of random bytes."""
-    for number in range(DIRECTORYS):
+    """Make directories of files with random bytes."""
+    for number in range(DIRECTORIES):
         below = directory / f"{number:03}"
         below.mkdir(parents=True)
         for file in range(FILES_EACH):

@@ -1,7 +1,7 @@
-"""How much memory does publishing one large file take above the idle interpreter? The bar is 200 MB.
+"""Benchmark: memory for publishing one large file, above the idle interpreter. The limit is 200 MB.
 
-The peak of a fresh process after the publication, less its peak before anything of this package was imported.
-Copying has no such number, so the bar stands in the peer's place.
+The result is the peak of a new process after the publication, minus its peak before this package was imported.
+Copying a file has no comparable memory use, so the result is compared with the limit instead of a peer.
 
 Usage: python benchmarks/publish_memory.py [MEBIBYTES]
 """
@@ -22,15 +22,15 @@ BAR_MB = 200.0
 
 
 def read_peak_kib() -> int:
-    """Peak memory of this process. Not getrusage's: that begins with the parent's at the fork."""
+    """Return the peak memory of this process in KiB. The peak of getrusage would include the parent before the fork."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def publish(source: Path, directory: Path) -> None:
-    """In a process of its own: publish, and print by how many MB the peak has grown."""
+    """Publish, then print the growth of the peak in MB. Called in a separate process."""
     idle = read_peak_kib()
-    from mlflow_ipfs import Settings, open_store  # noqa: PLC0415 - its own memory counts
+    from mlflow_ipfs import Settings, open_store  # noqa: PLC0415 - the memory of the package is measured, too
 
     with open_store(Settings(store=directory)) as store:
         store.add(source)
@@ -38,7 +38,7 @@ def publish(source: Path, directory: Path) -> None:
 
 
 def main(mebibytes: int) -> None:
-    from publish_one_file import make_file  # noqa: PLC0415 - not in the measured process
+    from publish_one_file import make_file  # noqa: PLC0415 - must not be imported in the measured process
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         source = Path(name, "source")
@@ -49,14 +49,14 @@ def main(mebibytes: int) -> None:
             command = [sys.executable, __file__, "publish", str(source), str(directory)]
             grown.append(json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout))
             shutil.rmtree(directory)
-    middle = statistics.median(grown)
+    median = statistics.median(grown)
     line = {
         "benchmark": f"publish_memory_{mebibytes}_MiB",
         "measure": "peak memory above the idle interpreter, MB",
-        "ours": round(middle, 1),
+        "ours": round(median, 1),
         "peer": BAR_MB,
         "peer_name": "the bar",
-        "ratio": round(middle / BAR_MB, 3),
+        "ratio": round(median / BAR_MB, 3),
         "pairs": PAIRS,
     }
     print(json.dumps(line), flush=True)

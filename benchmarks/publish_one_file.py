@@ -1,4 +1,4 @@
-"""How long does it take to publish one large file, compared with copying it with the same durability?
+"""Benchmark: publishing one large file, compared with copying it with the same durability.
 
 Usage: python benchmarks/publish_one_file.py [MEBIBYTES]
 """
@@ -14,14 +14,14 @@ from harness import compare, measure_seconds, publish_into_new_store
 
 
 def make_file(path: Path, mebibytes: int) -> None:
-    """A file of random bytes."""
+    """Make a file of random bytes."""
     with path.open("wb") as file:
         for _ in range(mebibytes):
             file.write(os.urandom(1 << 20))
 
 
 def copy_durably(source: Path, destination: Path) -> None:
-    """Copy bytes (no reflink), and make them and the name durable."""
+    """Copy the bytes of a file, without a reflink, and make the copy and its name durable."""
     with source.open("rb") as reader, destination.open("wb") as writer:
         while piece := reader.read(1 << 20):
             writer.write(piece)

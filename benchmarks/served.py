@@ -1,4 +1,7 @@
-"""Two real `mlflow server`s for the benchmarks, ours at L1 and a stock one; transfers over plain HTTP; a watch for temporary files."""
+"""Real `mlflow server` processes for the benchmarks: one with this package at L1, and one with stock MLflow.
+
+Also transfers over plain HTTP, and a check for temporary files.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +29,21 @@ TIMEOUT_SECONDS: Final = 300
 
 @dataclass(frozen=True)
 class Served:
-    """A server and the directory for its temporary files."""
+    """Server and the directory for its temporary files."""
 
     server: MlflowServer
     temporary: Path
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection of its own for each transfer."""
+        """Return a new connection. Each transfer uses its own."""
         return http.client.HTTPConnection(urlsplit(self.server.url).netloc, timeout=TIMEOUT_SECONDS)
 
     def download(self, name: str, part: str | None = None) -> tuple[int, int]:
-        """Get an artifact, or a part of it, and drop it. The status and how many bytes it was."""
+        """Download an artifact, or a part of it, and drop the data. Return the status and the number of bytes."""
         connection = self.connect()
         buffer = memoryview(bytearray(PIECE_BYTES))
         with contextlib.closing(connection):
-            connection.request("GET", _place(name), headers={"Range": part} if part else {})
+            connection.request("GET", _artifact_path(name), headers={"Range": part} if part else {})
             answer = connection.getresponse()
             received = 0
             while count := answer.readinto(buffer):
@@ -48,11 +51,11 @@ class Served:
             return answer.status, received
 
     def upload(self, name: str, source: Path) -> None:
-        """Put a file, and wait for the answer."""
+        """Upload a file and wait for the answer."""
         with contextlib.closing(self.connect()) as connection, source.open("rb") as body:
             size_bytes = os.fstat(body.fileno()).st_size
             connection.blocksize = PIECE_BYTES
-            connection.request("PUT", _place(name), body=body, headers={"Content-Length": str(size_bytes)})
+            connection.request("PUT", _artifact_path(name), body=body, headers={"Content-Length": str(size_bytes)})
             answer = connection.getresponse()
             text = answer.read()
             if answer.status != http.client.OK:
@@ -60,20 +63,23 @@ class Served:
 
     @contextlib.contextmanager
     def without_temporary_files(self) -> Iterator[None]:
-        """End the benchmark if the server has a large temporary file meanwhile, be it one without a name."""
+        """End the benchmark if the server has a large temporary file meanwhile, even an unlinked one."""
         with watch_temporary_files(self.temporary, self.server.pid) as found:
             yield
         if found:
             sys.exit(f"the server made temporary files: {found}")
 
 
-def _place(name: str) -> str:
+def _artifact_path(name: str) -> str:
     return f"/api/2.0/mlflow-artifacts/artifacts/bench/{name}"
 
 
 @contextlib.contextmanager
 def run_servers(directory: Path) -> Iterator[tuple[Served, Served]]:
-    """Ours at L1, and stock MLflow with local artifacts; stock MLflow's own environment if there is one."""
+    """Run our server at L1 and a stock server with local artifacts. Yield both.
+
+    The stock server uses the environment ``.venv-stock`` if it exists.
+    """
     stock_python = ROOT / ".venv-stock" / "bin" / "python"
     with contextlib.ExitStack() as running:
         servers = []
@@ -95,9 +101,9 @@ def run_servers(directory: Path) -> Iterator[tuple[Served, Served]]:
 
 
 def sync_artifact(directory: Path, name: str) -> None:
-    """Make durable what a stock server has written, as ours is when it answers."""
-    [path] = (directory / "stock" / "artifacts").rglob(name)
-    for place in (path, path.parent):
-        descriptor = os.open(place, os.O_RDONLY)
+    """Sync an artifact that the stock server has written. Our server has synced its artifacts when it answers."""
+    [artifact] = (directory / "stock" / "artifacts").rglob(name)
+    for path in (artifact, artifact.parent):
+        descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""How long does it take to download a large artifact through `mlflow server`, compared with stock MLflow and local artifacts?
+"""Benchmark: downloading a large artifact through `mlflow server`, compared with stock MLflow and local artifacts.
 
-Two real servers, the same HTTP client, which drops what it gets. Ours must answer a Range with 206, and make no
-temporary file meanwhile. At most 1.0 is the bar.
+It uses two real servers and the same HTTP client, which drops the data. Our server must answer a Range with 206, and
+must not make a temporary file meanwhile. The limit of the ratio is 1.0.
 
 Usage: python benchmarks/server_download.py [MEBIBYTES]
 """
@@ -21,7 +21,7 @@ NAME = "model.bin"
 
 
 def check_range(served: Served, size_bytes: int) -> None:
-    """A part of the file comes as such, and without a temporary file."""
+    """End the benchmark if a Range is not answered with 206 and the requested part, or with a temporary file."""
     start = size_bytes // 2
     with served.without_temporary_files():
         answer = served.download(NAME, part=f"bytes={start}-")

@@ -1,7 +1,8 @@
-"""How long does it take to upload a large artifact through `mlflow server`, compared with stock MLflow and local artifacts?
+"""Benchmark: uploading a large artifact through `mlflow server`, compared with stock MLflow and local artifacts.
 
-Two real servers and the same HTTP client. Ours is durable when it answers, so what the peer has written is synced
-within the measured time. Ours must make no temporary file meanwhile. Every upload of ours is new content.
+It uses two real servers and the same HTTP client. Our server has made an upload durable when it answers, so the upload
+to the peer is synced within the measured time. Our server must not make a temporary file meanwhile. Every upload to our
+server is new content.
 
 Usage: python benchmarks/server_upload.py [MEBIBYTES]
 """
@@ -20,7 +21,7 @@ from served import run_servers, sync_artifact
 
 
 def change(source: Path, number: int) -> None:
-    """Make every block of the file another one."""
+    """Change every block of the file."""
     with source.open("r+b") as file:
         for start in range(0, source.stat().st_size, 1 << 17):
             file.seek(start)

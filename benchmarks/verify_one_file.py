@@ -1,6 +1,6 @@
-"""How long does it take to verify one large file, compared with `hashlib.sha256` of as many bytes in as many threads?
+"""Benchmark: verifying one large file, compared with `hashlib.sha256` of as many bytes in as many threads.
 
-The peer only hashes: it reads no file and asks no index. Both work on blocks of 1 MiB. At most 1.25 is the bar.
+The peer only hashes: it reads no file and no index. Both work on blocks of 1 MiB. The limit of the ratio is 1.25.
 
 Usage: python benchmarks/verify_one_file.py [MEBIBYTES]
 """
@@ -23,7 +23,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def hash_blocks(count: int) -> None:
-    """Hash so many blocks from memory; the threads share them evenly."""
+    """Hash ``count`` blocks from memory, evenly distributed over the threads."""
     block = os.urandom(BLOCK_BYTES)
 
     def hash_share(blocks: int) -> None:
@@ -48,7 +48,7 @@ def main(mebibytes: int) -> None:
             def verify() -> None:
                 report = store.verify(cid)
                 if not report.ok or report.size_bytes < mebibytes << 20:
-                    msg = f"not all was verified: {report}"
+                    msg = f"the verification is incomplete or found problems: {report}"
                     raise RuntimeError(msg)
 
             compare(

@@ -1,7 +1,7 @@
-"""The whole of mlflow-ipfs in one run: ``make demo``. No daemon, no server, no network.
+"""Demo of mlflow-ipfs: ``make demo``. It needs no daemon, server or network.
 
-Trains a real model, then shows what the content addresses are good for. Every step that could
-fail is checked; the demo exits with an error if one does.
+It trains a real model, then shows the benefits of content addresses. Every step is checked, and the demo exits with an
+error if a step fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DOES_NOT_VERIFY = 4  # exit code of `mlflow-ipfs verify`
 
 
 def environment(store: Path = STORE) -> dict[str, str]:
-    """The two settings that a user makes, and less noise."""
+    """Return an environment with the two settings that a user needs, and with less output."""
     return os.environ | {
         "MLFLOW_TRACKING_URI": TRACKING_URI,
         "MLFLOW_IPFS_STORE": f"local:{store}",
@@ -50,6 +50,7 @@ def run(*command: str | Path, store: Path = STORE, check: bool = True) -> subpro
 
 
 def predict_in_new_process(*model_uris: str) -> list[dict[str, object]]:
+    """Return the predictions of each model, made in a new process."""
     lines = run(EXAMPLES / "digits/predict.py", *model_uris).stdout.splitlines()
     return [json.loads(line) for line in lines[-len(model_uris) :]]
 
@@ -63,14 +64,14 @@ def say(text: str) -> None:
 
 
 def expect(truth: object, text: str) -> None:
-    """Print what was shown, or stop if it is not so."""
+    """Print a statement if it is true, else end the demo."""
     if not truth:
         sys.exit(f"   FAILED: {text}")
     say(f"ok  {text}")
 
 
 def show_training() -> tuple[str, str, str]:
-    """Returns the run's id, the model's CID and the dataset's URI."""
+    """Train the model. Return the id of the run, the CID of the model and the URI of the dataset."""
     step(1, "Train a Lightning classifier on handwritten digits, log and register it with MLflow (about half a minute)")
     with ThreadPoolExecutor(1) as executor:
         training = executor.submit(run, EXAMPLES / "digits/train.py")
@@ -80,7 +81,7 @@ def show_training() -> tuple[str, str, str]:
     client = mlflow.MlflowClient()
     version = client.get_model_version_by_alias("digits", "champion")
     trained = client.get_run(str(version.run_id))
-    # The location of a version says what it is frozen to. Its tags repeat that.
+    # The location of a version contains the CID that it is frozen to. Its tags repeat the CID.
     model_cid = client.get_model_version_download_uri("digits", version.version).rpartition("@")[2]
     [dataset] = trained.inputs.dataset_inputs if trained.inputs else []
     dataset_uri = json.loads(dataset.dataset.source)["uri"]
@@ -91,7 +92,7 @@ def show_training() -> tuple[str, str, str]:
 
 
 def show_loading(model_cid: str) -> str:
-    """Returns a digest of the model's outputs."""
+    """Load the model by name and by CID. Return a digest of its outputs."""
     step(2, "Load it in a new process, by name and by CID")
     by_name, by_cid = predict_in_new_process("models:/digits@champion", f"ipfs://{model_cid}")
     say(f"models:/digits@champion          accuracy on all digits {by_name['accuracy']}")
@@ -122,10 +123,10 @@ def show_damage(model_cid: str) -> None:
     step(4, "Flip one byte in a copy of the store")
     copy = damage_copy(model_cid)
     os.environ["MLFLOW_IPFS_STORE"] = f"local:{copy}"
-    refusal = load_error(f"ipfs://{model_cid}")
+    error = load_error(f"ipfs://{model_cid}")
     os.environ["MLFLOW_IPFS_STORE"] = f"local:{STORE}"
-    expect(refusal, "loading from the damaged copy is refused:")
-    say(f"    {refusal}")
+    expect(error, "loading from the damaged copy is refused:")
+    say(f"    {error}")
     verify = run("-m", "mlflow_ipfs", "verify", model_cid, store=copy, check=False)
     expect(verify.returncode == DOES_NOT_VERIFY, "and verify names the block:")
     for line in (verify.stdout + verify.stderr).strip().splitlines():
@@ -136,18 +137,18 @@ def show_damage(model_cid: str) -> None:
 
 
 def load_error(model_uri: str) -> str | None:
-    """Returns why a model cannot be loaded; None if it can."""
+    """Return the reason why a model cannot be loaded, or None if it can."""
     from mlflow import pyfunc
 
     try:
         pyfunc.load_model(model_uri)
-    except Exception as error:  # noqa: BLE001 - whatever a user would see
+    except Exception as error:  # noqa: BLE001 - MLflow may raise anything
         return str(error).splitlines()[-1]
     return None
 
 
 def damage_copy(model_cid: str) -> Path:
-    """Copy the store and flip one bit of the model's weights in the copy."""
+    """Copy the store, and flip one bit of the weights of the model in the copy. Return the path of the copy."""
     from mlflow_ipfs import Settings, open_store
 
     copy = DIRECTORY / "damaged-store"
@@ -155,7 +156,7 @@ def damage_copy(model_cid: str) -> Path:
     with open_store(Settings(store=copy)) as store:
         weights = store.local_path(model_cid, "data/model.pth")
     if weights is None:
-        sys.exit("   FAILED: the weights are not in a file of their own")
+        sys.exit("   FAILED: the weights are not stored in a separate file")
     weights.chmod(0o644)
     with weights.open("r+b") as file:
         file.seek(weights.stat().st_size // 2)
@@ -180,7 +181,7 @@ def main() -> None:
     DIRECTORY.mkdir(parents=True)
     os.environ.update(environment())
     warnings.simplefilter("ignore")
-    logging.getLogger("mlflow_ipfs").setLevel(logging.CRITICAL)  # refusals are printed here
+    logging.getLogger("mlflow_ipfs").setLevel(logging.CRITICAL)  # the demo prints the errors itself
     print(f"mlflow-ipfs demo, in {DIRECTORY}")
     run_id, model_cid, dataset_uri = show_training()
     outputs_sha256 = show_loading(model_cid)
@@ -195,7 +196,7 @@ Done in {time.monotonic() - started:.0f} s.
    run       {run_id}
    model     ipfs://{model_cid}
 
-Look at it in MLflow's own UI (it says that its job runner is off: without a server of its own it always is):
+To view the results in MLflow's UI, run (its message that the job runner is off can be ignored):
    MLFLOW_IPFS_STORE={shlex.quote(f"local:{STORE}")} {command}""")
 
 

@@ -43,7 +43,7 @@ def test_a_name_of_content_that_lacks_a_block_is_found(tmp_path: Path, table: st
         with connection:
             connection.execute(ROWS[table], (bytes(cid),))
         connection.close()
-        with pytest.raises(AssertionError, match=f"table {table} is not whole: .*{leaf}"):
+        with pytest.raises(AssertionError, match=f"table {table} is incomplete: .*{leaf}"):
             check_sound(storage)
 
 
@@ -61,7 +61,7 @@ def test_each_method_of_the_disk_is_a_step_or_has_a_reason() -> None:
 
 
 def test_a_reason_for_something_that_is_no_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="vanished: no step"):
+    with pytest.raises(ValueError, match="not a step of Disk: vanished"):
         steps_except({"vanished": "it is gone"})
 
 

@@ -1,12 +1,12 @@
-"""Make a local store of today's format, to be committed: every later version has to open it.
+"""Make a local store of the current format, to be committed: every later version must be able to open it.
 
 ::
 
-    python tools/make_store_vector.py FOLDER
+    python tools/make_store_vector.py DIRECTORY
 
-FOLDER, usually ``tests/vectors/store-format-<n>``, must not be there. It gets the store in ``store/`` and what must be
-found in it in ``expected.json``. Ids, file names and times in the store differ at each run; contents and CIDs do not.
-A committed store is never made again: only a format that has not been released may be.
+DIRECTORY, usually ``tests/vectors/store-format-<n>``, must not exist. The store is written to ``store/``, and its
+expected content to ``expected.json``. Ids, file names and times in the store differ at each run; contents and CIDs do
+not. Never make the store of a released format again.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 
 TREE: Final = "mlflow"
 CHUNK_BYTES: Final = 4096
-_SMALL_FILES: Final = 67  # with their 1,000 bytes more than a publication keeps inline
+_SMALL_FILES: Final = 67  # at 1,000 bytes each, more than a publication keeps inline
 
 
 def make_content(name: str, size_bytes: int) -> bytes:
-    """Bytes that depend on the name alone."""
-    return random.Random(name).randbytes(size_bytes)  # noqa: S311 - to be the same again
+    """Return bytes that depend only on the name."""
+    return random.Random(name).randbytes(size_bytes)  # noqa: S311 - must be reproducible
 
 
 class Contents:
-    """Adds files, and notes what has to come out."""
+    """Importer of files that records the expected results."""
 
     def __init__(self) -> None:
         self.files: list[dict[str, Any]] = []
 
     def add(self, publication: Publication, name: str, size_bytes: int, profile: Profile = UNIXFS_V1_2025) -> Imported:
-        """Import one file of so many bytes."""
+        """Import one file of ``size_bytes`` bytes."""
         data = make_content(name, size_bytes)
         with Importer(publication, ImportOptions(replace(profile, chunk_bytes=CHUNK_BYTES))) as importer:
             imported = importer.import_stream(io.BytesIO(data))
@@ -63,7 +63,7 @@ class Contents:
 
 
 def fill(storage: LocalStorage, contents: Contents) -> None:
-    """Put something of everything into a store."""
+    """Store blocks and names of every kind."""
     with storage.publish() as publication:  # an object, one with wrapped leaves, and inline blocks
         model = contents.add(publication, "model", 14_321)
         old = contents.add(publication, "old", 9_999, UNIXFS_V0_2015)
@@ -77,18 +77,18 @@ def fill(storage: LocalStorage, contents: Contents) -> None:
             path, dag_bytes = f"1/run/artifacts/ä{number:02d}", small.link.size_bytes or 0
             entries.append(MfsEntry(TREE, path, small.link.cid, 1000, dag_bytes, number))
         publication.commit(Changes(entries=entries, frozen=[Frozen(TREE, "1/run/artifacts", model.link.cid)]))
-    with storage.publish() as publication:  # what only a ref keeps, and what nothing keeps
+    with storage.publish() as publication:  # content that only a ref keeps
         referred = contents.add(publication, "referred", 700)
         publication.commit()
     storage.refs.set("models/main", model.link.cid, expected_version=0)
     storage.refs.set("models/main", referred.link.cid, expected_version=1)
-    with storage.publish() as publication:
+    with storage.publish() as publication:  # content without a name
         Contents().add(publication, "garbage", 5000)
         publication.commit()
 
 
 def describe(storage: LocalStorage, contents: Contents) -> dict[str, Any]:
-    """What every later version must find."""
+    """Return the content that every later version must find."""
     entries = [
         [entry.root, entry.path, str(entry.cid), entry.size_bytes, entry.dag_bytes, entry.mtime_ns]
         for entry in storage.entries.walk(TREE, "")
@@ -106,32 +106,32 @@ def describe(storage: LocalStorage, contents: Contents) -> dict[str, Any]:
     }
 
 
-def make_vector(folder: Path) -> None:
-    """Make the store and the description.
+def make_vector(directory: Path) -> None:
+    """Make the store and its description.
 
     Raises:
-        FileExistsError: the folder is there already.
+        FileExistsError: the directory exists.
     """
-    folder.mkdir(parents=True)
+    directory.mkdir(parents=True)
     contents = Contents()
-    with open_local_storage(folder / "store") as storage:
+    with open_local_storage(directory / "store") as storage:
         fill(storage, contents)
         expected = describe(storage, contents)
-    (folder / "store" / "reserve").unlink(missing_ok=True)  # four empty MiB, made anew when the store is opened
-    for lock in (folder / "store").glob("*.lock"):
-        lock.write_bytes(b"")  # the number of the last process that held it
+    (directory / "store" / "reserve").unlink(missing_ok=True)  # 4 MiB of zeros, which opening the store makes again
+    for lock in (directory / "store").glob("*.lock"):
+        lock.write_bytes(b"")  # remove the process id of the last holder
     lines = [f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in expected.items()]
-    (folder / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
+    (directory / "expected.json").write_text("{\n" + ",\n".join(lines) + "\n}\n", "utf-8")
 
 
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
-    make_vector(folder)
-    size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {size_bytes} bytes")
+    parser.add_argument("directory", type=Path)
+    directory: Path = parser.parse_args().directory
+    make_vector(directory)
+    size_bytes = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    print(f"{directory}: {size_bytes} bytes")
     return 0
 
 

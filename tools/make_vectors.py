@@ -1,12 +1,12 @@
-"""Make ``tests/vectors/unixfs.json`` and ``dagcbor.json`` again: the CIDs that Kubo gives to what the recipes describe.
+"""Make ``tests/vectors/unixfs.json`` and ``dagcbor.json`` again: the recipes and the CIDs that Kubo computes for them.
 
 ::
 
     python tools/make_vectors.py [--kubo PATH-OF-IPFS] [--check]
 
-Without ``--kubo`` it takes the binary that ``provision_kubo.py`` finds or makes. ``--check``
-writes nothing and fails if a CID differs. The expected values come from Kubo alone: nothing of
-this package is imported here. How the files are read is in ``tests/vectors/PROVENANCE.md``.
+Without ``--kubo``, it uses the binary that ``provision_kubo.py`` finds or makes. With ``--check``, it writes nothing
+and fails if a CID differs. The expected values come only from Kubo: this package is not imported here.
+``tests/vectors/PROVENANCE.md`` describes the format of the files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_BLOCK_SHOWN: Final = 256
 
 
 class Kubo:
-    """Throw-away repositories, one for each profile."""
+    """Temporary repositories, one for each profile."""
 
     def __init__(self, binary: Path, work: Path) -> None:
         self._binary = binary
@@ -43,7 +43,7 @@ class Kubo:
             self.run(profile, "init", f"--profile={profile},test")
 
     def run(self, profile: str, *arguments: str | Path, stdin: bytes = b"") -> bytes:
-        """Run one command and return what it prints."""
+        """Run one command and return its output."""
         environment = {"IPFS_PATH": str(self._work / profile), "HOME": str(self._work), "PATH": os.environ["PATH"]}
         done = subprocess.run(
             [self._binary, *arguments],
@@ -59,9 +59,9 @@ class Kubo:
         return done.stdout
 
     def add(self, made: Vector, path: Path) -> Vector:
-        """Add a path as a vector says; returns the vector with what Kubo made of it."""
+        """Add a path with the options of a vector. Return the vector with the results of Kubo."""
         profile = made["profile"]
-        # The blocks are really stored: with --only-hash and --preserve-*, Kubo prints the wrong CID for directories.
+        # The blocks are stored, because with --only-hash and --preserve-*, Kubo prints wrong CIDs for directories.
         command = ["add", "--quieter", "--recursive", "--pin=false", *_flags(profile, made["options"])]
         cid = self.run(profile, *command, path).decode().strip()
         cumulative = self.run(profile, "files", "stat", "--format=<cumulsize>", f"/ipfs/{cid}")
@@ -70,7 +70,7 @@ class Kubo:
         return found | {"block": block.hex()} if len(block) <= MAX_BLOCK_SHOWN else found
 
     def put_dagcbor(self, text: str) -> dict[str, str]:
-        """Store dag-json as dag-cbor; returns a vector."""
+        """Store dag-json as dag-cbor. Return a vector."""
         command = ["dag", "put", "--input-codec=dag-json", "--store-codec=dag-cbor", "--pin=false"]
         cid = self.run(V1, *command, stdin=text.encode()).decode().strip()
         return {"json": text, "cid": cid, "block": self.run(V1, "block", "get", cid).hex()}
@@ -87,15 +87,15 @@ def _flags(profile: str, options: dict[str, Any]) -> Iterator[str]:
     metadata = [option for option in ("mode", "mtime") if options.get(option)]
     yield from (f"--preserve-{option}" for option in metadata)
     if metadata and profile == V1:
-        yield "--raw-leaves=false"  # else Kubo refuses: a raw leaf has no room for metadata
+        yield "--raw-leaves=false"  # otherwise Kubo refuses, because a raw leaf cannot contain metadata
 
 
 def make_unixfs(kubo: Kubo, work: Path) -> Iterator[Vector]:
-    """Build each recipe in a directory of its own and let Kubo add it."""
+    """Build each recipe in a separate directory and add it with Kubo."""
     for number, made in enumerate(describe_all()):
-        place = work / f"tree-{number}"
-        place.mkdir()
-        path = place / "root"
+        directory = work / f"tree-{number}"
+        directory.mkdir()
+        path = directory / "root"
         build(made["recipe"], path)
         yield kubo.add(made, path)
         if sys.stderr.isatty():
@@ -103,13 +103,13 @@ def make_unixfs(kubo: Kubo, work: Path) -> Iterator[Vector]:
 
 
 def dump(vectors: list[Vector], version: str) -> str:
-    """Write vectors as JSON, one a line, so that a difference shows as the line of its vector."""
+    """Return vectors as JSON, one per line, so that a diff shows which vectors changed."""
     lines = ",\n".join(json.dumps(each, sort_keys=True) for each in vectors)
     return f'{{"format": {FORMAT}, "kubo": {json.dumps(version)}, "vectors": [\n{lines}\n]}}\n'
 
 
 def make_all(binary: Path) -> dict[str, str]:
-    """Make every file of vectors; returns their texts by name."""
+    """Make every file of vectors. Return their texts by name."""
     with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-vectors-") as work:
         kubo = Kubo(binary, Path(work))
         version = kubo.run(V1, "version", "--number").decode().strip()
@@ -121,8 +121,8 @@ def make_all(binary: Path) -> dict[str, str]:
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kubo", type=Path, help="the ipfs binary to ask")
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if anything differs")
+    parser.add_argument("--kubo", type=Path, help="the ipfs binary to use")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if anything differs")
     arguments = parser.parse_args()
     different = []
     for name, text in make_all(arguments.kubo or locate()).items():

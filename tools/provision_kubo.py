@@ -1,15 +1,15 @@
-"""Find or make the Kubo binary (`ipfs`) that the tests compare us with.
+"""Find or make the Kubo binary (`ipfs`) that the tests compare the package with.
 
-In this order, and it says which way it took:
+The sources are tried in this order, and the output names the source that was used:
 
-1. ``TESTS_KUBO``, if set: that binary or an error.
-2. ``ipfs`` on PATH, if new enough.
-3. What an earlier call left under ``.cache/kubo`` in this directory.
-4. The official release, checked against the SHA-512 that is published beside it.
+1. ``TESTS_KUBO``, if set: that binary, or an error.
+2. ``ipfs`` on PATH, if it is new enough.
+3. The binary that an earlier call has written to ``.cache/kubo`` in the project directory.
+4. The official release, checked against the SHA-512 that is published with it.
 5. A build from Kubo's Go module, which Go checks against its checksum database.
 
-Run as a script it prints the binary's path as its last line, and exits with 1 if there is none.
-Standard library only: it runs beside the installation of everything else.
+As a script, it prints the path of the binary as its last line, and exits with 1 if no binary is available.
+It uses only the standard library, because it runs while the other dependencies are installed.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-GOLDEN_VERSION: Final = "0.43.0"  # made tests/vectors
-MIN_VERSION: Final = (0, 40)  # the first with the profiles of IPIP-0499 as they were ratified
+GOLDEN_VERSION: Final = "0.43.0"  # version that made tests/vectors
+MIN_VERSION: Final = (0, 40)  # first version with the ratified profiles of IPIP-0499
 CACHE: Final = Path(__file__).resolve().parent.parent / ".cache" / "kubo" / GOLDEN_VERSION
 RELEASES: Final = "https://dist.ipfs.tech/kubo"
 GO_MODULE: Final = f"github.com/ipfs/kubo@v{GOLDEN_VERSION}"
 
-CONNECT_TIMEOUT_SECONDS: Final = 10  # per connection and read: without a network the next way is tried soon
+CONNECT_TIMEOUT_SECONDS: Final = 10  # per connection and read; short, so that the next source is tried soon
 DOWNLOAD_LIMIT_SECONDS: Final = 300
 MAX_ARCHIVE_BYTES: Final = 200 << 20  # a release has about 50 MB
 BUILD_TIMEOUT_SECONDS: Final = 1500
 
 
 class KuboError(Exception):
-    """This way does not lead to a binary; the message says why."""
+    """Error that a source does not provide a binary; the message gives the reason."""
 
 
 def say(text: str) -> None:
-    """Print progress where it does not mix with the path that is the result."""
+    """Print progress to standard error, because standard output contains the resulting path."""
     print(f"kubo: {text}", file=sys.stderr, flush=True)
 
 
 def read_version(binary: Path) -> tuple[int, ...]:
-    """Ask a binary for its version.
+    """Return the version of a binary.
 
     Raises:
-        KuboError: it does not run, or does not answer like Kubo.
+        KuboError: the binary does not run, or is not Kubo.
     """
     try:
         done = subprocess.run(
@@ -71,7 +71,7 @@ def read_version(binary: Path) -> tuple[int, ...]:
             stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        msg = f"{binary} does not run: {error}"
+        msg = f"{binary} cannot be run: {error}"
         raise KuboError(msg) from error
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
     if not match:
@@ -84,32 +84,32 @@ def check_version(binary: Path) -> Path:
     """Return the binary if it is new enough.
 
     Raises:
-        KuboError: it is too old, or no Kubo.
+        KuboError: the binary is too old, or is not Kubo.
     """
     version = read_version(binary)
     text = ".".join(map(str, version))
     if version < MIN_VERSION:
-        msg = f"{binary} is Kubo {text}; {'.'.join(map(str, MIN_VERSION))} or newer is needed"
+        msg = f"{binary} is Kubo {text}, but {'.'.join(map(str, MIN_VERSION))} or newer is required"
         raise KuboError(msg)
     if text != GOLDEN_VERSION:
-        say(f"note: {binary} is {text}, the golden vectors were made by {GOLDEN_VERSION}")
+        say(f"note: {binary} is {text}, but the golden vectors were made by {GOLDEN_VERSION}")
     return binary
 
 
 def from_path() -> Path:
-    """Take the `ipfs` on PATH."""
+    """Return the `ipfs` on PATH."""
     found = shutil.which("ipfs")
     if not found:
-        msg = "no `ipfs` on PATH"
+        msg = "`ipfs` is not on PATH"
         raise KuboError(msg)
     return check_version(Path(found))
 
 
 def from_cache() -> Path:
-    """Take what an earlier call made."""
+    """Return the binary that an earlier call made."""
     binary = CACHE / "ipfs"
     if not binary.exists():
-        msg = "nothing in .cache/kubo yet"
+        msg = ".cache/kubo does not contain a binary"
         raise KuboError(msg)
     return check_version(binary)
 
@@ -118,15 +118,15 @@ def from_release() -> Path:
     """Download the official release and check its SHA-512."""
     name = f"kubo_v{GOLDEN_VERSION}_{_platform_name()}.tar.gz"
     url = f"{RELEASES}/v{GOLDEN_VERSION}/{name}"
-    say(f"looking for the official release {name}")
+    say(f"downloading the official release {name}")
     expected = _download(f"{url}.sha512", 4096).decode(errors="replace").partition(" ")[0]
     archive = _download(url, MAX_ARCHIVE_BYTES)
     actual = hashlib.sha512(archive).hexdigest()
     if actual != expected:
-        msg = f"{name} has SHA-512 {actual}, its release says {expected}"
+        msg = f"{name} has SHA-512 {actual}, but the published checksum is {expected}"
         raise KuboError(msg)
     _install(_extract(archive, name))
-    say(f"took the official release {GOLDEN_VERSION}, SHA-512 {expected[:16]}…")
+    say(f"installed the official release {GOLDEN_VERSION}, SHA-512 {expected[:16]}…")
     return from_cache()
 
 
@@ -138,20 +138,20 @@ def _extract(archive: bytes, name: str) -> bytes:
                 return member.read()
     except (KeyError, tarfile.TarError):
         pass
-    msg = f"{name} holds no kubo/ipfs"
+    msg = f"{name} does not contain kubo/ipfs"
     raise KuboError(msg)
 
 
 def from_go_module() -> Path:
     """Build the released version from its Go module."""
     if not shutil.which("go"):
-        msg = "no `go` on PATH to build it with"
+        msg = "`go`, which is needed to build Kubo, is not on PATH"
         raise KuboError(msg)
-    say(f"building {GO_MODULE}, a few minutes; the log is {CACHE / 'build.log'}")
+    say(f"building {GO_MODULE}, which takes a few minutes; the log is {CACHE / 'build.log'}")
     started = time.monotonic()
     CACHE.mkdir(parents=True, exist_ok=True)
     made = CACHE / f"ipfs.{os.getpid()}"
-    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": ""}  # no C compiler, no flags of other projects
+    environment = os.environ | {"CGO_ENABLED": "0", "GOFLAGS": ""}  # without a C compiler and the user's flags
     with (CACHE / "build.log").open("w+b") as log:
         downloaded = _run_logged(["go", "mod", "download", "-json", GO_MODULE], log, environment)
         source = json.loads(downloaded)["Dir"]
@@ -167,7 +167,7 @@ def _platform_name() -> str:
     system = systems.get(platform.system())
     machine = machines.get(platform.machine().lower())
     if not system or not machine:
-        msg = f"no release for {platform.system()} on {platform.machine()}"
+        msg = f"Kubo has no known release for {platform.system()} on {platform.machine()}"
         raise KuboError(msg)
     return f"{system}-{machine}"
 
@@ -182,7 +182,7 @@ def _download(url: str, max_bytes: int) -> bytes:
                 parts.append(part)
                 size += len(part)
                 if size > max_bytes or time.monotonic() > deadline:
-                    msg = f"{url}: gave up after {size} bytes"
+                    msg = f"{url}: the download exceeded the limit of size or time after {size} bytes"
                     raise KuboError(msg)
     except (OSError, urllib.error.URLError, http.client.HTTPException) as error:
         msg = f"{url}: {error}"
@@ -204,8 +204,8 @@ def _run_logged(command: list[str], log: BinaryIO, environment: dict[str, str]) 
         )
     except (OSError, subprocess.SubprocessError) as error:
         log.flush()
-        end = Path(log.name).read_bytes()[-2000:].decode(errors="replace").strip()
-        msg = f"{' '.join(command[:3])} failed ({error}), its last words:\n{end}"
+        log_end = Path(log.name).read_bytes()[-2000:].decode(errors="replace").strip()
+        msg = f"{' '.join(command[:3])} failed ({error}); the end of its output:\n{log_end}"
         raise KuboError(msg) from error
     return done.stdout
 
@@ -222,7 +222,7 @@ def locate() -> Path:
     """Find a binary without downloading or building.
 
     Raises:
-        KuboError: there is none; the message names the ways tried.
+        KuboError: no binary was found; the message gives the reason for each source.
     """
     override = os.environ.get("TESTS_KUBO")
     if override:
@@ -231,21 +231,21 @@ def locate() -> Path:
 
 
 def provision() -> Path:
-    """Find a binary, or get one.
+    """Find a binary, or download or build it.
 
     Raises:
-        KuboError: no way worked; the message says why, way by way.
+        KuboError: no source provided a binary; the message gives the reason for each source.
     """
     if os.environ.get("TESTS_KUBO"):
         return locate()
     return _first_of((from_path, from_cache, from_release, from_go_module))
 
 
-def _first_of(ways: Sequence[Callable[[], Path]]) -> Path:
+def _first_of(sources: Sequence[Callable[[], Path]]) -> Path:
     reasons: list[str] = []
-    for way in ways:
+    for source in sources:
         try:
-            return way()
+            return source()
         except KuboError as error:
             reasons.append(str(error))
     raise KuboError("; ".join(reasons))
@@ -256,7 +256,7 @@ def main() -> int:
     try:
         binary = provision()
     except KuboError as error:
-        say(f"none to be had: {error}")
+        say(f"no binary is available: {error}")
         return 1
     say(f"using {binary}, version {'.'.join(map(str, read_version(binary)))}")
     print(binary)

@@ -1,7 +1,7 @@
-"""Attack the store for hours: rounds of the tests marked `soak`, each round with other random numbers.
+"""Attack the store for hours: run rounds of the tests marked `soak`, each with another random seed.
 
-A round that failed is kept in `.cache/soak`, with its number: the same number makes the same round again, as far as
-processes that race can be made to. The end, be it the time's, a failure's or Ctrl-C's, prints how much was done.
+The output of a failed round is kept in `.cache/soak` under the number of the round. The same number repeats the same
+round, as far as racing processes allow. At the end, a summary is printed, even after a failure or Ctrl-C.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-SECONDS_A_TEST: Final = 1800
-SECONDS_TO_END: Final = 30  # for pytest, to tidy up and to write what was done, when it is interrupted
-NOTHING_SELECTED: Final = 5  # pytest's exit status
+SECONDS_PER_TEST: Final = 1800
+SECONDS_TO_END: Final = 30  # for pytest to clean up and to write its results when it is interrupted
+NOTHING_SELECTED: Final = 5  # exit status of pytest if no test was selected
 INTERRUPTED: Final = 130
 
 
 class Soak:
-    """One run.
+    """Soak run of one or more rounds.
 
     Args:
-        kept: a directory of its own for the output of rounds; those that ended well leave nothing there.
-        options: more of pytest's.
+        outputs: directory for the outputs of the rounds. The outputs of successful rounds are removed.
+        options: additional options for pytest.
 
     Attributes:
-        counts: how often what was done, in all rounds.
+        counts: number of operations of each kind in all rounds.
     """
 
-    def __init__(self, kept: Path, options: list[str]) -> None:
-        self._kept = kept
+    def __init__(self, outputs: Path, options: list[str]) -> None:
+        self._outputs = outputs
         self._options = options
         self.counts: Counter[str] = Counter()
 
     def run_round(self, number: int, *, with_fixed: bool) -> bool:
-        """Run all attacks once, and print what was done. Returns whether the store stood it."""
+        """Run all attacks once and print a summary. Return whether all tests passed."""
         began = time.monotonic()
-        results, output = self._kept / f"round-{number}.xml", self._kept / f"round-{number}.txt"
+        results, output = self._outputs / f"round-{number}.xml", self._outputs / f"round-{number}.txt"
         status = INTERRUPTED
         try:
             status = self._run_pytest(number, results, output, with_fixed=with_fixed)
@@ -63,7 +63,7 @@ class Soak:
     def _run_pytest(self, number: int, results: Path, output: Path, *, with_fixed: bool) -> int:
         command = [
             *(sys.executable, "-m", "pytest", "-m", "soak" if with_fixed else "soak and not fixed"),
-            *("--timeout", str(SECONDS_A_TEST), f"--hypothesis-seed={number}", "-p", "no:cacheprovider"),
+            *("--timeout", str(SECONDS_PER_TEST), f"--hypothesis-seed={number}", "-p", "no:cacheprovider"),
             *(f"--junitxml={results}", "-o", "junit_family=xunit1", *self._options),
         ]
         environment = {**os.environ, "SOAK_ROUND": str(number)}
@@ -80,7 +80,7 @@ class Soak:
             raise
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # and the processes that tests have started
+                os.killpg(process.pid, signal.SIGKILL)  # also ends the processes that the tests have started
 
 
 def _read_counts(results: Path) -> Counter[str]:
@@ -94,23 +94,23 @@ def _read_counts(results: Path) -> Counter[str]:
 
 
 def _describe(counts: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())) or "nothing was done"
+    return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items())) or "nothing was done"
 
 
 def main() -> int:
-    """Run rounds until the time is over or one fails."""
+    """Run rounds until the time is over or a round fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--hours", type=float, default=0, help="how long; a round that has begun is ended (0: one round)"
+        "--hours", type=float, default=0, help="duration; the last round is always completed (0: one round)"
     )
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
-    arguments, options = parser.parse_known_args()  # the others are pytest's
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job ignores the first
+    arguments, options = parser.parse_known_args()  # the other options are passed to pytest
+    for number in (signal.SIGINT, signal.SIGTERM):  # the background job of a shell ignores SIGINT by default
         signal.signal(number, signal.default_int_handler)
-    kept = PROJECT / ".cache" / "soak" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    kept.mkdir(parents=True)
+    outputs = PROJECT / ".cache" / "soak" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    outputs.mkdir(parents=True)
     soak, started, round_number, is_sound, is_interrupted = (
-        Soak(kept, options),
+        Soak(outputs, options),
         time.monotonic(),
         arguments.first,
         True,
@@ -125,7 +125,7 @@ def main() -> int:
     except KeyboardInterrupt:
         is_interrupted = True
     with suppress(OSError):
-        kept.rmdir()  # if nothing is in it
+        outputs.rmdir()  # succeeds only if the directory is empty
     outcome = "interrupted, 0 lost until then" if is_interrupted else "0 lost" if is_sound else "FAILED"
     print(f"{(time.monotonic() - started) / 3600:.2f} hours: {_describe(soak.counts)}; {outcome}")
     return INTERRUPTED if is_interrupted else 0 if is_sound else 1

@@ -1,6 +1,6 @@
-"""Run a command and note how long it took, for the table that `make test` prints.
+"""Run a command and record its duration, for the table that `make test` prints.
 
-``timed.py NAME COMMAND…`` runs; ``timed.py --report`` prints what is noted.
+``timed.py NAME COMMAND…`` runs the command; ``timed.py --report`` prints the recorded durations.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ import time
 from pathlib import Path
 from typing import Final
 
-NOTES: Final = Path(__file__).resolve().parent.parent / ".cache" / "timings.txt"
+TIMINGS: Final = Path(__file__).resolve().parent.parent / ".cache" / "timings.txt"
 
 
 def run_timed(name: str, command: list[str]) -> int:
-    """Run the command, note its time if it succeeded, and return its exit status."""
+    """Run the command, record its duration if it succeeds, and return its exit status."""
     started = time.monotonic()
     status = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
     if status == 0:
-        NOTES.parent.mkdir(exist_ok=True)
-        with NOTES.open("a") as notes:
-            notes.write(f"{time.monotonic() - started:7.1f} s  {name}\n")
+        TIMINGS.parent.mkdir(exist_ok=True)
+        with TIMINGS.open("a") as timings:
+            timings.write(f"{time.monotonic() - started:7.1f} s  {name}\n")
     return status
 
 
 def report() -> int:
-    """Print the noted times."""
-    if NOTES.exists():
-        print("where the time went before the tests:")
-        print(NOTES.read_text(), end="", flush=True)
+    """Print the recorded durations."""
+    if TIMINGS.exists():
+        print("durations of the steps before the tests:")
+        print(TIMINGS.read_text(), end="", flush=True)
     return 0
 
 

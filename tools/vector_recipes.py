@@ -1,4 +1,7 @@
-"""What the golden vectors are made of: trees, how they are added, and dag-cbor values. See make_vectors.py."""
+"""Recipes of the golden vectors: trees, the options with which they are added, and dag-cbor values.
+
+See make_vectors.py. The names of the vectors are stored in tests/vectors and must not change.
+"""
 
 from __future__ import annotations
 
@@ -45,38 +48,38 @@ DAG_JSON: Final = (
 
 
 def random_file(size: int, seed: str = "a") -> Recipe:
-    """Describe a file of bytes that do not repeat."""
+    """Return the recipe of a file with pseudorandom bytes."""
     return {"kind": "file", "size": size, "seed": seed}
 
 
 def text_file(text: str, **metadata: Any) -> Recipe:  # noqa: ANN401 - JSON
-    """Describe a file of a few letters."""
+    """Return the recipe of a text file."""
     return {"kind": "file", "text": text, **metadata}
 
 
 def symlink(target: bytes, **metadata: Any) -> Recipe:  # noqa: ANN401 - JSON
-    """Describe a symlink."""
+    """Return the recipe of a symlink."""
     return {"kind": "symlink", "target": encode_name(target), **metadata}
 
 
-def folder(entries: dict[str, Recipe] | dict[bytes, Recipe], **metadata: Any) -> Recipe:  # noqa: ANN401 - JSON
-    """Describe a folder; names in the order in which they are made on disk."""
+def directory(entries: dict[str, Recipe] | dict[bytes, Recipe], **metadata: Any) -> Recipe:  # noqa: ANN401 - JSON
+    """Return the recipe of a directory. Its entries are created on disk in the given order."""
     named = [[encode_name(name.encode() if isinstance(name, str) else name), child] for name, child in entries.items()]
     return {"kind": "folder", "entries": named, **metadata}
 
 
-def wide_folder(count: int, name: str, each: Recipe = EMPTY, **rest: Any) -> Recipe:  # noqa: ANN401 - JSON
-    """Describe a folder of many files."""
+def wide_directory(count: int, name: str, each: Recipe = EMPTY, **rest: Any) -> Recipe:  # noqa: ANN401 - JSON
+    """Return the recipe of a directory with many files."""
     return {"kind": "folder", "numbered": {"count": count, "name": name, "each": each}, **rest}
 
 
 def vector(name: str, profile: str, recipe: Recipe, **options: Any) -> Vector:  # noqa: ANN401 - JSON
-    """Put a recipe together with how it is imported."""
+    """Combine a recipe with the options of its import."""
     return {"name": f"{profile}: {name}", "profile": profile, "options": options, "recipe": recipe}
 
 
 def describe_files(profile: str) -> Iterator[Vector]:
-    """Sizes around what decides: nothing, varint lengths, chunks."""
+    """Yield files with sizes around the limits: empty files, lengths of varints, and chunk sizes."""
     chunk = CHUNK_BYTES[profile]
     sizes = [0, 1, 2, 127, 128, 255, 256, 16_383, 16_384, chunk - 1, chunk, chunk + 1]
     sizes += [2 * chunk - 1, 2 * chunk, 2 * chunk + 1, 5 * chunk + 12_345]
@@ -90,7 +93,7 @@ def describe_files(profile: str) -> Iterator[Vector]:
 
 
 def describe_levels(profile: str) -> Iterator[Vector]:
-    """Balanced trees at the edges of their width."""
+    """Yield balanced trees with numbers of leaves around the limits of their width."""
     width = MAX_LINKS[profile]
     for leaves in (width - 1, width, width + 1, 2 * width, 2 * width + 1, 3 * width - 1):
         yield vector(f"{leaves} leaves", profile, random_file(leaves * 64 - 5), chunker="size-64")
@@ -115,54 +118,54 @@ def describe_levels(profile: str) -> Iterator[Vector]:
 
 
 def describe_three_levels_of_v0() -> Iterator[Vector]:
-    """The real width is small enough only in the old profile."""
+    """Yield trees of three levels with the real width, which is small enough only in the old profile."""
     for leaves in (174 * 174, 174 * 174 + 1):
         yield vector(f"{leaves} leaves, the edge of three levels", V0, random_file(leaves * 8), chunker="size-8")
 
 
-def describe_folders(profile: str) -> Iterator[Vector]:
-    """Folders of all shapes but sharded ones."""
-    yield vector("empty folder", profile, folder({}))
-    yield vector("folder with an empty folder", profile, folder({"empty": folder({})}))
-    yield vector("folder with an empty file", profile, folder({"empty": EMPTY}))
+def describe_directories(profile: str) -> Iterator[Vector]:
+    """Yield directories of all shapes, except sharded ones."""
+    yield vector("empty folder", profile, directory({}))
+    yield vector("folder with an empty folder", profile, directory({"empty": directory({})}))
+    yield vector("folder with an empty file", profile, directory({"empty": EMPTY}))
     nested = random_file(10, "leaf")
     for depth in range(40):
-        nested = folder({f"d{depth}": nested})
+        nested = directory({f"d{depth}": nested})
     yield vector("40 folders in each other", profile, nested)
-    mixed = folder(
-        {"b.txt": text_file("b"), "a": folder({"z": random_file(300_000), "y": EMPTY}), "c": symlink(b"a/z")}
+    mixed = directory(
+        {"b.txt": text_file("b"), "a": directory({"z": random_file(300_000), "y": EMPTY}), "c": symlink(b"a/z")}
     )
     yield vector("folder with files, a folder and a symlink", profile, mixed)
     yield vector("the same, wrapped", profile, mixed, wrap=True)
     yield vector("one file, wrapped", profile, text_file("wrapped"), wrap=True)
-    twice = folder(
-        {"one": folder({"f": random_file(1000)}), "two": folder({"f": random_file(1000)}), "f": random_file(1000)}
+    twice = directory(
+        {"one": directory({"f": random_file(1000)}), "two": directory({"f": random_file(1000)}), "f": random_file(1000)}
     )
     yield vector("the same file and folder more than once", profile, twice)
-    yield vector("300 files", profile, wide_folder(300, "file-%d", text_file("x")))
+    yield vector("300 files", profile, wide_directory(300, "file-%d", text_file("x")))
     big = CHUNK_BYTES[profile] + 1
     yield vector(
         "folder with files of one, two and three chunks",
         profile,
-        folder({"1": random_file(9), "2": random_file(big), "3": random_file(2 * big)}),
+        directory({"1": random_file(9), "2": random_file(big), "3": random_file(2 * big)}),
     )
-    hidden = folder(
+    hidden = directory(
         {
             ".hidden": text_file("h"),
             "seen": text_file("s"),
-            ".folder": folder({"inside": EMPTY}),
-            "folder": folder({".x": EMPTY, "y": EMPTY}),
+            ".folder": directory({"inside": EMPTY}),
+            "folder": directory({".x": EMPTY, "y": EMPTY}),
         }
     )
     yield vector("hidden files, taken in", profile, hidden)
     yield vector("hidden files, left out", profile, hidden, hidden=False)
-    yield vector("folder of hidden files only, left out", profile, folder({".a": EMPTY, ".b": EMPTY}), hidden=False)
+    yield vector("folder of hidden files only, left out", profile, directory({".a": EMPTY, ".b": EMPTY}), hidden=False)
 
 
 def describe_names(profile: str) -> Iterator[Vector]:
-    """Names in byte order, whatever they mean to anybody else."""
+    """Yield directories with unusual names, which are sorted in byte order."""
     order = ["a", "B", "b", "A", "aa", "a-", "a.", "a/"[:1] + "0", "Z", "_", "~", "!", "ab", "a b"]
-    yield vector("upper and lower case, prefixes", profile, folder({name: text_file(name) for name in order}))
+    yield vector("upper and lower case, prefixes", profile, directory({name: text_file(name) for name in order}))
     unicode_names = [
         "é",
         "e\u0301",
@@ -182,7 +185,7 @@ def describe_names(profile: str) -> Iterator[Vector]:
     yield vector(
         "Unicode: composed, decomposed, above the BMP",
         profile,
-        folder({name: text_file(name) for name in unicode_names}),
+        directory({name: text_file(name) for name in unicode_names}),
     )
     odd = [
         " ",
@@ -225,16 +228,16 @@ def describe_names(profile: str) -> Iterator[Vector]:
         "`",
     ]
     yield vector(
-        "spaces, line ends, quotes, signs that mean something elsewhere", profile, folder(dict.fromkeys(odd, EMPTY))
+        "spaces, line ends, quotes, signs that mean something elsewhere", profile, directory(dict.fromkeys(odd, EMPTY))
     )
     not_text = [b"\xff", b"\xff\xfe", b"latin-\xe9", b"\x80", b"\xc3", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"ok"]
-    yield vector("names that are not UTF-8", profile, folder(dict.fromkeys(not_text, EMPTY)))
-    yield vector("folder whose name is not UTF-8", profile, folder({b"\xfe": folder({b"\xfd": text_file("x")})}))
-    yield vector("a name of 255 bytes", profile, folder({"n" * 255: EMPTY, "n" * 254: EMPTY, "é" * 127: EMPTY}))
+    yield vector("names that are not UTF-8", profile, directory(dict.fromkeys(not_text, EMPTY)))
+    yield vector("folder whose name is not UTF-8", profile, directory({b"\xfe": directory({b"\xfd": text_file("x")})}))
+    yield vector("a name of 255 bytes", profile, directory({"n" * 255: EMPTY, "n" * 254: EMPTY, "é" * 127: EMPTY}))
 
 
 def describe_symlinks(profile: str) -> Iterator[Vector]:
-    """Symlinks are what they say, wherever that leads."""
+    """Yield symlinks with targets of all kinds."""
     for name, target in (
         ("symlink to a sibling", b"sibling"),
         ("dangling symlink", b"no/such/thing"),
@@ -245,20 +248,20 @@ def describe_symlinks(profile: str) -> Iterator[Vector]:
         ("long symlink", b"long/" * 200 + b"end"),
     ):
         yield vector(name, profile, symlink(target))
-    links = folder(
+    links = directory(
         {
             "file": text_file("f"),
             "l1": symlink(b"file"),
             "l2": symlink(b"folder"),
             "l3": symlink(b"."),
-            "folder": folder({"up": symlink(b"../file")}),
+            "folder": directory({"up": symlink(b"../file")}),
         }
     )
     yield vector("symlinks in folders", profile, links)
 
 
 def describe_metadata(profile: str) -> Iterator[Vector]:
-    """Modes and times, as metadata and as they change the leaves."""
+    """Yield files and directories with modes and times, which also change the form of the leaves."""
     chunk = CHUNK_BYTES[profile]
     for mode in ("0644", "0755", "0600", "0400", "0777", "4755", "1644", "6711"):
         yield vector(f"mode {mode}", profile, text_file("m", mode=mode), mode=True)
@@ -289,14 +292,14 @@ def describe_metadata(profile: str) -> Iterator[Vector]:
     yield vector(
         "mode and mtime of an empty folder",
         profile,
-        folder({}, mode="0750", mtime=[1_600_000_000, 7]),
+        directory({}, mode="0750", mtime=[1_600_000_000, 7]),
         mode=True,
         mtime=True,
     )
-    inside = folder(
+    inside = directory(
         {
             "f": text_file("f", mode="0755", mtime=MTIME),
-            "d": folder({"g": text_file("g", mode="0600", mtime=[1, 1])}, mode="0711", mtime=[2, 2]),
+            "d": directory({"g": text_file("g", mode="0600", mtime=[1, 1])}, mode="0711", mtime=[2, 2]),
             "l": symlink(b"f", mtime=[3, 3]),
         },
         mode="0755",
@@ -308,45 +311,48 @@ def describe_metadata(profile: str) -> Iterator[Vector]:
 
 
 def describe_threshold_of_v1() -> Iterator[Vector]:
-    """Folders whose block has exactly so many bytes: 4 + 2620 * 100 + 2 * length + … = 262144 with a name of 95."""
+    """Yield directories around the threshold of the block size.
+
+    The block has 4 + 2620 * 100 + 2 * length + … bytes, which is 262144 with a name of 95 bytes.
+    """
     for length in (94, 95, 96):
-        recipe = wide_folder(2620, "%056d", entries=[["x" * length, EMPTY]])
+        recipe = wide_directory(2620, "%056d", entries=[["x" * length, EMPTY]])
         yield vector(f"folder whose block has {262_144 - 95 + length} bytes", V1, recipe)
     for length in (90, 91, 92):  # the mode takes three bytes of the block, and wrapped leaves have the same CID length
-        recipe = wide_folder(
+        recipe = wide_directory(
             2620, "%056d", text_file("", mode="0644"), entries=[["x" * length, text_file("", mode="0644")]], mode="0755"
         )
         yield vector(f"folder with a mode near the threshold, last name of {length} bytes", V1, recipe, mode=True)
 
 
 def describe_threshold_of_v0() -> Iterator[Vector]:
-    """Folders whose names and CIDs have exactly so many bytes: 4096 * (30 + 34) = 262144."""
+    """Yield directories around the threshold of the size of names and CIDs: 4096 * (30 + 34) = 262144 bytes."""
     for length in (29, 30, 31):
-        recipe = wide_folder(4095, "%030d", entries=[["x" * length, EMPTY]])
+        recipe = wide_directory(4095, "%030d", entries=[["x" * length, EMPTY]])
         yield vector(f"folder with {262_144 - 30 + length} bytes of names and CIDs", V0, recipe)
-    recipe = wide_folder(
+    recipe = wide_directory(
         4095, "%030d", text_file("", mode="0644"), entries=[["x" * 30, text_file("", mode="0644")]], mode="0755"
     )
     yield vector("folder with modes at the threshold", V0, recipe, mode=True)
 
 
 def describe_shards(profile: str) -> Iterator[Vector]:
-    """Sharded folders: many names, deep shards, other fanouts, metadata on the root shard only."""
+    """Yield sharded directories: many names, deep shards, other fanouts, and metadata on the root shard only."""
     long_name = "%0240d"
-    yield vector("sharded folder of 6000 files", profile, wide_folder(6000, "f%05d-of-six-thousand-files"))
-    yield vector("sharded folder of 1200 long names", profile, wide_folder(1200, long_name))
+    yield vector("sharded folder of 6000 files", profile, wide_directory(6000, "f%05d-of-six-thousand-files"))
+    yield vector("sharded folder of 1200 long names", profile, wide_directory(1200, long_name))
     deep = [["c2132100", text_file("one")], ["c1048021", text_file("two")]]  # their hashes begin with the same 40 bits
-    yield vector("six levels of shards", profile, wide_folder(1200, long_name, entries=deep))
+    yield vector("six levels of shards", profile, wide_directory(1200, long_name, entries=deep))
     for fanout in (8, 16, 64, 512, 1024):
-        recipe = wide_folder(1200, long_name, entries=deep)
+        recipe = wide_directory(1200, long_name, entries=deep)
         yield vector(f"shards of {fanout} slots", profile, recipe, fanout=fanout)
     odd = [
         [encode_name(name), text_file("o")] for name in (b"\xff\xfe", "é".encode(), b"a\nb", b" ", b"00", b"FF", b"A")
     ]
-    yield vector("sharded folder with odd names", profile, wide_folder(1200, long_name, entries=odd))
-    inner = wide_folder(1100, long_name)
+    yield vector("sharded folder with odd names", profile, wide_directory(1200, long_name, entries=odd))
+    inner = wide_directory(1100, long_name)
     entries = [
-        ["folder", folder({"f": text_file("f")})],
+        ["folder", directory({"f": text_file("f")})],
         ["link", symlink(b"folder")],
         ["big", random_file(CHUNK_BYTES[profile] + 1)],
         ["shards", inner],
@@ -354,25 +360,25 @@ def describe_shards(profile: str) -> Iterator[Vector]:
     yield vector(
         "sharded folder with folders, a symlink and another sharded folder",
         profile,
-        wide_folder(1100, long_name, entries=entries),
+        wide_directory(1100, long_name, entries=entries),
     )
     each = text_file("", mode="0600", mtime=MTIME)
     yield vector(
         "sharded folder with mode and mtime",
         profile,
-        wide_folder(1200, long_name, each, mode="0700", mtime=[9, 9]),
+        wide_directory(1200, long_name, each, mode="0700", mtime=[9, 9]),
         mode=True,
         mtime=True,
     )
 
 
 def describe_all() -> Iterator[Vector]:
-    """Every vector, without what Kubo has to say of it."""
+    """Yield every vector, without the results of Kubo."""
     for profile in PROFILES:
         for describe in (
             describe_files,
             describe_levels,
-            describe_folders,
+            describe_directories,
             describe_names,
             describe_symlinks,
             describe_metadata,

@@ -1,4 +1,4 @@
-"""Builds the files and directories that a golden vector's recipe describes.
+"""Builder of the files and directories that the recipe of a golden vector describes.
 
 A recipe is JSON. The same recipe gives the same bytes, names, modes and times on every machine:
 
@@ -6,10 +6,11 @@ A recipe is JSON. The same recipe gives the same bytes, names, modes and times o
   seed's UTF-8; ``{"kind": "file", "size": N, "byte": B}`` is one byte N times; ``{"kind": "file",
   "text": "…"}`` is that text in UTF-8.
 - symlink: ``{"kind": "symlink", "target": NAME}``.
-- directory: ``{"kind": "directory", "entries": [[NAME, recipe], …]}``, and for wide ones
-  ``"numbered": {"count": N, "name": "f%04d", "each": recipe}`` beside it.
-- NAME is text, or ``{"base64": "…"}`` for bytes that are no UTF-8.
-- any of them may have ``"mode": "0644"`` (octal) and ``"mtime": [seconds, nanoseconds]``.
+- directory: ``{"kind": "directory", "entries": [[NAME, recipe], …]}``; a directory with many files also has
+  ``"numbered": {"count": N, "name": "f%04d", "each": recipe}``. The committed vectors have the kind ``"folder"``,
+  which means the same.
+- NAME is text, or ``{"base64": "…"}`` for bytes that are not UTF-8.
+- Each of these may have ``"mode": "0644"`` (octal) and ``"mtime": [seconds, nanoseconds]``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ NANOSECONDS = 1_000_000_000
 
 
 def encode_name(name: bytes) -> str | dict[str, str]:
-    """Write a name as a recipe has it."""
+    """Return a name in the form used in recipes."""
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -38,7 +39,7 @@ def encode_name(name: bytes) -> str | dict[str, str]:
 
 
 def decode_name(name: str | dict[str, str]) -> bytes:
-    """Read a name out of a recipe."""
+    """Return the bytes of a name in a recipe."""
     return name.encode() if isinstance(name, str) else base64.b64decode(name["base64"])
 
 
@@ -53,7 +54,7 @@ def file_bytes(recipe: Recipe) -> bytes:
 
 
 def entries_of(recipe: Recipe) -> Iterator[tuple[bytes, Recipe]]:
-    """Yield the names of a directory with their recipes."""
+    """Yield the name and the recipe of each entry of a directory."""
     for name, child in recipe.get("entries", ()):
         yield decode_name(name), child
     numbered = recipe.get("numbered")
@@ -63,7 +64,7 @@ def entries_of(recipe: Recipe) -> Iterator[tuple[bytes, Recipe]]:
 
 
 def build(recipe: Recipe, target: Path | bytes) -> None:
-    """Make what the recipe describes; nothing may be at the target yet."""
+    """Create the file, symlink or directory of a recipe. The target must not exist."""
     path = os.fsencode(target)
     if recipe["kind"] == "file":
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -75,7 +76,7 @@ def build(recipe: Recipe, target: Path | bytes) -> None:
         os.mkdir(path)
         for name, child in entries_of(recipe):
             build(child, os.path.join(path, name))
-    _set_metadata(recipe, path)  # last: writing into a directory changes its time
+    _set_metadata(recipe, path)  # done last, because creating entries changes the time of a directory
 
 
 def _set_metadata(recipe: Recipe, path: bytes) -> None:

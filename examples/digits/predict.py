@@ -1,4 +1,4 @@
-"""Loads models by any MLflow URI and prints, for each, its predictions on the digits as a line of JSON.
+"""Load models by any MLflow URI. For each model, print a summary of its predictions on the digits as a line of JSON.
 
 Usage: python predict.py models:/digits@champion ipfs://<cid>
 """
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 
 def predict(model_uri: str) -> dict[str, object]:
-    """Predict all 1,797 digits; gives the accuracy and a digest of the raw outputs, shape (1797, 10)."""
+    """Predict all 1,797 digits. Return the accuracy and a digest of the raw outputs, shape (1797, 10)."""
     images, labels = load_digits(return_X_y=True)
     outputs = mlflow.pyfunc.load_model(model_uri).predict(images.astype("float32"))
     return {

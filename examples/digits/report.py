@@ -1,4 +1,4 @@
-"""Writes report.html for one model version: curves, params, and the lineage by CID. One file, works offline.
+"""Write report.html for one model version: curves, params, and the lineage by CID. The page works offline.
 
 Usage: python report.py digits 1 report.html
 """
@@ -36,7 +36,7 @@ PAGE = """<!doctype html>
 
 
 def draw_curves(client: MlflowClient, run_id: str, quantity: str) -> str:
-    """Draw training and validation curves of one quantity; returns a figure with inline SVG and a table."""
+    """Draw training and validation curves of one quantity. Return a figure with inline SVG and a table."""
     figure, axes = plt.subplots(figsize=(8, 3.2))
     rows = []
     for stage, colour, style in (("train", "#0072b2", "-"), ("val", "#d55e00", "--")):
@@ -59,7 +59,7 @@ def draw_curves(client: MlflowClient, run_id: str, quantity: str) -> str:
 
 
 def lineage_items(client: MlflowClient, name: str, version: str) -> list[tuple[str, str]]:
-    """What the model came from, in order: label and identifier of each step."""
+    """Return the lineage of the model, in order: the label and the identifier of each step."""
     model_version = client.get_model_version(name, version)
     run = client.get_run(str(model_version.run_id))
     items = [
@@ -67,14 +67,14 @@ def lineage_items(client: MlflowClient, name: str, version: str) -> list[tuple[s
         for item in (run.inputs.dataset_inputs if run.inputs else [])
     ]
     items.append((f"run {run.info.run_name}", run.info.run_id))
-    # The location, not the tag: what a version is frozen to stands there, and nobody can edit it.
+    # The CID is taken from the location and not from the tag, because users can edit tags but not locations.
     model_cid = client.get_model_version_download_uri(name, version).rpartition("@")[2]
     items.append((f"model {name}, version {version}", f"ipfs://{model_cid}"))
     return items
 
 
 def write_report(name: str, version: str, path: Path) -> None:
-    """Collect one model version's run from MLflow and write the page."""
+    """Read the run of a model version from MLflow, and write the page."""
     client = MlflowClient()
     run_id = str(client.get_model_version(name, version).run_id)
     params = client.get_run(run_id).data.params

@@ -1,7 +1,7 @@
-"""Trains a classifier on scikit-learn's handwritten digits. Plain Lightning and MLflow code.
+"""Train a classifier on scikit-learn's handwritten digits, with ordinary Lightning and MLflow code.
 
-Only the two lines marked "by CID" know of mlflow-ipfs. Everything else would run unchanged with
-any other tracking URI: what puts the model into IPFS is ``MLFLOW_TRACKING_URI``.
+Only the lines marked "by CID" are specific to mlflow-ipfs. All other code would run unchanged with any other tracking
+URI: the setting ``MLFLOW_TRACKING_URI`` determines that the model is stored in IPFS.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HIDDEN, LEARNING_RATE, BATCH_SIZE, EPOCHS, SEED = 512, 1e-3, 64, 8, 7
 
 
 class DigitsClassifier(pl.LightningModule):
-    """A small multilayer perceptron on 8x8 images, shape (batch, 64), values 0 to 16."""
+    """Small multilayer perceptron on 8x8 images, shape (batch, 64), values 0 to 16."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader[tuple[torch
 
 
 def train(directory: Path) -> str:
-    """Train, log and register; returns the run's id."""
+    """Train, log and register the model. Return the id of the run."""
     pl.seed_everything(SEED)
     digits = load_digits(as_frame=True)
     frame = digits.data.assign(label=digits.target)
@@ -72,8 +72,9 @@ def train(directory: Path) -> str:
     with mlflow.start_run() as run:
         with mlflow_ipfs.open_store() as store:
             dataset_cid = store.add(parquet).cid  # by CID: the dataset
-        source = f"ipfs://{dataset_cid}"  # by CID: where MLflow finds it again
-        digest = str(dataset_cid)[-36:]  # by CID: MLflow's own digest is of a sample; 36 characters fit into its column
+        source = f"ipfs://{dataset_cid}"  # by CID: the location for MLflow
+        # MLflow's own digest covers only a sample of the data. Its column has room for 36 characters.
+        digest = str(dataset_cid)[-36:]  # by CID: the digest
         dataset = mlflow.data.pandas_dataset.from_pandas(
             frame, source=source, name="digits", digest=digest, targets="label"
         )
@@ -97,7 +98,7 @@ def train(directory: Path) -> str:
             signature = infer_signature(example, network(torch.tensor(example)).numpy())
         mlflow.pytorch.log_model(
             network, name="model", signature=signature, registered_model_name="digits", serialization_format="pickle",
-            pip_requirements=mlflow.pytorch.get_default_pip_requirements(),  # else MLflow loads the model to find out
+            pip_requirements=mlflow.pytorch.get_default_pip_requirements(),  # otherwise MLflow loads the model
         )  # fmt: skip
     mlflow.MlflowClient().set_registered_model_alias("digits", "champion", "1")
     return str(run.info.run_id)

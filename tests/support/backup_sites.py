@@ -1,4 +1,4 @@
-"""A store and a database to back up, which tell the same number, and a disk that dies at one step."""
+"""Store and database to back up, which record the same number, and a disk that stops working at one step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 1.0
 
 
 class Site:
-    """A store and a database that tell the same number: in a ref's version, and in a row."""
+    """Store and database that record the same number: in the version of a ref, and in a row."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,7 +39,7 @@ class Site:
         return sqlalchemy.make_url(f"sqlite:///{self.database}")
 
     def advance(self, number: int) -> None:
-        """Let both tell the next number, with content that only this number has."""
+        """Record the next number in both, with content that is unique to this number."""
         cid = publish_file(self.storage, os.urandom(20_000), owner=f"number-{number}")
         self.storage.refs.set("number", cid, expected_version=number - 1)
         with closing(sqlite3.connect(self.database)) as connection, connection:
@@ -47,22 +47,23 @@ class Site:
             connection.execute("INSERT INTO experiments VALUES (?)", (number,))
 
     def back_up(self, *, disk: Disk | None = None, to: str = "backup") -> int:
-        """Returns how many files were copied."""
+        """Make a backup. Return the number of copied files."""
         store = ContentStore(self.storage)
         _, report = make_backup(store, self.directory / to, self.url, timeout_seconds=TIMEOUT_SECONDS, disk=disk)
         assert report.problems == ()
         return report.copied_files
 
     def restore(self, name: str, *, disk: Disk | None = None) -> int:
-        """Restore to a directory. Returns the number that both tell, after a look at all bytes."""
+        """Restore to a directory, and verify all data. Return the number that both record."""
         target = self.directory / name
         url = sqlalchemy.make_url(f"sqlite:///{target}/mlflow.db")
         _, report, _ = restore_backup(self.directory / "backup", target / "store", url, disk=disk)
         assert report is None or report.problems == ()
-        return told_by(target)
+        return recorded_number(target)
 
 
-def told_by(directory: Path) -> int:
+def recorded_number(directory: Path) -> int:
+    """Return the number that a restored store and its database record. Check that it is the same and data is sound."""
     with closing(sqlite3.connect(directory / "mlflow.db")) as connection:
         [(in_database,)] = connection.execute("SELECT number FROM experiments").fetchall()
     with open_local_storage(directory / "store", create=False) as storage:
@@ -76,11 +77,11 @@ def told_by(directory: Path) -> int:
 
 
 class KilledError(BaseException):
-    """What stands for a kill: nobody catches it."""
+    """Simulation of a kill, which no code catches."""
 
 
 class MortalDisk(SteppedDisk):
-    """Dies before the n-th step, and does nothing from then on: not even tidy up."""
+    """Disk that raises before the n-th step and at every later step, so that no cleanup happens."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(self._take)

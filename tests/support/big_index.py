@@ -1,4 +1,4 @@
-"""A local store whose index has millions of blocks, made in a minute: rows without bytes."""
+"""Local store whose index has millions of blocks, made within a minute: rows without data."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LEAVES_PER_FILE: Final = 50_000
 
 
 def leaf_cid(number: int) -> CID:
-    """The CID of one of the blocks; nobody knows its bytes."""
+    """Return the CID of one of the blocks, whose data does not exist."""
     return CID(1, _RAW, b"\x12\x20" + hashlib.sha256(b"leaf %d" % number).digest())
 
 
 def make_big_index(directory: Path, count: int, pinned: int) -> None:
     """Make a store with ``count`` blocks in one pack, a sparse file of zeros.
 
-    The first ``pinned`` of them are the leaves of files, whose nodes are real and which are pinned.
+    The first ``pinned`` blocks are the leaves of files. The nodes of these files are real, and the files are pinned.
     """
     with open_local_storage(directory) as storage:
         _insert_blocks(directory, count)

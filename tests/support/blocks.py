@@ -1,4 +1,4 @@
-"""Blocks in a dictionary: the smallest place that the importer can write to and the exporter read from."""
+"""Blocks in a dictionary: the smallest storage that the importer can write to and the exporter can read from."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 class Blocks(BlockReader):
-    """A publication and a blockstore in one: what is put can be read at once. Checks every CID that it is given."""
+    """Publication and blockstore in one. A block can be read as soon as it was put. Every CID is verified."""
 
     def __init__(self) -> None:
         self.by_multihash: dict[bytes, bytes] = {}
         self.reads = 0
 
     def put(self, cid: CID, data: bytes) -> None:
-        """Keep a block."""
+        """Store a block."""
         cid.verify(data)
         self.by_multihash[cid.multihash] = bytes(data)
 
     def put_node(self, block: bytes, codec: int) -> CID:
-        """Keep a block that a test made by hand, right or wrong inside."""
+        """Store a block that a test made by hand. Its content may be malformed."""
         cid = CID.of(block, codec)
         self.put(cid, block)
         return cid
@@ -47,20 +47,20 @@ class Blocks(BlockReader):
         try:
             return self.by_multihash[cid.multihash]
         except KeyError:
-            msg = f"the block {cid} is not here"
+            msg = f"the block {cid} is missing"
             raise NotFoundError(msg) from None
 
     def has(self, cid: CID) -> bool:
-        """Tell whether a block is here."""
+        """Return whether a block is stored."""
         return cid.identity_data is not None or cid.multihash in self.by_multihash
 
     def begin_file(self, *, read_back: bool = False) -> _File:
-        """Start a file; its leaves become blocks like any other."""
+        """Start a file. Its leaves are stored as ordinary blocks."""
         del read_back
         return _File(self)
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Everything is here already."""
+        """Return the total size of the blocks. Everything was already stored by ``put``."""
         assert changes is None
         return sum(map(len, self.by_multihash.values()))
 
@@ -70,7 +70,7 @@ class Blocks(BlockReader):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""
 
 
 class _File:
@@ -85,7 +85,7 @@ class _File:
         return bytes(self._data[offset : offset + length])
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Cut the bytes as the leaves say, and check that they cover the file."""
+        """Split the data into the given leaves, and check that the leaves cover the file."""
         del root
         end = 0
         for leaf in leaves:
@@ -106,14 +106,14 @@ def import_into(blocks: Blocks, path: str | os.PathLike[str], options: ImportOpt
 
 
 def from_dag_json(value: Any) -> Any:
-    """Turn parsed dag-json into what the dag-cbor codec takes."""
+    """Convert parsed dag-json to the values that the dag-cbor codec encodes."""
     if isinstance(value, list):
         return [from_dag_json(item) for item in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"/"}:
-        inside = value["/"]
-        return CID.parse(inside) if isinstance(inside, str) else _decode_base64(inside["bytes"])
+        special = value["/"]
+        return CID.parse(special) if isinstance(special, str) else _decode_base64(special["bytes"])
     return {key: from_dag_json(item) for key, item in value.items()}
 
 

@@ -1,4 +1,4 @@
-"""Clients that keep an MLflow server busy, and what must be true of a backup that was made meanwhile."""
+"""Clients that keep an MLflow server busy, and checks of a backup that was made meanwhile."""
 
 from __future__ import annotations
 
@@ -39,18 +39,21 @@ _VERSIONS = "SELECT name, version, storage_location FROM model_versions WHERE cu
 
 
 def content(name: str, edition: int) -> bytes:
-    """What a file of that name has in its n-th edition."""
+    """Return the content of an edition of a file."""
     chance = random.Random(f"{name} {edition}")
     return json.dumps([name, edition]).encode() + b"\n" + chance.randbytes(chance.choice(SIZES_BYTES))
 
 
 @dataclass
 class Clients:
-    """Clients that tell the tracking server what they have done only after it is done, and what they undo before."""
+    """Clients of an MLflow server.
+
+    They record an operation in the tracking server only after it is complete, and a deletion before it starts.
+    """
 
     url: str
     stop: threading.Event = field(default_factory=threading.Event)
-    versions: list[str] = field(default_factory=list)  # made so far, by all of them
+    versions: list[str] = field(default_factory=list)  # model names of all versions made so far, by all clients
 
     def wait_for_versions(self, count: int) -> None:
         wait_until(lambda: len(self.versions) >= count, timeout_seconds=60, what=f"{count} versions were made")
@@ -60,17 +63,17 @@ class Clients:
         assert answer.status == 200, answer
 
     def work(self, number: int) -> int:
-        """Returns how many model versions it made."""
+        """Work as client ``number`` until stopped. Return the number of its model versions."""
         client = MlflowClient(tracking_uri=self.url, registry_uri=self.url)
         name = f"model-{number}"
         client.create_registered_model(name)
         made: list[tuple[str, str]] = []
         for count in itertools.count(1):
             run = client.create_run("0")
-            run_id, place = run.info.run_id, str(run.info.artifact_uri).removeprefix("mlflow-artifacts:/")
+            run_id, path = run.info.run_id, str(run.info.artifact_uri).removeprefix("mlflow-artifacts:/")
             for edition in (1, 2):
                 for file in FILES:
-                    self.upload(f"{place}/model/{file}", content(f"{run_id}/{file}", edition))
+                    self.upload(f"{path}/model/{file}", content(f"{run_id}/{file}", edition))
                 client.set_tag(run_id, "edition", edition)
                 version = client.create_model_version(
                     name, f"{run.info.artifact_uri}/model", run_id, await_creation_for=0
@@ -79,7 +82,7 @@ class Clients:
                 self.versions.append(name)
             if count % 2:
                 client.set_tag(run_id, "deleted", "true")
-                answer = ask(f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{place}/model", method="DELETE")
+                answer = ask(f"{self.url}/api/2.0/mlflow-artifacts/artifacts/{path}/model", method="DELETE")
                 assert answer.status == 200, answer
             client.delete_model_version(*made.pop(0))
             if self.stop.is_set():
@@ -88,15 +91,15 @@ class Clients:
 
 
 def check_restored(database: str, directory: Path) -> tuple[int, int]:
-    """What a database names is in a store, byte for byte. Returns how many runs and versions it names."""
+    """Check that a store contains everything that a database names. Return the number of runs and of versions."""
     runs, versions = read_rows(database, _RUNS), read_rows(database, _VERSIONS)
     storage = open_local_storage(directory, create=False)
     with ContentStore(storage) as store:
         check_sound(storage)
         for run_id, uri, edition, deleted in runs:
             if deleted is None:
-                place = MfsPath("mlflow", f"{uri.removeprefix('mlflow-artifacts:/')}/model")
-                check_artifacts(store, place, run_id, int(edition))
+                path = MfsPath("mlflow", f"{uri.removeprefix('mlflow-artifacts:/')}/model")
+                check_artifacts(store, path, run_id, int(edition))
         for name, version, location in versions:
             cid = cid_of_location(location)
             assert cid is not None, (name, version, location)
@@ -116,25 +119,25 @@ def read_rows(database: str, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.execute(sqlalchemy.text(query))]
 
 
-def check_artifacts(store: ContentStore, place: MfsPath, run_id: str, edition: int) -> None:
+def check_artifacts(store: ContentStore, path: MfsPath, run_id: str, edition: int) -> None:
     for file in FILES:
-        entry = store.storage.entries.stat(place.root, f"{place.path}/{file}")
-        assert isinstance(entry, MfsEntry), place
+        entry = store.storage.entries.stat(path.root, f"{path.path}/{file}")
+        assert isinstance(entry, MfsEntry), path
         with store.open(entry.cid) as opened:
-            told = check_content(opened.read())
-        assert told[0] == f"{run_id}/{file}"
-        assert told[1] >= edition, "older than what the database tells"
+            found_name, found_edition = check_content(opened.read())
+        assert found_name == f"{run_id}/{file}"
+        assert found_edition >= edition, "older than the edition in the database"
 
 
 def check_content(data: bytes) -> list[Any]:
-    """The bytes are those of a file's edition. Returns of which."""
-    told: list[Any] = json.loads(data[: data.index(b"\n")])
-    assert data == content(*told)
-    return told
+    """Check the content of a file against the name and edition in its first line. Return them."""
+    name_and_edition: list[Any] = json.loads(data[: data.index(b"\n")])
+    assert data == content(*name_and_edition)
+    return name_and_edition
 
 
 def check_served(url: str, directory: Path) -> int:
-    """A client gets from a server every version that it names, with its run and that run's files. Returns how many."""
+    """Check that a client can download every model version and the files of its run. Return the number of versions."""
     client = MlflowClient(tracking_uri=url, registry_uri=url)
     versions = client.search_model_versions(max_results=1000)
     for number, version in enumerate(versions):
@@ -143,8 +146,8 @@ def check_served(url: str, directory: Path) -> int:
         sources = [client.get_model_version_download_uri(version.name, version.version)]
         if "deleted" not in run.data.tags:
             sources.append(f"runs:/{version.run_id}/model")
-        for place, source in enumerate(sources):
-            target = directory / f"{number}-{place}"
+        for index, source in enumerate(sources):
+            target = directory / f"{number}-{index}"
             target.mkdir(parents=True)
             found = Path(mlflow.artifacts.download_artifacts(source, dst_path=str(target), tracking_uri=url))
             for file in FILES:

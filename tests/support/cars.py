@@ -1,4 +1,4 @@
-"""CARs made block by block, with any roots and any blocks in any order: as other programs may make them."""
+"""CARs made block by block, with any roots and blocks in any order, as other programs may make them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_car(file: BinaryIO, roots: Sequence[CID], blocks: Iterable[tuple[CID, bytes]]) -> int:
-    """Write a CAR; returns how many bytes it has. Identity CIDs carry their bytes and are left out."""
+    """Write a CAR. Return its size in bytes. Identity CIDs contain their data, so their blocks are omitted."""
     size = file.write(encode_car_header(roots))
     for cid, block in blocks:
         if cid.identity_data is None:

@@ -1,4 +1,4 @@
-"""Chunkers of each kind, and content around the sizes at which something changes."""
+"""Chunkers of each kind, and sizes of content around the limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = random.Random(7).randbytes(3 * MIB + 17)
 
 @dataclass(frozen=True)
 class HalvingChunker:
-    """Needs the size: cuts at the middle of the file, then every 100,000 bytes."""
+    """Chunker that needs the size: it cuts at the middle of the file, and every 100,000 bytes."""
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
         del file
@@ -29,12 +29,12 @@ class HalvingChunker:
 
 @dataclass(frozen=True)
 class TrailerChunker:
-    """Reads the file: the last byte decides the length of each cut, as a trailer with a table of offsets does."""
+    """Chunker that reads the end of the file for each cut, as for a trailer with a table of offsets."""
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
         step = 70_000
         for end in range(step, size_bytes, step):
-            file.seek(-1, os.SEEK_END)  # again and again: the position is the chunker's own
+            file.seek(-1, os.SEEK_END)  # each time, because only the chunker changes the position
             assert file.read(1)[0] == DATA[size_bytes - 1]
             assert file.seek(end - 4) == file.tell() == end - 4
             assert file.read(8) == DATA[end - 4 : min(end + 4, size_bytes)]
@@ -43,7 +43,7 @@ class TrailerChunker:
             yield size_bytes
 
 
-# Every chunker that has a name, on both sides of the profiles' sizes and of the limits; and two that must see the file.
+# Named chunkers with sizes around those of the profiles and around the limits, and two that need the file.
 CHUNKERS: dict[str, Chunker] = {
     **{f"size-{size}": parse_chunker(f"size-{size}") for size in (1000, 262_143, 262_144, MIB - 1, MIB)},
     "halving": HalvingChunker(),

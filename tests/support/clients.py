@@ -1,4 +1,4 @@
-"""MLflow clients in processes of their own: with this package, or with stock MLflow only."""
+"""MLflow clients in separate processes: with this package, or with stock MLflow only."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CLIENT_TIMEOUT_SECONDS = 110
 def run_client(
     code: str, *arguments: str, directory: Path, python: Path | None = None, env: dict[str, str] | None = None
 ) -> Any:
-    """Run a script in a fresh process; its ``answer(value)`` is what this returns.
+    """Run a script in a new process. Return the value that the script passes to ``answer(value)``.
 
     Args:
         code: the script; ``sys.argv[1:]`` are the arguments.
-        arguments: passed on.
+        arguments: arguments of the script.
         directory: working directory.
-        python: interpreter; default is this one, where the package is installed.
+        python: interpreter; the default is the current one, where the package is installed.
         env: settings to add to a clean environment.
     """
     prologue = "import json, sys\ndef answer(value): print('ANSWER', json.dumps(value))\n"
@@ -46,7 +46,7 @@ def run_client(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a server answered."""
+    """Response of a server."""
 
     status: int
     body: bytes
@@ -54,7 +54,7 @@ class Answer:
 
 
 def ask(url: str, *, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
-    """One HTTP request, without retries."""
+    """Send one HTTP request, without retries."""
     request = urllib.request.Request(url, data=body, method=method, headers=headers or {})
     try:
         with urllib.request.urlopen(request, timeout=30) as response:

@@ -1,4 +1,4 @@
-"""Copies of whole stores: made in one call, and companions that get in their way."""
+"""Backups of whole stores, made in one call, and participants that disturb them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def clone(
     verify: bool = True,
     disk: Disk | None = None,
 ) -> BackupReport:
-    """Make a copy, and let it take the place of the one before."""
+    """Make a backup that replaces the previous one."""
     disk, work = disk or Disk(), target.with_name("work")
     disk.remove_tree(work)
     report = storage.back_up(BackupWriter(disk, target, work), participant or NullParticipant(), verify=verify)
@@ -40,7 +40,7 @@ def clone(
 
 @dataclass
 class Hook(NullParticipant):
-    """A participant that does something between the moment and the time when the files are safe."""
+    """Participant that runs an action between the snapshot and the time when its files are safe."""
 
     action: Callable[[], object]
     calls: int = 0
@@ -56,14 +56,14 @@ def publish_pack(storage: LocalStorage) -> list[CID]:
 
 
 def file_with(storage: LocalStorage, cid: CID) -> Path:
-    """The file that holds a block."""
+    """Return the path of the file that contains a block."""
     query = f"SELECT p.name FROM place p JOIN block b ON b.place = p.id WHERE b.multihash = x'{cid.multihash.hex()}'"
     [(name,)] = rows_of(storage, query)
     return storage.directory / str(name)
 
 
 def flip_byte(path: Path, offset: int = 100) -> None:
-    """Damage a file and leave its size and time as they were."""
+    """Damage a file without changing its size and time."""
     status = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -76,9 +76,8 @@ def flip_byte(path: Path, offset: int = 100) -> None:
 
 
 def flip_bytes_of(store: Path, needle: bytes) -> None:
-    """Damage the one file of the store that holds some bytes, and leave its size and time alone."""
-    found = [path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes()]
-    (path,) = found
+    """Damage the one file of the store that contains some bytes, without changing its size and time."""
+    (path,) = (path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes())
     status = path.stat()
     data = bytearray(path.read_bytes())
     data[data.index(needle)] ^= 1

@@ -1,4 +1,4 @@
-"""`mlflow-ipfs` with a store of its own: in this process, which is quick, or in another, as a user runs it."""
+"""`mlflow-ipfs` with a separate store: in this process, which is fast, or in another, as a user runs it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: bytes
@@ -33,19 +33,19 @@ class Outcome:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What ``--json`` printed."""
+        """Records that ``--json`` printed."""
         return [json.loads(line) for line in self.lines]
 
     @property
     def cid(self) -> str:
-        """The last word of the only line."""
+        """Last word of the only line."""
         (line,) = self.lines
         return line.rpartition(" ")[2]
 
 
 @dataclass(frozen=True)
 class CommandLine:
-    """``cli("add", path)`` runs `mlflow-ipfs add path` in this process and expects it to exit with ``code``."""
+    """Runner of commands: ``cli("add", path)`` runs `mlflow-ipfs add path` in this process and checks the exit code."""
 
     store: Path
 
@@ -66,7 +66,7 @@ class CommandLine:
         return outcome
 
     def in_a_process(self, *arguments: str | Path, code: int = 0, stdin: bytes = b"") -> Outcome:
-        """The same as a real command: slower, and nothing between it and the system."""
+        """Run a command in a new process, as a user does. This is slower."""
         done = subprocess.run(
             [*self.command, *arguments],
             env=self.environment,
@@ -81,6 +81,6 @@ class CommandLine:
         return outcome
 
     def residue(self) -> list[Path]:
-        """Files that are left in the store's working directories."""
+        """Return the files that are left in the working directories of the store."""
         directories = [self.store / name for name in ("tmp", "views", "sessions")]
         return [path for directory in directories if directory.exists() for path in directory.rglob("*")]

@@ -1,6 +1,6 @@
-"""dag-pb blocks in every form that a decoder may meet, with the verdict of Kubo 0.43.0 on each.
+"""dag-pb blocks in every form that a decoder may encounter, with the result of Kubo 0.43.0 for each.
 
-``test_dagpb_strictness.py`` asks our decoder, and a real Kubo again.
+``test_dagpb_strictness.py`` runs our decoder and a real Kubo on them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _DATA: Final = b"\x0a\x02" + _DIRECTORY
 
 
 class Case(NamedTuple):
-    """One block.
+    """Block with the expected results.
 
     Attributes:
-        name: what is special about it.
-        block: its bytes.
-        kubo_reads: whether Kubo decodes it.
-        refused_here: whether we refuse it nevertheless.
+        name: short description of the case.
+        block: data of the block.
+        kubo_reads: whether Kubo decodes the block.
+        refused_here: whether our decoder refuses the block although Kubo decodes it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
     @property
     def we_read(self) -> bool:
-        """Whether we decode it."""
+        """Whether our decoder decodes the block."""
         return self.kubo_reads and not self.refused_here
 
 
@@ -87,9 +87,9 @@ CASES: Final = [
     Case("bytes as size", _link(_HASH, b"\x1a\x01a") + _DATA, False),
     Case("fixed64 as size", _link(_HASH, b"\x19" + bytes(8)) + _DATA, False),
     Case("group in a node", b"\x0b\x0c" + _DATA, False),
-    # Kubo drops the bytes after the CID, so two different blocks would be the same node.
+    # Kubo drops the bytes after the CID, so two different blocks would decode to the same node.
     Case("bytes after the CID in a hash", _link(b"\x0a\x25" + bytes(LEAF) + b"!") + _DATA, True, refused_here=True),
-    Case("hash that is no CID", _link(b"\x0a\x03abc") + _DATA, False),
+    Case("hash that is not a CID", _link(b"\x0a\x03abc") + _DATA, False),
     Case("length not in its shortest form", b"\x0a\x82\x00" + _DIRECTORY, True),
     Case("key not in its shortest form", b"\x8a\x00\x02" + _DIRECTORY, True),
     Case("size not in its shortest form", _link(_HASH, b"\x18\x81\x00") + _DATA, True),
@@ -97,6 +97,6 @@ CASES: Final = [
     Case("size of 65 bits", _link(_HASH, b"\x18" + b"\xff" * 9 + b"\x03") + _DATA, False),
     Case("size of eleven bytes", _link(_HASH, b"\x18" + b"\xff" * 10 + b"\x01") + _DATA, False),
     Case("field number of 30 bits", b"\x82\x80\x80\x80\x10\x00" + _DATA, False),
-    Case("name that is no UTF-8", _link(_HASH, b"\x12\x01\xff", _SIZE) + _DATA, True),
+    Case("name that is not UTF-8", _link(_HASH, b"\x12\x01\xff", _SIZE) + _DATA, True),
     Case("name with a slash", _link(_HASH, b"\x12\x03a/b", _SIZE) + _DATA, True),
 ]

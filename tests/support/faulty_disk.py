@@ -1,4 +1,4 @@
-"""A disk on which one step fails, or that kills the process at one."""
+"""Disks that fail one step, or kill the process at one step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from support.storages import SteppedDisk, steps_except
 
 FALLIBLE: Final = steps_except(
     {
-        "remove": "frees room, and a file that stays is garbage, which the next session or gc removes",
-        "remove_tree": "ignores what goes wrong",
-        "allocate": "makes the reserve, without which a store works as well",
-        "make_read_only": "is asked for where a mode may be impossible, and its failure changes nothing",
+        "remove": "frees space, and a file that remains is garbage, which the next session or gc removes",
+        "remove_tree": "ignores errors",
+        "allocate": "makes the reserve, which a store does not need to work",
+        "make_read_only": "is used where the file system may not support modes, and its failure has no effect",
         "clone": "makes views; test_local_views.py fails it",
         "copy": "makes views; test_local_views.py fails it",
     }
@@ -25,7 +25,7 @@ _OF_SQLITE: Final = frozenset({"commit", "checkpoint", "copy_database"})
 
 
 class KillingDisk(SteppedDisk):
-    """Kills the process at the n-th step."""
+    """Disk that kills the process at the n-th step."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(self._step)
@@ -38,15 +38,15 @@ class KillingDisk(SteppedDisk):
 
 
 class FaultyDisk(SteppedDisk):
-    """Lets a number of fallible steps pass, fails one, and works again.
+    """Disk on which one fallible step fails, after a number of successful ones, and all later steps succeed.
 
     Args:
-        number: which error: ``errno.ENOSPC`` or ``errno.EIO``.
+        number: the error: ``errno.ENOSPC`` or ``errno.EIO``.
 
     Attributes:
-        passing: how many fallible steps still pass; negative: none fails any more.
-        failed: the step that failed, if one has.
-        steps: the fallible steps that there were.
+        passing: number of fallible steps before the failure; if negative, no step fails.
+        failed: the step that failed, or None.
+        steps: all fallible steps so far.
     """
 
     def __init__(self, number: int) -> None:
@@ -72,7 +72,7 @@ class FaultyDisk(SteppedDisk):
 
 
 def _sqlite_error(number: int) -> sqlite3.OperationalError:
-    """The error with which SQLite answers one of the system's."""
+    """Return the SQLite error that corresponds to an error of the system."""
     is_full = number == errno.ENOSPC
     error = sqlite3.OperationalError("database or disk is full" if is_full else "disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_FULL if is_full else sqlite3.SQLITE_IOERR

@@ -1,4 +1,4 @@
-"""Fetchers in memory: an honest one, and ways in which a source can fail or lie."""
+"""Fetcher in memory, which can also simulate a source that fails or sends wrong data."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class MemoryFetcher(Fetcher):
-    """A source that has the blocks of a reader.
+    """Source that provides the blocks of a reader.
 
     Attributes:
-        fetched: every block that was asked for, in order.
-        replaced: what it sends instead of the right bytes.
-        is_away: whether it cannot be reached.
-        delay_seconds: how long each block takes.
+        fetched: every block that was requested, in order.
+        replaced: wrong data that is sent instead of the data of a block.
+        is_away: whether the source cannot be reached.
+        delay_seconds: delay before each block.
     """
 
     def __init__(self, blocks: BlockReader) -> None:

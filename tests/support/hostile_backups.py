@@ -1,4 +1,4 @@
-"""Ways to spoil a backup: absurd values in rows and in its description, odd files, bytes of nothing."""
+"""Ways to corrupt a backup: absurd values in rows and in the manifest, changed schemas, and odd files."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ SCHEMAS: Final = (
     "DELETE FROM meta",
 )
 
+_original_sql: dict[str, str] = {}  # the CREATE TABLE statements before a change
+
 
 def fill(storage: LocalStorage) -> None:
-    """Content of every kind, and names of every kind."""
+    """Store content and names of every kind."""
     publish_pack(storage)
     [small] = publish_blocks(storage, b"small")
     file = publish_file(storage, os.urandom(30_000))
@@ -60,47 +62,44 @@ def fill(storage: LocalStorage) -> None:
 
 
 def spoil(directory: Path, chance: random.Random) -> str:
-    """Spoil one thing. Returns what."""
+    """Corrupt one part of a backup. Return a description of the change."""
     kinds = (spoil_value, spoil_value, spoil_value, drop_row, spoil_schema, spoil_file, spoil_file, spoil_manifest)
     spoiler = chance.choice(kinds)
     path = directory / ("backup.json" if spoiler is spoil_manifest else "store/store.db")
     if spoiler is not spoil_file and (path.is_symlink() or not path.is_file()):
-        return "nothing"  # it was spoiled before; a pipe would be waited for
+        return "nothing"  # an earlier change replaced the file; reading a pipe would block
     return spoiler(directory, chance)
 
 
 def spoil_value(directory: Path, chance: random.Random) -> str:
-    """Put something absurd into a row, whatever the table's rules are."""
+    """Put an absurd value into a row, regardless of the constraints of the table."""
     table, value = chance.choice(TABLES), chance.choice(VALUES)
     with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
         if not columns:
-            return "nothing"  # the table is gone already
+            return "nothing"  # an earlier change dropped the table
         column = chance.choice(columns)
-        _set_rules(connection, table, keep=False)
-        with suppress(sqlite3.Error):  # not twice the same, and no primary key without a value
+        _set_not_null(connection, table, keep=False)
+        with suppress(sqlite3.Error):  # UNIQUE and PRIMARY KEY still apply
             count = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             skipped = chance.randrange(max(count, 1))
             rows = connection.execute(f"SELECT {column} FROM {table} LIMIT 1 OFFSET {skipped}").fetchall()
             if rows:
                 connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} IS ?", (value, rows[0][0]))
-        _set_rules(connection, table, keep=True)
+        _set_not_null(connection, table, keep=True)
         return f"{table}.{column} = {value!r:.50}"
     return "nothing"
 
 
-_rules: dict[str, str] = {}
-
-
-def _set_rules(connection: sqlite3.Connection, table: str, *, keep: bool) -> None:
-    """Take a table's NOT NULLs away, or put them back."""
+def _set_not_null(connection: sqlite3.Connection, table: str, *, keep: bool) -> None:
+    """Remove the NOT NULL constraints of a table, or restore them."""
     [(sql,)] = connection.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchall()
-    _rules.setdefault(table, sql)
-    changed = _rules[table] if keep else sql.replace(" NOT NULL", "")
+    _original_sql.setdefault(table, sql)
+    changed = _original_sql[table] if keep else sql.replace(" NOT NULL", "")
     connection.execute("PRAGMA writable_schema = ON")
     connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (changed, table))
     version = connection.execute("PRAGMA schema_version").fetchone()[0]
-    connection.execute(f"PRAGMA schema_version = {version + 1}")  # so that it is read anew
+    connection.execute(f"PRAGMA schema_version = {version + 1}")  # so that the schema is read again
     connection.execute("PRAGMA writable_schema = RESET")
 
 
@@ -112,7 +111,7 @@ def _open(directory: Path) -> sqlite3.Connection:
 
 
 def drop_row(directory: Path, chance: random.Random) -> str:
-    """Delete rows."""
+    """Delete a third of the rows of a table."""
     table = chance.choice(TABLES)
     with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         connection.execute(f"DELETE FROM {table} WHERE abs(random()) % 3 = 0")
@@ -120,7 +119,7 @@ def drop_row(directory: Path, chance: random.Random) -> str:
 
 
 def spoil_schema(directory: Path, chance: random.Random) -> str:
-    """Let the index have other tables, or code in it."""
+    """Change the tables of the index, or add triggers and other code."""
     statement = chance.choice(SCHEMAS)
     with suppress(sqlite3.Error), closing(_open(directory)) as connection:
         connection.execute(statement)
@@ -128,37 +127,37 @@ def spoil_schema(directory: Path, chance: random.Random) -> str:
 
 
 def spoil_file(directory: Path, chance: random.Random) -> str:
-    """Let a file of the backup be something else."""
+    """Change or replace a file of the backup."""
     path = chance.choice(sorted(path for path in directory.rglob("*") if path.is_file() and not path.is_symlink()))
     path.chmod(0o644)
     data = path.read_bytes()
-    what = chance.choice(("cut", "longer", "flip", "flip", "noise", "gone", "directory", "link", "pipe", "sparse"))
-    if what == "cut":
+    change = chance.choice(("cut", "longer", "flip", "flip", "noise", "gone", "directory", "link", "pipe", "sparse"))
+    if change == "cut":
         path.write_bytes(data[: chance.randrange(len(data) + 1)])
-    elif what == "longer":
+    elif change == "longer":
         path.write_bytes(data + chance.randbytes(5000))
-    elif what == "flip" and data:
+    elif change == "flip" and data:
         changed = bytearray(data)
         for _ in range(chance.choice((1, 1, 20, 500))):
             changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-    elif what == "noise":
+    elif change == "noise":
         path.write_bytes(chance.randbytes(len(data)))
-    elif what == "sparse":
+    elif change == "sparse":
         os.truncate(path, 40 << 20)
     else:
         path.unlink()
-    if what == "directory":
+    if change == "directory":
         path.mkdir()
-    elif what == "link":
+    elif change == "link":
         path.symlink_to(directory.parent / "outside/secret")
-    elif what == "pipe":
+    elif change == "pipe":
         os.mkfifo(path)
-    return f"{path.relative_to(directory)}: {what}"
+    return f"{path.relative_to(directory)}: {change}"
 
 
 def spoil_manifest(directory: Path, chance: random.Random) -> str:
-    """Let the description say something absurd."""
+    """Put an absurd value into the manifest."""
     path = directory / "backup.json"
     with suppress(ValueError, OSError):
         fields = json.loads(path.read_bytes())
@@ -170,7 +169,7 @@ def spoil_manifest(directory: Path, chance: random.Random) -> str:
 
 
 def copy_of(backup: Path, directory: Path) -> Path:
-    """A copy of a backup to be spoiled, with something outside of it that nobody may touch."""
+    """Copy a backup for corruption, next to a directory outside of it that must not be accessed. Return the copy."""
     shutil.copytree(backup, directory / "backup", symlinks=True)
     (directory / "outside").mkdir()
     (directory / "outside/secret").write_text("secret")

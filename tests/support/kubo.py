@@ -1,4 +1,4 @@
-"""A real Kubo: repositories for single commands, and an offline daemon."""
+"""Real Kubo: repositories for single commands, and an offline daemon."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ START_TIMEOUT_SECONDS = 60
 
 
 class KuboCommandError(AssertionError):
-    """`ipfs` exited with an error; the message has its words."""
+    """Error that `ipfs` exited with an error; the message contains its output."""
 
 
 @dataclass(frozen=True)
 class KuboRepository:
-    """A Kubo repository of its own in a temporary directory; call it like the command: ``ipfs("add", path)``."""
+    """Separate Kubo repository in a temporary directory. Call it like the command: ``ipfs("add", path)``."""
 
     binary: Path
     path: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Kubo needs of the environment, and nothing of the user's own node."""
+        """Environment that Kubo needs, without settings of the user's own node."""
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
         return kept | {"IPFS_PATH": str(self.path), "HOME": str(self.path.parent), "IPFS_TELEMETRY": "off"}
 
@@ -43,10 +43,10 @@ class KuboRepository:
         """Run one `ipfs` command.
 
         Returns:
-            What it printed.
+            The standard output of the command.
 
         Raises:
-            KuboCommandError: it failed.
+            KuboCommandError: the command failed.
         """
         done = subprocess.run(
             [self.binary, *arguments],
@@ -58,23 +58,23 @@ class KuboRepository:
             check=False,
         )
         if done.returncode != 0:
-            words = done.stderr.decode(errors="replace").strip()
-            msg = f"ipfs {' '.join(map(str, arguments))}: exit {done.returncode}: {words}"
+            errors = done.stderr.decode(errors="replace").strip()
+            msg = f"ipfs {' '.join(map(str, arguments))}: exit {done.returncode}: {errors}"
             raise KuboCommandError(msg)
         return done.stdout
 
     def __call__(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> str:
-        """Run one `ipfs` command and return what it printed, as text without the last line end."""
+        """Run one `ipfs` command. Return its output as text, without the last line end."""
         return self.run(*arguments, stdin=stdin, cwd=cwd).decode().rstrip("\n")
 
 
 @dataclass(frozen=True)
 class KuboDaemon(KuboRepository):
-    """A repository with an offline daemon; commands go through it.
+    """Repository with an offline daemon, which executes the commands.
 
     Attributes:
-        api_url: the RPC API's base, ``http://127.0.0.1:<port>``.
-        gateway_url: the gateway's base, ``http://127.0.0.1:<port>``.
+        api_url: base URL of the RPC API, ``http://127.0.0.1:<port>``.
+        gateway_url: base URL of the gateway, ``http://127.0.0.1:<port>``.
     """
 
     api_url: str
@@ -82,7 +82,7 @@ class KuboDaemon(KuboRepository):
 
 
 def init_repository(binary: Path, path: Path, profile: str) -> KuboRepository:
-    """Make a repository that announces nothing, with one of the profiles of IPIP-0499."""
+    """Make a repository with one of the profiles of IPIP-0499, which announces no content to the network."""
     repository = KuboRepository(binary, path)
     repository("init", f"--profile={profile},test")  # `test`: listens on 127.0.0.1 only, no bootstrap peers
     return repository
@@ -90,7 +90,7 @@ def init_repository(binary: Path, path: Path, profile: str) -> KuboRepository:
 
 @contextlib.contextmanager
 def run_daemon(repository: KuboRepository) -> Iterator[KuboDaemon]:
-    """Run an offline daemon on ports that the system picks; it is gone when the block ends."""
+    """Run an offline daemon on ports that the system chooses. The daemon is stopped when the block ends."""
     repository("config", "Addresses.API", "/ip4/127.0.0.1/tcp/0")
     repository("config", "Addresses.Gateway", "/ip4/127.0.0.1/tcp/0")
     log = repository.path.parent / f"{repository.path.name}.log"

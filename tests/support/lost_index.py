@@ -1,4 +1,4 @@
-"""Stores whose index is lost: filled with everything, damaged, and compared with what was in them before."""
+"""Stores whose index is lost: filled with content of every kind, damaged, and compared with their previous content."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SMALL_V0 = replace(UNIXFS_V0_2015, name="small-v0", chunk_bytes=1000, hamt_thres
 
 @dataclass
 class Model:
-    """What was put into a store.
+    """Content of a store.
 
     Attributes:
-        names: every name in it.
-        blocks: each named root with its blocks.
-        contents: bytes of the files.
+        names: all names in the store.
+        blocks: for each named root, its blocks by multihash.
+        contents: data of the files.
     """
 
     names: Names
@@ -60,7 +60,7 @@ def remember(storage: LocalStorage, contents: dict[CID, bytes]) -> Model:
 
 
 def fill(storage: LocalStorage, seed: int, work: Path) -> Model:
-    """Files and directories of every kind, of random sizes, in random order, with a gc in between."""
+    """Store files and directories of every kind, with random sizes, in random order, and sometimes run a gc."""
     chance = random.Random(seed)
     workload = Workload()
     steps = workload.steps()
@@ -88,7 +88,7 @@ def lose_index(directory: Path, *, backups: bool = True) -> None:
 
 
 def check_kept(storage: LocalStorage, model: Model) -> None:
-    """Everything that had a name is there, block for block, whether it has one now or not."""
+    """Check that all content that had a name is stored, block for block, even if the name is lost."""
     for root, blocks in model.blocks.items():
         found = {cid.multihash: block for cid, block in walk_blocks(storage.blocks, root)}
         assert found == blocks
@@ -97,9 +97,9 @@ def check_kept(storage: LocalStorage, model: Model) -> None:
 
 
 def check_rebuilt(directory: Path, report: RebuildReport, model: Model, names: Names | None) -> None:
-    """Check a rebuilt store, before and after a gc that has no mercy."""
+    """Check a rebuilt store, before and after a gc without a grace period."""
     with open_local_storage(directory) as storage:
-        for cid in report.recovered_incomplete:  # remains of garbage that lay in a pack
+        for cid in report.recovered_incomplete:  # remains of garbage in a pack
             assert storage.pins.remove(cid, report.recovered_owner or "")
         pins = [pin for pin in storage.pins.list() if not pin.owner.startswith("recovered/")]
         found = names_of(storage)
@@ -117,7 +117,7 @@ def check_rebuilt(directory: Path, report: RebuildReport, model: Model, names: N
 
 
 def publish_in_pack(storage: LocalStorage, multihash: bytes, data: bytes) -> None:
-    """Move an inline block to a pack, as if more had been published with it."""
+    """Move an inline block to a pack, as if it had been published together with more blocks."""
     with storage._context.database.write() as connection:
         connection.execute("DELETE FROM block WHERE multihash = ?", (multihash,))
     cid = CID(1, 0x70 if data[:1] in (b"\x12", b"\x0a") else 0x55, multihash)

@@ -1,4 +1,4 @@
-"""A real `mlflow server`, with real worker processes."""
+"""Real `mlflow server` with real worker processes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ START_TIMEOUT_SECONDS = 90
 
 @dataclass(frozen=True)
 class MlflowServer:
-    """A server that runs.
+    """Running server.
 
     Attributes:
-        url: what clients take as tracking URI.
-        log: the file with all that the server printed.
-        pid: the process id of the server's parent process, and of its process group.
+        url: tracking URI for clients.
+        log: file with the output of the server.
+        pid: process id of the parent process of the server, which is also the id of its process group.
     """
 
     url: str
@@ -35,14 +35,14 @@ class MlflowServer:
     pid: int
 
     def read_log(self) -> str:
-        """Return all that the server has printed."""
+        """Return the output of the server so far."""
         return self.log.read_text(errors="replace")
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Return this process' environment without the MLflow settings of whoever runs the tests, plus ``extra``.
+    """Return the environment of this process without the user's MLflow settings, plus ``extra``.
 
-    MLflow's job runner is off unless ``extra`` says otherwise: it costs 5 s a start, and no test here needs jobs.
+    MLflow's job runner is off unless ``extra`` enables it: it adds 5 s to each start, and no test needs jobs.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "GIT_PYTHON_REFRESH": "quiet"}
@@ -57,18 +57,18 @@ def run_mlflow_server(
     workers: int = 2,
     python: Path | None = None,
 ) -> Iterator[MlflowServer]:
-    """Run `mlflow server ARGUMENTS` in ``directory``; the server and its workers are gone when the block ends.
+    """Run `mlflow server ARGUMENTS` in ``directory``. The server and its workers are stopped when the block ends.
 
     Args:
-        directory: working directory of the server; its log goes there too.
+        directory: working directory of the server, which also contains its log.
         arguments: command line after `mlflow server`, without host, port and workers.
         env: settings to add to a clean environment.
         workers: number of worker processes.
-        python: interpreter of another environment; default is this one.
+        python: interpreter of another environment; the default is the current one.
 
     Raises:
-        RuntimeError: the server ended instead of starting; the message has the end of its log.
-        TimeoutError: it did not answer in time; likewise.
+        RuntimeError: the server ended instead of starting; the message contains the end of its log.
+        TimeoutError: the server did not answer in time; the message contains the end of its log.
     """
     port = find_free_port()
     log = directory / f"mlflow-server-{port}.log"

@@ -1,4 +1,4 @@
-"""A small file system of its own, for tests of full and read-only disks. Needs root."""
+"""Small separate file system for tests of full and read-only disks. Needs root."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MountedDisk:
-    """A mounted tmpfs."""
+    """Mounted tmpfs."""
 
     directory: Path
 
@@ -27,7 +27,7 @@ class MountedDisk:
 
 @contextmanager
 def mounted_tmpfs(directory: Path, *, size_bytes: int) -> Iterator[MountedDisk]:
-    """Mount a tmpfs for the length of a ``with``; the test is NOT RUN where that is not allowed."""
+    """Mount a tmpfs for the duration of a ``with`` block. The test is NOT RUN if mounting is not allowed."""
     directory.mkdir()
     try:
         done = subprocess.run(

@@ -1,8 +1,7 @@
-"""Tests that could not run here, and why: named at the end of every run, an error in CI.
+"""Report of the tests that could not run, with the reasons, at the end of every run.
 
-A skipped test looks green. Here each skip is printed under NOT RUN with its reason, and with
-``CI=true`` or ``TESTS_STRICT=1`` the run fails: there everything must be in place.
-``conftest.py`` imports the two hooks.
+A skipped test would look like a success. Therefore each skip is printed under NOT RUN with its reason. With ``CI=true``
+or ``TESTS_STRICT=1``, the run fails if a test was skipped. ``conftest.py`` imports the two hooks.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def not_run(reason: str) -> NoReturn:
-    """Leave the test out because something is missing on this machine; say what, and what to do."""
+    """Skip the test. The reason states what is missing on this machine, and how to provide it."""
     pytest.skip(reason)
 
 
@@ -28,14 +27,14 @@ def is_strict() -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI a test that could not run fails the run."""
+    """Let the run fail in CI if a test could not run."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and is_strict() and exitstatus == pytest.ExitCode.OK and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what could not run, and why."""
+    """Print the reasons for which tests could not run."""
     lines = _list_not_run(terminalreporter.stats.get("skipped", []))
     if lines:
         terminalreporter.section("NOT RUN" + (": an error here" if is_strict() else ""), red=is_strict(), yellow=True)
@@ -44,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def _list_not_run(skipped: Sequence[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """Return one line for each reason, with the number of tests or files behind it."""
+    """Return one line for each reason, with the number of tests or files."""
     reasons = Counter(_find_reason(report) for report in skipped)
     return [f"NOT RUN {count:4d} x {reason}" for reason, count in sorted(reasons.items())]
 

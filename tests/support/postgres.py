@@ -1,6 +1,6 @@
-"""A throw-away PostgreSQL server: of its own directory and port, with a password, gone at the end.
+"""Temporary PostgreSQL server with its own directory and port, and with a password.
 
-A server refuses to run as root, so it runs as the user without rights then.
+PostgreSQL refuses to run as root. If the tests run as root, the server runs as the unprivileged user.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PROGRAMS: Final = ("initdb", "postgres", "pg_dump", "pg_restore")
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "fsync": "off",  # it is thrown away
+    "fsync": "off",  # the data is temporary
     "full_page_writes": "off",
     "max_connections": "40",
     "shared_buffers": "16MB",
@@ -41,7 +41,7 @@ _SETTINGS: Final = {
 
 
 def find_programs() -> Path | None:
-    """The directory with PostgreSQL's programs. Debian has the server's where PATH doesn't lead."""
+    """Return the directory with the PostgreSQL programs. On Debian, the server programs are not on PATH."""
     on_path = shutil.which("initdb")
     directories = [Path(on_path).resolve().parent] if on_path else []
     directories += sorted(
@@ -54,13 +54,13 @@ def find_programs() -> Path | None:
 
 @dataclass
 class PostgresServer:
-    """A server that runs.
+    """PostgreSQL server.
 
     Attributes:
-        programs: the directory with its programs.
-        directory: its own directory.
-        port: where it listens on 127.0.0.1.
-        password: of its only user, who may do everything.
+        programs: directory with the PostgreSQL programs.
+        directory: directory of the server.
+        port: TCP port on 127.0.0.1.
+        password: password of the only user, which is a superuser.
     """
 
     programs: Path
@@ -70,14 +70,14 @@ class PostgresServer:
     _process: subprocess.Popen[bytes] | None = None
 
     def initialize(self) -> None:
-        """Make its directory."""
+        """Make the data directory."""
         file = self.directory / "password"
         file.write_text(self.password)
         file.chmod(0o644)
         options = ["--no-sync", "--auth=scram-sha-256", f"--username={USER}", f"--pwfile={file}", "--encoding=UTF8"]
         done = subprocess.run(
             [self.programs / "initdb", *options, "--locale=C", "-D", self._data],
-            **_as_nobody(),
+            **_unprivileged(),
             cwd=self.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -88,12 +88,12 @@ class PostgresServer:
         assert done.returncode == 0, done.stdout
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self._data, "-p", str(self.port), *options],
-                **_as_nobody(),
+                **_unprivileged(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -103,7 +103,7 @@ class PostgresServer:
         wait_until(self._answers, timeout_seconds=_START_SECONDS, what="PostgreSQL answers")
 
     def stop(self) -> None:
-        """End it at once, whoever is connected. That it has ended is no error."""
+        """Stop the server at once, even if clients are connected. Do nothing if it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -115,25 +115,25 @@ class PostgresServer:
             process.wait(_STOP_SECONDS)
 
     def create_database(self, template: str = "template0") -> str:
-        """Make a database that nobody else uses. Returns its name."""
+        """Make a new database. Return its name."""
         name = f"test_{secrets.token_hex(4)}"
         self.ask("postgres", f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def uri(self, database: str, *, password: str | None = None) -> str:
-        """The URI of one of its databases."""
+        """Return the URI of a database."""
         return f"postgresql://{USER}:{password or self.password}@127.0.0.1:{self.port}/{database}"
 
     def ask(self, database: str, query: str) -> list[tuple[Any, ...]]:
-        """Run one statement, outside of any transaction."""
+        """Run one statement outside of a transaction. Return its rows."""
         with self.connect(database) as connection:
             result = connection.execute(sqlalchemy.text(query))
             return [tuple(row) for row in result] if result.returns_rows else []
 
     @contextlib.contextmanager
     def connect(self, database: str, isolation_level: Any = "AUTOCOMMIT") -> Iterator[sqlalchemy.Connection]:
-        """A connection for the length of a ``with``."""
-        from mlflow_ipfs.binding.databases.connections import name_driver  # takes MLflow with it: seconds
+        """Open a connection for the duration of a ``with`` block."""
+        from mlflow_ipfs.binding.databases.connections import name_driver  # imports MLflow, which takes seconds
 
         engine = sqlalchemy.create_engine(
             name_driver(self.uri(database)), isolation_level=isolation_level, poolclass=NullPool
@@ -160,7 +160,7 @@ class PostgresServer:
 
 
 def run_postgres() -> Iterator[PostgresServer]:
-    """Run a server, for a fixture."""
+    """Run a server for a fixture."""
     programs = find_programs()
     if programs is None:
         not_run("PostgreSQL's server is missing (initdb, postgres); on Debian and Ubuntu: apt install postgresql")
@@ -174,5 +174,6 @@ def run_postgres() -> Iterator[PostgresServer]:
             server.stop()
 
 
-def _as_nobody() -> dict[str, Any]:
+def _unprivileged() -> dict[str, Any]:
+    """Return the arguments of ``subprocess`` that run a command as the unprivileged user, if this process is root."""
     return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}

@@ -1,15 +1,18 @@
-"""A loss of power, replayed: what a disk may hold afterwards, at every step of a recorded workload.
+"""Simulation of a power loss: the possible states of a disk after every step of a recorded workload.
 
-``RecordingDisk`` notes every step that a store takes. ``replay`` goes through the steps and builds, at any of
-them, directories that a disk may show after the power was lost there: bytes and names that were not synced may be
-there, may be missing or may be torn, each for itself. A rename between two directories counts as two names: the
-harshest reading of POSIX. SQLite's own writes do not go through ``Disk``, so its files are copied when a commit
-or a checkpoint returns, which under ``synchronous=FULL`` means that they are durable; before a commit returns, any
-part of what it appends to the log may be there, and before a checkpoint returns any of the pages that it moves.
+``RecordingDisk`` records every step of a store. ``replay`` repeats the steps. At any step, it can build directories
+with a state that the disk may have after a power loss. Data and names that were not synced may be present, missing or
+torn, independently of each other. A rename between two directories counts as two changes of names, which is the
+strictest interpretation of POSIX.
+
+The writes of SQLite do not use ``Disk``. Therefore its files are copied when a commit or a checkpoint returns; under
+``synchronous=FULL`` they are durable then. Before a commit returns, any part of the data that it appends to the log may
+be present. Before a checkpoint returns, any of the pages that it moves may be present.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +22,14 @@ from mlflow_ipfs.content.system.disk import Disk
 from support.storages import steps_except
 
 if TYPE_CHECKING:
-    import os
     import random
     import sqlite3
     from collections.abc import Iterator
 
 NOT_RECORDED: Final = {
-    "make_read_only": "changes a mode, on which nothing depends",
-    "clone": "writes into views, which are not needed after the process has ended",
-    "copy": "writes into views, which are not needed after the process has ended",
+    "make_read_only": "changes only a mode, which the store does not rely on",
+    "clone": "writes only to views, which are not needed after the process has ended",
+    "copy": "writes only to views, which are not needed after the process has ended",
 }
 STYLES: Final = ("least", "names", "bytes", "random")
 _PAGE_BYTES: Final = 4096
@@ -35,7 +37,7 @@ _PAGE_BYTES: Final = 4096
 
 @dataclass
 class File:
-    """A file's bytes, and how many of them are durable; -1 if not even that it exists."""
+    """Data of a file and the number of durable bytes, which is -1 if even the existence of the file is not durable."""
 
     data: bytearray = field(default_factory=bytearray)
     synced: int = -1
@@ -43,13 +45,13 @@ class File:
 
 @dataclass
 class Directory:
-    """The durable names in a directory, and the changes since it was last synced: name and file, or None if removed."""
+    """Durable names of a directory, and the changes since its last sync: a name and its file, or None if removed."""
 
     durable: dict[str, File | Directory] = field(default_factory=dict)
     pending: list[tuple[str, File | Directory | None]] = field(default_factory=list)
 
     def now(self) -> dict[str, File | Directory]:
-        """The names that programs see."""
+        """Return the names that programs see."""
         return _apply(self.durable, self.pending)
 
 
@@ -66,19 +68,19 @@ def _apply(
 
 @dataclass(frozen=True)
 class Event:
-    """One step: its name and what it was about."""
+    """Recorded step: its name and its arguments."""
 
     kind: str
-    about: tuple[Any, ...] = ()
+    arguments: tuple[Any, ...] = ()
 
 
 class RecordingDisk(Disk):
-    """Notes every change below a store. Syncs nothing: that is what the replay is for.
+    """Disk that records every change below a store. It does not sync, because the replay simulates the power loss.
 
     Args:
-        store: the store's directory.
-        sync_files: whether syncing a file counts.
-        sync_directories: whether syncing a directory counts.
+        store: directory of the store.
+        sync_files: whether to record the sync of a file.
+        sync_directories: whether to record the sync of a directory.
     """
 
     def __init__(self, store: Path, *, sync_files: bool = True, sync_directories: bool = True) -> None:
@@ -87,7 +89,7 @@ class RecordingDisk(Disk):
         self._sync_files = sync_files
         self._sync_directories = sync_directories
         self._guard = threading.RLock()
-        self._numbers: dict[int, int] = {}  # of a descriptor's file
+        self._numbers: dict[int, int] = {}  # numbers of files by descriptor
         self._count = 0
 
     def create(self, path: Path, mode: int | None = None) -> int:
@@ -96,31 +98,31 @@ class RecordingDisk(Disk):
             if path.is_relative_to(self._store):
                 self._count += 1
                 self._numbers[descriptor] = self._count
-                self._note("create", self._name(path), self._count)
+                self._record("create", self._name(path), self._count)
             return descriptor
 
     def write(self, descriptor: int, data: bytes | bytearray | memoryview) -> None:
         with self._guard:
             super().write(descriptor, data)
             if descriptor in self._numbers:
-                self._note("write", self._numbers[descriptor], bytes(data))
+                self._record("write", self._numbers[descriptor], bytes(data))
 
     def sync(self, descriptor: int) -> None:
         with self._guard:
             if self._sync_files and descriptor in self._numbers:
-                self._note("sync", self._numbers[descriptor])
+                self._record("sync", self._numbers[descriptor])
 
     def sync_directory(self, path: Path) -> None:
         with self._guard:
             if self._sync_directories and path.is_relative_to(self._store):
-                self._note("sync_directory", self._name(path))
+                self._record("sync_directory", self._name(path))
 
     def seal(self, descriptor: int) -> os.stat_result:
         with self._guard:
             return super().seal(descriptor)
 
     def set_mtime(self, descriptor: int, mtime_ns: int) -> None:
-        with self._guard:  # a time that is lost only means that the file is hashed, or copied, once more
+        with self._guard:  # not recorded: if the time is lost, the file is only hashed or copied again
             super().set_mtime(descriptor, mtime_ns)
 
     def close(self, descriptor: int) -> None:
@@ -131,31 +133,31 @@ class RecordingDisk(Disk):
     def rename(self, source: Path, destination: Path) -> None:
         with self._guard:
             super().rename(source, destination)
-            self._note("rename", self._name(source), self._name(destination))
+            self._record("rename", self._name(source), self._name(destination))
 
     def link(self, source: Path, destination: Path) -> None:
         with self._guard:
             super().link(source, destination)
-            self._note("link", self._name(source), self._name(destination))
+            self._record("link", self._name(source), self._name(destination))
 
     def remove(self, path: Path) -> None:
         with self._guard:
             super().remove(path)
             if path.is_relative_to(self._store):
-                self._note("remove", self._name(path))
+                self._record("remove", self._name(path))
 
     def make_directory(self, path: Path) -> None:
         with self._guard:
             super().make_directory(path)
-            self._note("make_directory", self._name(path))
+            self._record("make_directory", self._name(path))
 
     def remove_tree(self, path: Path) -> None:
         with self._guard:
             super().remove_tree(path)
-            self._note("remove", self._name(path))
+            self._record("remove", self._name(path))
 
     def allocate(self, path: Path, size_bytes: int) -> None:
-        """Make no reserve: with its four MiB every state would be slow to build."""
+        """Do nothing, because the 4 MiB of the reserve would make every state slow to build."""
 
     def commit(self, connection: sqlite3.Connection) -> None:
         with self._guard:
@@ -170,20 +172,20 @@ class RecordingDisk(Disk):
     def copy_database(self, connection: sqlite3.Connection, path: Path) -> int:
         with self._guard:
             descriptor = super().copy_database(connection, path)
-            self._note("write", self._numbers[descriptor], path.read_bytes())
+            self._record("write", self._numbers[descriptor], path.read_bytes())
             return descriptor
 
     def note_database(self, kind: str) -> None:
-        """Note SQLite's files as they are: all of it is durable."""
-        self._note(kind, *(_read(self._store / name) for name in ("store.db", "store.db-wal")))
+        """Record the current files of SQLite, which are durable."""
+        self._record(kind, *(_read(self._store / name) for name in ("store.db", "store.db-wal")))
 
     def acknowledge(self, names: Any) -> None:
-        """Note what the caller of the store has been told."""
+        """Record the names that the store has acknowledged to its caller."""
         with self._guard:
-            self._note("acknowledge", names)
+            self._record("acknowledge", names)
 
-    def _note(self, kind: str, *about: Any) -> None:
-        self.events.append(Event(kind, about))
+    def _record(self, kind: str, *arguments: Any) -> None:
+        self.events.append(Event(kind, arguments))
 
     def _name(self, path: Path) -> str:
         return str(path.relative_to(self._store))
@@ -191,7 +193,7 @@ class RecordingDisk(Disk):
 
 _missing = steps_except(NOT_RECORDED) - vars(RecordingDisk).keys()
 if _missing:
-    msg = f"RecordingDisk has to record {', '.join(sorted(_missing))} of Disk, or NOT_RECORDED to say why it need not"
+    msg = f"RecordingDisk must record {', '.join(sorted(_missing))} of Disk, or NOT_RECORDED must state why not"
     raise TypeError(msg)
 
 
@@ -204,11 +206,11 @@ def _read(path: Path) -> bytes:
 
 @dataclass
 class Moment:
-    """The disk after some steps of a workload.
+    """State of the disk after some steps of a workload.
 
     Attributes:
-        step: how many of the events have happened.
-        told: what was acknowledged last; None before the first time.
+        step: number of the events that have happened.
+        told: names that were acknowledged last, or None if none were.
     """
 
     events: list[Event]
@@ -219,31 +221,31 @@ class Moment:
     _database: tuple[bytes, bytes] = b"", b""
 
     def advance(self) -> None:
-        """Take the next step."""
+        """Apply the next event."""
         event = self.events[self.step]
         self.step += 1
-        getattr(self, f"_{event.kind}")(*event.about)
+        getattr(self, f"_{event.kind}")(*event.arguments)
 
     def about_to_tell(self) -> Any:
-        """What will be acknowledged next: an operation under way may have happened or not."""
-        later = (event.about[0] for event in self.events[self.step :] if event.kind == "acknowledge")
+        """Return the names that will be acknowledged next: a running operation may or may not have taken effect."""
+        later = (event.arguments[0] for event in self.events[self.step :] if event.kind == "acknowledge")
         return next(later, self.told)
 
     def names(self, below: str) -> set[str]:
-        """Every file's path below a directory, as programs see it."""
+        """Return the path of every file below a directory, as programs see it."""
         found = set()
         for name, node in self._directory(below).now().items():
             found |= self.names(f"{below}/{name}") if isinstance(node, Directory) else {f"{below}/{name}"}
         return found
 
     def build(self, target: Path, style: str, chance: random.Random) -> None:
-        """Make a directory as the disk may show it after the power was lost now.
+        """Make a directory with a state that the disk may have after a power loss at this moment.
 
         Args:
-            target: the directory, which must not be there.
-            style: ``least``: nothing that isn't durable is there; ``names``: every name, no byte; ``bytes``: every name
-                and byte; ``random``: any of it, torn.
-            chance: decides.
+            target: path of the directory, which must not exist.
+            style: which of the changes that are not durable are present. ``least``: none; ``names``: all names, but no
+                data; ``bytes``: all names and data; ``random``: a random selection, with torn data.
+            chance: source of the random decisions.
         """
         target.mkdir(mode=0o700)
         _build_directory(self.root, target, style, chance)
@@ -258,9 +260,9 @@ class Moment:
         index = next((i for i in range(self.step, len(self.events)) if self._is_database(i)), None)
         if index is None or style == "least":
             return database, log
-        kind, (next_database, next_log) = self.events[index].kind, self.events[index].about
+        kind, (next_database, next_log) = self.events[index].kind, self.events[index].arguments
         if kind == "commit" and next_database == database and next_log.startswith(log):
-            # The whole commit only if it is the next step: those between are steps that it waits for.
+            # The commit can be complete only if it is the next step: it waits for the steps before it.
             end = len(next_log) if index == self.step else max(len(log), len(next_log) - _PAGE_BYTES)
             return database, next_log[: end if style == "bytes" else chance.randint(len(log), end)]
         if kind == "checkpoint" and index == self.step:
@@ -279,12 +281,12 @@ class Moment:
         return directory
 
     def _change(self, path: str, node: File | Directory | None) -> None:
-        place = Path(path)
-        self._directory(str(place.parent)).pending.append((place.name, node))
+        parent, name = os.path.split(path)
+        self._directory(parent).pending.append((name, node))
 
     def _node(self, path: str) -> File | Directory | None:
-        place = Path(path)
-        return self._directory(str(place.parent)).now().get(place.name)
+        parent, name = os.path.split(path)
+        return self._directory(parent).now().get(name)
 
     def _create(self, path: str, number: int) -> None:
         self._files[number] = File()
@@ -328,7 +330,7 @@ class Moment:
 
 
 def _mix_pages(old: bytes, new: bytes, chance: random.Random) -> bytes:
-    """Some pages as they were, some as they will be."""
+    """Return a database with a random mix of old and new pages."""
     old = old.ljust(len(new), b"\0")
     starts = range(0, len(new), _PAGE_BYTES)
     return b"".join(chance.choice((old, new))[start : start + _PAGE_BYTES] for start in starts)
@@ -358,7 +360,7 @@ def _bytes_of(file: File, style: str, chance: random.Random) -> bytes:
 
 
 def replay(events: list[Event]) -> Iterator[Moment]:
-    """The disk before the first step, and after each."""
+    """Yield the state of the disk before the first step, and after each step."""
     moment = Moment(events)
     yield moment
     while moment.step < len(events):

@@ -1,4 +1,4 @@
-"""Processes that tests start: waited for with a limit, ended by their own id."""
+"""Processes that tests start: waits with a time limit, and termination by process id."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ POLL_SECONDS = 0.05
 
 
 def find_free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now.
+    """Return a TCP port of 127.0.0.1 that is free now.
 
-    It is below the range from which systems take ports for outgoing connections, so that none of these gets it in the
-    seconds until a server listens on it.
+    The port is below the range that systems use for outgoing connections, so that such a connection cannot use the port
+    before the server listens on it.
     """
     for _ in range(100):
         port = random.randrange(15_000, 32_000)
@@ -38,7 +38,7 @@ def wait_until(condition: Callable[[], object], *, timeout_seconds: float, what:
     """Poll until ``condition()`` is true.
 
     Raises:
-        TimeoutError: it was not true within the limit; the message names ``what``.
+        TimeoutError: the condition was not true within the limit; the message contains ``what``.
     """
     deadline = time.monotonic() + timeout_seconds
     while not condition():
@@ -49,7 +49,7 @@ def wait_until(condition: Callable[[], object], *, timeout_seconds: float, what:
 
 
 def start_process(command: list[str | Path], *, env: dict[str, str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:
-    """Start a command as the leader of its own process group, its output going to ``log``."""
+    """Start a command as the leader of a new process group. Append its output to ``log``."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -63,12 +63,12 @@ def start_process(command: list[str | Path], *, env: dict[str, str], cwd: Path, 
 
 
 def stop_process(process: subprocess.Popen[bytes], *, grace_seconds: float = 15) -> None:
-    """End a process of ``start_process`` and all that it started: politely first, then with SIGKILL."""
+    """End a process of ``start_process`` and all its descendants, first with SIGTERM, then with SIGKILL."""
     if process.poll() is None:
         _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_seconds)
-    _signal_group(process, signal.SIGKILL)  # reaches workers that outlived their leader, too
+    _signal_group(process, signal.SIGKILL)  # also ends workers that have outlived the leader
     process.wait(grace_seconds)
 
 
@@ -78,14 +78,14 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def fork_child(work: Callable[[], object]) -> int:
-    """Run in a forked child. Returns its process id; the caller waits for it."""
+    """Run a function in a forked child. Return the process id of the child, for which the caller must wait."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
             work()
             code = 0
-        except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
+        except BaseException:  # noqa: BLE001 - a forked child must never continue in pytest
             traceback.print_exc()
         finally:
             os._exit(code)

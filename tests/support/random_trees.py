@@ -1,4 +1,4 @@
-"""Random files and directories for property tests, described as the golden vectors are (tools/vector_trees.py)."""
+"""Random files and directories for property tests, in the format of the golden vectors (tools/vector_trees.py)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ODD_NAMES = [b"-", b".hidden", b"...", b"\xff", b"a\nb", b"%2F", b"e\xcc\x81", 
 
 
 def is_possible_name(name: bytes) -> bool:
-    """Tell whether Linux takes it as the name of a file."""
+    """Return whether Linux accepts a name as a file name."""
     return 0 < len(name) <= 255 and name not in (b".", b"..") and not {0, ord("/")} & set(name)
 
 
 def names() -> st.SearchStrategy[bytes]:
-    """Names of files: plain ones, Unicode, and any bytes that Linux takes."""
+    """Generate file names: plain ones, Unicode, and any bytes that Linux accepts."""
     plain = st.text("abcABC019._-", min_size=1, max_size=8).map(str.encode)
     unicode_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).map(str.encode)
     any_bytes = st.binary(min_size=1, max_size=12)
@@ -28,19 +28,19 @@ def names() -> st.SearchStrategy[bytes]:
 
 
 def targets() -> st.SearchStrategy[bytes]:
-    """Targets of symlinks, leading anywhere."""
+    """Generate arbitrary targets of symlinks."""
     return st.binary(min_size=1, max_size=30).filter(lambda target: b"\0" not in target)
 
 
 def metadata() -> st.SearchStrategy[dict[str, Any]]:
-    """Modes that let the owner read, and times that every file system keeps."""
+    """Generate modes with all permissions for the owner, and times that every file system supports."""
     modes = st.integers(0, 0o777).map(lambda mode: f"{mode | 0o700:04o}")
     times = st.tuples(st.integers(-2_000_000_000, 2_000_000_000), st.integers(0, 999_999_999)).map(list)
     return st.fixed_dictionaries({}, optional={"mode": modes, "mtime": times})
 
 
 def files(sizes: Sequence[int], *, with_metadata: bool = False) -> st.SearchStrategy[Recipe]:
-    """Files of random bytes, or of one byte again and again."""
+    """Generate files of random bytes, or of one repeated byte."""
     rest = metadata() if with_metadata else st.just({})
     size = st.one_of(st.sampled_from(list(sizes)), st.integers(0, max(sizes)))
     seeded = st.builds(lambda size, seed: {"kind": "file", "size": size, "seed": seed}, size, st.sampled_from("abcdef"))
@@ -49,7 +49,7 @@ def files(sizes: Sequence[int], *, with_metadata: bool = False) -> st.SearchStra
 
 
 def trees(sizes: Sequence[int], *, with_metadata: bool = False, max_leaves: int = 12) -> st.SearchStrategy[Recipe]:
-    """Files, symlinks, and directories of them."""
+    """Generate files, symlinks, and directories of them."""
 
     def symlink(target: bytes, more: dict[str, Any]) -> Recipe:
         times = {"mtime": more["mtime"]} if "mtime" in more else {}  # a symlink has no mode of its own

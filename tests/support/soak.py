@@ -1,4 +1,4 @@
-"""A long run is made of rounds. Each has a number, from which everything in it that is random follows."""
+"""Round number of a soak run, which is the seed of all random decisions in the round."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ ROUND_VARIABLE: Final = "SOAK_ROUND"
 
 Count: TypeAlias = Callable[
     [str, int], None
-]  # pytest's `record_property`: how often something was done, to be added up
+]  # `record_property` of pytest: records a number of operations, which are summed up
 
 
 def soak_round() -> int:
-    """The number of this round, as `tools/soak.py` says; 0 where nobody says."""
+    """Return the number of this round, which `tools/soak.py` sets; the default is 0."""
     return int(os.environ.get(ROUND_VARIABLE, "0"))

@@ -1,4 +1,4 @@
-"""Storages under test: content for them, disks that fail, and what must be true of a sound local store."""
+"""Storages under test: content for them, disks that fail, and checks of a local store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LEAF_BYTES = 1000
 
 
 def raw(data: bytes) -> tuple[CID, bytes]:
-    """A raw block."""
+    """Return a raw block with its CID."""
     return CID.of(data), data
 
 
@@ -45,7 +45,7 @@ def put_file(
     wrapped: bool = False,
     max_links: int | None = None,
 ) -> CID:
-    """Write one file as an object, and put the nodes above its leaves. Returns its root."""
+    """Write one file as an object, and put the nodes above its leaves. Return its root."""
     profile, form = (UNIXFS_V0_2015, LeafEncoding.UNIXFS_FILE) if wrapped else (UNIXFS_V1_2025, LeafEncoding.RAW)
     writer = publication.begin_file()
     writer.write(data)
@@ -61,7 +61,7 @@ def put_file(
 
 
 def publish_file(storage: Storage, data: bytes, *, owner: str | None = USER, **options: Any) -> CID:
-    """Publish one file as an object, pinned for an owner."""
+    """Publish one file as an object, pinned for an owner. Return its root."""
     with storage.publish() as publication:
         root = put_file(publication, data, **options)
         publication.commit(Changes(pins=[Pin(owner, root)] if owner else []))
@@ -69,7 +69,7 @@ def publish_file(storage: Storage, data: bytes, *, owner: str | None = USER, **o
 
 
 def publish_blocks(storage: Storage, *blocks: bytes, owner: str | None = USER) -> list[CID]:
-    """Publish raw blocks in one step, each pinned."""
+    """Publish raw blocks in one publication, each with a pin. Return their CIDs."""
     cids = [CID.of(block) for block in blocks]
     with storage.publish() as publication:
         for cid, block in zip(cids, blocks, strict=True):
@@ -79,12 +79,12 @@ def publish_blocks(storage: Storage, *blocks: bytes, owner: str | None = USER) -
 
 
 def put_block(storage: Storage, cid: CID, data: bytes) -> None:
-    """Publish one block, which must hash to its CID, without a name."""
+    """Publish one block without a name. The block must match its CID."""
     put_blocks(storage, [(cid, data)])
 
 
 def put_blocks(storage: Storage, blocks: Iterable[tuple[CID, bytes]]) -> None:
-    """Publish blocks in one step, without names."""
+    """Publish blocks in one publication, without names."""
     with storage.publish() as publication:
         for cid, data in blocks:
             cid.verify(data)
@@ -93,7 +93,7 @@ def put_blocks(storage: Storage, blocks: Iterable[tuple[CID, bytes]]) -> None:
 
 
 def delete_block(storage: Storage, cid: CID) -> bool:
-    """Lose a block, as damage to the index would. Returns whether it was there."""
+    """Delete a block, as damage to the index would. Return whether it was stored."""
     if isinstance(storage, MemoryStorage):
         with storage._state.changed:
             storage._state.cached.discard(cid.multihash)
@@ -106,7 +106,7 @@ def delete_block(storage: Storage, cid: CID) -> bool:
 
 
 def multihashes(storage: Storage) -> Iterator[bytes]:
-    """The multihash of every block in a storage."""
+    """Yield the multihash of every block in a storage."""
     if isinstance(storage, MemoryStorage):
         with storage._state.changed:
             return iter(list(storage._state.blocks))
@@ -117,12 +117,12 @@ def multihashes(storage: Storage) -> Iterator[bytes]:
 
 
 def block_of(piece: bytes, *, wrapped: bool) -> bytes:
-    """The block of one leaf."""
+    """Return the block of one leaf."""
     return encode_leaf(piece) if wrapped else piece
 
 
 class SteppedDisk(Disk):
-    """A disk that tells of each step that changes it before the step is taken."""
+    """Disk that calls a function before each step that changes it."""
 
     def __init__(self, on_step: Callable[[str], None]) -> None:
         self._on_step = on_step
@@ -137,7 +137,7 @@ def _stepped(name: str) -> Callable[..., Any]:
 
 
 NO_STEPS = {
-    "start_writeback": "only lets the system begin with what `sync` waits for",
+    "start_writeback": "only starts the writes that `sync` waits for",
     "close": "changes nothing on the disk",
     "open_to_read": "only reads",
     "read_at": "only reads",
@@ -147,7 +147,7 @@ NO_STEPS = {
     "free_bytes": "only reads",
     "write_file": "consists of other steps",
 }
-"""The methods of ``Disk`` that are not steps, and why. All others are, so that a new method is not forgotten."""
+"""Methods of ``Disk`` that are not steps, with the reasons. All other methods are steps, so that none is forgotten."""
 
 METHODS = tuple(name for name, value in vars(Disk).items() if callable(value) and not name.startswith("_"))
 STEPS = tuple(name for name in METHODS if name not in NO_STEPS)
@@ -156,24 +156,24 @@ for _name in STEPS:
 
 
 def steps_except(reasons: dict[str, str]) -> frozenset[str]:
-    """All steps but some, each of which has a reason.
+    """Return all steps except some. The reason for each exception is given.
 
     Raises:
-        ValueError: one of them is not a step, so that its reason is out of date.
+        ValueError: an exception is not a step, so its reason is outdated.
     """
     unknown = reasons.keys() - set(STEPS)
     if unknown:
-        msg = f"{', '.join(sorted(unknown))}: no step of Disk (any more)"
+        msg = f"not a step of Disk: {', '.join(sorted(unknown))}"
         raise ValueError(msg)
     return frozenset(STEPS) - reasons.keys()
 
 
 class FullDisk(SteppedDisk):
-    """A disk that has no room from the n-th step on that needs some; removing gives none back.
+    """Disk that is full from the n-th step on that needs space. Removing files does not free space.
 
     Attributes:
-        room_for: how many such steps there is still room for.
-        refused: whether any was refused.
+        room_for: number of such steps before the disk is full.
+        refused: whether a step has failed.
     """
 
     NEEDS_ROOM = steps_except(
@@ -181,13 +181,13 @@ class FullDisk(SteppedDisk):
             "seal": "changes a mode",
             "set_mtime": "changes a time",
             "make_read_only": "changes a mode",
-            "rename": "takes the place of another name, as a rule",
-            "remove": "needs none",
-            "remove_tree": "needs none",
-            "sync_directory": "names got their room when they were made",
-            "clone": "shares its bytes with another file",
-            "link": "is a name",
-            "checkpoint": "may be put off",
+            "rename": "usually replaces another name",
+            "remove": "needs no space",
+            "remove_tree": "needs no space",
+            "sync_directory": "the space of names is allocated when they are created",
+            "clone": "shares its data with another file",
+            "link": "only creates a name",
+            "checkpoint": "may be deferred",
         }
     )
 
@@ -211,12 +211,12 @@ class FullDisk(SteppedDisk):
 
 
 def files_of(storage: LocalStorage) -> set[str]:
-    """Names of the immutable files that lie in the store."""
+    """Return the names of the immutable files in the store."""
     return {str(path.relative_to(storage.directory)) for path in storage.directory.glob("files/*/*")}
 
 
 def rows_of(storage: LocalStorage, query: str) -> list[tuple[Any, ...]]:
-    """Ask the store's index directly."""
+    """Query the index of the store directly."""
     connection = sqlite3.connect(storage.directory / "store.db")
     try:
         return connection.execute(query).fetchall()
@@ -225,14 +225,14 @@ def rows_of(storage: LocalStorage, query: str) -> list[tuple[Any, ...]]:
 
 
 def leftovers(directory: Path) -> list[str]:
-    """Drafts of publications that are lying about."""
+    """Return the drafts that publications have left."""
     return sorted(str(path.relative_to(directory)) for path in directory.glob("tmp/*/*"))
 
 
 def check_sound(storage: LocalStorage) -> None:
-    """Check what must hold at any time when nobody publishes.
+    """Check the invariants of a store without running publications.
 
-    Every row has its bytes, whatever has a name is whole, and the index agrees with SQLite's own check.
+    Every row has its data, all content with a name is complete, and the index passes the integrity check of SQLite.
     """
     assert rows_of(storage, "PRAGMA integrity_check") == [("ok",)]
     names = {row[0] for row in rows_of(storage, "SELECT name FROM place")}
@@ -245,12 +245,12 @@ def check_sound(storage: LocalStorage) -> None:
                 for _ in walk_blocks(storage.blocks, CID.from_bytes(cid)):
                     pass
             except MlflowIpfsError as error:
-                msg = f"content with a name in the table {table} is not whole: {error}"
+                msg = f"content with a name in the table {table} is incomplete: {error}"
                 raise AssertionError(msg) from error
 
 
 def tables_with_names(storage: LocalStorage) -> list[str]:
-    """The tables whose CIDs keep content: pins, refs, ``mfs://`` files, frozen paths, outbox, and any later one."""
+    """Return the tables whose CIDs keep content: pins, refs, ``mfs://`` files, frozen paths, outbox, and later ones."""
     query = (
         "SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) c"
         " WHERE m.type = 'table' AND c.name = 'cid' ORDER BY m.name"

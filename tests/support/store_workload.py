@@ -1,4 +1,4 @@
-"""A workload for a local store that takes every kind of step, and what must hold after it was interrupted anywhere."""
+"""Workload for a local store with every kind of step, and checks after it was interrupted at any step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNEQUAL = b"".join(number.to_bytes(4, "big") for number in range(3000))
 
 @dataclass(frozen=True)
 class Names:
-    """Everything in a store that keeps content, as its users see it."""
+    """All names in a store that keep content, as users see them."""
 
     pins: frozenset[Pin] = frozenset()
     refs: frozenset[Any] = frozenset()
@@ -34,12 +34,12 @@ class Names:
     frozen: frozenset[Frozen] = frozenset()
 
     def roots(self) -> set[CID]:
-        """What is kept."""
+        """Return the CIDs that the names keep."""
         return {named.cid for names in (self.pins, self.refs, self.entries, self.frozen) for named in names}
 
 
 def names_of(storage: LocalStorage) -> Names:
-    """What a store says."""
+    """Return the names in a store."""
     return Names(
         frozenset(storage.pins.list()),
         frozenset(storage.refs.list()),
@@ -50,10 +50,10 @@ def names_of(storage: LocalStorage) -> Names:
 
 @dataclass
 class Workload:
-    """Steps to take one by one; each adds or removes names in one transaction, or none.
+    """Steps to execute one by one. Each step changes names in at most one transaction.
 
     Attributes:
-        contents: the bytes of every file that was published.
+        contents: data of every file that was published.
     """
 
     contents: dict[CID, bytes] = field(default_factory=dict)
@@ -61,12 +61,12 @@ class Workload:
     cached: CID = field(default_factory=lambda: CID.of(b""))
 
     def steps(self, seed: int | None = None) -> list[Callable[[LocalStorage], None]]:
-        """The steps, in an order that makes sense; or with a seed, as many of them in any order."""
+        """Return the steps in a useful order, or with a seed, the same number of steps in random order."""
         steps: list[Callable[[LocalStorage], None]] = [
             self.publish_mixture, self.publish_pack, self.publish_inline, self.publish_again, self.name_things,
             self.forget_things, self.collect, self.delete_block, self.collect, self.publish_what_is_gone,
-            self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar, self.ask_for_path, self.cache_things, self.name_cached,
-            self.forget_large, self.collect, self.drop_cache,
+            self.publish_mixture_two, self.publish_large, self.publish_similar, self.publish_more_similar,
+            self.ask_for_path, self.cache_things, self.name_cached, self.forget_large, self.collect, self.drop_cache,
         ]  # fmt: skip
         return steps if seed is None else random.Random(seed).choices(steps, k=len(steps))
 
@@ -77,7 +77,7 @@ class Workload:
         return root
 
     def _publish_mixture(self, storage: LocalStorage, seed: bytes) -> None:
-        """Two objects, one of them with wrapped leaves, and a pack; every kind of name."""
+        """Publish two objects, one of them with wrapped leaves, and a pack, with every kind of name."""
         with storage.publish() as publication:
             big = self._put(publication, seed + b"big", 5000)
             old = self._put(publication, seed + b"old", 3500, wrapped=True)
@@ -111,7 +111,7 @@ class Workload:
             publication.commit(Changes(pins=[Pin("inline", CID.of(b"inline" * 4))]))
 
     def publish_again(self, storage: LocalStorage) -> None:
-        """The same content for another owner: it relies on what is there."""
+        """Publish the same content for another owner, which relies on the stored blocks."""
         with storage.publish() as publication:
             root = self._put(publication, b"onebig", 5000)
             publication.commit(Changes(pins=[Pin("run/2", root)]))
@@ -132,7 +132,7 @@ class Workload:
         delete_block(storage, CID.of(b"inline"))
 
     def publish_large(self, storage: LocalStorage) -> None:
-        """A large file: ``object_dedupe.DEDUPE_BYTES`` is set low."""
+        """Publish a large file: ``object_dedupe.DEDUPE_BYTES`` is set low."""
         self._publish_and_pin(storage, _UNEQUAL, "large")
 
     def publish_similar(self, storage: LocalStorage) -> None:
@@ -159,7 +159,7 @@ class Workload:
             publication.commit()
 
     def name_cached(self, storage: LocalStorage) -> None:
-        self.cache_things(storage)  # a gc after a failed attempt may have dropped them: nobody promised to keep them
+        self.cache_things(storage)  # after a failed attempt, gc may have dropped the cached content
         storage.pins.add(Pin("from the cache", self.cached))
 
     def forget_large(self, storage: LocalStorage) -> None:
@@ -176,7 +176,7 @@ class Workload:
 
 
 def check_whole(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
-    """Check that everything with a name is whole, by block, by file and by path."""
+    """Check that all content with a name is complete, by block, by file and by path."""
     for root in names_of(storage).roots():
         for _ in walk_blocks(storage.blocks, root):
             pass
@@ -189,7 +189,7 @@ def check_whole(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
 
 
 def check_usable(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
-    """Check that gc leaves no residue and takes nothing that is needed, and that publishing works."""
+    """Check that gc leaves no residue and deletes no needed content, and that publishing works."""
     before = names_of(storage)
     storage.collect_garbage(grace_seconds=0)
     check_no_residue(storage)
@@ -203,6 +203,6 @@ def check_usable(storage: LocalStorage, contents: dict[CID, bytes]) -> None:
 
 
 def check_no_residue(storage: LocalStorage) -> None:
-    """Check that no draft and no file without a row lies in the store."""
+    """Check that the store contains no drafts and no files without a row."""
     assert not leftovers(storage.directory)
     assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}

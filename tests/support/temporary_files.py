@@ -1,4 +1,4 @@
-"""Watches a server for temporary files, with or without a name, while something goes through it. Linux only."""
+"""Detection of temporary files of a server, with or without a name, while requests are served. Linux only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SMALL_BYTES: Final = 64 << 10  # of smaller ones servers keep some for themselves
+SMALL_BYTES: Final = 64 << 10  # smaller files are ignored, because servers use some internally
 _POLL_SECONDS: Final = 0.002
 
 
 @contextlib.contextmanager
 def watch_temporary_files(directory: Path, group: int) -> Iterator[dict[str, int]]:
-    """Look for temporary files until the block ends. Yields their sizes in bytes by path, as they are found.
+    """Search for temporary files until the block ends. Yield a dict of their sizes in bytes by path, which grows.
 
     Args:
-        directory: where the processes put temporary files (``TMPDIR``).
-        group: the process group of the server. What it has open in the directory counts even if it has no name any more.
+        directory: directory for temporary files of the processes (``TMPDIR``).
+        group: process group of the server. Its open files in the directory are found even if they were unlinked.
     """
     found: dict[str, int] = {}
     has_ended = threading.Event()
@@ -40,7 +40,7 @@ def watch_temporary_files(directory: Path, group: int) -> Iterator[dict[str, int
 
 
 def _temporary_files(directory: Path, group: int) -> dict[str, int]:
-    files = [file for file in directory.rglob("*") if not file.is_symlink()]  # a link to a file elsewhere is no copy
+    files = [file for file in directory.rglob("*") if not file.is_symlink()]  # a symlink is not a copy
     for process in _processes_of(group):
         with contextlib.suppress(OSError):
             files += [file for file in (process / "fd").iterdir() if _is_open_in(directory, file)]

@@ -1,9 +1,8 @@
-"""Run a function as an ordinary user, also when the tests run as root.
+"""Execution of functions as an ordinary user, even when the tests run as root.
 
-Root reads and writes whatever it likes, so a test of an unreadable file or a read-only directory
-proves nothing as root. The function runs in a forked child that has given up root for good. It
-runs on what this process has imported already: the ordinary user may not be able to read the
-directory where Python's libraries are, so import what the function needs before the call.
+File permissions do not restrict root, so tests of unreadable files or read-only directories are meaningless as root.
+The function runs in a forked child that has given up root permanently. The ordinary user may be unable to read the
+directory of Python's libraries. Therefore import everything that the function needs before the call.
 """
 
 from __future__ import annotations
@@ -23,24 +22,24 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NOBODY = 65534  # the user without rights, by convention of Linux distributions and of NFS
+NOBODY = 65534  # the unprivileged user by convention of Linux distributions and of NFS
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class ChildError(AssertionError):
-    """The function raised something in the child that cannot be pickled, or the child died."""
+    """Error that the function raised an exception that cannot be pickled, or that the child died."""
 
 
 @dataclass(frozen=True)
 class OrdinaryUser:
-    """An ordinary user with a directory of its own.
+    """Ordinary user with a directory.
 
     Attributes:
-        directory: empty at the start; the user owns it.
-        uid: the user's number, if the tests run as root; else the user is the one who runs them.
-        gid: the number of the only group.
+        directory: directory that the user owns; empty at the start.
+        uid: user id. It is used only if the tests run as root; otherwise functions run as the current user.
+        gid: group id of the only group; used only if the tests run as root.
     """
 
     directory: Path
@@ -48,14 +47,14 @@ class OrdinaryUser:
     gid: int = NOBODY
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the function as this user, in a child process.
+        """Call a function as this user in a child process.
 
         Returns:
-            What it returned (pickled on the way).
+            The return value of the function, which is passed through pickle.
 
         Raises:
-            ChildError: the child died, or took more than 60 s.
-            Exception: whatever the function raised.
+            ChildError: the child died, or did not answer within 60 s.
+            Exception: the exception that the function raised.
         """
         reader, writer = os.pipe()
         sys.stdout.flush()
@@ -80,7 +79,7 @@ class OrdinaryUser:
 
 
 def make_ordinary_user() -> Iterator[OrdinaryUser]:
-    """Make a user and its directory, for a fixture; the directory goes at the end."""
+    """Make a user and its directory, for a fixture. The directory is removed at the end."""
     directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-test-"))
     if os.geteuid() == 0:
         os.chown(directory, NOBODY, NOBODY)
@@ -100,7 +99,7 @@ def _run_child(writer: int, call: Callable[[], object], uid: int, gid: int) -> N
         answer = _pickle_outcome(call)
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answer)
-    except BaseException:  # noqa: BLE001 - a forked child must never run on into pytest
+    except BaseException:  # noqa: BLE001 - a forked child must never continue in pytest
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
@@ -109,11 +108,11 @@ def _run_child(writer: int, call: Callable[[], object], uid: int, gid: int) -> N
 def _pickle_outcome(call: Callable[[], object]) -> bytes:
     try:
         return pickle.dumps((True, call()))
-    except Exception as error:  # noqa: BLE001 - raised again by the parent
+    except Exception as error:  # noqa: BLE001 - the parent raises it again
         try:
             data = pickle.dumps((False, error))
             pickle.loads(data)
-        except Exception:  # noqa: BLE001 - some exceptions do not survive pickling; their text does
+        except Exception:  # noqa: BLE001 - some exceptions cannot be pickled, so their text is sent instead
             text = "".join(traceback.format_exception(error))
             return pickle.dumps((False, ChildError(text)))
         return data

@@ -1,4 +1,7 @@
-"""A DAG as a CARv1, written to a stream. The same DAG always gives the same bytes, so half a CAR can be continued."""
+"""Export of a DAG to a stream as a CARv1.
+
+The same DAG always gives the same bytes, so an interrupted export can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -23,24 +26,27 @@ def export_car(
     skip_bytes: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Write everything below a CID as a CARv1. Identity CIDs carry their bytes and are left out.
+    """Write every block of a DAG as a CARv1.
+
+    Identity CIDs contain their data, so their blocks are omitted.
 
     Args:
-        reader: where the blocks are.
-        root: the root.
-        file: takes the CAR.
-        skip_bytes: how many bytes at the CAR's start are not written, because somebody has them. Leaves that lie there
-            are not even read where the reader knows their size; nodes must be, since they say what comes next.
-        progress: called with the length of each block.
+        reader: source of the blocks.
+        root: root of the DAG.
+        file: stream that the CAR is written to.
+        skip_bytes: number of bytes at the start of the CAR that are not written because the receiver has them. Leaves
+            in this range are not read if the reader knows their size. Nodes are always read, because their links
+            determine the blocks that follow.
+        progress: called with the length of each block in bytes.
 
     Returns:
         The size of the whole CAR in bytes.
 
     Raises:
-        NotFoundError, IntegrityError: a block cannot be had.
-        InvalidDataError: a block whose links cannot be known, or the whole CAR has fewer than ``skip_bytes``.
+        NotFoundError, IntegrityError: a block is missing or damaged.
+        InvalidDataError: the links of a block cannot be decoded, or the whole CAR is shorter than ``skip_bytes``.
     """
-    out = _Tail(file, skip_bytes)
+    out = _SkippingWriter(file, skip_bytes)
     out.write(encode_car_header([root]))
     walk = DagWalk(root)
     for cid in walk:
@@ -54,13 +60,16 @@ def export_car(
         if progress is not None:
             progress(length)
     if out.size_bytes < skip_bytes:
-        msg = f"the CAR of {root} has {out.size_bytes} bytes, so it does not go on at byte {skip_bytes}"
+        msg = (
+            f"the CAR of {root} has {out.size_bytes} bytes, so it cannot be resumed at byte {skip_bytes}: "
+            "start at an earlier byte"
+        )
         raise InvalidDataError(msg)
     return out.size_bytes
 
 
-class _Tail:
-    """What stands behind the first bytes of a CAR goes to a file."""
+class _SkippingWriter:
+    """Writer that discards the first bytes of a CAR and passes the rest to a file."""
 
     def __init__(self, file: BinaryIO, skip_bytes: int) -> None:
         self._file = file
@@ -75,14 +84,14 @@ class _Tail:
         skipped = min(self.left_to_skip, len(data))
         self.skip(skipped)
         view = memoryview(data)[skipped:]
-        while view:  # a file without a buffer may take less than it is given
+        while view:  # an unbuffered file may write only part of the data
             written = self._file.write(view)
             view = view[written:]
             self.size_bytes += written
 
 
-def _skip_leaf(reader: BlockReader, cid: CID, out: _Tail) -> int | None:
-    """Pass over a leaf that need not be written; returns its length, or None if it has to be read."""
+def _skip_leaf(reader: BlockReader, cid: CID, out: _SkippingWriter) -> int | None:
+    """Skip a leaf that need not be written. Return its length, or None if the leaf must be read."""
     if not out.left_to_skip or cid.codec != RAW or cid.identity_data is not None:
         return None
     length = reader.get_size(cid)

@@ -1,12 +1,12 @@
-"""CARv1: many blocks in one stream.
+"""Encoder and decoder of CARv1, a sequence of blocks in one stream.
 
 ::
 
     | varint(length) | dag-cbor {"roots": [CID, …], "version": 1} |   then, for each block
     | varint(length) | CID | bytes |
 
-Source: https://ipld.io/specs/transport/car/carv1/. Nothing in a CAR is trusted: every block is
-hashed, every length is limited before memory is taken.
+Source: https://ipld.io/specs/transport/car/carv1/. The content of a CAR is not trusted: every block is
+hashed, and every length is checked against a limit before memory is allocated.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from mlflow_ipfs.errors import IntegrityError, InvalidCIDError, InvalidDataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-MAX_HEADER_BYTES: Final = 1 << 20  # room for about 25,000 roots
+MAX_HEADER_BYTES: Final = 1 << 20  # enough for about 25,000 roots
 _MAX_CID_BYTES: Final = 256
 
 
 def encode_car_header(roots: Sequence[CID]) -> bytes:
-    """The start of a CAR, its length included."""
+    """Return the header of a CAR, including its length prefix."""
     header = encode_dagcbor({"roots": list(roots), "version": 1})
     return encode_varint(len(header)) + header
 
 
 def encode_car_block(cid: CID, block: bytes) -> bytes:
-    """One block as it stands in a CAR."""
-    name = bytes(cid)
-    return encode_varint(len(name) + len(block)) + name + block
+    """Return the frame of one block in a CAR: the length prefix, the CID and the data."""
+    cid_bytes = bytes(cid)
+    return encode_varint(len(cid_bytes) + len(block)) + cid_bytes + block
 
 
 def car_block_size(cid: CID, block_bytes: int) -> int:
-    """How many bytes ``encode_car_block`` gives for a block of that length."""
+    """Return the size in bytes of the frame that ``encode_car_block`` makes of a block of this length."""
     length = len(bytes(cid)) + block_bytes
     return len(encode_varint(length)) + length
 
 
 @dataclass(frozen=True, slots=True)
 class CarPart:
-    """Where a stream begins that is not a whole CAR but the rest of one.
+    """Position of a stream that contains only the rest of a CAR.
 
     Attributes:
-        start: how many bytes of the CAR come before; a block's frame begins there.
-        end: where the payload of a CARv2 ends, in bytes from the start of the file; None: where the stream ends.
-        roots: what the CAR's header names. The rest of a CAR has no header.
+        start: offset in the CAR at which the stream starts, in bytes. The frame of a block must start there.
+        end: offset at which the payload of a CARv2 ends, in bytes from the start of the file. None if the payload
+            ends with the stream.
+        roots: roots in the header of the CAR. The rest of a CAR has no header.
     """
 
     start: int
@@ -62,19 +63,19 @@ class CarPart:
 
 
 class CarReader:
-    """Reads a CARv1, or the one inside a CARv2, from a stream, block by block.
+    """Reader of a CARv1, or of the CARv1 inside a CARv2, from a stream, block by block.
 
     Args:
         file: the stream.
-        part: given where the stream is only the rest of a CAR.
+        part: position of the stream in the CAR, if the stream contains only the rest of a CAR.
 
     Attributes:
-        roots: the roots that the header names. A promise, not a fact: check that they are whole.
-        frame_offset: where the frame begins that is read next, or that is bad: so many bytes of the file are sound.
-        payload_end: where the payload of a CARv2 ends, in bytes from the start of the file; None for a CARv1.
+        roots: roots in the header. The CAR need not contain their complete DAGs: the caller must check this.
+        frame_offset: offset of the next frame, or of the first invalid frame, in bytes. All data before it is valid.
+        payload_end: offset at which the payload of a CARv2 ends, in bytes from the start of the file. None for a CARv1.
 
     Raises:
-        InvalidDataError: the stream is no CAR.
+        InvalidDataError: the stream is not a CAR.
     """
 
     def __init__(self, file: BinaryIO, part: CarPart | None = None) -> None:
@@ -100,23 +101,29 @@ class CarReader:
     def _read_header(self) -> object:
         length = read_varint(self._read)
         if length is None or not 1 <= length <= MAX_HEADER_BYTES:
-            msg = f"this is no CAR: its header would have {length or 0} bytes (1 to {MAX_HEADER_BYTES} are allowed)"
+            msg = (
+                f"the input is not a CAR: its header would have {length or 0} bytes "
+                f"(1 to {MAX_HEADER_BYTES} are allowed)"
+            )
             raise InvalidDataError(msg)
         try:
             return decode_dagcbor(self._read_exactly(length))
         except InvalidDataError as error:
-            msg = f"this is no CAR: its header is unreadable: {error}"
+            msg = f"the input is not a CAR: its header cannot be decoded: {error}"
             raise InvalidDataError(msg) from error
 
     @staticmethod
     def _check_header(header: object) -> list[CID]:
         version = header.get("version") if isinstance(header, dict) else None
         if not isinstance(header, dict) or version != 1:
-            msg = f"this is a CAR of version {version}; only version 1, alone or inside version 2, can be read"
+            msg = (
+                f"the header of the CAR has version {version}, but only version 1, alone or inside version 2, can be "
+                "read: export the CAR as version 1"
+            )
             raise InvalidDataError(msg)
         roots = header.get("roots")
         if not isinstance(roots, list) or not all(isinstance(root, CID) for root in roots):
-            msg = "the header of the CAR has no list of roots"
+            msg = "the header of the CAR does not contain a list of roots"
             raise InvalidDataError(msg)
         for root in roots:
             if not root.is_hash_supported:
@@ -125,11 +132,11 @@ class CarReader:
         return roots
 
     def __iter__(self) -> Iterator[tuple[CID, bytes]]:
-        """Yield each block, verified.
+        """Yield each block after its hash was verified.
 
         Raises:
             IntegrityError: a block does not hash to its CID.
-            InvalidDataError: the stream ends early, or a length breaks a limit.
+            InvalidDataError: the stream ends early, or a length exceeds a limit.
         """
         while True:
             start = self._offset
@@ -139,18 +146,18 @@ class CarReader:
             if not 1 <= length <= MAX_BLOCK_BYTES + _MAX_CID_BYTES:
                 msg = f"a block at byte {start} of the CAR has {length} bytes; at most {MAX_BLOCK_BYTES} are allowed"
                 raise InvalidDataError(msg)
-            found = self._decode_section(self._read_exactly(length), start)
+            cid_and_block = self._decode_frame(self._read_exactly(length), start)
             self.frame_offset = self._offset
-            yield found
+            yield cid_and_block
 
-    def _decode_section(self, section: bytes, start: int) -> tuple[CID, bytes]:
+    def _decode_frame(self, frame: bytes, start: int) -> tuple[CID, bytes]:
         try:
-            cid, end = CID.decode(section)
+            cid, end = CID.decode(frame)
             cid.check_hash()
         except InvalidCIDError as error:
-            msg = f"the block at byte {start} of the CAR has no usable CID: {error}"
+            msg = f"the block at byte {start} of the CAR does not have a usable CID: {error}"
             raise InvalidDataError(msg) from error
-        block = section[end:]
+        block = frame[end:]
         if len(block) > MAX_BLOCK_BYTES:
             msg = f"the block {cid} at byte {start} of the CAR has more than {MAX_BLOCK_BYTES} bytes"
             raise InvalidDataError(msg)
@@ -166,7 +173,7 @@ class CarReader:
 
     def _read_exactly(self, size: int) -> bytes:
         piece = self._read(size)
-        if len(piece) == size:  # from a file, always
+        if len(piece) == size:  # always true for a regular file
             return piece
         pieces = [piece] if piece else []
         missing = size - len(piece)

@@ -1,4 +1,8 @@
-"""Steps of a long import: publications that end when they are full or old, even while the import waits for a stream."""
+"""Steps of a long import.
+
+A step is a publication that is committed when it reaches its size limit or its time limit. The time limit applies even
+while the import waits for a stream.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +20,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 STEP_BYTES: Final = 240 << 20  # of blocks; with their frames they fit into one pack of the local store
-STEP_BLOCKS: Final = 1 << 16  # what is remembered of a step: less than 64 MiB
-STEP_SECONDS: Final = 10.0  # how long an open step may keep a gc from deleting what it has just found unneeded
+STEP_BLOCKS: Final = 1 << 16  # limits the memory of a step to less than 64 MiB
+STEP_SECONDS: Final = 10.0  # how long an open step may prevent gc from deleting newly tombstoned blocks
 
 
 class ImportSteps:
-    """Makes blocks durable in steps, without a name.
+    """Writer that makes blocks durable in steps, without a pin.
 
-    An open publication keeps every gc from deleting garbage that was condemned since the publication began. So a step
-    is open for a limited time only. Between the steps the hold protects the blocks.
+    An open publication prevents gc from deleting garbage that was tombstoned since the publication began. Therefore a
+    step is open for a limited time only. Between the steps, the hold protects the blocks.
 
     Args:
-        storage: takes the blocks.
-        hold: protects them; flushed before a step ends.
-        on_step: called when a step is durable.
+        storage: storage that the blocks are written to.
+        hold: hold that protects the blocks; flushed before each step is committed.
+        on_step: called after each step is durable.
 
     Attributes:
-        blocks: how many blocks are durable.
-        size_bytes: how many bytes they have.
+        blocks: number of durable blocks.
+        size_bytes: their total size in bytes.
     """
 
     def __init__(self, storage: Storage, hold: Hold, on_step: Callable[[], None]) -> None:
         self._storage = storage
         self._hold = hold
         self._on_step = on_step
-        self._turn = threading.Lock()  # the importing thread's, except while it waits
+        self._turn = threading.Lock()  # held by the importing thread, except while it waits for the stream
         self._publication: Publication | None = None
-        self._until = 0.0
+        self._deadline = 0.0
         self._open_blocks = 0
         self._open_bytes = 0
         self._failure: BaseException | None = None
@@ -50,14 +54,14 @@ class ImportSteps:
         self.size_bytes = 0
 
     def put(self, cid: CID, block: bytes) -> None:
-        """Add a block that was verified. Identity CIDs are passed over by the publication.
+        """Add a verified block. The publication ignores blocks with identity CIDs.
 
         Raises:
-            StoreFullError, StoreBusyError: the step that was open is not kept.
+            StoreFullError, StoreBusyError: the open step was discarded.
         """
         if self._publication is None:
             self._publication = self._storage.publish()
-            self._until = time.monotonic() + STEP_SECONDS
+            self._deadline = time.monotonic() + STEP_SECONDS
         try:
             self._publication.put(cid, block)
         except BaseException:
@@ -65,18 +69,19 @@ class ImportSteps:
             raise
         self._open_blocks += 1
         self._open_bytes += len(block)
-        if self._open_blocks >= STEP_BLOCKS or self._open_bytes >= STEP_BYTES or time.monotonic() >= self._until:
+        if self._open_blocks >= STEP_BLOCKS or self._open_bytes >= STEP_BYTES or time.monotonic() >= self._deadline:
             self.commit()
 
     def commit(self) -> None:
-        """Make what is open durable.
+        """Make the open step durable.
 
         Raises:
-            StoreFullError, StoreBusyError: the step is not kept.
+            StoreFullError, StoreBusyError: the step was discarded.
         """
         publication = self._publication
         if publication is not None:
-            with publication:  # left open until the hold is flushed: one of both always protects the blocks
+            # The publication stays open until the hold is flushed, so that one of them always protects the blocks.
+            with publication:
                 self._publication = None
                 blocks, size_bytes = self._open_blocks, self._open_bytes
                 self._open_blocks = self._open_bytes = 0
@@ -87,7 +92,7 @@ class ImportSteps:
         self._on_step()
 
     def discard(self) -> None:
-        """Drop what is open."""
+        """Discard the open step."""
         publication, self._publication = self._publication, None
         self._open_blocks = self._open_bytes = 0
         if publication is not None:
@@ -96,7 +101,10 @@ class ImportSteps:
 
     @contextmanager
     def ending_in_time(self) -> Iterator[None]:
-        """End an old step from another thread, for the length of a ``with``, while this one is in ``wait_for``."""
+        """Commit an expired step from another thread while the calling thread is in ``wait_for``.
+
+        This is done for the duration of a ``with`` block.
+        """
         stop = threading.Event()
         thread = threading.Thread(target=self._end_old_steps, args=(stop,), name="mlflow-ipfs-step", daemon=True)
         self._turn = threading.Lock()
@@ -109,10 +117,10 @@ class ImportSteps:
             thread.join()
 
     def wait_for(self, items: Iterator[T]) -> T | None:
-        """Return the next item, or None at the end; the other thread may end the step meanwhile.
+        """Return the next item, or None at the end. The other thread may commit the step meanwhile.
 
         Raises:
-            StoreFullError, StoreBusyError: the other thread could not keep the step.
+            StoreFullError, StoreBusyError: the other thread could not commit the step, which was discarded.
         """
         try:
             self._turn.release()
@@ -127,9 +135,9 @@ class ImportSteps:
         while not stop.wait(STEP_SECONDS / 4):
             if self._turn.acquire(blocking=False):
                 try:
-                    if self._publication is not None and time.monotonic() >= self._until:
+                    if self._publication is not None and time.monotonic() >= self._deadline:
                         self.commit()
-                except BaseException as error:  # noqa: BLE001 - raised by the importing thread
+                except BaseException as error:  # noqa: BLE001 - the importing thread raises it again
                     self._failure = error
                 finally:
                     self._turn.release()

@@ -1,4 +1,7 @@
-"""CARs into a storage, of any size: in steps, so that memory is bounded and what breaks off can go on."""
+"""Import of CARs of any size into a storage.
+
+An import is done in steps, so that its memory is bounded and an interrupted import can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +29,28 @@ if TYPE_CHECKING:
 
 
 class CarImport:
-    """The import of one or more CARs, whole or in parts. A context manager.
+    """Import of one or more CARs, whole or in parts. A context manager.
 
-    Only blocks that the roots need are kept. They are made durable in steps, without a name, and a hold protects them
-    until the pins are there: so a stream that breaks off, a bad block or a full disk costs at most one step, and while
-    a stream stalls, gc can delete everything else. A block that comes before every node that links to it waits outside
-    of the storage; ``finish`` takes it in or leaves it out. If the import fails, it is kept: the rest may need it.
+    Only blocks that the roots need are kept. They are made durable in steps, without a pin. A hold protects them until
+    the pins are set. Thus an interrupted stream, a bad block or a full disk loses at most one step, and gc can delete
+    other content while a stream stalls.
+
+    A block that arrives before every node that links to it is undecided: it is kept outside of the storage until
+    ``finish`` stores or drops it. If the import fails, undecided blocks are stored, because the rest of the CAR may
+    need them.
 
     Args:
-        storage: takes the blocks.
-        all_blocks: keep every block, needed or not. That is also done with a CAR that names no root.
-        progress: called with the length of each block.
+        storage: storage that the blocks are written to.
+        all_blocks: whether to keep every block, needed or not. All blocks of a CAR without roots are always kept.
+        progress: called with the length of each block in bytes.
 
     Attributes:
         all_blocks: as given.
-        roots: the roots that the CARs name, each once.
-        resume_from: where the first frame begins, in bytes from the start of the CAR read last, that is not kept.
-        payload_end: where the payload of that CAR ends if it is a CARv2, as ``CarPart.end``.
-        left_out_blocks: after ``finish``, how many blocks no root needs, so that they were not kept.
-        left_out_bytes: and how many bytes they have.
+        roots: roots of the CARs, without duplicates.
+        resume_from: offset of the first frame that is not kept, in bytes from the start of the CAR read last.
+        payload_end: if the CAR read last is a CARv2, the end of its payload, as in ``CarPart.end``.
+        left_out_blocks: after ``finish``, the number of blocks that were not kept because no root needs them.
+        left_out_bytes: their total size in bytes.
     """
 
     def __init__(
@@ -59,10 +65,10 @@ class CarImport:
         self.left_out_blocks = 0
         self.left_out_bytes = 0
         self._hold = storage.hold()
-        self._steps = ImportSteps(storage, self._hold, self._note_step)
+        self._steps = ImportSteps(storage, self._hold, self._record_step)
         self._undecided = UndecidedBlocks(storage.make_view_directory)
         self._needed = SeenBlocks()
-        self._position = 0  # where the frame ends that was dealt with last
+        self._position = 0  # end of the last frame that was processed
         self._first_undecided: int | None = None
         self._cleanup = ExitStack()
         self._cleanup.push(self._hold)
@@ -79,23 +85,27 @@ class CarImport:
 
     @property
     def kept_blocks(self) -> int:
-        """How many blocks were verified and are kept, those that were here before among them."""
+        """Number of blocks that were verified and are kept, including blocks that were already stored."""
         return self._steps.blocks
 
     @property
     def kept_bytes(self) -> int:
-        """And how many bytes they have."""
+        """Total size in bytes of the blocks that are kept."""
         return self._steps.size_bytes
 
     def take(self, file: BinaryIO, part: CarPart | None = None) -> None:
-        """Take in a CAR, or the rest of one.
+        """Import a CAR, or the rest of one.
 
-        What is whole and right before the first fault is kept; the message says how much, and where to go on. That is
-        true of an error of the stream itself, too: it gets a note.
+        All valid blocks before the first fault are kept. The error message states how many, and the byte from which
+        the import can be resumed. An error of the stream itself gets the same text with ``add_note``.
+
+        Args:
+            file: stream of the CAR.
+            part: position of the stream in the CAR, if it contains only the rest of a CAR.
 
         Raises:
-            InvalidDataError, IntegrityError: the CAR is malformed or ends early, or a block is wrong; or too many blocks
-                came before the nodes that need them.
+            InvalidDataError, IntegrityError: the CAR is malformed or ends early, a block is damaged, or too many
+                blocks arrived before the nodes that need them.
             StoreFullError, StoreBusyError: the last step was not kept.
         """
         self.resume_from, self.payload_end, self._first_undecided = 0, None, None
@@ -108,47 +118,47 @@ class CarImport:
         try:
             if reader.roots and not self.all_blocks:
                 self._find_needed(new_roots)
-                self._take_frames(reader, part, lambda cid, block: self._sort_in(cid, block, source))
+                self._process_frames(reader, part, lambda cid, block: self._put_or_defer(cid, block, source))
             else:
-                self._take_frames(reader, part, self._put_any)
+                self._process_frames(reader, part, self._put_any)
         except MlflowIpfsError as error:
             self._keep_rest()
             raise self._explain(error) from error
-        except BaseException as error:  # any stream breaks off in its own way
+        except BaseException as error:  # a stream can raise anything
             self._keep_rest()
             error.add_note(self.kept())
             raise
 
-    def _take_frames(self, reader: CarReader, part: CarPart | None, deal_with: Callable[[CID, bytes], None]) -> None:
+    def _process_frames(self, reader: CarReader, part: CarPart | None, process: Callable[[CID, bytes], None]) -> None:
         with self._steps.ending_in_time():
             blocks = _read_blocks(reader, part)
-            while (found := self._steps.wait_for(blocks)) is not None:
-                deal_with(*found)
+            while (cid_and_block := self._steps.wait_for(blocks)) is not None:
+                process(*cid_and_block)
                 self._position = reader.frame_offset
-                self._progress(len(found[1]))
+                self._progress(len(cid_and_block[1]))
             self._steps.commit()
 
     def _put_any(self, cid: CID, block: bytes) -> None:
         self._hold.add(cid)
         self._steps.put(cid, block)
 
-    def _sort_in(self, cid: CID, block: bytes, source: CarFile | None) -> None:
-        """Put a block that is needed; let another one wait."""
+    def _put_or_defer(self, cid: CID, block: bytes, source: CarFile | None) -> None:
+        """Store a block that is needed. Add any other block to the undecided blocks."""
         if cid in self._needed:
             self._steps.put(cid, block)
             if self._undecided.count:
-                self._undecided.drop(cid)  # it came before, too
+                self._undecided.drop(cid)  # an earlier occurrence of the same block may be undecided
             self._need_links(cid, block)
             return
         if self._first_undecided is None:
             self._first_undecided = self._position
-        self._undecided.add(cid, block, source.place_of(self._position) if source else None)
+        self._undecided.add(cid, block, source.locate(self._position) if source else None)
 
-    def _note_step(self) -> None:
+    def _record_step(self) -> None:
         self.resume_from = self._position
 
     def _find_needed(self, roots: Sequence[CID]) -> None:
-        """Note what the roots need, as far as their nodes are here: of a partial import that goes on."""
+        """Record the blocks that the roots need, as far as their nodes are stored by an earlier, partial import."""
         with self._storage.publish(hold_existing=True):
             stack = [root for root in roots if self._need(root)]
             while stack:
@@ -157,14 +167,14 @@ class CarImport:
             self._hold.flush()
 
     def _need(self, cid: CID) -> bool:
-        """Note that a block is needed. Returns whether it may need others, and was not noted before."""
+        """Record that a block is needed. Return whether this is new and the block may link to other blocks."""
         is_new = self._needed.add(cid)
         if is_new:
             self._hold.add(cid)
         return is_new and cid.codec not in LEAF_CODECS
 
     def _links_of_stored(self, cid: CID) -> Sequence[CID]:
-        """What a node links to; nothing if it is not here, or not sound, which ``finish`` will say."""
+        """Return the links of a stored node, or nothing if it is missing or damaged, which ``finish`` reports."""
         blocks = self._storage.blocks
         try:
             return links(cid, blocks.get(cid)) if blocks.has(cid) else ()
@@ -172,25 +182,25 @@ class CarImport:
             return ()
 
     def _need_links(self, cid: CID, block: bytes) -> None:
-        """Note what a block links to, and what those need that are inside of their CIDs."""
+        """Record the links of a block as needed, and recursively those of linked nodes with identity CIDs."""
         if cid.codec in LEAF_CODECS:
             return
         try:
             below = links(cid, block)
         except InvalidDataError:
-            return  # ``finish`` says so
+            return  # ``finish`` reports the error
         for link in below:
             if self._needed.add(link):
                 self._hold.add(link)
-                inside = link.identity_data
-                if inside is not None:
-                    self._need_links(link, inside)
+                identity_block = link.identity_data
+                if identity_block is not None:
+                    self._need_links(link, identity_block)
 
     def finish(self, pin: str | None) -> list[CID]:
-        """Check that every root is complete, then pin them all in one step. Returns the roots.
+        """Check that every root is complete, then pin all of them in one transaction. Return the roots.
 
         Args:
-            pin: owner of the pins; None for none.
+            pin: owner of the pins, or None to set no pins.
 
         Raises:
             NotFoundError: a block below a root is neither in the CARs nor in the store; nothing was pinned.
@@ -199,11 +209,10 @@ class CarImport:
             StoreFullError, StoreBusyError: nothing was pinned.
         """
         try:
-            with self._storage.publish(
-                hold_existing=True
-            ) as around:  # until the pins are there, no gc may come between
+            # The outer publication prevents gc from deleting checked blocks before the pins are set.
+            with self._storage.publish(hold_existing=True) as publication:
                 self._complete()
-                around.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
+                publication.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
         except MlflowIpfsError as error:
             self._keep_rest()
             raise self._explain(error) from error
@@ -212,10 +221,10 @@ class CarImport:
         return self.roots
 
     def _complete(self) -> None:
-        """Take in what is needed of the undecided blocks, and check that nothing is missing then."""
+        """Store the undecided blocks that are needed, then check that all roots are complete."""
         while True:
             if self._undecided.count:
-                self._take_undecided()
+                self._put_undecided()
             missing, root = self._find_missing()
             if missing is None or root is None:
                 return
@@ -223,7 +232,7 @@ class CarImport:
                 raise missing_block(root, missing)
 
     def _find_missing(self) -> tuple[CID, CID] | tuple[None, None]:
-        """A block that is missing, and the root that needs it."""
+        """Return a missing block and the root that needs it, or ``(None, None)``."""
         seen = SeenBlocks()
         for root in self.roots:
             missing = find_missing(self._storage.blocks, root, seen=seen)
@@ -231,8 +240,8 @@ class CarImport:
                 return missing, root
         return None, None
 
-    def _take_undecided(self) -> None:
-        """Put the undecided blocks that the roots need, parents first."""
+    def _put_undecided(self) -> None:
+        """Store the undecided blocks that the roots need, parents first."""
         seen, stack = SeenBlocks(), list(reversed(self.roots))
         while stack:
             cid = stack.pop()
@@ -249,7 +258,7 @@ class CarImport:
         self._steps.commit()
 
     def _keep_rest(self) -> None:
-        """After a fault, keep what is open and what is undecided: to go on, the rest of the CAR may need it."""
+        """Store the open step and the undecided blocks after a fault: the rest of the CAR may need them."""
         try:
             self._steps.commit()
             for cid, block in self._undecided:
@@ -261,14 +270,14 @@ class CarImport:
                 self.resume_from = min(self.resume_from, self._first_undecided)
 
     def kept(self) -> str:
-        """Sentences about what is kept, for people."""
+        """Return sentences that describe what is kept, for use in messages."""
         if not self.kept_blocks:
-            return "Nothing of it was kept"
+            return "No blocks were kept"
         blocks = f"{self.kept_blocks:,} block{'s' * (self.kept_blocks != 1)}"
         return (
-            f"Kept are {blocks} ({self.kept_bytes:,} bytes): all before byte {self.resume_from} of the CAR, where the next "
-            "block begins. Nothing is pinned, so a gc may drop them after its grace. Importing the CAR again goes on, and "
-            "writes only what is missing"
+            f"Kept {blocks} ({self.kept_bytes:,} bytes): everything before byte {self.resume_from} of the CAR, where "
+            "the next block begins. Nothing is pinned, so gc may delete them after its grace period. "
+            "Import the CAR again to resume: only missing blocks are written"
         )
 
     def _explain(self, error: MlflowIpfsError) -> MlflowIpfsError:
@@ -276,11 +285,15 @@ class CarImport:
 
 
 def _read_blocks(reader: CarReader, part: CarPart | None) -> Iterator[tuple[CID, bytes]]:
-    """The blocks; that the very first of a CAR's rest is wrong has most likely another reason than damage."""
+    """Yield the blocks of a CAR.
+
+    If the first frame in the rest of a CAR is invalid, the error message suggests a wrong offset, which is a more
+    likely cause than damage.
+    """
     try:
         yield from reader
     except (InvalidDataError, IntegrityError) as error:
         if part is None or reader.frame_offset > part.start:
             raise
-        msg = f"{error}; perhaps the stream does not begin at byte {part.start} of the CAR"
+        msg = f"{error}; check whether the stream really begins at byte {part.start} of the CAR"
         raise type(error)(msg) from error

@@ -1,4 +1,8 @@
-"""A DAG as a CARv1 file: all of it under its name, or a draft beside it, which the next export goes on with."""
+"""Export of a DAG to a CARv1 file.
+
+The CAR is written to a draft in the same directory, which is renamed when it is complete. The next export resumes a
+draft that an interrupted export left.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +25,19 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.cid import CID
 
-DRAFT_SUFFIX: Final = ".mlflow-ipfs-partial"  # no other program's, so a draft may be written over
+DRAFT_SUFFIX: Final = ".mlflow-ipfs-partial"  # not used by other programs, so a draft may be overwritten
 _READ_BYTES: Final = 1 << 20
 _ATTEMPTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedCar:
-    """A CAR that was written to a file.
+    """Result of the export of a CAR to a file.
 
     Attributes:
-        size_bytes: its size.
-        resumed_bytes: how many of them an earlier export had written.
-        dropped_bytes: what a draft held besides: half a block, damage, or another CAR.
+        size_bytes: size of the CAR in bytes.
+        resumed_bytes: how many of these bytes an earlier export had written.
+        dropped_bytes: how many other bytes the draft contained: an incomplete block, damage, or another CAR.
     """
 
     size_bytes: int
@@ -42,7 +46,7 @@ class ExportedCar:
 
 
 def draft_of(path: Path) -> Path:
-    """Where the draft of a CAR file is."""
+    """Return the path of the draft of a CAR file."""
     return path.with_name(path.name + DRAFT_SUFFIX)
 
 
@@ -55,32 +59,33 @@ def export_car_file(
     progress: Callable[[int], None] | None = None,
     disk: Disk | None = None,
 ) -> ExportedCar:
-    """Write everything below a CID to a file.
+    """Write every block of a DAG to a CAR file.
 
-    A draft that an earlier export left is read and compared with the DAG, frame by frame. What is the same is not read
-    from the store again; from the first byte that is not, the draft is written anew. Whatever ends an export leaves the
-    draft, so that the next one goes on; only a draft without a block is removed.
+    A draft that an earlier export left is compared with the DAG, frame by frame. Blocks that match are not read from
+    the store again. From the first difference on, the draft is rewritten. An interrupted export leaves its draft, so
+    that the next export can resume it. A draft without blocks is removed.
 
     Args:
-        reader: where the blocks are.
-        root: the root.
-        path: the file.
-        overwrite: whether it may be there already.
-        progress: called with the length of each block, those in the draft among them.
-        disk: takes what is written; for tests.
+        reader: source of the blocks.
+        root: root of the DAG.
+        path: path of the CAR file.
+        overwrite: whether to replace an existing file.
+        progress: called with the length of each block in bytes, including the blocks in the draft.
+        disk: performs the writes; replaced in tests.
 
     Raises:
-        ConflictError: the file is there or is a directory, or another export is writing it, or something odd has the draft's name.
-        NotFoundError, IntegrityError, InvalidDataError: a block cannot be had, or its links cannot be known.
-        StoreFullError: the disk under the file is full.
+        ConflictError: the path exists or is a directory, another export is writing the file, or the path of the draft
+            is not a regular file with one link.
+        NotFoundError, IntegrityError, InvalidDataError: a block is missing or damaged, or its links cannot be decoded.
+        StoreFullError: the disk of the file is full.
     """
     disk = disk or Disk()
     if path.is_dir():
-        msg = f"{str(path)!r} is a directory; name a file"
+        msg = f"{str(path)!r} is a directory: name a file"
         raise ConflictError(msg)
     with _locked_draft(path) as descriptor:
         if not overwrite and os.path.lexists(path):
-            msg = f"{str(path)!r} exists, so it was not written"
+            msg = f"{str(path)!r} exists, so it was not written: name another file, or allow overwriting"
             raise ConflictError(msg)
         draft = _Draft(descriptor, root, disk)
         try:
@@ -100,58 +105,62 @@ def export_car_file(
 
 @contextmanager
 def _locked_draft(path: Path) -> Iterator[int]:
-    """Open the draft, or make it, so that nobody else writes it; the lock dies with the process."""
-    name = draft_of(path)
+    """Open or create the draft under an exclusive lock. The kernel releases the lock when the process ends."""
+    draft_path = draft_of(path)
     for _ in range(_ATTEMPTS):
-        descriptor = _open_draft(name)
+        descriptor = _open_draft(draft_path)
         try:
             if not _try_lock(descriptor):
                 msg = f"another export is writing {str(path)!r}: wait for it, or name another file"
                 raise ConflictError(msg)
-            if _is_at(descriptor, name):  # else it became the CAR, or was removed, before it was locked
+            if _is_at(descriptor, draft_path):  # else the draft was renamed or removed before it was locked
                 yield descriptor
                 return
         finally:
             os.close(descriptor)
-    msg = f"{str(name)!r} comes and goes: end the other programs that write {str(path)!r}"
+    msg = f"other programs keep replacing the partial CAR of {str(path)!r}: end them, or name another file"
     raise ConflictError(msg)
 
 
-def _open_draft(name: Path) -> int:
-    if os.path.lexists(name) and (not stat.S_ISREG(os.lstat(name).st_mode) or os.lstat(name).st_nlink > 1):
-        msg = f"{str(name)!r} is in the way: it has the name of a draft and is no file of its own; remove it"
-        raise ConflictError(msg)
-    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+def _open_draft(draft_path: Path) -> int:
+    if os.path.lexists(draft_path):
+        status = os.lstat(draft_path)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            msg = f"the path of a partial CAR, {str(draft_path)!r}, is not a regular file with one link: remove it"
+            raise ConflictError(msg)
+    return os.open(draft_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
 
 def _try_lock(descriptor: int) -> bool:
     try:
         return try_flock(descriptor)
     except OSError:
-        return True  # a file system without locks: nobody can be seen there
+        return True  # the file system does not support locks, so other exports cannot be detected
 
 
-def _is_at(descriptor: int, name: Path) -> bool:
+def _is_at(descriptor: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(name))
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except FileNotFoundError:
         return False
 
 
 def _full_disk(path: Path, draft: _Draft) -> StoreFullError:
-    msg = f"the disk under {str(path)!r} is full ({free_bytes(path.absolute().parent)} bytes free). Make room"
+    msg = f"the disk of {str(path)!r} is full ({free_bytes(path.absolute().parent)} bytes free). Free disk space"
     if draft.has_blocks:
-        msg += f", and export again: {str(draft_of(path))!r} keeps what was written, and is continued"
+        msg += f", then export again to resume: {str(draft_of(path))!r} keeps what was written"
     return StoreFullError(msg)
 
 
 class _Draft:
-    """A CAR that is being written: first read, as far as it is there and right, then continued.
+    """CAR that is being written.
+
+    The existing content of the draft is read while it is valid and matches the DAG. The rest is written.
 
     Attributes:
-        size_bytes: how many bytes of it are there and right.
-        resumed_bytes: how many of them were there before.
-        dropped_bytes: how many others were, and are gone.
+        size_bytes: number of valid bytes, both existing and written.
+        resumed_bytes: number of existing bytes that were valid.
+        dropped_bytes: number of existing bytes that were dropped.
     """
 
     def __init__(self, descriptor: int, root: CID, disk: Disk) -> None:
@@ -159,24 +168,24 @@ class _Draft:
         self._root = root
         self._disk = disk
         self._header = encode_car_header([root])
-        self._found_bytes = os.fstat(descriptor).st_size
-        self._found: Iterator[tuple[CID, bytes]] | None = self._read_frames()
+        self._existing_bytes = os.fstat(descriptor).st_size
+        self._existing: Iterator[tuple[CID, bytes]] | None = self._read_frames()  # None once the draft is written
         self.size_bytes = self.resumed_bytes = self.dropped_bytes = 0
 
     @property
     def has_blocks(self) -> bool:
-        """Whether the draft is worth keeping."""
-        if self._found is not None:
-            return self._found_bytes > 0
+        """Whether the draft contains blocks and is worth keeping."""
+        if self._existing is not None:
+            return self._existing_bytes > 0
         return self.size_bytes > len(self._header)
 
     def write_all(self, reader: BlockReader, progress: Callable[[int], None] | None) -> None:
-        """Write the whole CAR, but for what is there."""
+        """Write the whole CAR, except for existing blocks that match."""
         walk = DagWalk(self._root)
         for cid in walk:
             block = cid.identity_data
             if block is None:
-                block = self._take_found(cid)
+                block = self._take_existing(cid)
             if block is None:
                 block = reader.get(cid)
                 self._append(encode_car_block(cid, block))
@@ -185,20 +194,20 @@ class _Draft:
                 progress(len(block))
         self._stop_reading()
 
-    def _take_found(self, cid: CID) -> bytes | None:
-        """The block from the draft, if it is the one that comes next there."""
-        if self._found is None:
+    def _take_existing(self, cid: CID) -> bytes | None:
+        """Return the block from the draft if it is the next block there, else None."""
+        if self._existing is None:
             return None
-        found, block = next(self._found, (None, b""))
-        if found != cid:
+        next_cid, block = next(self._existing, (None, b""))
+        if next_cid != cid:
             self._stop_reading()
             return None
         self.size_bytes += car_block_size(cid, len(block))
         return block
 
     def _read_frames(self) -> Iterator[tuple[CID, bytes]]:
-        """The draft's blocks, up to the first that is not whole or not right."""
-        file = open(self._descriptor, "rb", buffering=_READ_BYTES, closefd=False)  # noqa: SIM115 - it closes nothing
+        """Yield the blocks of the draft up to the first that is incomplete or damaged."""
+        file = open(self._descriptor, "rb", buffering=_READ_BYTES, closefd=False)  # noqa: SIM115 - closefd is False
         if file.read(len(self._header)) != self._header:
             return
         self.size_bytes = len(self._header)
@@ -206,11 +215,11 @@ class _Draft:
             yield from CarReader(file, CarPart(self.size_bytes))
 
     def _stop_reading(self) -> None:
-        """Cut off what does not belong there; from now on the draft is written."""
-        if self._found is None:
+        """Truncate the draft after its last valid byte, and switch from reading to writing."""
+        if self._existing is None:
             return
-        self._found = None
-        self.resumed_bytes, self.dropped_bytes = self.size_bytes, self._found_bytes - self.size_bytes
+        self._existing = None
+        self.resumed_bytes, self.dropped_bytes = self.size_bytes, self._existing_bytes - self.size_bytes
         os.ftruncate(self._descriptor, self.size_bytes)
         os.lseek(self._descriptor, self.size_bytes, os.SEEK_SET)
         if not self.size_bytes:

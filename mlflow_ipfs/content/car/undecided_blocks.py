@@ -1,8 +1,8 @@
-"""Blocks of a CAR of which nothing yet says whether they are needed, until the nodes above them have arrived.
+"""Undecided blocks of a CAR: blocks that arrived before any node that links to them.
 
-A CAR written depth first has none. Of one that begins with its leaves, nearly all blocks wait here. Only positions
-are kept in memory: 42 to 84 bytes a block. A block stays in the CAR itself if that is a regular file, else it is
-copied to a nameless file of the storage's disk.
+A CAR that was written depth first has no such blocks. In a CAR that starts with its leaves, nearly all blocks are
+undecided. Only positions are kept in memory: 42 to 84 bytes a block. If the CAR is a regular file, the blocks are read
+from it again. Otherwise they are copied to an unlinked file on the disk of the storage.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ MAX_COPIED_BYTES: Final = 10 << 30
 _KEY_BYTES: Final = 16
 _SLOT: Final = struct.Struct(f"<{_KEY_BYTES}sIQ")  # key, source, position
 _FIRST_SLOTS: Final = 1 << 10
-_TAKEN: Final = (1 << 64) - 1
+_MAX_POSITION: Final = (1 << 64) - 1
+_REMOVED: Final = _MAX_POSITION  # position of an entry that was removed
 _EMPTY: Final = bytes(_SLOT.size)
 
 
-class _Place(NamedTuple):
-    """Where a frame is: which of the open files, and at which byte."""
+class _FrameLocation(NamedTuple):
+    """Location of a frame: the number of an open file, and the offset in it in bytes."""
 
     source: int
     position: int
@@ -45,23 +46,23 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CarFile:
-    """The file of a CAR, held open: its blocks need no copy.
+    """Open regular file of a CAR, whose blocks need not be copied.
 
     Attributes:
-        source: its number among the sources.
-        start: at which byte of the file the CAR starts.
+        source: number of the file among the open files.
+        start: offset at which the CAR starts in the file, in bytes.
     """
 
     source: int
     start: int
 
-    def place_of(self, offset: int) -> _Place:
-        """Return the place of the frame at a byte of the CAR."""
-        return _Place(self.source, self.start + offset)
+    def locate(self, offset: int) -> _FrameLocation:
+        """Return the location of the frame at an offset in the CAR."""
+        return _FrameLocation(self.source, self.start + offset)
 
 
-class _Places:
-    """A table of places by multihash, as ``SeenBlocks`` is one of names."""
+class _FrameTable:
+    """Hash table of frame locations by multihash, with open addressing like ``SeenBlocks``."""
 
     def __init__(self) -> None:
         self._key = os.urandom(16)
@@ -69,48 +70,48 @@ class _Places:
         self._table = bytearray(self._slots * _SLOT.size)
         self._used = 0
 
-    def add(self, multihash: bytes, place: _Place) -> bool:
-        """Add a place. Returns whether the multihash is new, or had been taken."""
-        name = self._name(multihash)
-        at = self._find(name)
+    def add(self, multihash: bytes, location: _FrameLocation) -> bool:
+        """Add a location. Return whether the multihash was not in the table, or had been removed."""
+        key = self._hash_key(multihash)
+        at = self._find_slot(key)
         is_new = self._table[at : at + _SLOT.size] == _EMPTY
-        if not is_new and _SLOT.unpack_from(self._table, at)[2] != _TAKEN:
+        if not is_new and _SLOT.unpack_from(self._table, at)[2] != _REMOVED:
             return False
-        _SLOT.pack_into(self._table, at, name, *place)
+        _SLOT.pack_into(self._table, at, key, *location)
         self._used += is_new
         if 3 * self._used > 2 * self._slots:
             self._grow()
         return True
 
-    def find(self, multihash: bytes) -> _Place | None:
-        """Return the place of a block that was not taken."""
-        at = self._find(self._name(multihash))
+    def find(self, multihash: bytes) -> _FrameLocation | None:
+        """Return the location of a block, or None if it is not in the table."""
+        at = self._find_slot(self._hash_key(multihash))
         if self._table[at : at + _SLOT.size] == _EMPTY:
             return None
         _, source, position = _SLOT.unpack_from(self._table, at)
-        return None if position == _TAKEN else _Place(source, position)
+        return None if position == _REMOVED else _FrameLocation(source, position)
 
-    def take(self, multihash: bytes) -> None:
-        """Forget the place of a block that is there."""
-        name = self._name(multihash)
-        _SLOT.pack_into(self._table, self._find(name), name, 0, _TAKEN)
+    def remove(self, multihash: bytes) -> None:
+        """Remove a block that is in the table."""
+        key = self._hash_key(multihash)
+        _SLOT.pack_into(self._table, self._find_slot(key), key, 0, _REMOVED)
 
-    def __iter__(self) -> Iterator[_Place]:
-        """Yield the places, in the order of the files."""
+    def __iter__(self) -> Iterator[_FrameLocation]:
+        """Yield the locations in the order of the files and of the positions in them."""
         slots = _SLOT.iter_unpack(bytes(self._table))
-        for place in sorted(
-            source << 64 | at for name, source, at in slots if name != bytes(_KEY_BYTES) and at != _TAKEN
+        for combined in sorted(
+            source << 64 | at for key, source, at in slots if key != bytes(_KEY_BYTES) and at != _REMOVED
         ):
-            yield _Place(place >> 64, place & _TAKEN)
+            yield _FrameLocation(combined >> 64, combined & _MAX_POSITION)
 
-    def _name(self, multihash: bytes) -> bytes:
+    def _hash_key(self, multihash: bytes) -> bytes:
         return hashlib.blake2b(multihash, digest_size=_KEY_BYTES, key=self._key).digest()
 
-    def _find(self, name: bytes) -> int:
-        """The slot of a name, or the empty one where it would go."""
+    def _find_slot(self, key: bytes) -> int:
+        """Return the offset of the slot of a key, or of the empty slot where it belongs."""
         table, end = self._table, len(self._table)
-        at = int.from_bytes(name[:8], "little") % self._slots * _SLOT.size
-        while table[at : at + _KEY_BYTES] != name and table[at : at + _SLOT.size] != _EMPTY:
+        at = int.from_bytes(key[:8], "little") % self._slots * _SLOT.size
+        while table[at : at + _KEY_BYTES] != key and table[at : at + _SLOT.size] != _EMPTY:
             at = (at + _SLOT.size) % end
         return at
 
@@ -120,128 +121,128 @@ class _Places:
         for at in range(0, len(old), _SLOT.size):
             slot = bytes(old[at : at + _SLOT.size])
             if slot != _EMPTY:
-                to = self._find(slot[:_KEY_BYTES])
+                to = self._find_slot(slot[:_KEY_BYTES])
                 self._table[to : to + _SLOT.size] = slot
 
 
 class UndecidedBlocks:
-    """The undecided blocks of one import. A context manager.
+    """Undecided blocks of one import.
 
     Args:
-        make_directory: gives a private directory for the copies.
+        make_directory: creates a private directory for the copies.
 
     Attributes:
-        count: how many blocks wait.
-        size_bytes: how many bytes they have.
+        count: number of undecided blocks.
+        size_bytes: their total size in bytes.
     """
 
     def __init__(self, make_directory: Callable[[], Path]) -> None:
         self._make_directory = make_directory
-        self._places = _Places()
-        self._sources: list[int] = []  # descriptors; the files of CARs have their bytes where the CAR has them
+        self._frames = _FrameTable()
+        self._sources: list[int] = []  # descriptors of the CAR files and of the file of copies
         self._copies: int | None = None
         self._copied_bytes = 0
         self.count = 0
         self.size_bytes = 0
 
     def close(self) -> None:
-        """Drop the blocks."""
+        """Drop all blocks and close the files."""
         sources, self._sources, self._copies = self._sources, [], None
         for descriptor in sources:
             os.close(descriptor)
-        self._places, self.count, self.size_bytes = _Places(), 0, 0
+        self._frames, self.count, self.size_bytes = _FrameTable(), 0, 0
 
     def open_source(self, file: BinaryIO, offset: int) -> CarFile | None:
-        """Hold the file of a CAR open; None if it is another stream, whose blocks have to be copied.
+        """Keep the file of a CAR open. Return None if the stream is not a regular file: its blocks must be copied.
 
         Args:
-            file: the stream.
-            offset: which byte of the CAR comes next in it.
+            file: stream of the CAR.
+            offset: offset in the CAR of the next byte of the stream.
         """
         raw = file.raw if type(file) is io.BufferedReader else file
-        # Exactly these classes: what reads a compressed file has the descriptor of the file, but other bytes.
+        # Exactly these classes: a reader of a compressed file has the same descriptor, but returns other bytes.
         if type(raw) is not io.FileIO or not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
             return None
-        self._sources.append(os.dup(raw.fileno()))  # it stays readable after the caller has closed it
+        self._sources.append(os.dup(raw.fileno()))  # readable after the caller has closed the file
         return CarFile(len(self._sources) - 1, file.tell() - offset)
 
-    def add(self, cid: CID, block: bytes, place: _Place | None) -> None:
+    def add(self, cid: CID, block: bytes, location: _FrameLocation | None) -> None:
         """Add a verified block.
 
         Args:
-            cid: its CID.
-            block: its bytes.
-            place: where its frame is in a ``CarFile``; None to copy it.
+            cid: CID of the block.
+            block: data of the block.
+            location: location of its frame in a ``CarFile``, or None to copy the block.
 
         Raises:
-            InvalidDataError: there are too many.
-            StoreFullError: there is no room for the copy.
+            InvalidDataError: there are too many undecided blocks.
+            StoreFullError: the disk is full, so the block cannot be copied.
         """
-        if cid.identity_data is not None or self._places.find(cid.multihash) is not None:
+        if cid.identity_data is not None or self._frames.find(cid.multihash) is not None:
             return
-        if self.count >= MAX_BLOCKS or (place is None and self._copied_bytes + len(block) > MAX_COPIED_BYTES):
+        if self.count >= MAX_BLOCKS or (location is None and self._copied_bytes + len(block) > MAX_COPIED_BYTES):
             msg = (
-                f"{self.count:,} blocks ({self.size_bytes:,} bytes) came before any node that links to them, more than can "
-                "be put aside: import the CAR from a file, or take all blocks of it, needed or not (--all-blocks)"
+                f"{self.count:,} blocks ({self.size_bytes:,} bytes) came before any node that links to them, which is "
+                "the limit: import the CAR from a file, or import all of its blocks, needed or not (--all-blocks)"
             )
             raise InvalidDataError(msg)
-        self._places.add(cid.multihash, place or self._copy(cid, block))
+        self._frames.add(cid.multihash, location or self._copy(cid, block))
         self.count += 1
         self.size_bytes += len(block)
 
     def __contains__(self, cid: CID) -> bool:
-        return bool(self.count) and self._places.find(cid.multihash) is not None
+        return bool(self.count) and self._frames.find(cid.multihash) is not None
 
     def take(self, cid: CID) -> bytes:
-        """Return a block that is there, and drop it.
+        """Return a block that was added, and remove it.
 
         Raises:
-            IntegrityError: the CAR's file was changed meanwhile.
+            IntegrityError: the file of the CAR was changed during the import.
         """
-        place = self._places.find(cid.multihash)
-        assert place is not None
-        _, block = self._read(place)
+        location = self._frames.find(cid.multihash)
+        assert location is not None
+        _, block = self._read(location)
         if not cid.matches(block):
-            raise _changed()
-        self._places.take(cid.multihash)
+            raise _car_changed()
+        self._frames.remove(cid.multihash)
         self.count -= 1
         self.size_bytes -= len(block)
         return block
 
     def drop(self, cid: CID) -> None:
-        """Drop a block if it is there: it came once more, and is decided."""
+        """Drop a block if it was added. Called when the block arrives again and is known to be needed."""
         if cid in self:
             self.take(cid)
 
     def __iter__(self) -> Iterator[tuple[CID, bytes]]:
-        """Yield the blocks that wait, in the order in which they came.
+        """Yield the blocks in the order in which they arrived.
 
         Raises:
-            IntegrityError: a CAR's file was changed meanwhile.
+            IntegrityError: the file of a CAR was changed during the import.
         """
-        for place in self._places:
-            cid, block = self._read(place)
+        for location in self._frames:
+            cid, block = self._read(location)
             if not cid.matches(block):
-                raise _changed()
+                raise _car_changed()
             yield cid, block
 
-    def _read(self, place: _Place) -> tuple[CID, bytes]:
-        descriptor = self._sources[place.source]
+    def _read(self, location: _FrameLocation) -> tuple[CID, bytes]:
+        descriptor = self._sources[location.source]
         try:
-            length, start = decode_varint(os.pread(descriptor, MAX_VARINT_BYTES, place.position))
-            frame = os.pread(descriptor, length, place.position + start)
+            length, start = decode_varint(os.pread(descriptor, MAX_VARINT_BYTES, location.position))
+            frame = os.pread(descriptor, length, location.position + start)
             cid, end = CID.decode(frame)
         except (InvalidDataError, ValueError) as error:
-            raise _changed() from error
+            raise _car_changed() from error
         return cid, frame[end:]
 
-    def _copy(self, cid: CID, block: bytes) -> _Place:
+    def _copy(self, cid: CID, block: bytes) -> _FrameLocation:
         try:
             if self._copies is None:
                 self._copies = self._open_copies()
                 self._sources.append(self._copies)
             frame = memoryview(encode_car_block(cid, block))
-            place = _Place(self._sources.index(self._copies), self._copied_bytes)
+            location = _FrameLocation(self._sources.index(self._copies), self._copied_bytes)
             while frame:
                 written = os.pwrite(self._copies, frame, self._copied_bytes)
                 frame = frame[written:]
@@ -249,20 +250,21 @@ class UndecidedBlocks:
         except OSError as error:
             if error.errno in FULL_DISK_ERRORS or error.errno == errno.EFBIG:
                 msg = (
-                    f"the disk has no room for the {self.count:,} blocks of the CAR that wait for the nodes above them"
+                    f"the disk is full after copying {self.count:,} blocks of the CAR that came before any node that "
+                    "links to them: free disk space, or import the CAR from a file"
                 )
                 raise StoreFullError(msg) from error
             raise
-        return place
+        return location
 
     def _open_copies(self) -> int:
         directory = self._make_directory()
         path = directory / "undecided"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        path.unlink()  # the bytes go with the descriptor, whatever ends the process
+        path.unlink()  # the kernel frees the data when the descriptor is closed, even if the process crashes
         directory.rmdir()
         return descriptor
 
 
-def _changed() -> IntegrityError:
+def _car_changed() -> IntegrityError:
     return IntegrityError("the file of the CAR was changed while it was imported: import it again")

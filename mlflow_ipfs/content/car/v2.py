@@ -1,4 +1,4 @@
-"""CARv2: a CARv1 with a header before it and an index behind it. The index is never read.
+"""Decoder of CARv2: a header, a CARv1 as the payload, and an index, which is never read.
 
 Source: https://ipld.io/specs/transport/car/carv2/
 """
@@ -19,47 +19,47 @@ _SKIP_BYTES: Final = 1 << 16
 
 
 def read_payload_size(read: Callable[[int], bytes]) -> int:
-    """Read from behind the pragma to the start of the payload; returns the payload's size in bytes.
+    """Read from the end of the pragma to the start of the payload. Return the size of the payload in bytes.
 
     Raises:
-        InvalidDataError: the stream ends early, or the header's numbers contradict each other.
+        InvalidDataError: the stream ends early, or the fields of the header contradict each other.
     """
     raw = b""
     while len(raw) < _HEADER.size:
         piece = read(_HEADER.size - len(raw))
         if not piece:
-            msg = "this CAR of version 2 ends early, inside its header"
+            msg = "the CAR of version 2 ends early, inside its header"
             raise InvalidDataError(msg)
         raw += piece
     _, start, size, index = _HEADER.unpack(raw)
     if start < PRAGMA_BYTES + _HEADER.size:
-        msg = f"the payload of this CAR of version 2 would begin at byte {start}, before the end of the header"
+        msg = f"the payload of the CAR of version 2 would begin at byte {start}, before the end of the header"
         raise InvalidDataError(msg)
     if size == 0:
-        msg = "the payload of this CAR of version 2 has size 0"
+        msg = "the payload of the CAR of version 2 has size 0"
         raise InvalidDataError(msg)
     if index and index < start + size:
-        msg = f"the index of this CAR of version 2 would begin at byte {index}, before the end of its payload"
+        msg = f"the index of the CAR of version 2 would begin at byte {index}, before the end of its payload"
         raise InvalidDataError(msg)
     missing = start - PRAGMA_BYTES - _HEADER.size
-    while missing:  # by reading: a pipe cannot seek
+    while missing:  # skip by reading, because a pipe cannot seek
         piece = read(min(missing, _SKIP_BYTES))
         if not piece:
-            msg = f"this CAR of version 2 ends early, {missing} bytes before its payload"
+            msg = f"the CAR of version 2 ends early, {missing} bytes before its payload"
             raise InvalidDataError(msg)
         missing -= len(piece)
     return int(size)
 
 
 class Payload:
-    """The next ``size`` bytes of a stream; a stream that ends before them is an error."""
+    """The next ``size`` bytes of a stream, as a readable object. A stream that ends earlier is an error."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
         self._left = size
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; none at the payload's end.
+        """Return at most ``size`` bytes, or an empty result at the end of the payload.
 
         Raises:
             InvalidDataError: the stream ends inside the payload.
@@ -67,7 +67,7 @@ class Payload:
         wanted = min(size, self._left)
         data = self._file.read(wanted) if wanted else b""
         if wanted and not data:
-            msg = f"this CAR of version 2 ends early, {self._left} bytes before the end of its payload"
+            msg = f"the CAR of version 2 ends early, {self._left} bytes before the end of its payload"
             raise InvalidDataError(msg)
         self._left -= len(data)
         return data

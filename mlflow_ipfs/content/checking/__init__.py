@@ -1,1 +1,1 @@
-"""Checks of content: completeness, verification, comparison with files on disk."""
+"""Checks of content: completeness, verification, and comparison with files on disk."""

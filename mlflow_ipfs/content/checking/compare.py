@@ -1,4 +1,4 @@
-"""Compare: is a file or directory on disk the same as content?"""
+"""Comparison of content with a file or directory on disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ONLY_ON_DISK: Final = "is on disk, but not in the content"
 
 
 class Comparison(NamedTuple):
-    """How content and disk differ.
+    """Differences between content and disk.
 
     Attributes:
         problems: one for each path that differs, is missing on disk, or is only on disk.
-        hidden_left_out: how many hidden names that are only on disk were passed over.
+        hidden_left_out: number of hidden names only on disk that were ignored.
     """
 
     problems: list[Problem]
@@ -39,14 +39,15 @@ def compare_with_disk(
 ) -> Comparison:
     """Compare content with a file or directory on disk, leaf by leaf along the DAG.
 
-    No record of the chunker is needed: the DAG itself says where the cuts are.
+    The chunker need not be known: the sizes of the leaves are taken from the DAG.
 
     Args:
-        reader: where the blocks are.
-        root: the content.
-        against: the file or directory.
-        hidden: whether names in directories that start with a dot count, if only the disk has them. Those of the content always do.
-        not_content: paths on disk that may be there beside the content.
+        reader: source of the blocks.
+        root: root of the content.
+        against: path of the file or directory.
+        hidden: whether hidden names that are only on disk are differences. A hidden name starts with a dot. Hidden
+            names in the content are always compared.
+        not_content: paths on disk, relative to ``against``, that are ignored if they are not in the content.
     """
     problems: list[Problem] = []
     stack = [(root, against, "")]
@@ -61,7 +62,7 @@ def compare_with_disk(
                 if reason:
                     problems.append(Problem(cid, path, reason))
         except (PolicyError, RemoteError):
-            raise  # what cannot be read or reached now is not damaged
+            raise  # content that cannot be read or reached now is not damaged
         except (MlflowIpfsError, OSError) as error:
             problems.append(Problem(cid, path, str(error)))
     wanted = [problem for problem in problems if not (_is_only_on_disk(problem) and problem.path in not_content)]
@@ -83,25 +84,25 @@ def _compare_directory(
     reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
 ) -> list[tuple[CID, Path, str]]:
     if look_at(os.fsencode(target)).kind is not SourceKind.DIRECTORY:
-        problems.append(Problem(node.cid, path, f"{str(target)!r} is no directory"))
+        problems.append(Problem(node.cid, path, f"{str(target)!r} is not a directory"))
         return []
-    inside = {link.name or b"": link.cid for link in iterate_directory(reader, node)}
+    entries = {link.name or b"": link.cid for link in iterate_directory(reader, node)}
     for name in list_directory(os.fsencode(target)):
-        if name not in inside:
-            only = join_path(path, decode_name(name))
-            problems.append(Problem(node.cid, only, _ONLY_ON_DISK))
-    below = [(cid, target / os.fsdecode(name), join_path(path, decode_name(name))) for name, cid in inside.items()]
+        if name not in entries:
+            extra_path = join_path(path, decode_name(name))
+            problems.append(Problem(node.cid, extra_path, _ONLY_ON_DISK))
+    below = [(cid, target / os.fsdecode(name), join_path(path, decode_name(name))) for name, cid in entries.items()]
     return below[::-1]
 
 
 def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str | None:
-    """The difference between one file or symlink and what is on disk, or None."""
+    """Return the difference between one file or symlink and the disk, or None if they are the same."""
     source = look_at(os.fsencode(target))
     if node.data.type is NodeType.SYMLINK:
         same = source.kind is SourceKind.SYMLINK and read_symlink(source) == (node.data.data or b"")
         return None if same else f"{str(target)!r} is not the same symlink"
     if source.kind is not SourceKind.FILE:
-        return f"{str(target)!r} is no file"
+        return f"{str(target)!r} is not a file"
     offset = 0
     with target.open("rb") as file:
         for piece in UnixFSFile(reader, node.cid).pieces():

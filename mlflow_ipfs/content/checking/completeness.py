@@ -1,4 +1,4 @@
-"""Completeness: is every block of a DAG here? Nodes are read, leaves are only asked for."""
+"""Check that every block of a DAG is stored, without reading the leaves."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
 
-_NODES: Final = 32  # read at a time; each may link to thousands of others
-_LEAVES: Final = 500  # asked for at a time
+_NODE_BATCH: Final = 32  # nodes read at a time; each may have thousands of links
+_LEAF_BATCH: Final = 500  # leaves whose presence is checked at a time
 
 
 def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> CID | None:
-    """The first block below a root that the reader does not have, or None if the DAG is whole.
+    """Return the first missing block of a DAG, or None if the DAG is complete.
 
-    Interior blocks are read; leaves are only asked for. Only what may link to others is remembered, at most 48 bytes
-    each: leaves, nearly all blocks of a large DAG, are not, and one that is linked to twice is asked for twice.
+    Nodes are read. For leaves, only their presence is checked. Only nodes are remembered, with at most 48 bytes each.
+    Leaves are nearly all blocks of a large DAG and are not remembered, so a leaf that is linked twice is checked twice.
 
     Args:
-        reader: where the blocks are.
-        root: the DAG.
-        seen: what need not be looked at again, of an earlier call with the same reader.
+        reader: source of the blocks.
+        root: root of the DAG.
+        seen: nodes that an earlier call with the same reader has checked and that are skipped.
 
     Raises:
-        InvalidDataError: a block whose links cannot be known.
+        InvalidDataError: the links of a block cannot be decoded.
     """
     seen = SeenBlocks() if seen is None else seen
     stack, leaves = [root], list[CID]()
     while stack or leaves:
-        if len(leaves) >= _LEAVES or not stack:
+        if len(leaves) >= _LEAF_BATCH or not stack:
             missing = reader.find_absent(leaves)
             if missing is not None:
                 return missing
             leaves.clear()
             continue
         nodes: list[CID] = []
-        while stack and len(nodes) < _NODES:
+        while stack and len(nodes) < _NODE_BATCH:
             cid = stack.pop()
             if cid.codec in LEAF_CODECS:
                 leaves.append(cid)
@@ -56,7 +56,7 @@ def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = No
 
 
 def _read_links(reader: BlockReader, nodes: Sequence[CID], stack: list[CID]) -> CID | None:
-    """Put what nodes link to on the stack. Returns the first node that is missing."""
+    """Push the links of nodes onto the stack. Return the first missing node, or None."""
     position = 0
     with closing(reader.get_many(nodes)) as blocks:
         try:
@@ -69,11 +69,16 @@ def _read_links(reader: BlockReader, nodes: Sequence[CID], stack: list[CID]) -> 
 
 
 def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = None) -> None:
-    """Check that every block below a root is here. Takes what ``find_missing`` takes.
+    """Raise if a block of a DAG is missing.
+
+    Args:
+        reader: source of the blocks.
+        root: root of the DAG.
+        seen: nodes that an earlier call with the same reader has checked and that are skipped.
 
     Raises:
-        NotFoundError: one is not.
-        InvalidDataError: a block whose links cannot be known.
+        NotFoundError: a block is missing.
+        InvalidDataError: the links of a block cannot be decoded.
     """
     missing = find_missing(reader, root, seen=seen)
     if missing is not None:
@@ -81,5 +86,6 @@ def check_complete(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = 
 
 
 def missing_block(root: CID, missing: CID) -> NotFoundError:
-    """Return the error of a DAG that lacks a block."""
-    return NotFoundError(f"{root} is not complete here: the block {missing} is missing{missing.hash_hint}")
+    """Return the error for a DAG with a missing block."""
+    hint = missing.hash_hint or "; import or fetch the content again"
+    return NotFoundError(f"{root} is incomplete: the block {missing} is missing{hint}")

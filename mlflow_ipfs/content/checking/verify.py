@@ -1,4 +1,7 @@
-"""Verify: is every block of a DAG here and undamaged, and as the node above it says?"""
+"""Verification of a DAG.
+
+Checks that every block is present, undamaged, and consistent with the links to it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from mlflow_ipfs.content.checking.verify_blocks import (
     Parent,
     Role,
     Visit,
+    check_block,
     check_role,
     path_text,
-    place_of,
-    take_apart,
+    shard_position,
 )
 from mlflow_ipfs.content.files.tree_size import TreeSize, check_tree_size
 from mlflow_ipfs.content.system.read_ahead import BATCH_BYTES, READ_THREADS, ReadAhead
@@ -28,20 +31,20 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.cid import CID
 
-_LOOK_AHEAD: Final = 128 * READ_THREADS  # how many of the next blocks are looked at for leaves
+_LOOKAHEAD_BLOCKS: Final = 128 * READ_THREADS  # how many of the next blocks are searched for large leaves
 _ENTRY: Final = Role.ENTRY  # much faster than the attribute of an Enum
 _MAX_BATCH_BYTES: Final = 32 << 20
-_WORTH_A_THREAD_BYTES: Final = 32 << 10  # below it, handing over costs as much as hashing
+_MIN_THREADED_BYTES: Final = 32 << 10  # for smaller leaves, passing them to a thread costs as much as hashing them
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not as the CID says.
+    """Problem that a verification or a comparison found.
 
     Attributes:
-        cid: the block concerned.
-        path: where below the root it is, ``""`` for the root.
-        reason: what is wrong with it.
+        cid: CID of the block concerned.
+        path: path below the root, or ``""`` for the root.
+        reason: description of the problem.
     """
 
     cid: CID
@@ -51,14 +54,14 @@ class Problem:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a verification found.
+    """Result of a verification.
 
     Attributes:
-        cid: the root.
-        blocks: how many blocks were read and hashed.
-        size_bytes: how many bytes those blocks have.
-        problems: what is wrong; empty when all is well.
-        hidden_left_out: how many hidden names that only the disk has were passed over, if it was compared.
+        cid: CID of the root.
+        blocks: number of blocks that were read and hashed.
+        size_bytes: total size of those blocks in bytes.
+        problems: problems that were found; empty if the content is valid.
+        hidden_left_out: number of hidden names only on disk that were ignored, if the content was compared with files.
     """
 
     cid: CID
@@ -69,12 +72,15 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether no problem was found."""
         return not self.problems
 
 
 class _Close(NamedTuple):
-    """The end of what is below a block. ``below_bytes`` is that of a visit, for one look at both."""
+    """Stack item that follows the blocks below a parent, to finish the parent.
+
+    ``below_bytes`` exists so that the lookahead can read the same field of a ``Visit`` and of a ``_Close``.
+    """
 
     visit: Visit
     parent: Parent
@@ -82,14 +88,22 @@ class _Close(NamedTuple):
 
 
 def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
-    """Read and hash every block below a root, once each, and go on after a bad one.
+    """Read and hash every block of a DAG once. A bad block is reported and does not stop the verification.
 
-    A source that cannot be reached is not damage: ``RemoteError`` is raised.
+    A UnixFS directory or file without a problem can be listed, read and written to disk, because the readers make the
+    same checks. Of data that is not UnixFS, only the blocks and links are checked.
 
-    A UnixFS directory or file without a problem can be listed, read and written to disk: the checks are those of the
-    readers. Of data that is not UnixFS, only its blocks and links are checked.
-    Nodes are read on the calling thread and in order, large leaves ahead on others; the report is as if
-    all were read in order, and ``progress`` is called on the calling thread.
+    Nodes are read in order on the calling thread. Large leaves are read ahead on other threads. The report is the same
+    as if all blocks were read in order.
+
+    Args:
+        reader: source of the blocks.
+        root: root of the DAG.
+        progress: called on the calling thread with the length of each block in bytes.
+
+    Raises:
+        PolicyError: reading a block is not permitted.
+        RemoteError: a remote source cannot be reached. This is not reported as damage.
     """
     with ReadAhead(partial(_measure_leaves, reader)) as leaves:
         walk = _Walk(reader, leaves, VerifyReport(root), progress or (lambda _: None))
@@ -99,9 +113,10 @@ def verify_dag(reader: BlockReader, root: CID, *, progress: Callable[[int], None
 
 @dataclass(slots=True)
 class _Walk:
-    """One verification.
+    """State of one verification.
 
-    ``found`` has the blocks seen so far: how much of a file each holds, or its ``Parent``; None for a bad one.
+    ``found`` contains the blocks visited so far: the number of file bytes in the block, or its ``Parent``. It is None
+    for a bad block.
     """
 
     reader: BlockReader
@@ -113,11 +128,11 @@ class _Walk:
 
     def run(self) -> None:
         stack: list[Visit | _Close] = [Visit(self.report.cid)]
-        steps = 0  # until the next look ahead
+        steps = 0  # until the next lookahead
         while stack:
             if steps == 0:
                 self._begin_leaves(stack)
-                steps = _LOOK_AHEAD // 2
+                steps = _LOOKAHEAD_BLOCKS // 2
             steps -= 1
             item = stack.pop()
             visit = item.visit if isinstance(item, _Close) else item
@@ -127,26 +142,26 @@ class _Walk:
                 elif self._step(item, stack):
                     steps = 0
             except (PolicyError, RemoteError):
-                raise  # what cannot be read or reached now is not damaged
+                raise  # content that cannot be read or reached now is not damaged
             except (OSError, ValueError) as error:
                 self.report.problems.append(Problem(visit.cid, path_text(visit.path), str(error)))
 
     def _step(self, visit: Visit, stack: list[Visit | _Close]) -> bool:
-        """Check a block, and put on the stack what is below it. Returns whether there is anything."""
+        """Check a block and push the blocks below it onto the stack. Return whether any were pushed."""
         key = visit.key
         if key in self.found:
             found = self.found[key]
             if not isinstance(found, Parent):
                 check_role(visit, found)
                 return False
-            if found.place is not None or place_of(visit, found.fanout) is None:
+            if found.position is not None or shard_position(visit, found.fanout) is None:
                 if visit.parent is not None:
                     visit.parent.add(found)
                 check_role(visit, found)
                 found.check_as(visit)
                 return False
-            # A HAMT shard that was only linked by data that is not UnixFS: where its names belong is known now.
-            found, below = take_apart(visit, self.reader.get(visit.cid))
+            # So far, this HAMT shard was only linked by data that is not UnixFS. Its position in a HAMT is known now.
+            found, below = check_block(visit, self.reader.get(visit.cid))
         else:
             self.found[key] = None
             found, below = self._read(visit)
@@ -154,10 +169,10 @@ class _Walk:
         if isinstance(found, Parent):
             stack.append(_Close(visit, found))
         elif visit.role is _ENTRY and found >= NO_FILE:
-            return False  # nearly all blocks of a directory of small files
+            return False  # shortcut for nearly all blocks of a directory of small files
         stack.extend(reversed(below))
-        if isinstance(found, Parent) and found.fault is not None:
-            raise found.fault
+        if isinstance(found, Parent) and found.error is not None:
+            raise found.error
         check_role(visit, found)
         return bool(below)
 
@@ -173,16 +188,17 @@ class _Walk:
             check_tree_size(visit.cid, TreeSize(parent.count, self.stored_entries))
 
     def _begin_leaves(self, stack: list[Visit | _Close]) -> None:
-        """Hand the large leaves among the next blocks to the threads, some MiB at once."""
-        fresh = {  # each once: files of zeros link to the same leaf all over
+        """Pass the large leaves among the next blocks to the threads, in batches of some MiB."""
+        fresh = {  # each leaf once: a file of zeros links to the same leaf many times
             visit.key: visit
-            for visit in reversed(stack[-_LOOK_AHEAD:])
-            if _WORTH_A_THREAD_BYTES <= visit.below_bytes <= MAX_BLOCK_BYTES
+            for visit in reversed(stack[-_LOOKAHEAD_BLOCKS:])
+            if _MIN_THREADED_BYTES <= visit.below_bytes <= MAX_BLOCK_BYTES
             and isinstance(visit, Visit)
             and visit.key not in self.found
             and not self.leaves.has_begun(visit.cid)
         }.values()
-        # Every batch wakes the calling thread, which then is in the way of those that hash: so few, but some for each.
+        # Every batch wakes the calling thread, which then competes with the hashing threads. So batches are few, but
+        # each thread gets some.
         share_bytes = sum(visit.below_bytes for visit in fresh) // (2 * READ_THREADS)
         limit_bytes = min(max(share_bytes, BATCH_BYTES), _MAX_BATCH_BYTES)
         batch: list[CID] = []
@@ -204,7 +220,7 @@ class _Walk:
             return size_bytes, []
         block = self.reader.get(visit.cid)
         self._count(len(block))
-        return take_apart(visit, block)
+        return check_block(visit, block)
 
     def _count(self, block_bytes: int) -> None:
         self.report.blocks += 1
@@ -213,9 +229,9 @@ class _Walk:
 
 
 def _measure_leaves(reader: BlockReader, cids: Sequence[CID]) -> Generator[tuple[int, int] | None, None, None]:
-    """The size of each leaf's block, and how many bytes of a file it holds; None if it is no leaf, or not as it should be.
+    """Yield, for each leaf, the size of its block and the number of file bytes in it; None if it is not a valid leaf.
 
-    What is no leaf is read again by the walk, so that no large block waits in memory for its turn.
+    Blocks that are not leaves are read again by the walk, so that no large block is kept in memory until its turn.
     """
     with closing(reader.get_many(cids)) as blocks:
         for cid, block in zip(cids, blocks, strict=True):
@@ -224,7 +240,7 @@ def _measure_leaves(reader: BlockReader, cids: Sequence[CID]) -> Generator[tuple
 
 def _measure_leaf(cid: CID, block: bytes) -> tuple[int, int] | None:
     try:
-        size_bytes, below = take_apart(Visit(cid), block)
+        size_bytes, below = check_block(Visit(cid), block)
     except ValueError:
         return None
     return None if below or isinstance(size_bytes, Parent) else (len(block), size_bytes)

@@ -18,7 +18,7 @@ from mlflow_ipfs.backup.database_copies import SqliteRestore
 from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import ConflictError, MlflowIpfsError, StoreBusyError
-from support.backup_sites import Site, told_by
+from support.backup_sites import Site, recorded_number
 from support.processes import fork_child, wait_until
 from support.storages import SteppedDisk
 
@@ -93,7 +93,7 @@ def test_the_second_restore_into_a_place_is_refused_and_changes_nothing(site: Si
         assert first.result(LONG_SECONDS) == 1
     with pytest.raises(ConflictError):
         site.restore("there")
-    assert told_by(site.directory / "there") == 1
+    assert recorded_number(site.directory / "there") == 1
 
 
 def test_two_stores_do_not_get_one_database(site: Site) -> None:
@@ -137,7 +137,7 @@ def test_of_many_restores_at_once_one_comes_through(site: Site) -> None:
     children = [fork_child(race) for _ in range(RACERS)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert sorted(codes) == [0] + [7] * (RACERS - 1)
-    assert told_by(site.directory / "there") == 1
+    assert recorded_number(site.directory / "there") == 1
 
 
 def test_who_is_killed_holds_nobody_up(site: Site) -> None:

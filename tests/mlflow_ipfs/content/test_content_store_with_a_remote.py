@@ -69,7 +69,7 @@ def test_content_is_read_through(tiered: Tiered, tmp_path: Path) -> None:
 
 def test_a_pin_needs_all_of_it_here(tiered: Tiered) -> None:
     tiered.have("", "sub", "sub/small")
-    with pytest.raises(NotFoundError, match="is not complete here"):
+    with pytest.raises(NotFoundError, match="is incomplete"):
         tiered.store.pin(tiered.root)
     assert tiered.pins() == []
 
@@ -85,7 +85,7 @@ def test_a_pin_of_what_was_read_keeps_it(tiered: Tiered) -> None:
 
 def test_a_path_of_mfs_needs_all_of_its_file_here(tiered: Tiered) -> None:
     tiered.have("big")
-    with pytest.raises(NotFoundError, match="is not complete here"):
+    with pytest.raises(NotFoundError, match="is incomplete"):
         tiered.store.files.put_cid(MfsPath("tree", "run/big"), tiered.source.resolve(tiered.root, "big"))
     assert list(tiered.local.roots()) == []
 

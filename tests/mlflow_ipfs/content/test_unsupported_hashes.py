@@ -72,7 +72,7 @@ def test_a_child_does_not_make_its_parent_unreadable(store: ContentStore) -> Non
     record = encode_dagcbor({"good": GOOD, "other": CHILD})
     for block, codec in ((directory, DAG_PB), (record, DAG_CBOR)):
         root = CID.of(block, codec)
-        with pytest.raises(NotFoundError, match=f"{root} is not complete here: the block {CHILD} is missing: {WORDS}"):
+        with pytest.raises(NotFoundError, match=f"{root} is incomplete: the block {CHILD} is missing: {WORDS}"):
             store.import_car(car([root], [(root, block), (GOOD, b"good")]))
         assert store.resolve(root) == root
         with pytest.raises(NotFoundError, match=f"{CHILD} is missing: {WORDS}"):

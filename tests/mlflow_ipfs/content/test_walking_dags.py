@@ -314,12 +314,16 @@ def make_fifo(path: Path) -> None:
         ("small", lambda path: path.write_text("smal"), "differs"),
         ("small", lambda path: path.write_text("small and more"), "longer"),
         ("small", lambda path: path.write_text(""), "differs"),
-        ("small", lambda path: (path.unlink(), path.mkdir()), "no file"),
-        ("small", lambda path: (path.unlink(), path.symlink_to("link")), "no file"),
+        ("small", lambda path: (path.unlink(), path.mkdir()), "is not a file"),
+        ("small", lambda path: (path.unlink(), path.symlink_to("link")), "is not a file"),
         ("small", make_fifo, "neither a file"),
         ("link", lambda path: (path.unlink(), path.write_text("small")), "not the same symlink"),
-        ("directory", lambda path: ((path / "inside").unlink(), path.rmdir(), path.write_text("x")), "no directory"),
-        ("directory", lambda path: (path.rename(path.with_name("f2")), path.symlink_to("f2")), "no directory"),
+        (
+            "directory",
+            lambda path: ((path / "inside").unlink(), path.rmdir(), path.write_text("x")),
+            "is not a directory",
+        ),
+        ("directory", lambda path: (path.rename(path.with_name("f2")), path.symlink_to("f2")), "is not a directory"),
     ],
 )
 def test_how_something_differs(path: str, change: Any, words: str, tree: Path) -> None:

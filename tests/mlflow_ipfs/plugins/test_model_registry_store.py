@@ -147,7 +147,7 @@ def test_content_that_is_not_all_here_is_refused(client: MlflowClient, store: Co
     cid = store.add(model_directory(tmp_path / "model")).cid
     delete_block(store.storage, store.resolve(cid, "weights.bin"))
     client.create_registered_model("m")
-    with pytest.raises(MlflowException, match="not complete"):
+    with pytest.raises(MlflowException, match="is incomplete"):
         client.create_model_version("m", f"ipfs://{cid}")
     assert client.search_model_versions("name = 'm'") == []
     assert pin_owners(store) == []

@@ -168,21 +168,21 @@ ROOT = CID.of(b"root")
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no CAR"),
-        (b"\x00", "no CAR"),
-        (b"PK\x03\x04 a zip file, for example" * 4, "no CAR|ends early"),
-        (encode_varint(MAX_HEADER_BYTES + 1) + b"x", "no CAR"),
-        (encode_varint((1 << 63) - 1), "no CAR"),
+        (b"", "not a CAR"),
+        (b"\x00", "not a CAR"),
+        (b"PK\x03\x04 a zip file, for example" * 4, "not a CAR|ends early"),
+        (encode_varint(MAX_HEADER_BYTES + 1) + b"x", "not a CAR"),
+        (encode_varint((1 << 63) - 1), "not a CAR"),
         (b"\xff" * 20, "varint"),
         (header({"version": 2}), "version 2"),
         (bytes.fromhex("0aa16776657273696f6e02"), "version 2"),  # how every CARv2 begins
         (header({"roots": [ROOT]}), "version None"),
         (header({"roots": [ROOT], "version": "1"}), "version 1"),
-        (header({"version": 1}), "no list of roots"),
-        (header({"roots": ROOT, "version": 1}), "no list of roots"),
-        (header({"roots": ["text"], "version": 1}), "no list of roots"),
+        (header({"version": 1}), "does not contain a list of roots"),
+        (header({"roots": ROOT, "version": 1}), "does not contain a list of roots"),
+        (header({"roots": ["text"], "version": 1}), "does not contain a list of roots"),
         (header(["roots", "version"]), "version None"),
-        (b"\x05hello", "unreadable"),
+        (b"\x05hello", "cannot be decoded"),
         (header({"roots": [], "version": 1})[:-1], "ends early"),
     ],
 )
@@ -199,8 +199,8 @@ def test_headers_that_are_refused(data: bytes, words: str) -> None:
         (encode_varint((1 << 63) - 1), InvalidDataError, "at most"),
         (b"\x80\x80", InvalidDataError, "inside a varint"),
         (encode_varint(100) + bytes(ROOT), InvalidDataError, "ends early"),
-        (encode_varint(3) + b"\x01\x55\x12", InvalidDataError, "no usable CID"),
-        (encode_varint(25) + b"\x01\x55\x11\x14" + bytes(21), InvalidDataError, "no usable CID"),
+        (encode_varint(3) + b"\x01\x55\x12", InvalidDataError, "not have a usable CID"),
+        (encode_varint(25) + b"\x01\x55\x11\x14" + bytes(21), InvalidDataError, "not have a usable CID"),
         (encode_car_block(ROOT, b"toor"), IntegrityError, "does not hash"),
         (encode_car_block(ROOT, b""), IntegrityError, "does not hash"),
         (encode_car_block(CID(1, RAW, b"\0\x02hi"), b"ho"), IntegrityError, "does not hash"),
@@ -255,7 +255,7 @@ def test_an_incomplete_root_is_kept_and_can_be_completed(exported: tuple[CID, by
     blocks = list(CarReader(io.BytesIO(data)))
     first, second = car_of([cid], blocks[::2]), car_of([cid], blocks[1::2])
     with ContentStore(MemoryStorage()) as store:
-        with pytest.raises(NotFoundError, match="not complete"):
+        with pytest.raises(NotFoundError, match="is incomplete"):
             store.import_car(io.BytesIO(first))
         assert list(store.pins.list()) == []
         assert store.import_car(io.BytesIO(second)) == [cid]
@@ -277,7 +277,7 @@ def test_the_same_bytes_under_two_codecs_are_both_followed() -> None:
         store.export_car(root, stream)
         assert CID.of(leaf) in [cid for cid, _ in CarReader(io.BytesIO(stream.getvalue()))]
         delete_block(storage, CID.of(leaf))
-        with pytest.raises(NotFoundError, match="not complete"):
+        with pytest.raises(NotFoundError, match="is incomplete"):
             store.pin(root)
         assert not store.verify(root).ok
 

@@ -95,7 +95,7 @@ def test_an_import_cut_at_any_byte_goes_on_from_where_it_says(make: Any) -> None
             assert transfer.resume_from == max(start for start in starts if start <= end)
             kept = starts.index(transfer.resume_from)
             assert (transfer.kept_blocks, len(list(multihashes(storage)))) == (kept, kept)
-            words = f"before byte {transfer.resume_from} of the CAR" if kept else "Nothing of it was kept"
+            words = f"before byte {transfer.resume_from} of the CAR" if kept else "No blocks were kept"
             assert words in str(caught.value)
         assert list(storage.pins.list()) == []
         part = CarPart(transfer.resume_from, transfer.payload_end, tuple(transfer.roots))
@@ -192,7 +192,10 @@ def test_a_rest_that_begins_at_another_byte_is_refused_with_the_likely_reason() 
     start = frame_starts(car)[4]
     with ContentStore(MemoryStorage()) as store:
         for wrong in (start - 1, start + 1, start + 50):
-            with pytest.raises((InvalidDataError, IntegrityError), match=f"does not begin at byte {start} of the CAR"):
+            with pytest.raises(
+                (InvalidDataError, IntegrityError),
+                match=f"check whether the stream really begins at byte {start} of the CAR",
+            ):
                 store.import_car(io.BytesIO(car[wrong:]), part=CarPart(start, roots=(root,)))
         assert list(multihashes(store.storage)) == []
 
@@ -260,7 +263,7 @@ def test_a_disk_that_is_full_at_any_step_costs_one_step_at_most(tmp_path: Path) 
             try:
                 store.import_car(io.BytesIO(car))
             except StoreFullError as error:
-                found = re.search(r"Kept are (\d+) blocks", str(error))
+                found = re.search(r"Kept (\d+) blocks", str(error))
                 kept = int(found[1]) if found else 0
                 counts.add(kept)
                 assert len(list(multihashes(store.storage))) == kept

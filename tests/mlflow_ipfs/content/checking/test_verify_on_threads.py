@@ -99,10 +99,10 @@ def make_block(kind: str, number: int, below: list[tuple[CID, int]], *, lie: boo
 
 
 def verify_with(
-    patch: pytest.MonkeyPatch, reader: BlockReader, root: CID, worth_a_thread_bytes: int
+    patch: pytest.MonkeyPatch, reader: BlockReader, root: CID, min_threaded_bytes: int
 ) -> tuple[verify.VerifyReport, list[int]]:
     seen: list[int] = []
-    patch.setattr(verify, "_WORTH_A_THREAD_BYTES", worth_a_thread_bytes)
+    patch.setattr(verify, "_MIN_THREADED_BYTES", min_threaded_bytes)
     return verify.verify_dag(reader, root, progress=seen.append), seen
 
 

@@ -79,14 +79,15 @@ def make_node(draw: Draw, blocks: Blocks, made: list[CID]) -> CID:
 
 
 def make_file(blocks: Blocks, parts: list[CID]) -> CID:
-    """A file of those that are files."""
-    nodes = [read_unixfs(blocks, cid) for cid in parts if cid.codec in (RAW, DAG_PB)]
+    """Store a file of those parts that are files."""
+    readable = [cid for cid in parts if cid.codec == RAW or (cid.codec == DAG_PB and is_node(blocks, cid.multihash))]
+    nodes = [read_unixfs(blocks, cid) for cid in readable]
     return put_file(blocks, *((node.cid, node.size_bytes) for node in nodes if node.data.is_file))
 
 
 def mutate(draw: Draw, blocks: Blocks, cid: CID, made: list[CID]) -> CID:  # noqa: C901 - one case a line or two
     """The block with one thing changed."""
-    if cid.codec != DAG_PB:
+    if cid.codec != DAG_PB or not is_node(blocks, cid.multihash):  # an earlier change may have made it undecodable
         return cid
     node = decode_node(blocks.get(cid))
     links, data = list(node.links), decode_unixfs(node)

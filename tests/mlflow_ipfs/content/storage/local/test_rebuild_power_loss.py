@@ -91,7 +91,9 @@ def test_the_power_goes_at_any_step(directory: Path, tmp_path: Path) -> None:
             try:
                 with_index.append(check_state(target, roots))
             except BaseException as error:
-                last = [(event.kind, *event.about[:2]) for event in disk.events[max(0, moment.step - 5) : moment.step]]
+                last = [
+                    (event.kind, *event.arguments[:2]) for event in disk.events[max(0, moment.step - 5) : moment.step]
+                ]
                 error.add_note(f"power lost after step {moment.step} of {len(disk.events)} ({last}), style {style}")
                 raise
             shutil.rmtree(target)
