@@ -17,7 +17,7 @@ from mlflow_ipfs.content.dag import encode_file_name
 from mlflow_ipfs.content.files.chunker import Chunker, FixedSizeChunker
 from mlflow_ipfs.content.files.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
-from mlflow_ipfs.content.files.source import SourceKind, look_at, walk
+from mlflow_ipfs.content.files.source import SourceKind, stat_source, walk
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile
 from mlflow_ipfs.errors import InvalidPathError, IsDirectoryError
 
@@ -169,7 +169,7 @@ class Importer:
             InvalidPathError: it is no file, or a symlink that leads in a circle.
             PermissionError, SourceChangedError: as for ``import_path``.
         """
-        source = look_at(os.fsencode(os.path.realpath(path)))
+        source = stat_source(os.fsencode(os.path.realpath(path)))
         if source.kind is SourceKind.DIRECTORY:
             msg = f"{os.fspath(path)!r} is a directory, and a file is needed"
             raise IsDirectoryError(msg)

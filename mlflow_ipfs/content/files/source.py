@@ -74,7 +74,7 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
         InvalidPathError: a socket, device or pipe is in the way.
         SourceChangedError: an entry vanished after its directory was listed.
     """
-    top = look_at(path)
+    top = stat_source(path)
     if top.kind is not SourceKind.DIRECTORY:
         yield Visit(top, b"")
         return
@@ -85,7 +85,7 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
             yield directories.pop().visit
             continue
         name = directory.todo.pop()
-        child = _look_at_child(directory.visit.source, name)
+        child = _stat_child(directory.visit.source, name)
         if child.kind is SourceKind.DIRECTORY:
             directories.append(_open_directory(child, name, include_hidden=include_hidden))
         else:
@@ -101,7 +101,7 @@ def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _Op
     return _OpenDirectory(Visit(source, name, len(visible), hidden_left_out), visible[::-1])
 
 
-def look_at(path: bytes) -> Source:
+def stat_source(path: bytes) -> Source:
     """Find out what a path is.
 
     Raises:
@@ -135,11 +135,11 @@ def list_directory(path: bytes) -> list[bytes]:
     return sorted(os.listdir(path))
 
 
-def _look_at_child(directory: Source, name: bytes) -> Source:
+def _stat_child(directory: Source, name: bytes) -> Source:
     """Find out what a name that was listed in a directory is; raises ``SourceChangedError`` if it is gone."""
     path = os.path.join(directory.path, name)
     try:
-        return look_at(path)
+        return stat_source(path)
     except NotFoundError as error:
         raise changed(path) from error
 
