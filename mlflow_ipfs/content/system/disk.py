@@ -137,7 +137,7 @@ class Disk:
             data += more
         return data
 
-    def read_what_is_left(self, descriptor: int, offset: int, length: int) -> bytes:
+    def read_at_or_empty(self, descriptor: int, offset: int, length: int) -> bytes:
         """As ``read_at``; nothing where the disk has lost it. For those who hash what they get."""
         try:
             return self.read_at(descriptor, offset, length)
@@ -147,10 +147,10 @@ class Disk:
             return b""
 
     def read_piece(self, path: Path | str, offset: int, length: int) -> bytes:
-        """Read a piece of a file, as ``read_what_is_left``."""
+        """Read a piece of a file, as ``read_at_or_empty``."""
         descriptor = self.open_to_read(path)
         try:
-            return self.read_what_is_left(descriptor, offset, length)
+            return self.read_at_or_empty(descriptor, offset, length)
         finally:
             os.close(descriptor)
 

@@ -44,11 +44,11 @@ def read_stored_block(disk: Disk, descriptor: int, stored: StoredBlock) -> tuple
 
     In a pack the CID stands before the block. A leaf in an object has none, but its form tells the codec.
     """
-    piece = disk.read_what_is_left(descriptor, stored.offset, stored.length)
+    piece = disk.read_at_or_empty(descriptor, stored.offset, stored.length)
     if stored.form == LeafEncoding.UNIXFS_FILE:
         return CID(1, DAG_PB, stored.multihash), encode_leaf(piece)
     start = max(0, stored.offset - len(stored.multihash) - _CID_BYTES)
-    return _cid_before(disk.read_what_is_left(descriptor, start, stored.offset - start), stored.multihash), piece
+    return _cid_before(disk.read_at_or_empty(descriptor, start, stored.offset - start), stored.multihash), piece
 
 
 def _cid_before(prefix: bytes, multihash: bytes) -> CID:
@@ -112,4 +112,4 @@ class OpenFiles:
                 self._disk.close(self._descriptors.popitem(last=False)[1])
         elif len(self._descriptors) > 1:
             self._descriptors.move_to_end(name)
-        return self._disk.read_what_is_left(descriptor, offset, length)
+        return self._disk.read_at_or_empty(descriptor, offset, length)
