@@ -125,7 +125,7 @@ class LockFile:
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         return True
 
-    def note(self, text: str) -> None:
+    def write_text(self, text: str) -> None:
         """Write into the locked file, instead of the process's number, for others to read."""
         assert self._descriptor is not None
         os.pwrite(self._descriptor, text.encode(), 0)

@@ -55,7 +55,7 @@ class OpenPublication:
             # After the file is there: whoever condemns later finds it, whoever condemned before is noted in it.
             with database.read() as connection:
                 known = KEEPS_ALL if relies_on_deletable else last_condemnation(connection)
-            self._file.note(f"{known:<{_NUMBER_BYTES}}")
+            self._file.write_text(f"{known:<{_NUMBER_BYTES}}")
             if relies_on_deletable:
                 database.wait_for_writer()  # a gc that has not seen the file may be deleting at this moment
         except BaseException:
