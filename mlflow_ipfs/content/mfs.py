@@ -148,7 +148,7 @@ class MutableFiles:
         for location, _ in sources:
             _check_file_place(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
+            with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
             new_bytes = publication.commit(Changes(entries=entries))
         _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
@@ -175,7 +175,7 @@ class MutableFiles:
         """
         _check_file_place(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
+            with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entry = _entry(location, importer.import_stream(stream))
             new_bytes = publication.commit(Changes(entries=[entry]))
         _logger.debug("%s: %s, %d bytes new in the store", location, entry.cid, new_bytes)

@@ -174,7 +174,7 @@ class ContentStore:
             StoreFullError, StoreBusyError: nothing was added.
         """
         with self._publication(only_hash=only_hash) as publication:
-            with Importer(publication, self._options.cut_by(chunker)) as importer:
+            with Importer(publication, self._options.with_chunker(chunker)) as importer:
                 imported = importer.import_stream(stream)
             return self._commit(publication, imported, pin)
 

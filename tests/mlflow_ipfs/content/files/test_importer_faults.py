@@ -162,20 +162,20 @@ def test_a_file_that_states_no_size_is_not_taken_for_an_empty_one() -> None:
 
 
 @pytest.mark.parametrize("change", [grow, shrink, rewrite, replace], ids=lambda change: change.__name__)
-def test_a_file_that_changed_since_it_was_looked_at(
+def test_a_file_that_changed_since_its_lstat(
     change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mode and time come from the first look, bytes from the second: they have to be of one file."""
+    """Mode and time come from lstat, bytes from the open file: both must be of one file."""
     path = tmp_path / "file"
     path.write_bytes(b"a" * 100)
-    look = stat_source
+    original = stat_source
 
-    def look_then_change(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_change(target: bytes) -> Any:
+        source = original(target)
         change(path)
         return source
 
-    monkeypatch.setattr(source_module, "stat_source", look_then_change)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_change)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -184,10 +184,10 @@ def test_a_file_that_changed_since_it_was_looked_at(
 def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a")
-    look = stat_source
+    original = stat_source
 
-    def look_then_swap(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_swap(target: bytes) -> Any:
+        source = original(target)
         path.unlink()
         if kind == "fifo":
             os.mkfifo(path)
@@ -195,7 +195,7 @@ def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, mon
             path.symlink_to("/etc/hostname")
         return source
 
-    monkeypatch.setattr(source_module, "stat_source", look_then_swap)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -211,16 +211,16 @@ def test_a_name_that_vanishes_from_a_directory(tmp_path: Path, monkeypatch: pyte
 def test_a_symlink_that_is_none_any_more(becomes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "link"
     path.symlink_to("x")
-    look = stat_source
+    original = stat_source
 
-    def look_then_swap(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_swap(target: bytes) -> Any:
+        source = original(target)
         path.unlink()
         if becomes == "file":
             path.write_text("x")
         return source
 
-    monkeypatch.setattr(source_module, "stat_source", look_then_swap)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
