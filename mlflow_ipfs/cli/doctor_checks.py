@@ -167,7 +167,7 @@ def _access(directory: Path) -> Iterator[Finding]:
 def _unusable(directory: Path, item: Unusable) -> str:
     name = "the directory itself" if item.path == directory else item.path.relative_to(directory)
     owner = f"{user_name(item.status.st_uid)}:{group_name(item.status.st_gid)}"
-    return f"{name} (of {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
+    return f"{name} (owner {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
 
 
 def _disk(directory: Path) -> Iterator[Finding]:

@@ -165,7 +165,7 @@ def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user
     code, stderr = ordinary_user.run(_add, store, ordinary_user.directory / "file")
     assert code == ExitCode.REFUSED
     assert stderr.startswith("mlflow-ipfs: ")
-    assert f"may not read or write {store} (of " in stderr
+    assert f"may not read or write {store} (owner " in stderr
 
 
 def _readable_file(directory: Path) -> Path:
