@@ -135,7 +135,7 @@ class MutableFiles:
 
         Raises:
             NotDirectoryError: the source is a file.
-            InvalidPathError: a symlink in the directory forms a loop.
+            InvalidPathError: a symlink forms a loop, or a path is a socket, device or pipe.
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
         sources = [(location.join(path), source) for path, source in _files_below(directory)]
@@ -354,7 +354,7 @@ def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuild
 
 
 def _ensure_directory(directories: dict[str, list[Link]], path: str) -> None:
-    """Add an empty directory and its missing parents."""
+    """Add a directory without links, and its missing parents."""
     while path not in directories:
         directories[path] = []
         path = path.rpartition("/")[0]

@@ -50,7 +50,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ContentStore:
-    """Content by CID. A context manager; may be shared between threads.
+    """Store of content by CID. A context manager; may be shared between threads.
 
     Every byte that is returned was verified against its CID. A block is verified when it is read, and a file that the
     storage keeps contiguous when it is stored and after each change of its inode, size or modification time. A CID
@@ -251,8 +251,8 @@ class ContentStore:
             wait: False for callers in an event loop: no file is assembled, hashed or checked for damage.
 
         Returns:
-            None for directories and small files. If ``wait`` is False, also None for a file that would have to be
-            assembled or hashed first.
+            The path, or None for directories and small files. If ``wait`` is False, also None for a file that would
+            have to be assembled or hashed first.
 
         Raises:
             IntegrityError: the file on disk is damaged; it was moved to quarantine.
@@ -409,7 +409,7 @@ class ContentStore:
         return self.storage.scrub(progress)
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
-        """Return the pins, refs, ``mfs://`` files and frozen paths that need the blocks that ``scrub`` found damaged."""
+        """Return the pins, refs, ``mfs://`` files and frozen paths that need blocks which ``scrub`` found damaged."""
         return self.storage.find_affected(damaged)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:

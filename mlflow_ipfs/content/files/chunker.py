@@ -50,7 +50,7 @@ class FixedSizeChunker:
 def known_chunkers() -> list[Chunker]:
     """Return the chunkers in common use, for a caller that does not know which chunker split a file.
 
-    The list has each chunker without parameters. Of ``size-<bytes>`` it has the sizes that IPFS programs use.
+    The list has the sizes of ``size-<bytes>`` that IPFS programs use. A chunker without parameters belongs here, too.
     """
     return [parse_chunker(f"size-{size}") for size in _COMMON_SIZES]
 
@@ -59,7 +59,7 @@ def parse_chunker(text: str) -> Chunker:
     """Return the chunker for a name in Kubo's notation, ``size-<bytes>``.
 
     Raises:
-        SettingsError: the name is unknown, or the size exceeds a limit.
+        SettingsError: the name is unknown, or the size is out of range.
     """
     match = re.fullmatch(r"size-([0-9]{1,12})", text)
     if match is None:

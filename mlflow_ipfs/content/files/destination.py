@@ -57,7 +57,7 @@ def finish_directory(target: Path, data: UnixFSData) -> None:
     with translate_destination_errors(target):
         if not _is_directory(target):  # chmod and utime would follow a symlink
             msg = (
-                f"{str(target)!r} was removed or replaced by another process while content was written to it; "
+                f"{str(target)!r} was removed or replaced while content was written to it; "
                 "export again, or export to another path"
             )
             raise InvalidPathError(msg)
@@ -68,7 +68,7 @@ def finish_directory(target: Path, data: UnixFSData) -> None:
 def atomic_replace(target: Path, data: UnixFSData, *, parents: bool) -> Iterator[Path]:
     """Yield a temporary path in the directory of the target, and rename it to the target on success.
 
-    The ``with`` block creates a file or symlink at the temporary path. If the block raises, the temporary path is removed.
+    The ``with`` block creates a file or symlink at the temporary path, which is removed if the block raises.
 
     Args:
         target: path of the file or symlink. An existing file or symlink is replaced.

@@ -87,7 +87,7 @@ class Exporter:
         replaced. Missing parent directories are created.
 
         Raises:
-            NotFoundError, IntegrityError: a block is missing or damaged; files that were written before it are complete.
+            NotFoundError, IntegrityError: a block is missing or damaged; files written before it are complete.
             InvalidPathError: a path exists with another type, or was removed or replaced meanwhile.
             OSError: the operating system reports another error; the error names the destination.
             PolicyError: a symlink points out of the destination.
@@ -147,6 +147,7 @@ class _Repeats:
 
 
 def _check_depth(depth: int) -> None:
+    """Raise ``InvalidDataError`` if a directory is nested too deeply."""
     if depth > MAX_DIRECTORY_DEPTH:
         msg = (
             f"the content has directories nested deeper than {MAX_DIRECTORY_DEPTH} levels; export a subdirectory of it"

@@ -39,7 +39,7 @@ class FileLinker(Protocol):
         """Return a path to the content of a file. See ``Storage.file_path``."""
 
     def ensure_file(self, cid: CID) -> Path | None:
-        """Return a path to the content of a file, assembled if need be. See ``Storage.ensure_file``."""
+        """Return a path to the content of a file, which is assembled if necessary. See ``Storage.ensure_file``."""
 
     def link_file(self, source: Path, destination: Path) -> None:
         """Place content at a path. See ``Storage.link_file``."""
@@ -92,9 +92,10 @@ class FileExporter:
             if node.data.type is NodeType.SYMLINK:
                 temporary.symlink_to(self._checked_link(node, target, depth))
             else:
-                self._write_file(node, temporary)
+                self._write_file(node, target, temporary)
 
-    def _write_file(self, node: UnixFSNode, temporary: Path) -> None:
+    def _write_file(self, node: UnixFSNode, target: Path, temporary: Path) -> None:
+        """Write a file to the temporary path of a target."""
         # The linker may create a hard link. Setting a mode or a time on it would change the file of the store, too.
         may_link = self._share and node.data.mode is None and node.data.mtime_ns is None
         whole = self._find_whole(node, may_link=may_link) if may_link or node.size_bytes >= _MIN_WHOLE_BYTES else None
@@ -102,7 +103,7 @@ class FileExporter:
             self._linker.link_file(whole, temporary)
             self._progress(node.size_bytes)
             return
-        _check_room(node, temporary)
+        _check_room(node, target)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             if whole is None or not self._copy_whole(node, whole, descriptor):
@@ -147,6 +148,7 @@ class FileExporter:
         return True
 
     def _write_blocks(self, node: UnixFSNode, descriptor: int) -> None:
+        """Write the bytes of a file block by block, each verified."""
         for piece in UnixFSFile(self._reader, node).pieces():
             write_all(descriptor, piece)
             self._progress(len(piece))
@@ -170,14 +172,18 @@ class FileExporter:
         return link
 
 
-def _check_room(node: UnixFSNode, temporary: Path) -> None:
-    """Raise if the disk has no room for a file. Small files are not checked: their write fails early enough."""
+def _check_room(node: UnixFSNode, target: Path) -> None:
+    """Raise if the disk has no room for a file. A small file is not checked, because its write fails early enough.
+
+    Raises:
+        StoreFullError: the file is larger than the free space.
+    """
     if node.size_bytes < _MIN_WHOLE_BYTES:
         return
-    free = shutil.disk_usage(temporary.parent).free
+    free = shutil.disk_usage(target.parent).free
     if node.size_bytes > free:
         msg = (
-            f"the file {node.cid} has {node.size_bytes} bytes, but the disk of {str(temporary.parent)!r} has only "
+            f"the file {node.cid} has {node.size_bytes} bytes, but the disk of {str(target)!r} has only "
             f"{free} bytes free; free some space or write to another disk"
         )
         raise StoreFullError(msg)

@@ -45,7 +45,7 @@ class Metadata:
 
     @property
     def is_empty(self) -> bool:
-        """Whether a file's node is the same as without metadata. Like Kubo, a mode of 0 is not recorded."""
+        """Whether a file's node is the same as without metadata. As in Kubo, a mode of 0 is not recorded."""
         return not self.mode and self.mtime_ns is None
 
 
@@ -84,7 +84,7 @@ class FileImporter:
 
         Raises:
             PermissionError: the file cannot be read.
-            SourceChangedError: the file changed since it was examined, or while it was read.
+            SourceChangedError: the file changed after its ``lstat``, or while it was read.
             SettingsError: the chunks of the chunker do not cover the file.
         """
         size_bytes = source.status.st_size
@@ -155,7 +155,7 @@ class FileImporter:
             return self._finish(writer, self._pipeline.run(fill, lengths, writer.write), metadata)
 
     def _import_spooled(self, reader: StreamReader) -> Subtree:
-        """Import a contiguous file that is written before it is split, because its chunker reads it or needs its size."""
+        """Import a contiguous file that is written before it is split: its chunker needs its bytes or its size."""
         _logger.debug("stream: stored as one contiguous file, written before it is split")
         with self._new_file(read_back=True) as writer:
             size_bytes = _copy(reader.fill, writer.write)
@@ -208,4 +208,4 @@ def _copy(fill: Callable[[memoryview], int], write: Callable[[memoryview], None]
 
 
 def _discard(_: memoryview) -> None:
-    """Ignore bytes that were read back and thus are already written."""
+    """Ignore bytes that were read back, because they are already written."""

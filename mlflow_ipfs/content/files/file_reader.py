@@ -52,6 +52,7 @@ class _Span:
 
 
 def _span(node: UnixFSNode, start: int) -> _Span:
+    """Return the span of a node that starts at an offset in the file. Raise if the node is not a file node."""
     if not node.data.is_file:
         msg = f"{node.cid} is a {node.data.type.name.lower()}, not a file"
         raise IsDirectoryError(msg) if node.data.is_directory else InvalidDataError(msg)
@@ -97,7 +98,10 @@ def check_parts(cid: CID, parts: int, size_bytes: int) -> None:
     """
     limit = max_parts(size_bytes)
     if parts > limit:
-        msg = f"the file {cid} of {size_bytes} bytes has more than {limit} parts, too many small parts for a read of the whole file"
+        msg = (
+            f"the file {cid} of {size_bytes} bytes has more than {limit} parts, "
+            "too many small parts for a read of the whole file"
+        )
         raise InvalidDataError(msg)
 
 
@@ -138,7 +142,7 @@ class UnixFSFile(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Change the position without reading, and return it. Reads from a position at or after the end return no bytes."""
+        """Change the position without reading, and return it. Positions after the end are allowed."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}.get(whence)
         if base is None:
             msg = f"whence must be 0, 1 or 2, not {whence}"
@@ -186,6 +190,7 @@ class UnixFSFile(io.RawIOBase):
             self._path.append(self._child(span, part))
 
     def _child(self, span: _Span, part: int) -> _Span:
+        """Read the node of a link. Raise if it has another size than its parent states."""
         if len(self._path) >= MAX_FILE_DEPTH:
             msg = f"the file {self._path[0].node.cid} has more than {MAX_FILE_DEPTH} levels"
             raise InvalidDataError(msg)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.files.source import Source, Visit
     from mlflow_ipfs.content.storage.base import Publication
 
-
 _logger = logging.getLogger(__name__)
 
 
@@ -200,6 +199,7 @@ class Importer:
         return replace(link, name=visit.name)
 
     def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
+        """Build a directory around a link, with the last component of the path as its name."""
         return self._nodes.build_directory(
             [replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))]
         )

@@ -122,12 +122,12 @@ def stat_source(path: bytes) -> Source:
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        msg = f"there is no file or directory {os.fsdecode(path)!r}"
+        msg = f"there is no file or directory {os.fsdecode(path)!r}; check the path"
         raise NotFoundError(msg) from None
     for kind, test in _KIND_TESTS:
         if test(status.st_mode):
             return Source(path, kind, status)
-    msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink and cannot be imported; move it away"
+    msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink and cannot be imported; remove it"
     raise InvalidPathError(msg)
 
 

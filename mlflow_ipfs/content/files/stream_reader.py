@@ -35,13 +35,14 @@ class StreamReader:
         return bytes(self._ahead)
 
     def fill(self, view: memoryview) -> int:
-        """Fill a buffer with the next bytes and return their number. It is less than the length only if the stream ends."""
+        """Fill a buffer with the next bytes and return their number, less than its length only if the stream ends."""
         taken = min(len(view), len(self._ahead))
         view[:taken] = self._ahead[:taken]
         self._ahead = self._ahead[taken:]
         return taken + self._read(view[taken:])
 
     def _read(self, view: memoryview) -> int:
+        """Read from the stream until the buffer is full or the stream ends. Return the number of bytes."""
         filled = 0
         while filled < len(view):
             piece = self._stream.read(len(view) - filled)
@@ -59,7 +60,7 @@ class _Readable(Protocol):
 
 
 class SpooledFile(io.RawIOBase):
-    """Seekable file object over the bytes written to a ``FileWriter`` so far. Several may read from one writer.
+    """Seekable file object over the bytes written to a ``FileWriter`` so far. A writer may have several of them.
 
     Args:
         writer: a writer that was started with ``read_back``.
@@ -90,7 +91,7 @@ class SpooledFile(io.RawIOBase):
         return self._offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer with the next bytes and return their number. It is less than the length only at the end."""
+        """Fill a buffer with the next bytes and return their number, less than its length only at the end."""
         view = memoryview(buffer).cast("B")
         length = min(len(view), max(self._size_bytes - self._offset, 0))
         data = self._writer.read_at(self._offset, length)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.dag import UnixFSNode
 
-# Only repeats count: the names of a directory that occurs once are all in blocks of the store. 4,000 snapshots that share
-# a tree of 5,000 files are within the limit.
+# Only repeats count: the names of a directory that occurs once are all in blocks of the store. 4,000 snapshots that
+# share a tree of 5,000 files are within the limit.
 MAX_REPEATED_ENTRIES: Final = 20_000_000
 
 
@@ -52,7 +52,7 @@ def check_tree_size(root: CID, size: TreeSize) -> None:
 
 
 def _format_count(count: int) -> str:
-    """Return a number as text, abbreviated from 30 digits on."""
+    """Return a number as text, abbreviated if it has more than 30 digits."""
     return str(count) if count < 10**30 else f"more than 10**{(count.bit_length() - 1) * 3 // 10}"
 
 

@@ -77,7 +77,10 @@ def remedy(directory: Path, path: Path) -> str:
 
 
 def _missing_bits(directory: Path, path: Path, status: os.stat_result) -> str:
-    """Return the permission bits that a store needs on a path. Sealed files stay read-only: other files may share their bytes."""
+    """Return the permission bits that a store needs on a path.
+
+    Sealed files stay read-only, because other files may share their bytes.
+    """
     if stat.S_ISDIR(status.st_mode):
         return "u+rwx"
     is_sealed = path.is_relative_to(directory) and len(path.relative_to(directory).parts) == _SEALED_DEPTH

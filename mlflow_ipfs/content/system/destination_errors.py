@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _BAD_NAME: Final = (errno.ENAMETOOLONG, errno.EILSEQ)
-_IN_THE_WAY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+_OBSTACLES: Final = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _explain(error: OSError, target: Path) -> Exception | None:
         )
     if not _is_about(error, target):
         return None
-    if error.errno in _IN_THE_WAY:
+    if error.errno in _OBSTACLES:
         return InvalidPathError(f"{str(target)!r} cannot be created: {_obstacle(target)}")
     return OSError(error.errno, error.strerror, str(target))
 
@@ -73,8 +73,8 @@ def _obstacle(target: Path) -> str:
         if os.path.isdir(target):
             return "a directory of that name exists; remove it or use another name"
         return (
-            f"a path in the directory {str(parent)!r} was removed or replaced meanwhile, "
-            "or the directory accepts no new names; try again or write to another directory"
+            "a path in its directory was removed or replaced meanwhile, or the directory accepts no new names; "
+            "try again or write to another directory"
         )
     existing = next((path for path in (parent, *parent.parents) if os.path.lexists(path)), parent)
     if os.path.lexists(existing) and not os.path.isdir(existing):

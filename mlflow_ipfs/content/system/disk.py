@@ -2,7 +2,7 @@
 
 Each step that matters after a crash or on a full disk is one method of ``Disk``, including SQLite's commits and
 checkpoints. So a test can make the step fail, kill the process at it, or record it. Only lock files, which contain no
-data, are opened elsewhere. Python opens every file with O_CLOEXEC (PEP 446).
+content, are opened elsewhere. Python opens every file with O_CLOEXEC (PEP 446).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def free_bytes(path: Path) -> int:
 
 
 def is_draft_of(name: str, other: str) -> bool:
-    """Return whether ``other`` is the name of a draft that an interrupted ``Disk.write_file`` of ``name`` left behind."""
+    """Return whether ``other`` is the name of a draft of ``name``, left by an interrupted ``Disk.write_file``."""
     return (
         other.startswith(f"{name}.")
         and other.endswith(_DRAFT_SUFFIX)
@@ -76,7 +76,7 @@ class Disk:
 
     def sync(self, descriptor: int) -> None:
         """Wait until the bytes of a file would survive a loss of power."""
-        if sys.platform == "darwin":  # fsync only reaches the cache of the drive there
+        if sys.platform == "darwin":  # fsync there only reaches the cache of the drive
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         else:
             os.fsync(descriptor)
@@ -160,7 +160,7 @@ class Disk:
         return os.stat(path)
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """Write a small file atomically and durably. After a crash it has either all new bytes or its former content."""
+        """Write a small file atomically and durably. After a crash it has all new bytes or its former content."""
         draft = path.with_name(f"{path.name}.{os.getpid()}{_DRAFT_SUFFIX}")
         self.remove(draft)
         descriptor = self.create(draft)

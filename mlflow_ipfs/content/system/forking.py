@@ -43,7 +43,7 @@ class Gate:
             self._inside[thread] = self._inside.get(thread, 0) + 1
 
     def leave(self) -> None:
-        """Undo one ``enter``. After the last one of all threads, the process may fork again."""
+        """Undo one ``enter``. The process may fork again when no thread is inside."""
         thread = threading.get_ident()
         with self._condition:
             depth = self._inside.get(thread, 0) - 1
@@ -54,7 +54,7 @@ class Gate:
                 self._condition.notify_all()
 
     def before_fork(self) -> None:
-        """Wait for the threads inside. Keep the lock of the condition, so that no other thread holds it in the child."""
+        """Wait for the threads inside, and keep the lock of the condition: no other thread may hold it in a child."""
         self._condition.acquire()
         self._is_forking = True
         own = threading.get_ident()

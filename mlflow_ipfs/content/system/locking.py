@@ -48,7 +48,7 @@ def locked_directory(directory: Path, purpose: str, *, timeout_seconds: float = 
 
     Args:
         directory: an existing directory.
-        purpose: a verb phrase that says what the holder of the lock does, for the error message.
+        purpose: a verb phrase for the error message, which says what the holder of the lock does to the path.
         timeout_seconds: how long to wait.
 
     Raises:
@@ -64,7 +64,7 @@ def locked_foreign_file(path: Path, purpose: str, *, timeout_seconds: float) -> 
 
     Args:
         path: the file.
-        purpose: a verb phrase that says what the holder of the lock does, for the error message.
+        purpose: a verb phrase for the error message, which says what the holder of the lock does to the path.
         timeout_seconds: how long to wait.
 
     Raises:
@@ -117,7 +117,7 @@ class LockFile:
             forget_in_child(self)
 
     def try_lock(self, *, shared: bool = False) -> bool:
-        """Acquire the lock without waiting, and write this process's number to the file. Return whether it was acquired."""
+        """Acquire the lock without waiting, and write the process number to the file. Return whether it succeeded."""
         assert self._descriptor is not None
         if not try_flock(self._descriptor, shared=shared):
             return False
@@ -147,7 +147,7 @@ class LockFile:
                 os.close(descriptor)
 
     def __del__(self) -> None:
-        """Release the lock if Ctrl-C came before the caller stored this object. A lock without an owner must not last."""
+        """Release the lock if Ctrl-C came before the caller stored this object: otherwise no code would release it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
 
@@ -171,7 +171,10 @@ class KeyedLocks:
 
     @contextmanager
     def of(self, key: bytes) -> Iterator[None]:
-        """Hold the lock of a key for the duration of a ``with`` block. There is no timeout: the holder is in this process."""
+        """Hold the lock of a key for the duration of a ``with`` block. The wait has no timeout.
+
+        The holder is a thread of this process.
+        """
         with self._guard:
             lock = self._locks.get(key)
             if lock is None:
@@ -186,7 +189,7 @@ class FileLock:
     Args:
         path: the file, which must exist.
         timeout_seconds: how long to wait for the lock.
-        purpose: a verb phrase that says what the holder of the lock does, for the message of ``StoreBusyError``.
+        purpose: a verb phrase for the message of ``StoreBusyError``, which says what the holder of the lock does.
     """
 
     def __init__(self, path: Path, *, timeout_seconds: float, purpose: str) -> None:
@@ -196,7 +199,7 @@ class FileLock:
         # Threads queue here instead of polling the file. Reentrant only for a thread that Ctrl-C interrupts between
         # acquiring the turn and recording it in self._thread: that thread must not deadlock with itself.
         self._turn = threading.RLock()
-        self._thread: int | None = None  # whose turn it is
+        self._thread: int | None = None  # the thread that has the turn
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
@@ -268,6 +271,7 @@ class FileLock:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _busy(self) -> StoreBusyError:
+        """Return the error that names the process that holds the lock."""
         try:
             holder = int(self._path.read_text() or "0")
         except (OSError, ValueError):

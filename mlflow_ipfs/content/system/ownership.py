@@ -131,8 +131,9 @@ def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int
         owner, other = os.fstat(old).st_uid, os.fstat(new).st_uid
         if owner != other:
             msg = (
-                f"{destination} was not created: {destination.parent} belongs to user {other}, but root places files of "
-                f"user {owner} only in directories of that user. Change its owner (chown), or remove it if it is a link"
+                f"{destination} was not created: root places files of user {owner} only in directories of that user, "
+                f"but {destination.parent} belongs to user {other}; change its owner (chown), "
+                "or remove it if it is a symlink"
             )
             raise PolicyError(msg)
         try:
@@ -149,9 +150,7 @@ def _directory_of(path: Path) -> Iterator[tuple[int, str]]:
     try:
         yield descriptor, path.name
     except OSError as error:
-        if (
-            error.filename == path.name
-        ):  # the relative name passed to the system; replace it with the path that the caller knows
+        if error.filename == path.name:  # relative to the directory; the caller needs the whole path
             error.filename = str(path)
         raise
     finally:
@@ -166,8 +165,8 @@ def _hand_over(path: Path, descriptor: int, directory: int) -> None:
             os.fchown(descriptor, parent.st_uid, parent.st_gid)
         except PermissionError as error:
             msg = (
-                f"{path} was not created: this process is root, but has no permission to give files in {path.parent} to "
-                f"the owner of that directory (user {parent.st_uid}). Run the program as that user, or grant it CAP_CHOWN"
+                f"{path} was not created: this process is root, but may not give files in {path.parent} to the owner "
+                f"of that directory (user {parent.st_uid}); run the program as that user, or grant it CAP_CHOWN"
             )
             raise PolicyError(msg) from error
         new = os.fstat(descriptor)

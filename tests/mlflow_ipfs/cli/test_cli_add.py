@@ -136,7 +136,7 @@ def test_what_makes_no_sense_for_standard_input_is_refused(cli: CommandLine, arg
 
 def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, directory: Path) -> None:
     outcome = cli("add", directory, "missing", code=3)
-    assert outcome.stderr == "mlflow-ipfs: there is no file or directory 'missing'\n"
+    assert outcome.stderr == "mlflow-ipfs: there is no file or directory 'missing'; check the path\n"
     assert not cli.store.exists()
 
 
