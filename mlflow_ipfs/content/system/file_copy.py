@@ -20,7 +20,7 @@ _CANNOT_COPY: Final = frozenset({
 def copy_bytes(source: int, destination: int, progress: Callable[[int], None] | None = None) -> int:
     """Copy the rest of an open file to the position of another, and return the number of bytes.
 
-    File systems with reflinks may let the two files share blocks until one of them is written to.
+    The two files never share an inode. On file systems with reflinks they may share blocks until one is written to.
 
     Args:
         source: descriptor to read from.
