@@ -14,7 +14,7 @@ import click
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
-from mlflow_ipfs.content.files.source import look_at
+from mlflow_ipfs.content.files.source import stat_source
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
@@ -135,7 +135,7 @@ def _check_paths(paths: tuple[str, ...], store: Path, options: AddOptions) -> No
                 msg = "standard input has no name, mode or time; use --wrap, --preserve-mode and --preserve-mtime with paths only"
                 raise click.UsageError(msg)
             continue
-        look_at(os.fsencode(path))
+        stat_source(os.fsencode(path))
         if store.resolve().is_relative_to(Path(path).resolve()):
             msg = f"{path!r} contains the store itself ({store}); add other paths, or name another store with --store"
             raise click.UsageError(msg)

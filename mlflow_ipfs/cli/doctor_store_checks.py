@@ -94,7 +94,7 @@ def _check_access(directory: Path) -> Iterator[Finding]:
 def _describe(directory: Path, item: Unusable) -> str:
     name = "the directory itself" if item.path == directory else item.path.relative_to(directory)
     owner = f"{user_name(item.status.st_uid)}:{group_name(item.status.st_gid)}"
-    return f"{name} (of {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
+    return f"{name} (owner {owner}, mode {stat.S_IMODE(item.status.st_mode):04o})"
 
 
 def _check_disk(directory: Path) -> Iterator[Finding]:

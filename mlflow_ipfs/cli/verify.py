@@ -20,7 +20,7 @@ from mlflow_ipfs.cli.options import (
 )
 from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
-from mlflow_ipfs.content.files.source import look_at
+from mlflow_ipfs.content.files.source import stat_source
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def verify(
     store that needs such a block.
     """
     if against is not None:
-        look_at(bytes(against))
+        stat_source(bytes(against))
     elif hidden:
         msg = "--hidden requires --against"
         raise click.UsageError(msg)

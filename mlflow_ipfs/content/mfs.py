@@ -1,7 +1,7 @@
-"""Mutable file trees, ``mfs://<root>/path``: files come and go, content stays what it is.
+"""Mutable file trees, ``mfs://<root>/path``. Their files can be replaced and deleted; the content of a CID cannot.
 
-``mfs://<root>/…/@<cid>[/path]`` is frozen content below a mutable path: read-only, and only for
-CIDs that were frozen under that very path.
+``mfs://<root>/…/@<cid>[/path]`` is frozen content below a mutable path. It is read-only, and valid only for CIDs that
+were frozen under that path.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FROZEN_PREFIX: Final = "@"
 
 @dataclass(frozen=True, slots=True)
 class MfsPath:
-    """A place in a mutable tree.
+    """A path in a mutable tree.
 
     Attributes:
-        root: the tree's name.
-        path: ``a/b/c``, without slashes at its ends; ``""`` for the top.
+        root: the name of the tree.
+        path: ``a/b/c``, without leading and trailing slashes; ``""`` for the top directory.
     """
 
     root: str
@@ -52,27 +52,28 @@ class MfsPath:
     def __post_init__(self) -> None:
         parts = split_path(self.path)
         if not is_safe_name(encode_name(self.root)) or self.root.startswith(FROZEN_PREFIX):
-            msg = f"{self.root!r} cannot name a mutable tree (mfs://<root>/path)"
+            msg = f"{self.root!r} is not a valid name of a mutable tree; use another name in mfs://<root>/path"
             raise InvalidPathError(msg)
-        encode_name(self.path)  # raises where a name is no text
+        encode_name(self.path)  # raises if a name is not valid text
         object.__setattr__(self, "path", "/".join(parts))
 
     @classmethod
     def parse(cls, uri: str) -> MfsPath:
-        """Read ``mfs://<root>/path``. Names stand in it as they are, as in MLflow's artifact URIs: nothing is escaped.
+        """Return the path for a URI ``mfs://<root>/path``. Names are not escaped, as in MLflow's artifact URIs.
 
         Raises:
-            InvalidPathError: another scheme, no root, a ``..``, or what URI parsers take for a query or a fragment.
+            InvalidPathError: the URI has another scheme, no root, a ``..``, or a ``?`` or ``#``, which URI parsers
+                interpret as the start of a query or a fragment.
         """
         scheme, _, rest = uri.partition("://")
         if scheme.lower() != "mfs" or "?" in rest or "#" in rest:
-            msg = f"{uri!r} is no mutable path; write mfs://<root>/path, without '?' and '#'"
+            msg = f"{uri!r} is not a mutable path; write mfs://<root>/path, without '?' and '#'"
             raise InvalidPathError(msg)
         root, _, path = rest.partition("/")
         return cls(root, path)
 
     def join(self, path: str) -> MfsPath:
-        """The place at a relative path below this one."""
+        """Return the path at a relative path below this one."""
         return MfsPath(self.root, f"{self.path}/{path}")
 
     def __str__(self) -> str:
@@ -80,11 +81,11 @@ class MfsPath:
 
 
 class MutableFiles:
-    """The mutable trees of a store, seen as files. Last writer wins per path.
+    """The mutable trees of a store, as files. The last writer of a path wins.
 
     Args:
-        storage: keeps blocks and entries.
-        options: how files become DAGs.
+        storage: stores blocks and entries.
+        options: options of the import of files.
     """
 
     def __init__(self, storage: Storage, options: ImportOptions) -> None:
@@ -102,15 +103,15 @@ class MutableFiles:
         """Publish one file at a path.
 
         Args:
-            location: the path.
-            source: the file; a symlink is followed.
-            chunker: where to cut; default the store's.
+            location: the path in the tree.
+            source: the file on disk; symlinks are followed.
+            chunker: decides where the file is split; None for the store's chunker.
             progress: called with the number of bytes just read.
 
         Raises:
             ImmutableError: the path is frozen.
-            ConflictError: a directory is there, or a file where a directory is needed.
-            NotFoundError, IsDirectoryError, SourceChangedError: about the source.
+            ConflictError: the path is a directory, or a parent of the path is a file.
+            NotFoundError, IsDirectoryError, SourceChangedError: the source cannot be imported.
         """
         return self._put_sources([(location, source)], chunker, progress)[0]
 
@@ -122,18 +123,19 @@ class MutableFiles:
         chunker: Chunker | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Sequence[MfsEntry]:
-        """Publish every file of a directory, hidden ones too, in one step. Symlinks are followed, as MLflow does.
+        """Publish all files of a directory, including hidden ones, in one step. As in MLflow, symlinks are followed.
 
-        Empty directories vanish: entries are files.
+        Empty directories are not recorded, because each entry is a file.
 
         Args:
-            location: the directory's path in the tree.
+            location: the path of the directory in the tree.
             directory: the directory on disk.
-            chunker: where to cut; default the store's.
-            progress: called with the number of bytes just read.
+            chunker: as for ``put_file``.
+            progress: as for ``put_file``.
 
         Raises:
             NotDirectoryError: the source is a file.
+            InvalidPathError: a symlink forms a loop, or a path is a socket, device or pipe.
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
         sources = [(location.join(path), source) for path, source in _files_below(directory)]
@@ -146,9 +148,9 @@ class MutableFiles:
         progress: Callable[[int], None] | None,
     ) -> Sequence[MfsEntry]:
         for location, _ in sources:
-            _check_file_place(location)
+            _check_file_location(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
+            with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
             new_bytes = publication.commit(Changes(entries=entries))
         _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
@@ -162,32 +164,38 @@ class MutableFiles:
         chunker: Chunker | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> MfsEntry:
-        """Publish what is left of a stream as a file, with the CID that ``put_file`` gives to a file of these bytes.
+        """Publish the rest of a stream as a file, with the same CID as ``put_file`` of a file with these bytes.
 
         Args:
-            location: the path.
-            stream: read once, to its end, without a temporary copy outside the store.
-            chunker: where to cut; default the store's.
-            progress: called with the number of bytes just read.
+            location: the path in the tree.
+            stream: read once to its end, without a temporary copy outside the store.
+            chunker: as for ``put_file``.
+            progress: as for ``put_file``.
 
         Raises:
             ImmutableError, ConflictError: as for ``put_file``.
         """
-        _check_file_place(location)
+        _check_file_location(location)
         with self._storage.publish() as publication:
-            with Importer(publication, self._options.cut_by(chunker), progress=progress) as importer:
+            with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entry = _entry(location, importer.import_stream(stream))
             new_bytes = publication.commit(Changes(entries=[entry]))
         _logger.debug("%s: %s, %d bytes new in the store", location, entry.cid, new_bytes)
         return entry
 
     def put_cid(self, location: MfsPath, cid: CID) -> MfsEntry:
-        """Let a path stand for a file that is in the store already."""
-        _check_file_place(location)
+        """Set a path to the content of a CID, which is a file that the store has already.
+
+        Raises:
+            IsDirectoryError: the CID is a directory.
+            NotFoundError: a block is missing.
+            ImmutableError, ConflictError: as for ``put_file``.
+        """
+        _check_file_location(location)
         with self._storage.publish(hold_existing=True) as publication:
             node = read_unixfs(self._storage.blocks, cid)
             if node.data.is_directory:
-                msg = f"{cid} is a directory; entries of {location} are files"
+                msg = f"{cid} is a directory, but {location} must be a file; put each file of the directory instead"
                 raise IsDirectoryError(msg)
             check_complete(self._storage.blocks, cid)
             entry = _entry(location, Imported(Link(cid, b"", node.dag_bytes), node.size_bytes))
@@ -195,37 +203,41 @@ class MutableFiles:
         return entry
 
     def stat(self, location: MfsPath) -> MfsEntry | MfsDirectory | None:
-        """What is at a path, or None."""
+        """Return the file or directory at a path, or None."""
         return self._storage.entries.stat(location.root, location.path)
 
     def list(self, location: MfsPath) -> Sequence[MfsEntry | MfsDirectory]:
-        """Files and directories directly in a directory; [] if there are none."""
+        """Return the files and directories directly in a directory; [] if it does not exist."""
         return self._storage.entries.list(location.root, location.path)
 
     def walk(self, location: MfsPath) -> Sequence[MfsEntry]:
-        """Return the file at a path, or every file below it, from one snapshot, in order of path bytes."""
+        """Return the file at a path, or all files below it, from one snapshot, ordered by the bytes of their paths."""
         return self._storage.entries.walk(location.root, location.path)
 
     def delete(self, location: MfsPath) -> int:
-        """Remove a file, or all files below a directory. Returns how many; content that is frozen stays."""
+        """Delete a file, or all files below a directory, and return their number. Frozen content is kept."""
         check_mutable(location)
         return self._storage.entries.delete(location.root, location.path)
 
     def snapshot(self, location: MfsPath, *, changes: Changes | None = None, only_hash: bool = False) -> Added:
-        """Compute the CID that a file or directory has at this moment, from one snapshot of the entries.
+        """Return the current CID of a file or directory, from one snapshot of the entries.
 
         Args:
             location: the file or directory.
-            changes: names to add in the same step as the directory's nodes.
-            only_hash: keep nothing.
+            changes: names to add in the same step as the nodes of the directory.
+            only_hash: compute the CID and store nothing.
 
         Raises:
-            NotFoundError: nothing is there.
+            NotFoundError: the path does not exist.
         """
         return self._publish_snapshot(location, lambda _: changes or Changes(), only_hash=only_hash)
 
     def freeze(self, location: MfsPath, owner: str, *, state: PinState = PinState.PENDING) -> Added:
-        """Take a snapshot, pin it for an owner, and allow ``<location>/@<cid>``, all in one step."""
+        """Take a snapshot, pin it for an owner, and make it readable as ``<location>/@<cid>``, all in one step.
+
+        Raises:
+            NotFoundError: the path does not exist.
+        """
 
         def changes(cid: CID) -> Changes:
             return Changes(pins=[Pin(owner, cid, state)], frozen=[Frozen(location.root, location.path, cid)])
@@ -233,11 +245,11 @@ class MutableFiles:
         return self._publish_snapshot(location, changes, only_hash=False)
 
     def _publish_snapshot(self, location: MfsPath, changes_for: Callable[[CID], Changes], *, only_hash: bool) -> Added:
-        # The publication comes first: while it is open, no gc can drop what the entries name.
+        # Open the publication first: while it is open, gc deletes no content that the entries name.
         with HashOnlyPublication() if only_hash else self._storage.publish(hold_existing=True) as publication:
             entries = self._storage.entries.walk(location.root, location.path)
             if not entries:
-                msg = f"there is no file at or below {location}"
+                msg = f"there is no file at or below {location}; check the path"
                 raise NotFoundError(msg)
             size_bytes = sum(entry.size_bytes for entry in entries)
             root = _build_tree(entries, location, NodeBuilder(publication.put, self._options.profile))
@@ -245,14 +257,14 @@ class MutableFiles:
         return Added(root.cid, size_bytes, root.size_bytes or 0, new_bytes)
 
     def split_frozen(self, location: MfsPath) -> tuple[CID, str] | None:
-        """Take ``…/@<cid>/rest`` apart.
+        """Split a path ``…/@<cid>/rest`` into the CID and the rest.
 
         Returns:
-            The CID and the path below it; None if no part of the path starts with ``@``.
+            The CID and the path below it; None if no component of the path starts with ``@``.
 
         Raises:
-            NotFoundError: that CID was not frozen under that path.
-            InvalidCIDError: what follows the ``@`` is no CID.
+            NotFoundError: the CID was not frozen under that path.
+            InvalidCIDError: the text after the ``@`` is not a CID.
         """
         parts = location.path.split("/")
         for index, part in enumerate(parts):
@@ -260,27 +272,33 @@ class MutableFiles:
                 cid = CID.parse(part.removeprefix(FROZEN_PREFIX))
                 above = "/".join(parts[:index])
                 if not self._storage.entries.is_frozen(Frozen(location.root, above, cid)):
-                    msg = f"{cid} is not frozen under {MfsPath(location.root, above)}, so it cannot be read from there"
+                    msg = (
+                        f"{cid} is not frozen under {MfsPath(location.root, above)} and cannot be read there; "
+                        "use the path under which it was frozen"
+                    )
                     raise NotFoundError(msg)
                 return cid, "/".join(parts[index + 1 :])
         return None
 
 
 def check_mutable(location: MfsPath) -> None:
-    """Refuse a path that names, or would look like, frozen content.
+    """Raise if a path is, or could be confused with, a path of frozen content.
 
     Raises:
-        ImmutableError: a part of the path starts with ``@``.
+        ImmutableError: a component of the path starts with ``@``.
     """
     if any(part.startswith(FROZEN_PREFIX) for part in location.path.split("/")):
-        msg = f"{location} cannot be written: names that start with '@' stand for frozen content"
+        msg = (
+            f"{location} cannot be written: names that start with '@' are reserved for frozen content; use another name"
+        )
         raise ImmutableError(msg)
 
 
-def _check_file_place(location: MfsPath) -> None:
+def _check_file_location(location: MfsPath) -> None:
+    """Raise if a file cannot be written at a path."""
     check_mutable(location)
     if not location.path:
-        msg = f"{location} is the top of a tree, so it is a directory and no file; name a path below it"
+        msg = f"{location} is the top directory of a tree and cannot be a file; name a path below it"
         raise IsDirectoryError(msg)
 
 
@@ -290,12 +308,13 @@ def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
 
 
 def _files_below(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a directory with its relative path, in byte order; symlinks followed, loops refused."""
+    """Yield each file below a directory with its relative path, in byte order. Symlinks are followed; loops raise."""
     if not directory.is_dir():
-        msg = (
-            f"{str(directory)!r} is no directory" if directory.exists() else f"there is no directory {str(directory)!r}"
-        )
-        raise NotDirectoryError(msg) if directory.exists() else NotFoundError(msg)
+        if directory.exists():
+            msg = f"{str(directory)!r} is not a directory; name a directory"
+            raise NotDirectoryError(msg)
+        msg = f"there is no directory {str(directory)!r}; check the path"
+        raise NotFoundError(msg)
     stack: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(directory, "", frozenset())]
     while stack:
         current, path, above = stack.pop()
@@ -305,14 +324,17 @@ def _files_below(directory: Path) -> Iterator[tuple[str, Path]]:
         status = current.stat()
         identity = status.st_dev, status.st_ino
         if identity in above:
-            msg = f"{str(current)!r} leads back to a directory that it is in"
+            msg = f"{str(current)!r} is a symlink to a directory that contains it; remove the symlink"
             raise InvalidPathError(msg)
         children = sorted(current.iterdir(), key=lambda child: os.fsencode(child.name), reverse=True)
         stack += [(child, join_path(path, child.name), above | {identity}) for child in children]
 
 
 def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuilder) -> Link:
-    """Build the directories that entries imply, from the deepest up; a lone file is itself."""
+    """Build the directories that entries imply, from the deepest up, and return a link to the root.
+
+    If the only entry is the file at ``location`` itself, the link is to that file.
+    """
     if len(entries) == 1 and entries[0].path == location.path:
         return Link(entries[0].cid, b"", entries[0].dag_bytes)
     skip = len(location.path) + 1 if location.path else 0
@@ -332,6 +354,7 @@ def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuild
 
 
 def _ensure_directory(directories: dict[str, list[Link]], path: str) -> None:
+    """Add a directory without links, and its missing parents."""
     while path not in directories:
         directories[path] = []
         path = path.rpartition("/")[0]

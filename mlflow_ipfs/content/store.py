@@ -1,4 +1,4 @@
-"""ContentStore: one store as its users see it, files and directories in, CIDs out, and back."""
+"""The content store: adds files and directories, returns their CIDs, and restores content by CID."""
 
 from __future__ import annotations
 
@@ -50,18 +50,19 @@ _logger = logging.getLogger(__name__)
 
 
 class ContentStore:
-    """Content by CID. A context manager; may be shared between threads.
+    """Store of content by CID. A context manager; may be shared between threads.
 
-    Every byte that comes out has been checked against its CID: now, or, in files that the storage keeps whole, when
-    they were kept or last changed. Where a method takes a CID, its text does as well; a ``path`` is ``a/b/c`` below it.
+    Every byte that is returned was verified against its CID. A block is verified when it is read, and a file that the
+    storage keeps contiguous when it is stored and after each change of its inode, size or modification time. A CID
+    argument may be text. A ``path`` argument is ``a/b/c`` below the CID.
 
     Args:
-        storage: keeps the blocks, pins, refs and entries; closed with the store.
-        remote: where to read blocks that the storage does not have; None to read local blocks only. What was read is
-            stored in the cache of the storage. What is *kept* is decided by local content alone: ``pin``, freezing,
-            gc and backups never read from it.
-        profile: how files become DAGs unless a call says otherwise.
-        chunker: where files are cut; None for the profile's fixed size.
+        storage: stores the blocks, pins, refs and entries; closed together with the store.
+        remote: source of blocks that the storage does not have; None to read local blocks only. Fetched blocks are
+            stored in the cache of the storage. ``pin``, freezing, gc and backups use local content only, and never
+            read from this source.
+        profile: default import profile.
+        chunker: default chunker; None for the profile's fixed chunk size.
     """
 
     def __init__(
@@ -89,28 +90,28 @@ class ContentStore:
         self.close()
 
     def close(self) -> None:
-        """Store what was fetched, and release the storage. A second call is a no-op."""
+        """Store fetched blocks in the cache, and close the storage. A second call is a no-op."""
         self._flush()
         self.storage.close()
 
     @property
     def blocks(self) -> BlockReader:
-        """The blocks that can be read: local ones, and those of the remote source."""
+        """The readable blocks: those of the storage and of the remote source."""
         return self._remote or self.storage.blocks
 
     def _flush(self) -> None:
-        """Store fetched blocks in the cache, where pinning finds them."""
+        """Store fetched blocks in the cache, where ``pin`` finds them."""
         if self._remote is not None:
             self._remote.flush()
 
     @property
     def pins(self) -> Pins:
-        """What is kept, and for whom."""
+        """The pins: which content is kept, and for which owner."""
         return self.storage.pins
 
     @property
     def refs(self) -> Refs:
-        """Mutable names for CIDs."""
+        """The refs: mutable names of CIDs."""
         return self.storage.refs
 
     def add(  # noqa: PLR0913 - each is one independent choice, named at the call
@@ -130,19 +131,19 @@ class ContentStore:
         """Add a file, symlink or directory, durably.
 
         Args:
-            path: what to add; a symlink is added as itself.
-            profile: import profile or its name; default the store's.
-            chunker: where to cut; default the store's, or the profile's if one is given.
-            only_hash: compute the CID and keep nothing.
+            path: the path to add; symlinks are not followed.
+            profile: import profile or its name; None for the store's.
+            chunker: decides where files are split; None for the store's chunker, or for the profile's if one is given.
+            only_hash: compute the CID and store nothing.
             hidden: include names that start with a dot.
-            wrap: add a directory around it, so that the name is kept.
+            wrap: add a directory around the content, which records the name.
             preserve_mode: record permission bits (changes the CID).
             preserve_mtime: record modification times (changes the CID).
-            pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
+            pin: owner of the pin to add; None for no pin, so that the next gc may delete the content.
             progress: called with the number of bytes just read.
 
         Raises:
-            NotFoundError: nothing is at the path.
+            NotFoundError: the path does not exist.
             SourceChangedError: a file changed while it was read; nothing was added.
             StoreFullError, StoreBusyError: nothing was added.
         """
@@ -162,19 +163,12 @@ class ContentStore:
     def add_stream(
         self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
     ) -> Added:
-        """Add what is left of a stream as one file, durably. It gets the CID that ``add`` gives to a file of these bytes.
+        """Add the rest of a stream as one file, durably, with the same CID as ``add`` of a file with these bytes.
 
-        Args:
-            stream: read once, to its end.
-            chunker: where to cut; default the store's.
-            only_hash: compute the CID and keep nothing.
-            pin: owner of the pin that keeps it; None adds no pin, so that the next gc may drop it.
-
-        Raises:
-            StoreFullError, StoreBusyError: nothing was added.
+        The stream is read once. The arguments and the errors are those of ``add``.
         """
         with self._publication(only_hash=only_hash) as publication:
-            with Importer(publication, self._options.cut_by(chunker)) as importer:
+            with Importer(publication, self._options.with_chunker(chunker)) as importer:
                 imported = importer.import_stream(stream)
             return self._commit(publication, imported, pin)
 
@@ -183,10 +177,10 @@ class ContentStore:
         return self.add_stream(io.BytesIO(data), pin=pin).cid
 
     def wrap(self, cid: CID | str, name: str, *, pin: str | None = USER) -> CID:
-        """Put content into a new directory under a name: ``<wrapper>/<name>`` is the content.
+        """Return the CID of a new directory that contains the content under a name.
 
         Raises:
-            InvalidPathError: the name could not be a file name.
+            InvalidPathError: the name is not a valid file name.
         """
         with self.storage.publish(hold_existing=True) as publication:
             node = read_unixfs(self.storage.blocks, _cid(cid))
@@ -209,59 +203,59 @@ class ContentStore:
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
     def resolve(self, cid: CID | str, path: str = "") -> CID:
-        """Follow a path; symlinks are not followed.
+        """Return the CID at a path. Symlinks are not followed.
 
         Raises:
-            NotFoundError, NotDirectoryError: the path leads nowhere.
+            NotFoundError, NotDirectoryError: the path does not exist.
         """
         return resolve(self.blocks, _cid(cid), path)
 
     def has(self, cid: CID | str) -> bool:
-        """Return whether the block of a CID can be read; what it links to may be missing."""
+        """Return whether the block of a CID can be read. Blocks that it links to may be missing."""
         return self.blocks.has(_cid(cid))
 
     def dag_size(self, cid: CID | str) -> int:
-        """Return the size in bytes of all blocks below a CID, as its node states it."""
+        """Return the size in bytes of a node and all blocks below it, as the node states it."""
         return read_unixfs(self.blocks, _cid(cid)).dag_bytes
 
     def stat(self, cid: CID | str, path: str = "") -> Entry:
-        """What is at a path."""
+        """Return the entry at a path."""
         return describe_node(path.rstrip("/").rpartition("/")[2], self._node(cid, path))
 
     def ls(self, cid: CID | str, path: str = "") -> list[Entry]:
-        """The entries of a directory, by name in byte order.
+        """Return the entries of a directory, ordered by the bytes of their names.
 
         Raises:
-            NotDirectoryError: it is a file.
+            NotDirectoryError: the path is a file.
         """
         return list_entries(self.blocks, self._node(cid, path))
 
     def open(self, cid: CID | str, path: str = "") -> BinaryIO:
-        """Open a file for seekable reading; every block is verified before its bytes come out.
+        """Return a seekable file object. Each block is verified before its bytes are returned.
 
         Raises:
-            IsDirectoryError: it is a directory.
-            NotFoundError, IntegrityError: here, or while reading.
+            IsDirectoryError: the path is a directory.
+            NotFoundError, IntegrityError: a block is missing or damaged; also raised while reading.
         """
         return cast("BinaryIO", open_unixfs(self.blocks, self.resolve(cid, path)))
 
     def local_path(self, cid: CID | str, path: str = "", *, wait: bool = True) -> Path | None:
-        """A file on disk that is the content, to read without copying; never write to it.
+        """Return the path of a file on disk with the content, to read without copying. Never write to that file.
 
-        A large file that the store keeps in pieces is put together first. The path is good until this
-        store is closed, or until the content is dropped.
+        A large file that the store keeps in pieces is assembled first. The path is valid until this store is closed, or
+        until the content is deleted.
 
         Args:
             cid: root of the content.
-            path: where below the root.
-            wait: False for an event loop: nothing is put together or hashed, and damage is not looked for.
+            path: path below the root.
+            wait: False for callers in an event loop: no file is assembled, hashed or checked for damage.
 
         Returns:
-            None where there is no such file: directories, small files; without ``wait`` also a file that has to be put
-            together or hashed first.
+            The path, or None for directories and small files. If ``wait`` is False, also None for a file that would
+            have to be assembled or hashed first.
 
         Raises:
-            IntegrityError: the file on disk has changed; it has been set aside.
+            IntegrityError: the file on disk is damaged; it was moved to quarantine.
         """
         found = self.resolve(cid, path)
         return self.storage.ensure_file(found) if wait else self.storage.ready_file(found)
@@ -276,19 +270,16 @@ class ContentStore:
         verify: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Path:
-        """Lay content out as files that may be written to without touching the store.
+        """Write content to disk, and return the path. The caller may change the files without changing the store.
 
         Args:
             cid: root of the content.
-            path: where below the root.
-            dst: where to write, and where the bytes are always copies; None for a private place
-                that shares bytes where that is safe and is removed when this process ends.
-            allow_outside_links: restore symlinks that point out of the content, too.
-            verify: hash every block while it is written, whatever stamps say; no bytes are shared then.
+            path: path below the root.
+            dst: path to write to; the bytes are copied. None for a private temporary directory, which is removed when
+                this process ends, and whose files share bytes with the store where that is safe.
+            allow_outside_links: also restore symlinks that point out of the content.
+            verify: hash each block while it is written, even in files whose status is unchanged. No bytes are shared.
             progress: called with the number of bytes just written.
-
-        Returns:
-            The path of the file or directory.
         """
         found = self.resolve(cid, path)
         name = path.rstrip("/").rpartition("/")[2] or str(found)
@@ -312,15 +303,15 @@ class ContentStore:
         not_content: Collection[str] = (),
         progress: Callable[[int], None] | None = None,
     ) -> VerifyReport:
-        """Read and hash every block, whatever stamps say; and compare with a file or directory on disk.
+        """Read and hash every block, even in files whose status is unchanged. Optionally compare with a path on disk.
 
-        Nothing is raised for damage: the report names each block.
+        Damage does not raise: the report names each damaged block.
 
         Args:
             cid: root of the content.
-            against: a file or directory that must be the same.
-            hidden: whether names in it that start with a dot, and that the content lacks, are a difference; as ``add``'s.
-            not_content: paths below ``against`` that may be there beside the content.
+            against: a file or directory on disk that must equal the content.
+            hidden: whether additional names below ``against`` that start with a dot are a difference; as for ``add``.
+            not_content: additional paths below ``against`` that are not a difference.
             progress: called with the number of bytes just hashed.
         """
         root = _cid(cid)
@@ -334,24 +325,24 @@ class ContentStore:
         return report
 
     def pin(self, cid: CID | str, owner: str = USER) -> None:
-        """Keep content, after making sure that all of it is here.
+        """Pin content for an owner, after a check that all its blocks are in the storage.
 
         Raises:
             NotFoundError: a block is missing.
         """
         root = _cid(cid)
         self._flush()
-        with self.storage.publish(hold_existing=True) as publication:  # what was found complete stays so
+        with self.storage.publish(hold_existing=True) as publication:  # gc deletes no block that the check found
             check_complete(self.storage.blocks, root)
             publication.commit(Changes(pins=[Pin(owner, root)]))
 
     def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
-        """Keep a file or directory of a mutable tree as it is at this moment. Returns its CID.
+        """Pin the current content of a file or directory of a mutable tree, and return its CID.
 
         Raises:
-            NotFoundError: nothing is there, or a block is missing.
+            NotFoundError: the path does not exist, or a block is missing.
         """
-        with self.storage.publish(hold_existing=True):  # the directories' nodes stay until they are pinned
+        with self.storage.publish(hold_existing=True):  # keeps the nodes of the directories until they are pinned
             cid = self.files.snapshot(location).cid
             self.pin(cid, owner)
         return cid
@@ -359,10 +350,7 @@ class ContentStore:
     def export_car(
         self, cid: CID | str, file: BinaryIO, *, skip_bytes: int = 0, progress: Callable[[int], None] | None = None
     ) -> int:
-        """Write everything below a CID as a CARv1, but for its first bytes. Returns the size of the whole CAR in bytes.
-
-        See ``exporting.export_car``.
-        """
+        """Write everything below a CID as a CARv1, and return its size in bytes. See ``exporting.export_car``."""
         return exporting.export_car(self.blocks, _cid(cid), file, skip_bytes=skip_bytes, progress=progress)
 
     def export_car_file(
@@ -373,7 +361,7 @@ class ContentStore:
         overwrite: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> ExportedCar:
-        """As ``export_car``, to a file: goes on where an export that was cut short ended. See ``car_drafts``."""
+        """Write a CARv1 to a file, and resume an interrupted export. See ``resuming.export_car_file``."""
         return export_car_file(self.blocks, _cid(cid), Path(path), overwrite=overwrite, progress=progress)
 
     def import_car(
@@ -385,47 +373,47 @@ class ContentStore:
         all_blocks: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> list[CID]:
-        """Take in a CAR of any size, or the rest of one, and pin its roots once they are complete. Returns the roots.
+        """Import a CAR of any size, or the rest of one, pin its roots once they are complete, and return the roots.
 
-        Blocks that no root needs are left out, unless ``all_blocks`` is true or the CAR names no root.
-        Whatever goes wrong, the whole and right blocks before the fault are kept, and the message says how to go on;
-        nothing is pinned then. See ``CarImport``, which also takes several CARs at once.
+        Blocks that no root needs are left out, unless ``all_blocks`` is true or the CAR names no root. On an error, the
+        valid blocks before it are kept, nothing is pinned, and the message says how to resume. See ``CarImport``, which
+        also imports several CARs at once.
 
         Raises:
-            InvalidDataError, IntegrityError: the CAR is malformed or ends early, or a block is wrong.
+            InvalidDataError, IntegrityError: the CAR is malformed or truncated, or a block does not match its CID.
             NotFoundError: a block below a root is neither in the CAR nor in the store.
-            StoreFullError, StoreBusyError: the last step, at most 240 MiB, was not kept.
+            StoreFullError, StoreBusyError: the last step, at most 240 MiB, was not stored.
         """
         with CarImport(self.storage, all_blocks=all_blocks, progress=progress) as transfer:
             transfer.take(file, part)
             return transfer.finish(pin)
 
     def begin_car_import(self, *, all_blocks: bool = False, progress: Callable[[int], None] | None = None) -> CarImport:
-        """Start an import of several CARs, a context manager. See ``CarImport``."""
+        """Return a context manager for the import of several CARs. See ``CarImport``."""
         return CarImport(self.storage, all_blocks=all_blocks, progress=progress)
 
     def heal_from(self, source: BlockReader | None) -> None:
-        """Replace blocks that turn out to be damaged by those of another reader, verified; None ends this."""
+        """Replace damaged blocks, when they are read, by verified blocks of another reader. None ends this."""
         self.storage.heal_from(source)
 
     def roots(self) -> Iterator[Root]:
-        """Yield every name that retains content; files of ``mfs://`` by directory."""
+        """Yield each name that retains content. Files of ``mfs://`` are grouped by directory."""
         return self.storage.roots()
 
     def measure_usage(self, groups: Sequence[Sequence[CID]]) -> UsageReport:
-        """Add up what lies below each group of roots, each block once."""
+        """Return the size of everything below each group of roots. Each block counts once."""
         return self.storage.measure_usage(groups)
 
     def scrub(self, progress: Callable[[int], None] | None = None) -> ScrubReport:
-        """Read and hash everything in the store, whatever its stamps say."""
+        """Read and hash everything in the store, even files whose status is unchanged."""
         return self.storage.scrub(progress)
 
     def find_affected(self, damaged: Collection[CID]) -> AffectedReport:
-        """Find the pins, refs, ``mfs://`` files and frozen paths that need what ``scrub`` found damaged."""
+        """Return the pins, refs, ``mfs://`` files and frozen paths that need blocks which ``scrub`` found damaged."""
         return self.storage.find_affected(damaged)
 
     def collect_garbage(self, *, dry_run: bool = False, grace_seconds: float = 0) -> GCReport:
-        """Drop what no pin, ref, entry or frozen path has needed for some time; or only say what would be dropped."""
+        """Delete content that no name has needed for ``grace_seconds``. With ``dry_run``, only report it."""
         return self.storage.collect_garbage(dry_run=dry_run, grace_seconds=grace_seconds)
 
     def _node(self, cid: CID | str, path: str) -> UnixFSNode:

@@ -141,7 +141,7 @@ NO_STEPS = {
     "close": "changes nothing on the disk",
     "open_to_read": "only reads",
     "read_at": "only reads",
-    "read_what_is_left": "only reads",
+    "read_at_or_empty": "only reads",
     "read_piece": "only reads",
     "status": "only reads",
     "free_bytes": "only reads",

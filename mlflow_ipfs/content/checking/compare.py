@@ -9,7 +9,7 @@ from mlflow_ipfs.content.checking.verify import Problem
 from mlflow_ipfs.content.codecs.unixfs import NodeType
 from mlflow_ipfs.content.dag import UnixFSNode, decode_name, iterate_directory, join_path, read_unixfs
 from mlflow_ipfs.content.files.file_reader import UnixFSFile
-from mlflow_ipfs.content.files.source import SourceKind, list_directory, look_at
+from mlflow_ipfs.content.files.source import SourceKind, list_directory, stat_source
 from mlflow_ipfs.content.files.source_reader import read_symlink
 from mlflow_ipfs.errors import MlflowIpfsError, PolicyError, RemoteError
 
@@ -83,7 +83,7 @@ def _is_hidden(path: str) -> bool:
 def _compare_directory(
     reader: BlockReader, node: UnixFSNode, target: Path, path: str, *, problems: list[Problem]
 ) -> list[tuple[CID, Path, str]]:
-    if look_at(os.fsencode(target)).kind is not SourceKind.DIRECTORY:
+    if stat_source(os.fsencode(target)).kind is not SourceKind.DIRECTORY:
         problems.append(Problem(node.cid, path, f"{str(target)!r} is not a directory"))
         return []
     entries = {link.name or b"": link.cid for link in iterate_directory(reader, node)}
@@ -97,7 +97,7 @@ def _compare_directory(
 
 def _compare_single(reader: BlockReader, node: UnixFSNode, target: Path) -> str | None:
     """Return the difference between one file or symlink and the disk, or None if they are the same."""
-    source = look_at(os.fsencode(target))
+    source = stat_source(os.fsencode(target))
     if node.data.type is NodeType.SYMLINK:
         same = source.kind is SourceKind.SYMLINK and read_symlink(source) == (node.data.data or b"")
         return None if same else f"{str(target)!r} is not the same symlink"

@@ -1,1 +1,1 @@
-"""Files and directories into DAGs, and back."""
+"""Conversion of files and directories to DAGs and back."""

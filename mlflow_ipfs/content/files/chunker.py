@@ -1,4 +1,4 @@
-"""Chunkers: where a file is cut before its cuts become blocks."""
+"""Chunkers, which split a file into the chunks that become its leaf blocks."""
 
 from __future__ import annotations
 
@@ -12,80 +12,83 @@ from mlflow_ipfs.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_USUAL_SIZES: Final = tuple(1 << power for power in range(20, 15, -1))  # bytes: 1 MiB to 64 KiB
+_COMMON_SIZES: Final = tuple(1 << power for power in range(20, 15, -1))  # bytes: 1 MiB to 64 KiB
 
 
 class Chunker(Protocol):
-    """Decides where a file is cut."""
+    """Strategy that decides where a file is split into chunks."""
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-        """Yield the end offset of each cut, ascending; the last one is ``size_bytes``.
+        """Yield the end offset of each chunk in ascending order. The last offset is ``size_bytes``.
 
         Args:
-            file: the file, positioned anywhere; may be read, need not be. Its position is the chunker's. It may be
-                without a descriptor: a small file is in memory, and a stream has been written to a draft.
-            size_bytes: size of the file; 0 yields nothing.
+            file: the file, at any position. The chunker may read it and change its position. The file may have no
+                descriptor: a small file is in memory, and a stream was written to a draft.
+            size_bytes: size of the file; 0 yields no offset.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FixedSizeChunker:
-    """Cuts of one size, the last one shorter."""
+    """Chunker with chunks of one size. The last chunk may be shorter."""
 
     chunk_bytes: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.chunk_bytes <= MAX_LEAF_BYTES:
-            msg = f"a chunk size of {self.chunk_bytes} bytes is outside 1 to {MAX_LEAF_BYTES}"
+            msg = f"the chunk size {self.chunk_bytes} is out of range; use 1 to {MAX_LEAF_BYTES} bytes"
             raise SettingsError(msg)
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-        """See ``Chunker``."""
-        del file  # where to cut does not depend on the bytes
+        """Yield the end offset of each chunk. See ``Chunker.cuts``."""
+        del file  # the offsets do not depend on the bytes
         yield from range(self.chunk_bytes, size_bytes, self.chunk_bytes)
         if size_bytes:
             yield size_bytes
 
 
 def known_chunkers() -> list[Chunker]:
-    """Return a chunker for every name that files are usually cut by, for a caller that has lost the name.
+    """Return the chunkers in common use, for a caller that does not know which chunker split a file.
 
-    A chunker without parameters is here under its name; of ``size-<bytes>``, the sizes that IPFS programs use.
+    The list has the sizes of ``size-<bytes>`` that IPFS programs use. A chunker without parameters belongs here, too.
     """
-    return [parse_chunker(f"size-{size}") for size in _USUAL_SIZES]
+    return [parse_chunker(f"size-{size}") for size in _COMMON_SIZES]
 
 
 def parse_chunker(text: str) -> Chunker:
-    """Read a chunker's name as Kubo writes it, ``size-<bytes>``.
+    """Return the chunker for a name in Kubo's notation, ``size-<bytes>``.
 
     Raises:
-        SettingsError: an unknown name, or a size outside the limits.
+        SettingsError: the name is unknown, or the size is out of range.
     """
     match = re.fullmatch(r"size-([0-9]{1,12})", text)
     if match is None:
-        msg = f"there is no chunker {text!r}; use size-<bytes>, for example size-262144"
+        msg = f"unknown chunker {text!r}; use size-<bytes>, for example size-262144"
         raise SettingsError(msg)
     return FixedSizeChunker(int(match[1]))
 
 
-def cut_lengths(chunker: Chunker, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-    """Yield the length of each cut of a file.
+def chunk_lengths(chunker: Chunker, file: BinaryIO, size_bytes: int) -> Iterator[int]:
+    """Yield the length in bytes of each chunk of a file.
 
     Args:
-        chunker: decides where to cut.
-        file: for the chunker, as ``Chunker.cuts`` takes it.
+        chunker: decides where to split the file.
+        file: passed to ``Chunker.cuts``.
         size_bytes: size of the file.
 
     Raises:
-        SettingsError: a cut is empty or too long, or the cuts do not cover the file.
+        SettingsError: a chunk is empty or too long, or the chunks do not cover the file.
     """
     start = 0
     for end in chunker.cuts(file, size_bytes):
         if not start < end <= start + MAX_LEAF_BYTES:
-            msg = f"the chunker cut from {start} to {end}: a cut has 1 to {MAX_LEAF_BYTES} bytes"
+            msg = (
+                f"the chunker returned a chunk from byte {start} to byte {end}, but a chunk must have "
+                f"1 to {MAX_LEAF_BYTES} bytes; use another chunker"
+            )
             raise SettingsError(msg)
         yield end - start
         start = end
     if start != size_bytes:
-        msg = f"the last cut of the chunker ends at byte {start} of {size_bytes}"
+        msg = f"the last chunk of the chunker ends at byte {start} of {size_bytes}; use another chunker"
         raise SettingsError(msg)

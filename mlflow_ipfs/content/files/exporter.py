@@ -1,7 +1,7 @@
-"""Exporter: DAGs become files, directories and symlinks on disk again.
+"""Export of DAGs to files, directories and symlinks on disk.
 
-Names come from content that may be hostile: ``iterate_directory`` checks every one, and ``destination.py`` writes nothing
-through a symlink. Here is the walk of the DAG; the export of one file is in ``file_exporter.py``.
+Names come from content that may be hostile: ``iterate_directory`` checks each name, and ``destination.py`` never writes
+through a symlink. This module walks the DAG; ``file_exporter.py`` exports one file.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.codecs.unixfs import UnixFSData
 
-_MEASURED_REPEATS: Final = 10_000  # so many entries of shared directories are written before all are counted
+_MEASURED_REPEATS: Final = 10_000  # entries of repeated directories that are written before the whole tree is measured
 
 
 class _Item(NamedTuple):
-    """Something to write.
+    """A file, symlink or directory that remains to be written, or a directory that remains to be finished.
 
     Attributes:
-        cid: the block.
-        target: where it is written.
-        depth: how many levels below the destination.
-        below_bytes: what the link to it says of the size of all blocks from there on.
-        written: the fields of a directory whose entries are all written; what is left are its mode and its times.
+        cid: the root block.
+        target: the path to write to.
+        depth: number of levels below the destination.
+        dag_bytes: size in bytes of the block and all blocks below it, as the link to it states.
+        written: for a directory whose entries are all written: its fields, to set the mode and the time from.
     """
 
     cid: CID
     target: Path
     depth: int
-    below_bytes: int | None = None
+    dag_bytes: int | None = None
     written: UnixFSData | None = None
 
     @property
     def is_small(self) -> bool:
-        return self.below_bytes is not None and self.below_bytes <= SMALL_BYTES
+        return self.dag_bytes is not None and self.dag_bytes <= SMALL_BYTES
 
 
 class Exporter:
-    """Writes content below one destination.
+    """Writer of content to a destination on disk.
 
     Args:
-        reader: where the blocks are.
-        linker: knows the files that the store keeps whole; None to always write block by block.
-        share: whether the linker may place such a file, sharing bytes with the store; else it is copied.
+        reader: provides the blocks.
+        linker: provides the files that the store keeps contiguous; None to always write block by block.
+        share: whether such a file may share bytes with the store; if False, it is copied.
         allow_outside_links: whether symlinks that point out of the destination are restored.
         progress: called with the number of bytes just written.
     """
@@ -83,29 +83,30 @@ class Exporter:
     def export(self, cid: CID, destination: Path) -> None:
         """Write a file, symlink or directory to ``destination``.
 
-        An existing file is replaced; an existing directory is merged into, file by file. Directories above it are made.
+        An existing file is replaced. Entries are added to an existing directory, and its files of the same names are
+        replaced. Missing parent directories are created.
 
         Raises:
-            NotFoundError, IntegrityError: a block is missing or damaged; files before it are complete.
-            InvalidPathError: something is in the way, or is removed or replaced meanwhile.
-            OSError: the system refuses it for another reason; the error names the destination.
-            PolicyError: a symlink points outside.
-            InvalidDataError: the content is no UnixFS, or breaks a limit, as that of ``check_tree_size``.
-            StoreFullError: no room at the destination.
+            NotFoundError, IntegrityError: a block is missing or damaged; files written before it are complete.
+            InvalidPathError: a path exists with another type, or was removed or replaced meanwhile.
+            OSError: the operating system reports another error; the error names the destination.
+            PolicyError: a symlink points out of the destination.
+            InvalidDataError: the content is not UnixFS, or exceeds a limit such as that of ``check_tree_size``.
+            StoreFullError: the disk of the destination is full.
         """
         todo = [_Item(cid, destination, 0)]
         repeats = _Repeats(self._reader, cid)
         while todo:
             item = todo.pop()
-            if item.written is not None:  # only now, because writing into a directory changes its mtime
+            if item.written is not None:  # last, because writing into a directory changes its mtime
                 finish_directory(item.target, item.written)
                 continue
             if item.is_small and not self._reader.is_ahead(item.cid):
-                self._reader.read_ahead([item.cid, *_small_ones_next(todo)])
+                self._reader.read_ahead([item.cid, *_next_small_items(todo)])
             node = read_unixfs(self._reader, item.cid)
             if node.data.is_directory:
                 _check_depth(item.depth)
-                # Read first: of a directory that cannot be read, nothing is left at the destination.
+                # Read the entries first, so that a directory that cannot be read is not created at the destination.
                 links = [_Item(link.cid, item.target / os.fsdecode(link.name or b""), item.depth + 1, link.size_bytes)
                          for link in iterate_directory(self._reader, node)]  # fmt: skip
                 make_directory(item.target, parents=item.depth == 0)
@@ -117,10 +118,10 @@ class Exporter:
 
 
 class _Repeats:
-    """Guard against content whose directories occur in it so often that the disk would fill up.
+    """Guard against content that repeats its directories so often that it would fill the disk.
 
     Args:
-        reader: where the blocks are.
+        reader: provides the blocks.
         root: the content.
     """
 
@@ -131,10 +132,12 @@ class _Repeats:
         self._left = _MEASURED_REPEATS
 
     def count(self, directory: CID, entries: int) -> None:
-        """Count a directory that is written now.
+        """Count a directory that is being written.
+
+        The whole tree is measured once more than ``_MEASURED_REPEATS`` entries are repeats.
 
         Raises:
-            InvalidDataError: directories were written again so often that all was counted, and it is too much.
+            InvalidDataError: the tree exceeds the limit of ``check_tree_size``.
         """
         if self._seen.add(directory) or self._left < 0:
             return
@@ -144,12 +147,15 @@ class _Repeats:
 
 
 def _check_depth(depth: int) -> None:
+    """Raise ``InvalidDataError`` if a directory is nested too deeply."""
     if depth > MAX_DIRECTORY_DEPTH:
-        msg = f"the content has directories nested deeper than {MAX_DIRECTORY_DEPTH} levels"
+        msg = (
+            f"the content has directories nested deeper than {MAX_DIRECTORY_DEPTH} levels; export a subdirectory of it"
+        )
         raise InvalidDataError(msg)
 
 
-def _small_ones_next(todo: list[_Item]) -> list[CID]:
-    """What comes after this, up to the first that is not small."""
+def _next_small_items(todo: list[_Item]) -> list[CID]:
+    """Return the CIDs of the next items, up to the first that is not small."""
     ahead = (item for item in reversed(todo[-MAX_BLOCKS:]) if item.written is None)
     return [item.cid for item in takewhile(lambda item: item.is_small, ahead)]

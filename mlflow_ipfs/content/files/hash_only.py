@@ -1,4 +1,4 @@
-"""Publications that keep nothing: for computing CIDs only."""
+"""Publications that store nothing, to compute CIDs only."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 
 class HashOnlyPublication:
-    """Takes everything and keeps nothing. Its ``commit`` reports no new bytes."""
+    """Publication that discards all data. ``commit`` returns 0 new bytes."""
 
     def put(self, cid: CID, data: bytes) -> None:
-        """Forget the block."""
+        """Discard the block."""
 
     def begin_file(self, *, read_back: bool = False) -> FileWriter:
-        """Start a file whose bytes are dropped; or kept in a temporary file until it is finished, to be read back."""
+        """Start a file whose bytes are discarded. With ``read_back``, a temporary file keeps them until ``finish``."""
         return _SpooledFile() if read_back else _HashOnlyFile()
 
     def has(self, cid: CID) -> bool:
-        """Nothing is ever here."""
+        """Return False: no block is stored."""
         del cid
         return False
 
     def commit(self, changes: Changes | None = None) -> int:
-        """Do nothing."""
+        """Return 0. Nothing is stored."""
         del changes
         return 0
 
@@ -43,55 +43,61 @@ class HashOnlyPublication:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is open."""
+        """No-op: no resource is open."""
 
 
 class _HashOnlyFile:
+    """A file writer that discards all bytes."""
+
     def write(self, data: bytes | memoryview) -> None:
-        """Forget the bytes."""
+        """Discard the bytes."""
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Raise: the bytes were dropped."""
+        """Raise ``ValueError``: the bytes were discarded."""
         del offset, length
-        msg = "the file was begun without read_back"
+        msg = "the bytes of this file were discarded; call begin_file with read_back=True to read them"
         raise ValueError(msg)
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Forget the file."""
+        """No-op: nothing was stored."""
 
     def discard(self) -> None:
-        """Nothing to forget."""
+        """No-op: nothing was stored."""
 
 
 class _SpooledFile:
-    """Bytes in a file without a name, below the system's temporary directory."""
+    """A file writer that keeps the bytes in an unnamed file in the system's temporary directory."""
 
     def __init__(self) -> None:
         self._disk = Disk()
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by finish or discard
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+        """Append bytes.
+
+        Raises:
+            StoreFullError: the disk of the temporary directory is full.
+        """
         try:
             self._disk.write(self._file.fileno(), data)
         except OSError as error:
             if error.errno not in FULL_DISK_ERRORS:
                 raise
             msg = (
-                f"no room left in {tempfile.gettempdir()!r} for a stream that must be written before it is cut; "
+                f"no space left in {tempfile.gettempdir()!r} for a stream that must be written before it is split; "
                 "point TMPDIR to a larger disk"
             )
             raise StoreFullError(msg) from error
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Read back bytes."""
+        """Return bytes that were written."""
         return self._disk.read_at(self._file.fileno(), offset, length)
 
     def finish(self, root: CID, leaves: Iterable[Leaf]) -> None:
-        """Forget the bytes."""
+        """Discard the bytes."""
         del root, leaves
         self._file.close()
 
     def discard(self) -> None:
-        """Forget the bytes."""
+        """Discard the bytes."""
         self._file.close()

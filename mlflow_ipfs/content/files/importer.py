@@ -1,7 +1,6 @@
-"""Importer: files, directories and streams become DAGs, with the CIDs that Kubo gives them.
+"""Import of files, directories and streams into DAGs with the same CIDs as Kubo's.
 
-The walk of the source tree is in ``source.py``, the import of one file in ``file_importer.py``; here the results
-become directories.
+``source.py`` walks the source tree, and ``file_importer.py`` imports one file. This module builds the directories.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mlflow_ipfs.content.dag import encode_file_name
 from mlflow_ipfs.content.files.chunker import Chunker, FixedSizeChunker
 from mlflow_ipfs.content.files.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
-from mlflow_ipfs.content.files.source import SourceKind, look_at, walk
+from mlflow_ipfs.content.files.source import SourceKind, stat_source, walk
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile
 from mlflow_ipfs.errors import InvalidPathError, IsDirectoryError
 
@@ -29,17 +28,19 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.files.source import Source, Visit
     from mlflow_ipfs.content.storage.base import Publication
 
+_logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """The outcome of adding content.
+    """The result of adding content.
 
     Attributes:
-        cid: root of what was added.
+        cid: root of the content.
         size_bytes: sum of the sizes of its files.
-        dag_bytes: sum of the sizes of its blocks, each link counted.
-        new_bytes: how many bytes the store did not have before.
-        hidden_left_out: how many hidden names were left out.
+        dag_bytes: sum of the sizes of its blocks. A block counts once for each link to it.
+        new_bytes: number of bytes that the store did not have before.
+        hidden_left_out: number of hidden names that were left out.
     """
 
     cid: CID
@@ -49,20 +50,17 @@ class Added:
     hidden_left_out: int = 0
 
 
-_logger = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """How files become DAGs.
+    """Options of an import.
 
     Attributes:
-        profile: the parameters that decide the CID.
-        chunker: where files are cut; None for the profile's fixed size.
-        include_hidden: whether names in directories that start with a dot are included.
-        preserve_mode: record POSIX permission bits. Makes every leaf a dag-pb node, as Kubo does:
-            a raw leaf has no room for them.
-        preserve_mtime: record modification times, with the same effect.
+        profile: the parameters that determine the CID.
+        chunker: decides where files are split; None for the profile's fixed chunk size.
+        include_hidden: whether directory entries whose names start with a dot are included.
+        preserve_mode: whether POSIX permission bits are recorded. As in Kubo, every leaf is then a dag-pb node,
+            because a raw leaf cannot store metadata.
+        preserve_mtime: whether modification times are recorded, with the same effect on leaves.
     """
 
     profile: Profile = UNIXFS_V1_2025
@@ -73,28 +71,28 @@ class ImportOptions:
 
     @property
     def effective_profile(self) -> Profile:
-        """The profile with wrapped leaves where metadata is recorded."""
+        """The profile, with dag-pb leaves if metadata is recorded."""
         if self.preserve_mode or self.preserve_mtime:
             return replace(self.profile, raw_leaves=False)
         return self.profile
 
     @property
     def effective_chunker(self) -> Chunker:
-        """The chunker, or the one that the profile implies."""
+        """The chunker, or one with the profile's chunk size."""
         return self.chunker or FixedSizeChunker(self.profile.chunk_bytes)
 
-    def cut_by(self, chunker: Chunker | None) -> ImportOptions:
-        """Return the same options with another chunker, if one is given."""
+    def with_chunker(self, chunker: Chunker | None) -> ImportOptions:
+        """Return these options with another chunker; unchanged for None."""
         return self if chunker is None else replace(self, chunker=chunker)
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What one path became.
+    """The result of the import of one path or stream.
 
     Attributes:
-        link: a nameless link to the root, with the cumulative size of its blocks.
-        size_bytes: sum of the sizes of all files in it.
+        link: a nameless link to the root, with the cumulative size of the blocks.
+        size_bytes: sum of the sizes of all files.
     """
 
     link: Link
@@ -102,12 +100,12 @@ class Imported:
 
 
 class Importer:
-    """Imports paths and streams into one publication. A context manager; not for sharing between threads.
+    """Importer of paths and streams into one publication. A context manager; not safe for concurrent use by threads.
 
     Args:
-        publication: takes the blocks.
-        options: how files become DAGs.
-        progress: called with the number of bytes just read, on long files more than once.
+        publication: receives the blocks.
+        options: options of the import; None for the defaults.
+        progress: called with the number of bytes just read; several times for a large file.
     """
 
     def __init__(
@@ -119,11 +117,11 @@ class Importer:
     ) -> None:
         self._options = options or ImportOptions()
         profile, chunker = self._options.effective_profile, self._options.effective_chunker
-        _logger.debug("import with profile %s, cut by %s", profile.name, chunker)
+        _logger.debug("import with profile %s and chunker %s", profile.name, chunker)
         self._nodes = NodeBuilder(publication.put, profile)
         self._files = FileImporter(publication, profile, chunker, progress or (lambda _: None))
         self.hidden_left_out = 0
-        """How many hidden names were left out so far."""
+        """Number of hidden names that were left out so far."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,19 +132,20 @@ class Importer:
         self._files.close()
 
     def import_path(self, path: str | os.PathLike[str], *, wrap: bool = False) -> Imported:
-        """Import a file, a symlink (as itself), or a directory with all below it.
+        """Import a file, a symlink, or a directory with everything below it. Symlinks are not followed.
 
         Args:
-            path: what to import.
-            wrap: put the result into a directory of its own, under the last name of the path.
+            path: the file, symlink or directory.
+            wrap: add the result to a new directory, under the last component of the path.
 
         Raises:
-            NotFoundError: nothing is at the path.
-            PermissionError: something cannot be read.
-            InvalidPathError: a socket, device or pipe is in the way; or ``wrap``, and the path ends without a name.
+            NotFoundError: the path does not exist.
+            PermissionError: a file or directory cannot be read.
+            InvalidPathError: the path or a path below it is a socket, device or pipe; or ``wrap`` is true, and the path
+                has no last component.
             SourceChangedError: a file changed while it was read.
         """
-        links: list[Link] = []  # of sources whose directory has not been built yet
+        links: list[Link] = []  # to sources whose directory is not built yet
         size_bytes = 0
         for visit in walk(os.fsencode(path), include_hidden=self._options.include_hidden):
             if visit.source.kind is SourceKind.DIRECTORY:
@@ -161,28 +160,28 @@ class Importer:
         return Imported(self._wrap(link, path) if wrap else link, size_bytes)
 
     def import_file(self, path: str | os.PathLike[str]) -> Imported:
-        """Import a file; a symlink is followed.
+        """Import a file. Symlinks are followed.
 
         Raises:
-            NotFoundError: nothing is at the path, or the symlink leads nowhere.
-            IsDirectoryError: it is a directory.
-            InvalidPathError: it is no file, or a symlink that leads in a circle.
+            NotFoundError: the path, or the target of a symlink, does not exist.
+            IsDirectoryError: the path is a directory.
+            InvalidPathError: the path is a socket, device or pipe, or its symlinks form a loop.
             PermissionError, SourceChangedError: as for ``import_path``.
         """
-        source = look_at(os.fsencode(os.path.realpath(path)))
+        source = stat_source(os.fsencode(os.path.realpath(path)))
         if source.kind is SourceKind.DIRECTORY:
-            msg = f"{os.fspath(path)!r} is a directory, and a file is needed"
+            msg = f"{os.fspath(path)!r} is a directory, but a file is required; name a file in it"
             raise IsDirectoryError(msg)
         if source.kind is SourceKind.SYMLINK:
-            msg = f"the symlink {os.fspath(path)!r} leads in a circle"
+            msg = f"the symlinks of {os.fspath(path)!r} form a loop; correct the symlink or name the file itself"
             raise InvalidPathError(msg)
         return _imported(self._import_single(source))
 
     def import_stream(self, stream: BinaryIO) -> Imported:
-        """Import what is left of a stream as one file, without knowing its size beforehand.
+        """Import the rest of a stream as one file. The size need not be known in advance.
 
         Raises:
-            SettingsError: the chunker's cuts do not cover it.
+            SettingsError: the chunks of the chunker do not cover the stream.
         """
         return _imported(self._files.import_stream(stream))
 
@@ -192,7 +191,7 @@ class Importer:
         return self._files.import_file(source, self._metadata(source))
 
     def _build_directory(self, visit: Visit, links: list[Link]) -> Link:
-        """Build a directory from the last links, which are those of its entries."""
+        """Build a directory. The links to its entries are the last ``child_count`` items of ``links``."""
         self.hidden_left_out += visit.hidden_left_out
         metadata = self._metadata(visit.source)
         entries = links[len(links) - visit.child_count :]
@@ -200,6 +199,7 @@ class Importer:
         return replace(link, name=visit.name)
 
     def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
+        """Build a directory around a link, with the last component of the path as its name."""
         return self._nodes.build_directory(
             [replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))]
         )

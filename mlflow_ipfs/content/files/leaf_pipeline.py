@@ -1,7 +1,7 @@
-"""The pipeline that reads a file once, and hashes each buffer on a thread while it is written.
+"""Pipeline that reads a file once, and hashes each buffer on a thread while the buffer is written.
 
-Hashing the very buffers that are written is what makes "read once" safe: the CID describes what
-was stored, whatever happens to the source meanwhile.
+The hashed buffers are the ones that are written. So the CID describes the stored bytes, even if the source changes
+meanwhile.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _HASH_THREADS: Final = min(4, os.cpu_count() or 1)
-_BUFFERS: Final = _HASH_THREADS + 2  # one is being filled, one waits
+_BUFFERS: Final = _HASH_THREADS + 2  # one is being filled, one waits for a thread
 
 
-def hash_leaf(payload: memoryview | bytes, form: LeafEncoding, cid_version: int) -> Subtree:
-    """Compute the CID of one leaf from its bytes of the file. A raw leaf has a CIDv1 in every profile, as in Kubo."""
-    if form is LeafEncoding.RAW:
+def hash_leaf(payload: memoryview | bytes, encoding: LeafEncoding, cid_version: int) -> Subtree:
+    """Return the CID and the sizes of one leaf, from its bytes of the file.
+
+    Args:
+        payload: the bytes of the file in the leaf.
+        encoding: how the block is encoded from these bytes.
+        cid_version: version of the CID of a dag-pb leaf. As in Kubo, a raw leaf has a CIDv1 in every profile.
+    """
+    if encoding is LeafEncoding.RAW:
         return Subtree(CID.of(payload), len(payload), len(payload))
     prefix, suffix = leaf_frame(len(payload))
     digest = hashlib.sha256(prefix)
@@ -36,21 +42,21 @@ def hash_leaf(payload: memoryview | bytes, form: LeafEncoding, cid_version: int)
 
 
 class LeafPipeline:
-    """Hashes and writes the cuts of one file at a time. Owns a few threads; close it after use.
+    """Pipeline that hashes and writes the chunks of one file at a time. It owns threads; call ``close`` after use.
 
     Args:
-        form: how leaves are made from the file's bytes.
-        cid_version: version of the CIDs of wrapped leaves.
+        encoding: how the block of a leaf is encoded from the bytes of the file.
+        cid_version: version of the CIDs of dag-pb leaves.
     """
 
-    def __init__(self, form: LeafEncoding, cid_version: int) -> None:
-        self._form = form
+    def __init__(self, encoding: LeafEncoding, cid_version: int) -> None:
+        self._encoding = encoding
         self._cid_version = cid_version
         self._pool = ThreadPoolExecutor(_HASH_THREADS, thread_name_prefix="mlflow-ipfs-hash")
         self._buffers: list[bytearray] = []
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the hashing threads."""
         self._pool.shutdown()
 
     def run(
@@ -62,10 +68,11 @@ class LeafPipeline:
         """Yield the leaves of one file, in order.
 
         Args:
-            fill: reads the file's next bytes into a buffer, all of it unless the file ends.
-            lengths: length of each cut in bytes, at most ``MAX_LEAF_BYTES``. A cut that ``fill``
-                can't fill is the last one, and left out if it stays empty.
-            write: takes each buffer; it must not keep it.
+            fill: reads the next bytes of the file into a buffer, and returns their number. It fills the whole buffer
+                unless the file ends.
+            lengths: length of each chunk in bytes, at most ``MAX_LEAF_BYTES``. A chunk that ``fill`` cannot fill is the
+                last one. If it is empty, it is omitted.
+            write: writes a buffer, which is reused after the call.
         """
         pending: list[Future[Subtree] | None] = [None] * _BUFFERS
         slot = 0
@@ -78,7 +85,7 @@ class LeafPipeline:
             filled = fill(view)
             view = view[:filled]
             if filled:
-                pending[slot] = self._pool.submit(hash_leaf, view, self._form, self._cid_version)
+                pending[slot] = self._pool.submit(hash_leaf, view, self._encoding, self._cid_version)
                 write(view)
             slot = (slot + 1) % _BUFFERS
             if filled < length:
@@ -94,9 +101,9 @@ class LeafPipeline:
         return memoryview(self._buffers[slot])
 
 
-def leaf_rows(leaves: Iterable[Subtree], form: LeafEncoding) -> Iterator[Leaf]:
-    """Where each leaf lies in its file."""
+def leaf_rows(leaves: Iterable[Subtree], encoding: LeafEncoding) -> Iterator[Leaf]:
+    """Yield the position of each leaf in its file."""
     offset = 0
     for leaf in leaves:
-        yield Leaf(leaf.cid, offset, leaf.size_bytes, form)
+        yield Leaf(leaf.cid, offset, leaf.size_bytes, encoding)
         offset += leaf.size_bytes

@@ -1,4 +1,4 @@
-"""From leaves to files and from links to directories: the nodes above the bytes."""
+"""Builder of the nodes above leaves: file nodes from leaves, and directory nodes from links."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subtree:
-    """A part of a file that has its node.
+    """A finished node of a file, with the sizes of everything below it.
 
     Attributes:
-        cid: the node.
-        size_bytes: bytes of the file below it.
-        dag_bytes: bytes of all blocks below it, itself included.
+        cid: the CID of the node.
+        size_bytes: number of bytes of the file below the node.
+        dag_bytes: sum of the sizes of the node and all blocks below it.
     """
 
     cid: CID
@@ -32,11 +32,11 @@ class Subtree:
 
 
 class NodeBuilder:
-    """Builds nodes as a profile has them, and hands each block on.
+    """Builder of nodes according to a profile.
 
     Args:
-        put: keeps a block under its CID.
-        profile: CID version, widths and HAMT rules.
+        put: stores a block under its CID.
+        profile: determines the CID version, the tree width and the HAMT parameters.
     """
 
     def __init__(self, put: Callable[[CID, bytes], None], profile: Profile) -> None:
@@ -44,21 +44,22 @@ class NodeBuilder:
         self._profile = profile
 
     def put_node(self, block: bytes) -> CID:
-        """Keep a dag-pb block."""
+        """Store a dag-pb block and return its CID."""
         cid = CID.of(block, DAG_PB, version=self._profile.cid_version)
         self._put(cid, block)
         return cid
 
     def put_leaf(self, block: bytes, *, raw: bool) -> Subtree:
-        """Keep the only block of a small file: ``raw``, or a UnixFS File node."""
+        """Store the block of a leaf, which is raw or a UnixFS File node."""
         cid = CID.of(block) if raw else CID.of(block, DAG_PB, version=self._profile.cid_version)
         self._put(cid, block)
         return Subtree(cid, len(block), len(block))
 
     def build_file(self, leaves: Sequence[Subtree], *, mode: int | None = None, mtime_ns: int | None = None) -> Subtree:
-        """Lay leaves out as a balanced tree: groups of ``max_links``, level by level, until one node is left.
+        """Build a balanced tree above the leaves, and return its root. Each node has at most ``max_links`` children.
 
-        A single leaf is the file. Mode and mtime go to the root; a single leaf must have them already.
+        A single leaf is returned as the file. The mode and the mtime are recorded in the root. A single leaf must
+        already record them.
         """
         level = list(leaves)
         width = self._profile.max_links
@@ -88,18 +89,18 @@ class NodeBuilder:
         return Subtree(self.put_node(block), size_bytes, dag_bytes)
 
     def build_directory(self, links: Sequence[Link], *, mode: int | None = None, mtime_ns: int | None = None) -> Link:
-        """Build a directory, sharded when the profile's estimate says that it is too large for one block.
+        """Build a directory. It is sharded if the profile's size estimate exceeds the threshold.
 
         Args:
-            links: what is in the directory, in any order, each name once.
+            links: the entries of the directory in any order, with unique names.
             mode: permission bits to record, if any.
             mtime_ns: modification time to record, if any.
 
         Returns:
             A nameless link to the directory.
         """
-        links = sorted(links, key=lambda link: link.name or b"")  # raw bytes: no locale, no Unicode folding
-        if self._is_surely_too_large(links):
+        links = sorted(links, key=lambda link: link.name or b"")  # by raw bytes, without locale or Unicode rules
+        if self._exceeds_threshold(links):
             return self._build_shards(links, mode, mtime_ns)
         block = encode_node(links, encode_data(UnixFSData(NodeType.DIRECTORY, mode=mode, mtime_ns=mtime_ns)))
         if self._profile.hamt_estimate != "links" and len(block) > self._profile.hamt_threshold_bytes:
@@ -109,10 +110,11 @@ class NodeBuilder:
     def _build_shards(self, links: Sequence[Link], mode: int | None, mtime_ns: int | None) -> Link:
         return HamtBuilder(self.put_node, self._profile.hamt_fanout).build(links, mode=mode, mtime_ns=mtime_ns)
 
-    def _is_surely_too_large(self, links: Iterable[Link]) -> bool:
-        """Whether names and CIDs alone are too many bytes: all that the estimate "links" counts, and less than a block.
+    def _exceeds_threshold(self, links: Iterable[Link]) -> bool:
+        """Return whether the names and the CIDs alone exceed the threshold.
 
-        Stops at the threshold, so that no block of a very large directory is built in vain.
+        This sum is the profile's estimate "links", and a lower bound of the size of the block. The sum stops at the
+        threshold, so that no block is built for a very large directory that is going to be sharded.
         """
         left = self._profile.hamt_threshold_bytes
         for link in links:

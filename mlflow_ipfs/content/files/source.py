@@ -1,4 +1,4 @@
-"""Source trees: what is at a path on disk, and the walk through a directory with everything below it."""
+"""Source trees: the kind and status of a path on disk, and the walk of a directory with everything below it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import stat
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, SourceChangedError
 
@@ -18,16 +18,23 @@ _logger = logging.getLogger(__name__)
 
 
 class SourceKind(Enum):
-    """What a path is."""
+    """The kind of a path that can be imported."""
 
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
 
 
+_KIND_TESTS: Final = (
+    (SourceKind.FILE, stat.S_ISREG),
+    (SourceKind.DIRECTORY, stat.S_ISDIR),
+    (SourceKind.SYMLINK, stat.S_ISLNK),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A path that is going to be imported, as bytes, with what ``lstat`` says of it."""
+    """A path to import, as bytes, with its kind and the result of ``lstat``."""
 
     path: bytes
     kind: SourceKind
@@ -43,9 +50,9 @@ class Visit:
 
     Attributes:
         source: the file, symlink or directory.
-        name: its name in its directory; empty for the top.
-        child_count: how many entries of this directory the walk visited; 0 for files and symlinks.
-        hidden_left_out: how many hidden entries of this directory the walk left out.
+        name: its name in its directory; empty for the root of the walk.
+        child_count: number of entries of this directory that the walk visited; 0 for files and symlinks.
+        hidden_left_out: number of hidden entries of this directory that the walk left out.
     """
 
     source: Source
@@ -56,36 +63,36 @@ class Visit:
 
 @dataclass(slots=True)
 class _OpenDirectory:
-    """A directory whose entries are being visited; ``todo`` has the names that are left, the next one last."""
+    """A directory whose entries are being visited. ``todo`` has the remaining names; the next one is last."""
 
     visit: Visit
     todo: list[bytes]
 
 
 def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
-    """Yield what is at a path and everything below it. A directory follows its entries, which come in byte order.
+    """Yield a path and everything below it. Entries are yielded in byte order, and before their directory.
 
-    Symlinks are yielded as themselves. Each source is examined right before it is yielded, and a directory
-    right before its entries. Works without recursion, because directories may be nested deeper than Python's stack.
+    Symlinks are not followed. ``lstat`` is called on a file or symlink right before it is yielded, and on a directory
+    right before its entries. The walk is iterative, because directories may be nested deeper than Python's stack.
 
     Raises:
-        NotFoundError: nothing is at the path.
+        NotFoundError: the path does not exist.
         PermissionError: a directory cannot be listed.
-        InvalidPathError: a socket, device or pipe is in the way.
-        SourceChangedError: an entry vanished after its directory was listed.
+        InvalidPathError: a path is a socket, device or pipe.
+        SourceChangedError: an entry was removed after its directory was listed.
     """
-    top = look_at(path)
-    if top.kind is not SourceKind.DIRECTORY:
-        yield Visit(top, b"")
+    root = stat_source(path)
+    if root.kind is not SourceKind.DIRECTORY:
+        yield Visit(root, b"")
         return
-    directories = [_open_directory(top, b"", include_hidden=include_hidden)]
+    directories = [_open_directory(root, b"", include_hidden=include_hidden)]
     while directories:
         directory = directories[-1]
         if not directory.todo:
             yield directories.pop().visit
             continue
         name = directory.todo.pop()
-        child = _look_at_child(directory.visit.source, name)
+        child = _stat_child(directory.visit.source, name)
         if child.kind is SourceKind.DIRECTORY:
             directories.append(_open_directory(child, name, include_hidden=include_hidden))
         else:
@@ -93,6 +100,7 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
 
 
 def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _OpenDirectory:
+    """List a directory whose entries are to be visited."""
     names = list_directory(source.path)
     visible = names if include_hidden else [entry for entry in names if not entry.startswith(b".")]
     hidden_left_out = len(names) - len(visible)
@@ -101,50 +109,49 @@ def _open_directory(source: Source, name: bytes, *, include_hidden: bool) -> _Op
     return _OpenDirectory(Visit(source, name, len(visible), hidden_left_out), visible[::-1])
 
 
-def look_at(path: bytes) -> Source:
-    """Find out what a path is.
+def stat_source(path: bytes) -> Source:
+    """Return the kind and status of a path, without following a symlink.
 
     Raises:
-        NotFoundError: nothing is there.
-        InvalidPathError: it is a socket, a device or a pipe, or the path holds a NUL character.
+        NotFoundError: the path does not exist.
+        InvalidPathError: the path is a socket, device or pipe, or contains a NUL character.
     """
     if b"\0" in path:
-        msg = f"the path {os.fsdecode(path)!r} holds a NUL character"
+        msg = f"the path {os.fsdecode(path)!r} contains a NUL character; remove it"
         raise InvalidPathError(msg)
     try:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
-        msg = f"there is no file or directory {os.fsdecode(path)!r}"
+        msg = f"there is no file or directory {os.fsdecode(path)!r}; check the path"
         raise NotFoundError(msg) from None
-    for kind, test in _TESTS:
+    for kind, test in _KIND_TESTS:
         if test(status.st_mode):
             return Source(path, kind, status)
-    msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink, so it has no content to add"
+    msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink and cannot be imported; remove it"
     raise InvalidPathError(msg)
 
 
-_TESTS = (
-    (SourceKind.FILE, stat.S_ISREG),
-    (SourceKind.DIRECTORY, stat.S_ISDIR),
-    (SourceKind.SYMLINK, stat.S_ISLNK),
-)
-
-
 def list_directory(path: bytes) -> list[bytes]:
-    """Names in a directory, in byte order."""
+    """Return the names in a directory, in byte order."""
     return sorted(os.listdir(path))
 
 
-def _look_at_child(directory: Source, name: bytes) -> Source:
-    """Find out what a name that was listed in a directory is; raises ``SourceChangedError`` if it is gone."""
+def _stat_child(directory: Source, name: bytes) -> Source:
+    """Return the kind and status of an entry that was listed in a directory.
+
+    Raises:
+        SourceChangedError: the entry was removed meanwhile.
+    """
     path = os.path.join(directory.path, name)
     try:
-        return look_at(path)
+        return stat_source(path)
     except NotFoundError as error:
-        raise changed(path) from error
+        raise source_changed_error(path) from error
 
 
-def changed(path: bytes) -> SourceChangedError:
-    """The error for a file that changed while it was read."""
-    msg = f"{os.fsdecode(path)!r} changed while it was read; nothing was added: add it again when nobody writes to it"
+def source_changed_error(path: bytes) -> SourceChangedError:
+    """Return the error for a path that changed while it was read."""
+    msg = (
+        f"{os.fsdecode(path)!r} changed while it was read; nothing was added. Add it again when no process writes to it"
+    )
     return SourceChangedError(msg)

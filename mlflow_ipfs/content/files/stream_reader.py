@@ -1,4 +1,4 @@
-"""Reading a stream of unknown size once, and reading back what was written of it."""
+"""Reader of a stream of unknown size, and file object over the bytes that were written from such a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class StreamReader:
-    """Reads a stream to its end.
+    """Reader of a stream to its end.
 
     Args:
-        stream: may return less than asked for at a time.
+        stream: the stream. A call of ``read`` may return fewer bytes than requested.
         progress: called with the number of bytes just read.
     """
 
@@ -26,22 +26,23 @@ class StreamReader:
         self._ahead = memoryview(b"")
 
     def peek(self, size_bytes: int) -> bytes:
-        """Return the first bytes of the stream, fewer only if it ends; ``fill`` will return them again.
+        """Return the first bytes of the stream, fewer only if the stream ends. ``fill`` returns them again.
 
-        For one call, before any ``fill``.
+        Call this at most once, and before ``fill``.
         """
         buffer = memoryview(bytearray(size_bytes))
         self._ahead = buffer[: self._read(buffer)]
         return bytes(self._ahead)
 
     def fill(self, view: memoryview) -> int:
-        """Fill a buffer with the next bytes and return how many, fewer than its length only if the stream ends."""
+        """Fill a buffer with the next bytes and return their number, less than its length only if the stream ends."""
         taken = min(len(view), len(self._ahead))
         view[:taken] = self._ahead[:taken]
         self._ahead = self._ahead[taken:]
         return taken + self._read(view[taken:])
 
     def _read(self, view: memoryview) -> int:
+        """Read from the stream until the buffer is full or the stream ends. Return the number of bytes."""
         filled = 0
         while filled < len(view):
             piece = self._stream.read(len(view) - filled)
@@ -59,11 +60,11 @@ class _Readable(Protocol):
 
 
 class SpooledFile(io.RawIOBase):
-    """The bytes that a ``FileWriter`` has taken so far, as a seekable file. Several may read one writer.
+    """Seekable file object over the bytes written to a ``FileWriter`` so far. A writer may have several of them.
 
     Args:
-        writer: was begun with ``read_back``.
-        size_bytes: how many bytes it has taken.
+        writer: a writer that was started with ``read_back``.
+        size_bytes: number of bytes written so far.
     """
 
     def __init__(self, writer: _Readable, size_bytes: int) -> None:
@@ -73,24 +74,24 @@ class SpooledFile(io.RawIOBase):
         self._offset = 0
 
     def readable(self) -> bool:
-        """Tell that it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Tell that it can be repositioned."""
+        """Return True."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to another position and return it."""
+        """Change the position and return it."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: self._size_bytes}[whence]
         if base + offset < 0:
-            msg = f"a position of {base + offset} is before the start of the file"
+            msg = f"cannot seek to {base + offset}, before the start of the file"
             raise ValueError(msg)
         self._offset = base + offset
         return self._offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer with the next bytes and return how many, fewer than its length only at the end."""
+        """Fill a buffer with the next bytes and return their number, less than its length only at the end."""
         view = memoryview(buffer).cast("B")
         length = min(len(view), max(self._size_bytes - self._offset, 0))
         data = self._writer.read_at(self._offset, length)

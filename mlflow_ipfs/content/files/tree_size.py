@@ -1,7 +1,7 @@
-"""Number of files and directories that a DAG has when it is written to disk.
+"""Number of files and directories that a DAG creates when it is written to disk.
 
-Directories may share subdirectories, as snapshots of one tree do. A few blocks that share each other twice at every
-level stand for 2**60 files, so this number has a limit.
+Directories may share subdirectories, as snapshots of one tree do. If each of 60 directories links twice to the next,
+these few blocks describe 2**60 files. So the number has a limit.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.dag import UnixFSNode
 
-# Directories that are there once have no limit: all their names are in blocks of the store. 4,000 snapshots that share
-# a tree of 5,000 files are below it.
+# Only repeats count: the names of a directory that occurs once are all in blocks of the store. 4,000 snapshots that
+# share a tree of 5,000 files are within the limit.
 MAX_REPEATED_ENTRIES: Final = 20_000_000
 
 
@@ -27,8 +27,8 @@ class TreeSize(NamedTuple):
     """Number of entries below a directory.
 
     Attributes:
-        written: entries on disk, where a shared directory is written for each path to it.
-        stored: entries in the blocks, where a shared directory counts once.
+        written: number of entries on disk, where a shared directory is written once for each path to it.
+        stored: number of entries in the blocks, where a shared directory counts once.
     """
 
     written: int
@@ -36,23 +36,23 @@ class TreeSize(NamedTuple):
 
 
 def check_tree_size(root: CID, size: TreeSize) -> None:
-    """Check that shared directories do not make a tree too large to be written to disk.
+    """Raise if shared directories make a tree too large to write to disk.
 
     Raises:
-        InvalidDataError: they do.
+        InvalidDataError: the tree repeats more than ``MAX_REPEATED_ENTRIES`` entries.
     """
     repeated = size.written - size.stored
     if repeated > MAX_REPEATED_ENTRIES:
         msg = (
-            f"{root} would be {_text(size.written)} files and directories on disk, because directories with "
-            f"{size.stored} entries in all occur in it many times; the limit is {MAX_REPEATED_ENTRIES} repeated "
-            "entries. Write single subdirectories of it"
+            f"{root} would be {_format_count(size.written)} files and directories on disk, because its directories "
+            f"(with {size.stored} entries in total) occur many times. The limit is {MAX_REPEATED_ENTRIES} repeated "
+            "entries; export single subdirectories instead"
         )
         raise InvalidDataError(msg)
 
 
-def _text(count: int) -> str:
-    """Return a number; in short if it has hundreds of digits."""
+def _format_count(count: int) -> str:
+    """Return a number as text, abbreviated if it has more than 30 digits."""
     return str(count) if count < 10**30 else f"more than 10**{(count.bit_length() - 1) * 3 // 10}"
 
 
@@ -63,33 +63,33 @@ class _Directory:
         self.cid = node.cid
         entries = [link.cid for link in iterate_directory(reader, node)]
         self.stored = self.written = len(entries)
-        self.waiting = [cid for cid in entries if cid.codec != RAW]
+        self.pending = [cid for cid in entries if cid.codec != RAW]
 
 
 def measure_tree(reader: BlockReader, root: UnixFSNode) -> TreeSize:
-    """Count the entries below a directory. Reads each of its nodes once, however often it occurs.
+    """Count the entries below a directory. Each node is read once, however often it occurs.
 
     Raises:
         NotFoundError, IntegrityError: a node cannot be read.
         InvalidDataError: a node is not UnixFS, or a directory is malformed.
     """
     written: dict[CID, int] = {}
-    others = SeenBlocks()
+    seen_files = SeenBlocks()
     path = [_Directory(reader, root)]
     stored = path[0].stored
     while True:
         current = path[-1]
-        if not current.waiting:
+        if not current.pending:
             written[current.cid] = current.written
             path.pop()
             if not path:
                 return TreeSize(current.written, stored)
             path[-1].written += current.written
             continue
-        cid = current.waiting.pop()
+        cid = current.pending.pop()
         if cid in written:
             current.written += written[cid]
-        elif others.add(cid):
+        elif seen_files.add(cid):
             node = read_unixfs(reader, cid)
             if node.data.is_directory:
                 path.append(_Directory(reader, node))

@@ -1,1 +1,1 @@
-"""What the system does for us: files written so that they last, locks between processes, and forks survived."""
+"""Services of the operating system: durable files, locks between processes, file permissions and forks."""

@@ -1,4 +1,4 @@
-"""What this user may not read or write, told with its owner and with the command that changes that."""
+"""Errors for files that this user may not read or write. They name the owner and the command that grants access."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if sys.platform != "win32":
     import grp
     import pwd
 
-_SEALED_DEPTH: Final = 3  # files/f9/<name>, as the store has its objects and packs
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_SEALED_DEPTH: Final = 3  # files/f9/<name>: path components of the store's objects and packs
 
 
 @contextmanager
 def translate_access_errors(directory: Path) -> Iterator[None]:
-    """Turn a refusal of the system into our error, which names the path and the remedy. Other errors pass.
+    """Translate ``PermissionError`` into an error that names the path and the remedy. Other errors pass unchanged.
 
     Args:
-        directory: the store's directory, or another one whose owner should own what is in it.
+        directory: the directory of the store, or another directory whose owner should own everything in it.
 
     Raises:
-        PolicyError: this user may not read or write something.
+        PolicyError: this user may not read or write a file or directory.
     """
     try:
         yield
@@ -41,7 +41,12 @@ def translate_access_errors(directory: Path) -> Iterator[None]:
 
 
 def refused(directory: Path, error: PermissionError) -> PolicyError:
-    """Our error for a refusal of the system."""
+    """Return the error for a ``PermissionError``.
+
+    Args:
+        directory: as for ``translate_access_errors``.
+        error: the error of the operating system.
+    """
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     paths = [Path(os.fsdecode(name)) for name in names] or [directory]
     obstacle = next((found for path in paths if (found := _obstacle(path)) is not None), paths[0])
@@ -49,30 +54,33 @@ def refused(directory: Path, error: PermissionError) -> PolicyError:
 
 
 def no_access(directory: Path, path: Path) -> PolicyError:
-    """The error for something that this user may not use.
+    """Return the error for a path that this user may not use.
 
     Args:
-        directory: the store's directory.
+        directory: the directory of the store.
         path: the file or directory.
     """
     user = user_name(os.geteuid())
-    return PolicyError(f"user {user} may not read or write {path}{_in_brackets(path)}: {remedy(directory, path)}")
+    return PolicyError(f"user {user} may not read or write {path}{_owner_and_mode(path)}: {remedy(directory, path)}")
 
 
 def remedy(directory: Path, path: Path) -> str:
-    """What to do so that the owner of a directory can use a path in it."""
+    """Return what the user must do so that the owner of a directory can use a path in it."""
     owner, status = _status(directory.resolve()), _status(path)
     if owner is None or status is None:
-        return "let this user read and write there, or run this as its owner"
+        return "let this user read and write there, or run the command as its owner"
     if status.st_uid != owner.st_uid:
         return f"give everything in the directory to its owner, `{chown_command(directory)}`"
     if status.st_uid == os.geteuid() or os.geteuid() == 0:
         return f"let its owner use it, `chmod {_missing_bits(directory, path, status)} {shlex.quote(str(path))}`"
-    return f"run this as user {user_name(owner.st_uid)}, the owner"
+    return f"run the command as user {user_name(owner.st_uid)}, the owner"
 
 
 def _missing_bits(directory: Path, path: Path, status: os.stat_result) -> str:
-    """The bits that a store needs on a file or directory. What is sealed stays so: other files may share its bytes."""
+    """Return the permission bits that a store needs on a path.
+
+    Sealed files stay read-only, because other files may share their bytes.
+    """
     if stat.S_ISDIR(status.st_mode):
         return "u+rwx"
     is_sealed = path.is_relative_to(directory) and len(path.relative_to(directory).parts) == _SEALED_DEPTH
@@ -80,31 +88,31 @@ def _missing_bits(directory: Path, path: Path, status: os.stat_result) -> str:
 
 
 def chown_command(directory: Path) -> str:
-    """The command that gives a directory and everything in it to the owner of the directory."""
+    """Return the shell command that gives everything in a directory to the owner of the directory."""
     return f"sudo chown -R {owner_of(directory)} {shlex.quote(str(directory))}"
 
 
 def is_usable(path: Path, status: os.stat_result, *, read_only: bool = False) -> bool:
-    """Tell whether this user can use a file or directory as a store needs it.
+    """Return whether this user has the permissions on a file or directory that a store needs.
 
     Args:
         path: the file or directory.
-        status: of it.
-        read_only: nothing is to be written: the store is on a read-only mount.
+        status: the status of the path.
+        read_only: whether the store is on a read-only mount, so that write permission is not needed.
     """
     needed = os.R_OK
     if stat.S_ISDIR(status.st_mode):
         needed |= os.X_OK
-    if not read_only and (stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWUSR):  # what is sealed is only read
+    if not read_only and (stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWUSR):  # sealed files are only read
         needed |= os.W_OK
     return os.access(path, needed, effective_ids=os.access in os.supports_effective_ids)
 
 
 def owner_of(path: Path) -> str:
-    """The owner and the group of a file or directory, as `chown` takes them.
+    """Return the owner and the group of a path in the notation of ``chown``.
 
     Raises:
-        OSError: nothing is there.
+        OSError: the path does not exist.
     """
     return _owner(path.stat())
 
@@ -114,7 +122,7 @@ def _owner(status: os.stat_result) -> str:
 
 
 def user_name(uid: int) -> str:
-    """The name of a user; the number if it has none here."""
+    """Return the name of a user, or the number if this system has no name for it."""
     if sys.platform != "win32":
         with suppress(KeyError):
             return pwd.getpwuid(uid).pw_name
@@ -122,7 +130,7 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """The name of a group; the number if it has none here."""
+    """Return the name of a group, or the number if this system has no name for it."""
     if sys.platform != "win32":
         with suppress(KeyError):
             return grp.getgrgid(gid).gr_name
@@ -130,7 +138,7 @@ def group_name(gid: int) -> str:
 
 
 def _obstacle(path: Path) -> Path | None:
-    """What this user may not use: the path itself, or the lowest directory above it that is there."""
+    """Return the path or its lowest existing parent if this user may not use it, else None."""
     for candidate in (path, *path.parents):
         status = _status(candidate)
         if status is not None and not is_usable(candidate, status):
@@ -140,14 +148,16 @@ def _obstacle(path: Path) -> Path | None:
     return None
 
 
-def _in_brackets(path: Path) -> str:
+def _owner_and_mode(path: Path) -> str:
+    """Return the owner and the mode of a path in parentheses; the empty string if the path does not exist."""
     status = _status(path)
     if status is None:
         return ""
-    return f" (of {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o})"
+    return f" (owner {_owner(status)}, mode {stat.S_IMODE(status.st_mode):04o})"
 
 
 def _status(path: Path) -> os.stat_result | None:
+    """Return the result of ``lstat``, or None on an error."""
     with suppress(OSError):
         return path.lstat()
     return None

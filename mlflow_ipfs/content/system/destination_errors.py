@@ -1,4 +1,4 @@
-"""What goes wrong where content is written to, told with the name that the user knows: never with a draft's."""
+"""Errors at a destination, translated to name the path that the user gave instead of a draft."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _BAD_NAME: Final = (errno.ENAMETOOLONG, errno.EILSEQ)
-_IN_THE_WAY: Final = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+_OBSTACLES: Final = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
 @contextmanager
 def translate_destination_errors(target: Path) -> Iterator[None]:
-    """Translate what the system says while ``target`` is made, or a draft of it in the same directory.
+    """Translate errors of the operating system during the creation of ``target`` or of a draft in the same directory.
 
-    Errors that name other files, as those of the store do, come through as they are.
+    Errors that name other files, such as those of the store, pass unchanged.
 
     Raises:
-        InvalidPathError: something is in the way, was removed meanwhile, or the disk does not take the name.
-        StoreFullError: no room at the destination.
-        OSError: anything else, with ``target`` as its file.
+        InvalidPathError: a path exists with another type, a path was removed meanwhile, or the name is invalid on this
+            disk.
+        StoreFullError: the disk of the destination is full.
+        OSError: any other error, with ``target`` as its file name.
     """
     if "\0" in str(target):
-        msg = f"{str(target)!r} cannot be made: no name may have a NUL in it"
+        msg = f"{str(target)!r} cannot be created: a name must not contain a NUL character; use another name"
         raise InvalidPathError(msg)
     try:
         yield
@@ -44,32 +45,38 @@ def translate_destination_errors(target: Path) -> Iterator[None]:
 
 
 def _explain(error: OSError, target: Path) -> Exception | None:
-    """The error in our words; None if it is not about the target."""
+    """Return the translated error, or None if the error is not about the target."""
     if error.errno in _FULL:
-        return StoreFullError(f"no room left on the disk of {str(target)!r}")
+        return StoreFullError(f"no space left on the disk of {str(target)!r}; free some space or write to another disk")
     if error.errno in _BAD_NAME:
         return InvalidPathError(
-            f"{str(target)!r} cannot be made: this disk does not take such a name, or such a long path"
+            f"{str(target)!r} cannot be created: the name is invalid or the path too long on this disk; "
+            "use another name or another disk"
         )
     if not _is_about(error, target):
         return None
-    if error.errno in _IN_THE_WAY:
-        return InvalidPathError(f"{str(target)!r} cannot be made: {_obstacle(target)}")
+    if error.errno in _OBSTACLES:
+        return InvalidPathError(f"{str(target)!r} cannot be created: {_obstacle(target)}")
     return OSError(error.errno, error.strerror, str(target))
 
 
 def _is_about(error: OSError, target: Path) -> bool:
+    """Return whether an error names the target, a path in its directory, or a parent of it."""
     names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
     return any(name.is_relative_to(target.parent) or target.is_relative_to(name) for name in names)
 
 
 def _obstacle(target: Path) -> str:
+    """Return why a path cannot be created, and what to do."""
     parent = target.parent
     if os.path.isdir(parent):
         if os.path.isdir(target):
-            return "a directory of that name is there"
-        return f"in the directory {str(parent)!r} something was removed or replaced meanwhile, or it takes no new names"
-    there = next((path for path in (parent, *parent.parents) if os.path.lexists(path)), parent)
-    if os.path.lexists(there) and not os.path.isdir(there):
-        return f"{str(there)!r} is no directory"
-    return f"there is no directory {str(parent)!r}, or not any more"
+            return "a directory of that name exists; remove it or use another name"
+        return (
+            "a path in its directory was removed or replaced meanwhile, or the directory accepts no new names; "
+            "try again or write to another directory"
+        )
+    existing = next((path for path in (parent, *parent.parents) if os.path.lexists(path)), parent)
+    if os.path.lexists(existing) and not os.path.isdir(existing):
+        return f"{str(existing)!r} is not a directory; write to another directory"
+    return f"the directory {str(parent)!r} does not exist, or was removed meanwhile; create it"

@@ -1,8 +1,8 @@
-"""Everything that the local store, its copies and unfinished CARs do to the disk, in one small place.
+"""Disk operations of the local store, of its backups and of unfinished CARs.
 
-Each step that matters after a crash or on a full disk is one method here, SQLite's commits and
-checkpoints included, so that a test can fail it, kill the process at it, or record it. Only lock
-files, which hold nothing, are opened elsewhere. Python opens every file with O_CLOEXEC (PEP 446).
+Each step that matters after a crash or on a full disk is one method of ``Disk``, including SQLite's commits and
+checkpoints. So a test can make the step fail, kill the process at it, or record it. Only lock files, which contain no
+content, are opened elsewhere. Python opens every file with O_CLOEXEC (PEP 446).
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from pathlib import Path
 
-SEALED_MODE: Final = 0o444  # of what never changes again
-COPY_MODE: Final = 0o644  # of what a caller may write to
+SEALED_MODE: Final = 0o444  # of a file that never changes again
+COPY_MODE: Final = 0o644  # of a file that a caller may write to
 _FICLONE: Final = 0x40049409  # linux/fs.h; the same on x86-64, arm64 and riscv64
 _COPY_PAGES: Final = 4096
-NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})  # of `link`
+# Errors of link() where the file system, or the pair of paths, does not support hard links.
+NO_LINKS: Final = frozenset({errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV})
 _DRAFT_SUFFIX: Final = ".new"
 FULL_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def free_bytes(path: Path) -> int:
-    """How much an ordinary user may still write to the disk under something that exists."""
+    """Return the number of bytes that an ordinary user can still write to the disk of an existing path."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 
 
 def is_draft_of(name: str, other: str) -> bool:
-    """Tell whether a file is what a broken-off ``Disk.write_file`` has left beside the one of that name."""
+    """Return whether ``other`` is the name of a draft of ``name``, left by an interrupted ``Disk.write_file``."""
     return (
         other.startswith(f"{name}.")
         and other.endswith(_DRAFT_SUFFIX)
@@ -49,15 +50,15 @@ def is_draft_of(name: str, other: str) -> bool:
 
 
 class Disk:
-    """The disk as it is. Tests derive from it."""
+    """The operations on the real disk. Tests derive from this class."""
 
     def create(self, path: Path, mode: int | None = None) -> int:
-        """Create a file that isn't there yet and return a descriptor to write to it.
+        """Create a file that must not exist, and return a descriptor for writing.
 
         Args:
             path: the file.
-            mode: of a file for a caller, which belongs to the user of this process. None: a file of a store or of a
-                backup, which belongs to the owner of its directory: see ``ownership.py``.
+            mode: mode of a file for a caller, which the user of this process owns. None for a file of a store or of a
+                backup, which the owner of its directory owns: see ``ownership.py``.
         """
         if mode is None:
             return ownership.create_file(path, os.O_WRONLY)
@@ -68,20 +69,20 @@ class Disk:
         write_all(descriptor, memoryview(data))
 
     def start_writeback(self, descriptor: int, offset: int, length: int) -> None:
-        """Let the system begin to write a piece of a file to the disk, so that ``sync`` finds less to do. Promises nothing."""
-        if sys.platform == "linux":  # elsewhere the same advice only drops what was read
-            # mm/fadvise.c: what is dirty is given to the disk without waiting, and stays in memory.
+        """Start writing a range of a file to the disk, so that ``sync`` takes less time. This gives no guarantee."""
+        if sys.platform == "linux":  # elsewhere the same advice only drops clean pages
+            # mm/fadvise.c: dirty pages are submitted to the disk without waiting, and stay in memory.
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self, descriptor: int) -> None:
-        """Return when the file's bytes would survive a loss of power."""
-        if sys.platform == "darwin":  # fsync there only reaches the drive's cache
+        """Wait until the bytes of a file would survive a loss of power."""
+        if sys.platform == "darwin":  # fsync there only reaches the cache of the drive
             fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
         else:
             os.fsync(descriptor)
 
     def sync_directory(self, path: Path) -> None:
-        """Return when the names in a directory would survive a loss of power."""
+        """Wait until the names in a directory would survive a loss of power."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             self.sync(descriptor)
@@ -94,11 +95,11 @@ class Disk:
         return os.fstat(descriptor)
 
     def set_mtime(self, descriptor: int, mtime_ns: int) -> None:
-        """Give a file the time of what it is a copy of."""
+        """Set the modification time of a copy to that of its source."""
         os.utime(descriptor, ns=(mtime_ns, mtime_ns))
 
     def make_read_only(self, path: Path) -> None:
-        """Seal a file that was copied here and has lost its mode on the way."""
+        """Seal a file that lost its mode when the store was copied."""
         path.chmod(SEALED_MODE)
 
     def close(self, descriptor: int) -> None:
@@ -110,25 +111,25 @@ class Disk:
         ownership.rename(source, destination)
 
     def remove(self, path: Path) -> None:
-        """Remove a file; that it is gone already is no error."""
+        """Remove a file. No-op if the file does not exist."""
         with suppress(FileNotFoundError):
             os.unlink(path)
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory for the users of the one around it; that it is there already is no error."""
+        """Create a directory with the owner and sharing of its parent. No-op if the directory exists."""
         with suppress(FileExistsError):
             ownership.create_directory(path)
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a directory with all below it, as far as that is possible."""
+        """Remove a directory and everything below it. Errors are ignored."""
         shutil.rmtree(path, ignore_errors=True)
 
     def open_to_read(self, path: Path | str) -> int:
-        """Open a file for ``read_at``."""
+        """Open a file for ``read_at``, and return the descriptor."""
         return os.open(path, os.O_RDONLY)
 
     def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
-        """Read ``length`` bytes at ``offset``; fewer only where the file ends."""
+        """Return ``length`` bytes at ``offset``, fewer only at the end of the file."""
         data = os.pread(descriptor, length, offset)
         while 0 < len(data) < length:
             more = os.pread(descriptor, length - len(data), offset + len(data))
@@ -137,8 +138,8 @@ class Disk:
             data += more
         return data
 
-    def read_what_is_left(self, descriptor: int, offset: int, length: int) -> bytes:
-        """As ``read_at``; nothing where the disk has lost it. For those who hash what they get."""
+    def read_at_or_empty(self, descriptor: int, offset: int, length: int) -> bytes:
+        """Return what ``read_at`` returns, or no bytes on a read error of the disk. For callers that hash the bytes."""
         try:
             return self.read_at(descriptor, offset, length)
         except OSError as error:
@@ -147,19 +148,19 @@ class Disk:
             return b""
 
     def read_piece(self, path: Path | str, offset: int, length: int) -> bytes:
-        """Read a piece of a file, as ``read_what_is_left``."""
+        """Open a file and return what ``read_at_or_empty`` returns."""
         descriptor = self.open_to_read(path)
         try:
-            return self.read_what_is_left(descriptor, offset, length)
+            return self.read_at_or_empty(descriptor, offset, length)
         finally:
             os.close(descriptor)
 
     def status(self, path: Path) -> os.stat_result:
-        """What the file system says of a file."""
+        """Return the status of a file."""
         return os.stat(path)
 
     def write_file(self, path: Path, data: bytes) -> None:
-        """Write a whole small file durably: it is there with all its bytes, or as it was before."""
+        """Write a small file atomically and durably. After a crash it has all new bytes or its former content."""
         draft = path.with_name(f"{path.name}.{os.getpid()}{_DRAFT_SUFFIX}")
         self.remove(draft)
         descriptor = self.create(draft)
@@ -172,7 +173,7 @@ class Disk:
         self.sync_directory(path.parent)
 
     def allocate(self, path: Path, size_bytes: int) -> None:
-        """Create a file that really occupies so many bytes."""
+        """Create a file that occupies ``size_bytes`` bytes on the disk."""
         descriptor = self.create(path)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -183,10 +184,10 @@ class Disk:
             self.close(descriptor)
 
     def clone(self, source: Path, destination: Path) -> None:
-        """Make a new file that shares its bytes with ``source`` until one of them is written to.
+        """Create a reflink: a new file that shares its bytes with ``source`` until one of them is written to.
 
         Raises:
-            OSError: with EOPNOTSUPP or another number where the file system has no reflinks.
+            OSError: the file system does not support reflinks (EOPNOTSUPP or another number).
         """
         if sys.platform != "linux":
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(source))
@@ -201,11 +202,11 @@ class Disk:
                 self.close(descriptor)
 
     def link(self, source: Path, destination: Path) -> None:
-        """Give a file a second name."""
+        """Create a hard link."""
         ownership.link(source, destination)
 
     def copy(self, source: Path, destination: Path) -> None:
-        """Make a new file with the bytes of ``source``, or none at all."""
+        """Create a copy of a file. On an error, no file is left at the destination."""
         with source.open("rb") as original:
             descriptor = self.create(destination, COPY_MODE)
             try:
@@ -217,15 +218,15 @@ class Disk:
                 self.close(descriptor)
 
     def free_bytes(self, path: Path) -> int:
-        """How much an ordinary user may still write to the disk under ``path``."""
+        """Return the number of bytes that an ordinary user can still write to the disk of ``path``."""
         return free_bytes(path)
 
     def commit(self, connection: sqlite3.Connection) -> None:
-        """Commit SQLite's transaction: the point from which a publication counts as acknowledged."""
+        """Commit SQLite's transaction. From here on, a publication is durable."""
         connection.execute("COMMIT")
 
     def copy_database(self, connection: sqlite3.Connection, path: Path) -> int:
-        """Write a copy of SQLite's database to a new file. Returns a descriptor of it, to be synced and closed."""
+        """Copy a SQLite database to a new file, and return a descriptor of it. The caller must sync and close it."""
         descriptor = self.create(path)
         try:
             copy = sqlite3.connect(path, isolation_level=None)
@@ -239,5 +240,5 @@ class Disk:
         return descriptor
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
-        """Move SQLite's log into the database file, and empty it if nobody reads from it."""
+        """Move SQLite's write-ahead log into the database file, and truncate the log if no connection reads from it."""
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

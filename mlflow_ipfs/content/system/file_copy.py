@@ -1,4 +1,4 @@
-"""Copying the bytes of one open file to another, inside the kernel where it can do that."""
+"""Copy of the bytes of one open file to another, inside the kernel where possible."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_STEP_BYTES: Final = 8 << 20  # few calls, and progress and Ctrl-C get their turn every few milliseconds
+_STEP_BYTES: Final = 8 << 20  # few calls, yet short enough that progress and Ctrl-C are handled every few milliseconds
 _BUFFER_BYTES: Final = 1 << 20
-# What kernels and file systems answer when they can't copy by themselves, or not between these two places.
+# Errors of copy_file_range where the kernel cannot copy between these two files.
 _CANNOT_COPY: Final = frozenset({
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF
 })  # fmt: skip
 
 
 def copy_bytes(source: int, destination: int, progress: Callable[[int], None] | None = None) -> int:
-    """Copy what is left of an open file to the position of another. Returns how many bytes it was.
+    """Copy the rest of an open file to the position of another, and return the number of bytes.
 
-    The two never share an inode; file systems with reflinks may let them share blocks until one is written to.
+    The two files never share an inode. On file systems with reflinks they may share blocks until one is written to.
 
     Args:
         source: descriptor to read from.
@@ -36,7 +36,7 @@ def copy_bytes(source: int, destination: int, progress: Callable[[int], None] | 
 
 
 def _steps(source: int, destination: int) -> Iterator[int]:
-    """Copy step by step. Each way goes on where the other stopped: both move the files' positions."""
+    """Copy in steps, and yield the bytes of each step. Both methods advance the positions of the files."""
     if hasattr(os, "copy_file_range"):
         try:
             while count := os.copy_file_range(source, destination, _STEP_BYTES):
@@ -44,7 +44,7 @@ def _steps(source: int, destination: int) -> Iterator[int]:
         except OSError as error:
             if error.errno not in _CANNOT_COPY:
                 raise
-    # Where nothing is left, this finds the end at once. Some file systems answer 0 although there is more.
+    # Some file systems return 0 before the end of the file. At the end, this loop stops at once.
     view = memoryview(bytearray(_BUFFER_BYTES))
     while count := os.readv(source, [view]):
         write_all(destination, view[:count])
@@ -52,6 +52,6 @@ def _steps(source: int, destination: int) -> Iterator[int]:
 
 
 def write_all(descriptor: int, view: memoryview) -> None:
-    """Write all of a buffer at a file's position."""
+    """Write a whole buffer at the position of a file."""
     while view:
         view = view[os.write(descriptor, view) :]

@@ -1,8 +1,8 @@
-"""Living with ``fork``: what a child must forget, and when its parent must not fork.
+"""Safe ``fork``: resources that a child process must drop, and code during which the process must not fork.
 
-A child shares the locks of its parent's open files, and finds the mutexes inside SQLite as they
-were at that moment, held perhaps by a thread that the child doesn't have. So a thread that opens
-a lock or is inside SQLite says so with ``not_forking``, and a fork waits for it for a moment.
+A child shares the locks of its parent's open files. It also inherits the state of the mutexes inside SQLite, which may
+be held by a thread that does not exist in the child. So a thread enters ``not_forking`` while it opens a lock or is
+inside SQLite, and a fork waits for that thread for a limited time.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LONGEST_WAIT_SECONDS: Final = 2.0  # then the fork goes ahead: a child that may hang is better than a parent that does
+_LONGEST_WAIT_SECONDS: Final = 2.0  # then the process forks: a child that may hang is better than a parent that hangs
 
 
 class ForkAware(Protocol):
-    """Holds something of this process that a child must not use."""
+    """Owner of a resource of this process that a child must not use."""
 
     def after_fork_in_child(self) -> None:
-        """Let go of it, without a word to the outside: the parent still uses it."""
+        """Drop the resource without external effects, because the parent still uses it."""
 
 
 class Gate:
-    """Many threads may be inside; a fork waits until they are out, and keeps others from entering."""
+    """Gate between threads and forks. A fork waits until the threads inside have left, and blocks new ones."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -35,7 +35,7 @@ class Gate:
         self._is_forking = False
 
     def enter(self) -> None:
-        """Keep the process from forking until ``leave``; may be nested."""
+        """Prevent the process from forking until ``leave``. Calls may be nested."""
         thread = threading.get_ident()
         with self._condition:
             if thread not in self._inside:
@@ -43,7 +43,7 @@ class Gate:
             self._inside[thread] = self._inside.get(thread, 0) + 1
 
     def leave(self) -> None:
-        """Let it fork again."""
+        """Undo one ``enter``. The process may fork again when no thread is inside."""
         thread = threading.get_ident()
         with self._condition:
             depth = self._inside.get(thread, 0) - 1
@@ -54,14 +54,14 @@ class Gate:
                 self._condition.notify_all()
 
     def before_fork(self) -> None:
-        """Wait, and then hold the condition's own lock, so that no thread has it in the child."""
+        """Wait for the threads inside, and keep the lock of the condition: no other thread may hold it in a child."""
         self._condition.acquire()
         self._is_forking = True
         own = threading.get_ident()
         self._condition.wait_for(lambda: self._inside.keys() <= {own}, _LONGEST_WAIT_SECONDS)
 
     def after_fork_in_parent(self) -> None:
-        """Let the others go on."""
+        """Let waiting threads enter."""
         self._is_forking = False
         self._condition.notify_all()
         self._condition.release()
@@ -72,23 +72,23 @@ _aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def current_gate() -> Gate:
-    """The gate of this process."""
+    """Return the gate of this process."""
     return _gate
 
 
 @contextmanager
 def not_forking() -> Iterator[None]:
-    """Keep this process from forking for the length of a ``with``, which must be short."""
+    """Prevent this process from forking for the duration of a ``with`` block, which must be short."""
     gate = current_gate()
     gate.enter()
     try:
         yield
     finally:
-        gate.leave()  # in a child: of the parent's gate, which nobody uses there
+        gate.leave()  # in a child, this is the gate of the parent, which the child does not use
 
 
 def forget_in_child(holder: ForkAware) -> None:
-    """Call the holder's ``after_fork_in_child`` in every child, as long as the holder lives."""
+    """Call the holder's ``after_fork_in_child`` in every child process, as long as the holder exists."""
     _aware.add(holder)
 
 

@@ -1,7 +1,7 @@
-"""Locks between processes: ``flock`` with a limit on the wait, and a name for who is in the way.
+"""Locks between processes: ``flock`` with a timeout, and an error that names the process that holds the lock.
 
-A lock dies with the process that holds it. Each holder has its own open file, so threads of one
-process exclude each other too.
+A lock ends with the process that holds it. Each holder has its own open file, so the locks also exclude threads of one
+process from each other.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LONGEST_PAUSE_SECONDS: Final = 0.05
 
 
 def try_flock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file if that is possible at once."""
+    """Lock an open file without waiting. Return whether the lock was acquired."""
     if sys.platform == "win32":
-        msg = "the local store needs flock, which Windows does not have"
+        msg = "a local store needs flock, which Windows does not have; use it under WSL2"
         raise OSError(msg)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -44,15 +44,15 @@ def try_flock(descriptor: int, *, shared: bool = False) -> bool:
 
 @contextmanager
 def locked_directory(directory: Path, purpose: str, *, timeout_seconds: float = 0) -> Iterator[None]:
-    """Hold a directory alone for the length of a ``with``. It needs no file in it, and leaves none.
+    """Hold an exclusive lock on a directory for the duration of a ``with`` block. No lock file is needed.
 
     Args:
         directory: an existing directory.
-        purpose: what whoever holds it does, for the message.
+        purpose: a verb phrase for the error message, which says what the holder of the lock does to the path.
         timeout_seconds: how long to wait.
 
     Raises:
-        StoreBusyError: it was not free in time.
+        StoreBusyError: the lock was not free in time.
     """
     with _locked(directory, os.O_DIRECTORY, purpose, timeout_seconds):
         yield
@@ -60,16 +60,16 @@ def locked_directory(directory: Path, purpose: str, *, timeout_seconds: float = 
 
 @contextmanager
 def locked_foreign_file(path: Path, purpose: str, *, timeout_seconds: float) -> Iterator[None]:
-    """Hold a file that another user has made, and that this user may only read, alone for the length of a ``with``.
+    """Hold an exclusive lock on a file of another user, which this user may only read, for the duration of a ``with``.
 
     Args:
         path: the file.
-        purpose: what the holder of the lock does, for the message.
+        purpose: a verb phrase for the error message, which says what the holder of the lock does to the path.
         timeout_seconds: how long to wait.
 
     Raises:
-        StoreBusyError: it was not free in time.
-        OSError: this user may not even read it.
+        StoreBusyError: the lock was not free in time.
+        OSError: this user may not read the file.
     """
     with _locked(path, os.O_NONBLOCK | os.O_NOFOLLOW, purpose, timeout_seconds):
         yield
@@ -83,26 +83,27 @@ def _locked(path: Path, flags: int, purpose: str, timeout_seconds: float) -> Ite
         deadline = time.monotonic() + timeout_seconds
         while not (is_held := try_flock(descriptor)) and time.monotonic() < deadline:
             time.sleep(LONGEST_PAUSE_SECONDS)
-        if not is_held or not _is_there(path, descriptor):
-            msg = f"another process {purpose} {path} at this moment: wait for it or end it, and try again"
+        if not is_held or not _is_current(path, descriptor):
+            msg = f"another process {purpose} {path}; wait until that process ends or stop it, then try again"
             raise StoreBusyError(msg)
         yield
     finally:
         os.close(descriptor)
 
 
-def _is_there(path: Path, descriptor: int) -> bool:
+def _is_current(path: Path, descriptor: int) -> bool:
+    """Return whether a path still names the open file."""
     with suppress(FileNotFoundError):
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     return False
 
 
 class LockFile:
-    """An open file to be locked. A lock on it lasts until ``release``, or until the process ends.
+    """An open file that can be locked. A lock lasts until ``release``, or until the process ends.
 
     Args:
         path: the file.
-        create: make it; it must not be there yet.
+        create: create the file, which must not exist.
 
     Attributes:
         path: the file.
@@ -111,27 +112,27 @@ class LockFile:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._descriptor: int | None = None
-        with not_forking():  # a child that had the open file unknowingly would hold the lock for ever
+        with not_forking():  # otherwise a child could inherit the open file unregistered, and keep the lock
             self._descriptor = create_file(path, os.O_RDWR) if create else os.open(path, os.O_RDWR)
             forget_in_child(self)
 
     def try_lock(self, *, shared: bool = False) -> bool:
-        """Take the lock if that is possible at once, and say in the file who has it."""
+        """Acquire the lock without waiting, and write the process number to the file. Return whether it succeeded."""
         assert self._descriptor is not None
         if not try_flock(self._descriptor, shared=shared):
             return False
-        with suppress(OSError):  # only a help for people: a full disk must not stand in the way
+        with suppress(OSError):  # the number only serves error messages, so a full disk is no reason to fail
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
         return True
 
-    def note(self, text: str) -> None:
-        """Write into the locked file, instead of the process's number, for others to read."""
+    def write_text(self, text: str) -> None:
+        """Overwrite the process number at the start of the locked file with a text for other processes to read."""
         assert self._descriptor is not None
         os.pwrite(self._descriptor, text.encode(), 0)
 
     def write_at(self, data: bytes, offset: int) -> None:
-        """Write all of some bytes into the locked file, for others to read."""
+        """Write bytes to the locked file for other processes to read."""
         assert self._descriptor is not None
         view = memoryview(data)
         while view:
@@ -139,24 +140,24 @@ class LockFile:
             view, offset = view[written:], offset + written
 
     def release(self) -> None:
-        """Let go. Calling it twice is no error."""
+        """Release the lock. A second call is a no-op."""
         with not_forking():
             descriptor, self._descriptor = self._descriptor, None
             if descriptor is not None:
                 os.close(descriptor)
 
     def __del__(self) -> None:
-        """Ctrl-C may come before whoever made this has it in his hands. A lock that nobody has must not last."""
+        """Release the lock if Ctrl-C came before the caller stored this object: otherwise no code would release it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
 
     def after_fork_in_child(self) -> None:
-        """Close the child's copy: with it open the lock would outlive the parent's release."""
+        """Close the child's copy of the descriptor. If it stayed open, the lock would outlive the parent's release."""
         self.release()
 
 
 class KeyedLocks:
-    """Locks between the threads of this process, one per key. A lock exists as long as a thread holds or awaits it."""
+    """Locks between the threads of this process, one per key. A lock exists while a thread holds or awaits it."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -164,13 +165,16 @@ class KeyedLocks:
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """Start with no locks: a thread of the parent may hold one for ever."""
+        """Start with no locks: a lock held by a thread of the parent would never be released in the child."""
         self._guard = threading.Lock()
         self._locks = WeakValueDictionary()
 
     @contextmanager
     def of(self, key: bytes) -> Iterator[None]:
-        """Hold the lock of a key for the length of a ``with``. The wait has no limit: the holder is in this process."""
+        """Hold the lock of a key for the duration of a ``with`` block. The wait has no timeout.
+
+        The holder is a thread of this process.
+        """
         with self._guard:
             lock = self._locks.get(key)
             if lock is None:
@@ -180,42 +184,42 @@ class KeyedLocks:
 
 
 class FileLock:
-    """A lock file. Reentrant for nobody.
+    """A lock file. The lock is not reentrant.
 
     Args:
         path: the file, which must exist.
         timeout_seconds: how long to wait for the lock.
-        purpose: what the holder of the lock does, for the message of ``StoreBusyError``.
+        purpose: a verb phrase for the message of ``StoreBusyError``, which says what the holder of the lock does.
     """
 
     def __init__(self, path: Path, *, timeout_seconds: float, purpose: str) -> None:
         self._path = path
         self._timeout_seconds = timeout_seconds
         self._purpose = purpose
-        # Threads queue here instead of polling. Reentrant only so that a thread whose turn was cut short by Ctrl-C,
-        # between taking it and noting it, is not locked out by itself.
+        # Threads queue here instead of polling the file. Reentrant only for a thread that Ctrl-C interrupts between
+        # acquiring the turn and recording it in self._thread: that thread must not deadlock with itself.
         self._turn = threading.RLock()
-        self._thread: int | None = None  # whose turn it is
+        self._thread: int | None = None  # the thread that has the turn
         forget_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """A thread of the parent may have had its turn at the moment of the fork."""
+        """Start with no turn taken: a thread of the parent may have held the turn at the time of the fork."""
         self._turn = threading.RLock()
         self._thread = None
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the lock alone for the length of a ``with``.
+        """Hold the lock exclusively for the duration of a ``with`` block.
 
         Raises:
-            StoreBusyError: it was not free in time.
-            StoreFormatError: its file is gone.
-            PolicyError: this user may not use its file.
+            StoreBusyError: the lock was not free in time.
+            StoreFormatError: the lock file does not exist.
+            PolicyError: this user may not use the lock file.
         """
         deadline = time.monotonic() + self._timeout_seconds
-        turn = self._turn  # the attribute is another one after a fork
+        turn = self._turn  # a fork replaces the attribute in the child
         own = threading.get_ident()
-        if self._thread == own or not turn.acquire(timeout=self._timeout_seconds):  # waiting for oneself is no use
+        if self._thread == own or not turn.acquire(timeout=self._timeout_seconds):  # never wait for this very thread
             raise self._busy()
         try:
             self._thread = own
@@ -229,12 +233,12 @@ class FileLock:
             turn.release()
 
     def acquire_shared(self) -> LockFile:
-        """Hold the lock together with others, until the result is released.
+        """Acquire a shared lock, and return the file that holds the lock until its ``release``.
 
         Raises:
-            StoreBusyError: somebody held it alone for too long.
-            StoreFormatError: its file is gone.
-            PolicyError: this user may not use its file.
+            StoreBusyError: another holder kept an exclusive lock for too long.
+            StoreFormatError: the lock file does not exist.
+            PolicyError: this user may not use the lock file.
         """
         return self._acquire(time.monotonic() + self._timeout_seconds, shared=True)
 
@@ -242,10 +246,10 @@ class FileLock:
         try:
             file = LockFile(self._path)
         except FileNotFoundError as error:
-            # Not made anew: whoever still holds the old file would not be waited for.
+            # A new file would not exclude a process that still holds a lock on the old file.
             msg = (
-                f"{self._path} is missing, so the store was moved or deleted, or somebody removed the file. Put the store "
-                "back; or end every program that uses it, and then make an empty file of that name"
+                f"the lock file {self._path} is missing: the store was moved or deleted, or the file was removed. "
+                "Restore the store; or stop every program that uses it, and then create an empty file of that name"
             )
             raise StoreFormatError(msg) from error
         except PermissionError as error:
@@ -267,13 +271,14 @@ class FileLock:
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _busy(self) -> StoreBusyError:
+        """Return the error that names the process that holds the lock."""
         try:
             holder = int(self._path.read_text() or "0")
         except (OSError, ValueError):
             holder = 0
-        who = f"process {holder}" if holder else "another process"
+        holder_text = f"process {holder} (the last holder of the lock)" if holder else "another process"
         msg = (
-            f"{self._path} was not free within {self._timeout_seconds:g} s: {who} (the last to take it) {self._purpose}. "
-            "Wait for it or end it, and try again"
+            f"{self._path.parent} is locked: {holder_text} {self._purpose}, and the lock was not free within "
+            f"{self._timeout_seconds:g} s. Wait until that process ends or stop it, then try again"
         )
         return StoreBusyError(msg)

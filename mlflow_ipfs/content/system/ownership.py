@@ -1,13 +1,14 @@
-"""Owner, group and mode of what a store creates in its own directories.
+"""Owner, group and mode of the files and directories that a store creates in its own directories.
 
-Root may work on the store of a service user: to add content, to collect garbage, to restore a backup.
-The service user must be able to use what root created there. So root hands each new file and directory
-to the owner and the group of the directory that contains it, as SQLite does with the -wal and -shm
-files of a database. A directory that its group may write to is shared: what is created in it is for
-the group as well, whatever the umask says. In all other directories the new file is private.
+Root may work on the store of a service user: to add content, to collect garbage, to restore a backup. The service user
+must be able to use what root creates there. So root gives each new file and directory to the owner and the group of the
+directory that contains it, as SQLite does with the -wal and -shm files of a database. A directory with write permission
+for its group is shared: files created in it are accessible to the group as well, whatever the umask is. In all other
+directories, a new file is private.
 
-The directory is opened first, and its own status decides; a rename by root stays among directories of
-one owner. A link in the place of a directory therefore gives away nothing outside of the owner's directories.
+The containing directory is opened first, and the status of the open directory is used. Root renames and links only
+between directories of one owner. So a symlink in the place of a directory cannot make root give away, or place, a file
+outside the owner's directories.
 """
 
 from __future__ import annotations
@@ -27,20 +28,20 @@ _PRIVATE_FILE: Final = 0o600
 _PRIVATE_DIRECTORY: Final = 0o700
 _ORDINARY_DIRECTORY: Final = 0o777
 _SHARED_FILE: Final = 0o660
-_KEPT_BITS: Final = stat.S_ISGID | stat.S_IRWXG  # of a shared directory, for the directories in it
+_INHERITED_BITS: Final = stat.S_ISGID | stat.S_IRWXG  # bits that directories in a shared directory inherit
 
 
 def create_file(path: Path, flags: int) -> int:
-    """Create a file for the users of the directory that contains it, and return a descriptor.
+    """Create a file with the owner and sharing of the directory that contains it, and return a descriptor.
 
     Args:
         path: the file, which must not exist.
-        flags: how it is opened, ``os.O_RDWR`` for example.
+        flags: flags for ``os.open``, for example ``os.O_RDWR``.
 
     Raises:
-        FileExistsError: something has that name.
+        FileExistsError: the path exists.
         PolicyError: this process is root, but cannot change the owner of a file.
-        OSError: the system refuses the file.
+        OSError: the operating system reports another error.
     """
     with _directory_of(path) as (directory, name):
         descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, _PRIVATE_FILE, dir_fd=directory)
@@ -54,11 +55,11 @@ def create_file(path: Path, flags: int) -> int:
 
 
 def create_parents(path: Path) -> None:
-    """Create the directories above a path that are missing, each for the users of the directory that contains it.
+    """Create the missing parent directories of a path, each with the owner and sharing of its own parent.
 
     Raises:
         PolicyError: this process is root, but cannot change the owner of a directory.
-        OSError: the system refuses a directory.
+        OSError: the operating system reports another error.
     """
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     for parent in reversed(missing):
@@ -67,16 +68,16 @@ def create_parents(path: Path) -> None:
 
 
 def create_directory(path: Path, mode: int = _PRIVATE_DIRECTORY) -> None:
-    """Create a directory for the users of the directory that contains it.
+    """Create a directory with the owner and sharing of the directory that contains it.
 
     Args:
         path: the directory, which must not exist.
-        mode: what others may do in it, less what the umask takes away.
+        mode: the mode, from which the umask removes bits.
 
     Raises:
-        FileExistsError: something has that name.
+        FileExistsError: the path exists.
         PolicyError: this process is root, but cannot change the owner of a directory.
-        OSError: the system refuses the directory.
+        OSError: the operating system reports another error.
     """
     with _directory_of(path) as (directory, name):
         os.mkdir(name, mode, dir_fd=directory)
@@ -96,7 +97,7 @@ def rename(source: Path, destination: Path) -> None:
 
     Raises:
         PolicyError: this process is root, and the two directories belong to different users.
-        OSError: the system refuses it.
+        OSError: the operating system reports another error.
     """
     if not _is_root():
         os.rename(source, destination)
@@ -106,11 +107,11 @@ def rename(source: Path, destination: Path) -> None:
 
 
 def link(source: Path, destination: Path) -> None:
-    """Give a file a second name.
+    """Create a hard link.
 
     Raises:
         PolicyError: this process is root, and the two directories belong to different users.
-        OSError: the system refuses it.
+        OSError: the operating system reports another error.
     """
     if not _is_root():
         os.link(source, destination)
@@ -125,13 +126,14 @@ def _is_root() -> bool:
 
 @contextmanager
 def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int]]:
-    """Open the directories that contain two paths, if they belong to one user."""
+    """Open the directories that contain two paths. Raise ``PolicyError`` if they belong to different users."""
     with _directory_of(source) as (old, _), _directory_of(destination) as (new, _):
         owner, other = os.fstat(old).st_uid, os.fstat(new).st_uid
         if owner != other:
             msg = (
-                f"{destination} was not created: root keeps the files of user {owner} in the directories of that user, and "
-                f"{destination.parent} belongs to user {other}: give it back (chown), or remove it if it is a link"
+                f"{destination} was not created: root places files of user {owner} only in directories of that user, "
+                f"but {destination.parent} belongs to user {other}; change its owner (chown), "
+                "or remove it if it is a symlink"
             )
             raise PolicyError(msg)
         try:
@@ -143,12 +145,12 @@ def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int
 
 @contextmanager
 def _directory_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Open the directory that contains a path. Yields its descriptor, and the name of the path in it."""
+    """Open the directory that contains a path. Yield its descriptor, and the name of the path in it."""
     descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield descriptor, path.name
     except OSError as error:
-        if error.filename == path.name:  # what the system was told; the caller and the user know the path
+        if error.filename == path.name:  # relative to the directory; the caller needs the whole path
             error.filename = str(path)
         raise
     finally:
@@ -157,18 +159,20 @@ def _directory_of(path: Path) -> Iterator[tuple[int, str]]:
 
 def _hand_over(path: Path, descriptor: int, directory: int) -> None:
     """Give a new file or directory the owner, the group and the sharing of the directory that contains it."""
-    around, new = os.fstat(directory), os.fstat(descriptor)
-    if _is_root() and (around.st_uid, around.st_gid) != (new.st_uid, new.st_gid):
+    parent, new = os.fstat(directory), os.fstat(descriptor)
+    if _is_root() and (parent.st_uid, parent.st_gid) != (new.st_uid, new.st_gid):
         try:
-            os.fchown(descriptor, around.st_uid, around.st_gid)
+            os.fchown(descriptor, parent.st_uid, parent.st_gid)
         except PermissionError as error:
             msg = (
-                f"{path} was not created: this process is root, but may not give what it creates in {path.parent} to "
-                f"the owner of that directory (user {around.st_uid}): run it as that user, or let it change owners (CAP_CHOWN)"
+                f"{path} was not created: this process is root, but may not give files in {path.parent} to the owner "
+                f"of that directory (user {parent.st_uid}); run the program as that user, or grant it CAP_CHOWN"
             )
             raise PolicyError(msg) from error
         new = os.fstat(descriptor)
-    # Without the group of the directory, the bits would open the file to another group.
-    if around.st_mode & stat.S_IWGRP and new.st_gid == around.st_gid:
-        shared = stat.S_IMODE(new.st_mode) | around.st_mode & _KEPT_BITS if stat.S_ISDIR(new.st_mode) else _SHARED_FILE
+    # If the new file has another group than the directory, the bits would give access to that group.
+    if parent.st_mode & stat.S_IWGRP and new.st_gid == parent.st_gid:
+        shared = (
+            stat.S_IMODE(new.st_mode) | parent.st_mode & _INHERITED_BITS if stat.S_ISDIR(new.st_mode) else _SHARED_FILE
+        )
         os.fchmod(descriptor, shared)

@@ -1,7 +1,7 @@
-"""Reading and hashing ahead on threads, while the caller takes the results in its own order.
+"""Read-ahead on threads, for reading and hashing, while the caller takes the results in its own order.
 
-What is asked for does not change with the number of threads: results, errors and their order are
-those of one thread. Hashing and reading let go of Python's lock, so the threads really work at once.
+The number of threads does not change the outcome: results, errors and their order are those of one thread. Hashing and
+reading release Python's global interpreter lock, so the threads run in parallel.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 READ_THREADS: Final = min(8, os.cpu_count() or 1)
-BATCH_BYTES: Final = 4 << 20  # handed to a thread at once: handing over and waiting cost as much as hashing 100 KiB
-_MAX_KEPT: Final = 1024  # results that may lie about until they are taken; beyond it nothing more is begun
+BATCH_BYTES: Final = 4 << 20  # per task of a thread: starting a task and waiting for it cost as much as hashing 100 KiB
+_MAX_PENDING: Final = 1024  # results that are not taken yet; beyond this number no task is started
 _MAPPED_BATCHES: Final = 2 * READ_THREADS + 1
 
 Key = TypeVar("Key")
@@ -27,11 +27,12 @@ Result = TypeVar("Result")
 
 
 class ReadAhead(Generic[Key, Result]):
-    """Does work on a few threads before it is asked for. For use by one thread; at its end no thread is left.
+    """Executor that computes results on threads before the caller takes them. A context manager, for use by one thread.
 
     Args:
-        work: yields what keys name, in their order, on any thread. After an error it is called again with the keys
-            behind that one. What it yields is kept until it is taken, so it should be small.
+        work: yields the results for a sequence of keys, in their order. It runs on any thread. After an error it is
+            called again with the keys after the failed one. Results are kept in memory until they are taken, so each
+            should be small.
     """
 
     def __init__(self, work: Callable[[Sequence[Key]], Generator[Result, None, None]]) -> None:
@@ -47,15 +48,15 @@ class ReadAhead(Generic[Key, Result]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._has_ended = True
-        self._pool.shutdown(cancel_futures=True)  # waits for one piece of work a thread
+        self._pool.shutdown(cancel_futures=True)  # waits for at most one result per thread
 
     def has_begun(self, key: Key) -> bool:
-        """Whether it was begun and not taken yet."""
+        """Return whether the work for a key was started and its result not taken yet."""
         return key in self._begun
 
     def begin(self, keys: Sequence[Key]) -> None:
-        """Begin to read, one after the other on one thread, unless too much has been left lying."""
-        if len(self._begun) < _MAX_KEPT:
+        """Start the work for some keys, in order on one thread. No-op while too many results are not taken yet."""
+        if len(self._begun) < _MAX_PENDING:
             future = self._pool.submit(self._read, keys)
             self._begun.update((key, (future, number)) for number, key in enumerate(keys))
 
@@ -68,12 +69,12 @@ class ReadAhead(Generic[Key, Result]):
                         read.append((result, None))
                         if self._has_ended:
                             break
-            except Exception as error:  # noqa: BLE001 - raised where it is taken
+            except Exception as error:  # noqa: BLE001 - raised by take
                 read.append((None, error))
         return read
 
     def take(self, key: Key) -> Result | None:
-        """What the work returned, or None if it was not begun. Raises what the work raised."""
+        """Return the result for a key, or None if its work was not started. An error of the work is raised here."""
         if key not in self._begun:
             return None
         future, number = self._begun.pop(key)
@@ -84,21 +85,22 @@ class ReadAhead(Generic[Key, Result]):
 
 
 def map_ahead(work: Callable[[Key], Result], keys: Iterable[Key], *, batch: int = 4) -> Generator[Result, None, None]:
-    """Yield what ``work`` returns for each key, in order, working ahead on a few threads.
+    """Yield the result of ``work`` for each key, in order, computed ahead on threads.
 
-    Keys are taken on the calling thread. What the work raises ends it. Close the iterator if it is not read to its end.
+    The calling thread iterates over the keys. An error of ``work`` ends the iteration. Close the iterator if it is not
+    exhausted.
 
     Args:
         work: called on any thread.
-        keys: what to work on.
-        batch: how many keys a thread gets at once, so many that handing them over costs little beside the work.
+        keys: the arguments of ``work``.
+        batch: number of keys per task, large enough that starting a task costs little compared to the work.
     """
     keys = iter(keys)
     begun: deque[Future[list[Result]]] = deque()
     pool = _new_pool()
     try:
-        while some := list(islice(keys, batch)):
-            begun.append(pool.submit(_map_batch, work, some))
+        while taken := list(islice(keys, batch)):
+            begun.append(pool.submit(_map_batch, work, taken))
             if len(begun) == _MAPPED_BATCHES:
                 yield from begun.popleft().result()
         while begun:
@@ -112,5 +114,5 @@ def _map_batch(work: Callable[[Key], Result], keys: list[Key]) -> list[Result]:
 
 
 def _new_pool() -> ThreadPoolExecutor:
-    """Threads begin with the first work for them."""
+    """Return a thread pool. Its threads start with their first task."""
     return ThreadPoolExecutor(READ_THREADS, thread_name_prefix="mlflow-ipfs-read")

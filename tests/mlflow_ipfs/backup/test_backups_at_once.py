@@ -54,7 +54,7 @@ def test_the_second_backup_into_a_directory_names_what_is_in_its_way(site: Site)
         first = pool.submit(site.back_up, disk=disk)
         try:
             assert disk.has_stopped.wait(LONG_SECONDS)
-            with pytest.raises(StoreBusyError, match=rf"backup\.lock .* process {os.getpid()} .* is making a backup"):
+            with pytest.raises(StoreBusyError, match=f"backup is locked: process {os.getpid()} .* is making a backup"):
                 site.back_up()
         finally:
             disk.may_go_on.set()

@@ -136,7 +136,7 @@ def test_options_that_do_not_apply_to_standard_input_are_refused(cli: CommandLin
 
 def test_a_missing_path_is_found_out_before_anything_is_added(cli: CommandLine, directory: Path) -> None:
     outcome = cli("add", directory, "missing", code=3)
-    assert outcome.stderr == "mlflow-ipfs: there is no file or directory 'missing'\n"
+    assert outcome.stderr == "mlflow-ipfs: there is no file or directory 'missing'; check the path\n"
     assert not cli.store.exists()
 
 
@@ -165,7 +165,7 @@ def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user
     code, stderr = ordinary_user.run(_add, store, ordinary_user.directory / "file")
     assert code == ExitCode.REFUSED
     assert stderr.startswith("mlflow-ipfs: ")
-    assert f"may not read or write {store} (of " in stderr
+    assert f"may not read or write {store} (owner " in stderr
 
 
 def _readable_file(directory: Path) -> Path:

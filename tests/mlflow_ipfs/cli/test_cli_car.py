@@ -44,7 +44,7 @@ def test_a_car_needs_a_directory_that_is_there(cli: CommandLine, root: str) -> N
     outcome = cli("car", "export", root, "-o", "nowhere/x.car", code=3)
     assert "the directory 'nowhere' does not exist; create it" in outcome.stderr
     outcome = cli("car", "export", root, "-o", "x" * 250 + ".car", code=1)
-    assert "does not take such a name" in outcome.stderr
+    assert "the name is invalid or the path too long" in outcome.stderr
     assert "partial" not in outcome.stderr
 
 

@@ -50,9 +50,9 @@ def test_get_logs_for_each_file_what_it_trusts(cli: CommandLine, root: str) -> N
     lines = cli.in_a_process("get", "--debug", root, "-o", "out").stderr.splitlines()
     big, small = (CID.parse(cli("ls", f"{root}/{path}").lines[0].split()[0]) for path in ("big.bin", "sub/small.txt"))
     trusted = f"mlflow-ipfs: {big}: {file} matches the index (inode, size, mtime); trusted without hashing"
-    start = lines.index(f"mlflow-ipfs: {big}: to be written as 'big.bin'")
-    assert lines[start + 1 : start + 3] == [trusted, f"mlflow-ipfs: {big}: copied from the file {file}"]
-    assert f"mlflow-ipfs: {small}: written block by block, each hashed" in lines
+    start = lines.index(f"mlflow-ipfs: {big}: writing to 'big.bin'")
+    assert lines[start + 1 : start + 3] == [trusted, f"mlflow-ipfs: {big}: copying the file {file}"]
+    assert f"mlflow-ipfs: {small}: wrote block by block, each verified" in lines
 
 
 @pytest.mark.parametrize("words", ["--debug get {0} -o out", "get {0} -o out --debug"])

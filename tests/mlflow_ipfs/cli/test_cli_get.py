@@ -73,9 +73,9 @@ def test_get_needs_an_existing_parent_directory(cli: CommandLine, root: str) -> 
 
 def test_get_names_what_the_user_named_and_no_draft(cli: CommandLine, root: str) -> None:
     outcome = cli("get", root, "-o", "x" * 250 + ".very-long", code=1)
-    assert "does not take such a name" in outcome.stderr
+    assert "the name is invalid or the path too long" in outcome.stderr
     Path("out").write_text("mine")
-    assert "out' cannot be made" in (in_the_way := cli("get", root, "-o", "out", "--force", code=1)).stderr
+    assert "out' cannot be created" in (in_the_way := cli("get", root, "-o", "out", "--force", code=1)).stderr
     assert ".mlflow-ipfs-" not in outcome.stderr + in_the_way.stderr
     assert Path("out").read_text() == "mine"
 

@@ -122,7 +122,7 @@ def test_doctor_names_what_root_has_left_in_the_store(
     leave(name)(cli.store)
     found = access(ordinary_user, cli, code=1, as_root=as_root)
     assert found["unusable"] == [str(cli.store / name)]
-    assert f"{name.strip('/')} (of root:root, mode 0" in found["text"]
+    assert f"{name.strip('/')} (owner root:root, mode 0" in found["text"]
     assert found["text"].endswith(f"chown -R nobody:{group_name(NOBODY)} {cli.store}`")
 
 
@@ -144,7 +144,7 @@ def test_what_is_in_a_directory_of_root_is_named_as_refused_not_as_damaged(
     os.chown(directory, 0, 0)
     for arguments in (("verify", cid), ("scrub",), ("cat", cid)):
         outcome = run(ordinary_user, cli, *arguments, code=ExitCode.REFUSED)
-        assert f"{directory} (of root:root, mode 0700)" in outcome.stderr
+        assert f"{directory} (owner root:root, mode 0700)" in outcome.stderr
         assert "sudo chown -R" in outcome.stderr
 
 
@@ -158,7 +158,7 @@ def test_a_directory_that_this_user_may_not_enter(cli: CommandLine, ordinary_use
 
     listed, examined = ordinary_user.run(call)
     for text in (listed.stderr, examined.stdout.decode()):
-        assert f"may not read or write {cli.store} (of " in text
+        assert f"may not read or write {cli.store} (owner " in text
         assert f"chmod u+rwx {cli.store}`" in text
 
 
@@ -186,7 +186,7 @@ def test_a_store_of_root_asks_another_user_to_be_root(ordinary_user: OrdinaryUse
     cli("add", "-q", __file__)
     cli.store.chmod(0o755)
     outcome = run(ordinary_user, cli, "pin", "ls", code=ExitCode.REFUSED)
-    assert "run this as user root, the owner" in outcome.stderr
+    assert "run the command as user root, the owner" in outcome.stderr
 
 
 @pytest.mark.usefixtures("root")

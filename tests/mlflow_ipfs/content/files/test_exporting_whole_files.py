@@ -165,10 +165,10 @@ def test_a_full_disk_is_refused_before_and_during_the_copy(
 ) -> None:
     cid, _ = add(store, tmp_path)
     with mounted_tmpfs(tmp_path / "disk", size_bytes=4 << 20) as disk:
-        with pytest.raises(StoreFullError, match="left"):
+        with pytest.raises(StoreFullError, match="bytes free"):
             store.view(cid, dst=disk.directory / "out")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: _Free(1 << 30))
-        with pytest.raises(StoreFullError, match="no room left"):
+        with pytest.raises(StoreFullError, match="no space left on the disk of"):
             store.view(cid, dst=disk.directory / "out")
         assert list(disk.directory.iterdir()) == []
 
@@ -187,11 +187,11 @@ def test_how_a_file_was_written_is_logged(
     small = store.add_bytes(b"small")
     with caplog.at_level(logging.DEBUG, "mlflow_ipfs.content"):
         for cid, dst, how in (
-            (large, tmp_path / "out", f"{large}: copied from the file "),
+            (large, tmp_path / "out", f"{large}: copying the file "),
             (large, None, r"mlflow_ipfs\.content\.storage\.local\.files\.views"),
-            (small, tmp_path / "small", f"{small}: written block by block, each hashed"),
+            (small, tmp_path / "small", f"{small}: wrote block by block, each verified"),
         ):
             caplog.clear()
             store.view(cid, dst=dst)
-            assert caplog.messages[0].startswith(f"{cid}: to be written as ")
+            assert caplog.messages[0].startswith(f"{cid}: writing to ")
             assert re.search(how, caplog.text), caplog.text

@@ -18,7 +18,7 @@ from mlflow_ipfs.content.files.exporter import Exporter
 from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.files.importer import Importer, ImportOptions
-from mlflow_ipfs.content.files.source import SourceKind, look_at
+from mlflow_ipfs.content.files.source import SourceKind, stat_source
 from mlflow_ipfs.content.files.source_reader import SourceReader
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V0_2015, UNIXFS_V1_2025, profile_named
 from mlflow_ipfs.errors import (
@@ -162,20 +162,20 @@ def test_a_file_that_states_no_size_is_not_taken_for_an_empty_one() -> None:
 
 
 @pytest.mark.parametrize("change", [grow, shrink, rewrite, replace], ids=lambda change: change.__name__)
-def test_a_file_that_changed_since_it_was_looked_at(
+def test_a_file_that_changed_since_its_lstat(
     change: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mode and time come from the first look, bytes from the second: they have to be of one file."""
+    """Mode and time come from lstat, bytes from the open file: both must be of one file."""
     path = tmp_path / "file"
     path.write_bytes(b"a" * 100)
-    look = look_at
+    original = stat_source
 
-    def look_then_change(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_change(target: bytes) -> Any:
+        source = original(target)
         change(path)
         return source
 
-    monkeypatch.setattr(source_module, "look_at", look_then_change)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_change)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -184,10 +184,10 @@ def test_a_file_that_changed_since_it_was_looked_at(
 def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"a")
-    look = look_at
+    original = stat_source
 
-    def look_then_swap(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_swap(target: bytes) -> Any:
+        source = original(target)
         path.unlink()
         if kind == "fifo":
             os.mkfifo(path)
@@ -195,7 +195,7 @@ def test_something_else_takes_the_place_of_a_file(kind: str, tmp_path: Path, mon
             path.symlink_to("/etc/hostname")
         return source
 
-    monkeypatch.setattr(source_module, "look_at", look_then_swap)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -211,16 +211,16 @@ def test_a_name_that_vanishes_from_a_directory(tmp_path: Path, monkeypatch: pyte
 def test_a_symlink_that_is_none_any_more(becomes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "link"
     path.symlink_to("x")
-    look = look_at
+    original = stat_source
 
-    def look_then_swap(target: bytes) -> Any:
-        source = look(target)
+    def stat_then_swap(target: bytes) -> Any:
+        source = original(target)
         path.unlink()
         if becomes == "file":
             path.write_text("x")
         return source
 
-    monkeypatch.setattr(source_module, "look_at", look_then_swap)
+    monkeypatch.setattr(source_module, "stat_source", stat_then_swap)
     with pytest.raises(SourceChangedError):
         import_path(path)
 
@@ -391,7 +391,7 @@ def test_an_importer_goes_on_after_an_error(tmp_path: Path) -> None:
 def test_sources_are_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     (tmp_path / "l").symlink_to("f")
-    kinds = {name: look_at(os.fsencode(tmp_path / name)).kind for name in ("f", "l", ".")}
+    kinds = {name: stat_source(os.fsencode(tmp_path / name)).kind for name in ("f", "l", ".")}
     assert kinds == {"f": SourceKind.FILE, "l": SourceKind.SYMLINK, ".": SourceKind.DIRECTORY}
 
 

@@ -139,7 +139,7 @@ class ShortChunker:
 def test_a_chunker_that_does_not_cover_the_stream_is_an_error(tmp_path: Path) -> None:
     with ContentStore(open_local_storage(tmp_path / "store"), chunker=ShortChunker()) as store:
         for size in (1000, len(DATA)):
-            with pytest.raises(SettingsError, match="last cut of the chunker ends"):
+            with pytest.raises(SettingsError, match="last chunk of the chunker ends"):
                 store.add_stream(pipe(size))
         assert leftovers(tmp_path / "store") == []
         assert list(multihashes(store.storage)) == []
@@ -188,15 +188,15 @@ def test_what_is_decided_is_logged(chunker: Chunker | None, tmp_path: Path, capl
         caplog.clear()
         store.files.put_stream(TOP.join("s"), pipe(len(DATA)))
     for line in (
-        f"import with profile unixfs-v1-2025, cut by {chunker or FixedSizeChunker(MIB)}",
+        f"import with profile unixfs-v1-2025 and chunker {chunker or FixedSizeChunker(MIB)}",
         f"'{directory}': hidden entries left out: 1",
-        f"'{directory}/link': symlink, kept as itself",
-        f"'{directory}/small': 5 bytes, kept as small blocks",
-        f"'{directory}/large': {len(DATA)} bytes, kept as one contiguous file",
+        f"'{directory}/link': stored as a symlink",
+        f"'{directory}/small': 5 bytes, stored as small blocks",
+        f"'{directory}/large': {len(DATA)} bytes, stored as one contiguous file",
         f"{added.cid}: {len(DATA) + 5} bytes in files, {added.new_bytes} bytes new in the store",
     ):
         assert line in by_path
-    how = "written before it is cut" if chunker else "cut while it is read"
-    assert f"stream: kept as one contiguous file, {how}" in caplog.text
+    how = "written before it is split" if chunker else "split while it is read"
+    assert f"stream: stored as one contiguous file, {how}" in caplog.text
     assert f"{TOP.join('s')}: " in caplog.text
     assert "0 bytes new in the store" in caplog.text

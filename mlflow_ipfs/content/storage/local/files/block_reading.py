@@ -45,11 +45,11 @@ def read_stored_block(disk: Disk, descriptor: int, stored: StoredBlock) -> tuple
 
     In a pack the CID precedes the block. A leaf in an object has no CID, but its form determines the codec.
     """
-    piece = disk.read_what_is_left(descriptor, stored.offset, stored.length)
+    piece = disk.read_at_or_empty(descriptor, stored.offset, stored.length)
     if stored.form == LeafEncoding.UNIXFS_FILE:
         return CID(1, DAG_PB, stored.multihash), encode_leaf(piece)
     start = max(0, stored.offset - len(stored.multihash) - _CID_PREFIX_BYTES)
-    return _cid_before(disk.read_what_is_left(descriptor, start, stored.offset - start), stored.multihash), piece
+    return _cid_before(disk.read_at_or_empty(descriptor, start, stored.offset - start), stored.multihash), piece
 
 
 def _cid_before(prefix: bytes, multihash: bytes) -> CID:
@@ -113,4 +113,4 @@ class OpenFiles:
                 self._disk.close(self._descriptors.popitem(last=False)[1])
         elif len(self._descriptors) > 1:
             self._descriptors.move_to_end(name)
-        return self._disk.read_what_is_left(descriptor, offset, length)
+        return self._disk.read_at_or_empty(descriptor, offset, length)

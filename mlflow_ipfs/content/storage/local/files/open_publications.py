@@ -57,7 +57,7 @@ class OpenPublication:
             # Read after the file exists: this read sees earlier numbers, and a gc with a later number finds the file.
             with database.read() as connection:
                 known = KEEPS_ALL if relies_on_deletable else last_deletion_number(connection)
-            self._file.note(f"{known:<{_NUMBER_BYTES}}")
+            self._file.write_text(f"{known:<{_NUMBER_BYTES}}")
             if relies_on_deletable:
                 database.wait_for_writer()  # a gc that has not seen the file may be deleting now
         except BaseException:

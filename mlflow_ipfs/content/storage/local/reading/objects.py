@@ -190,7 +190,7 @@ class ObjectChecker:
         descriptor = disk.open_to_read(path)
 
         def check(leaf: Leaf) -> tuple[Leaf, bool]:
-            piece = disk.read_what_is_left(descriptor, leaf.offset, leaf.length)
+            piece = disk.read_at_or_empty(descriptor, leaf.offset, leaf.length)
             return leaf, leaf.cid.matches(block_of_leaf(piece, leaf.form))
 
         end = 0

@@ -164,7 +164,7 @@ def test_root_gives_nothing_away_through_a_link(ordinary_user: OrdinaryUser, tmp
     assert owners_of(tmp_path) == {(0, 0)}
     disk.close(disk.create(link.parent / "file"))
     for step in (disk.rename, disk.link):
-        with pytest.raises(PolicyError, match="remove it if it is a link"):
+        with pytest.raises(PolicyError, match="remove it if it is a symlink"):
             step(link.parent / "file", link / "moved")
     assert sorted(os.listdir(tmp_path)) == ["directory", "file"]
 

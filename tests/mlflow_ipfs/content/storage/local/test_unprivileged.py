@@ -147,7 +147,7 @@ def test_what_this_user_may_not_use_is_named_with_the_remedy(
             with pytest.raises(PolicyError) as caught:
                 use(storage)
             path.chmod(0o700)
-            assert f"may not read or write {path} (of " in str(caught.value)
+            assert f"may not read or write {path} (owner " in str(caught.value)
             assert str(caught.value).endswith(f": let its owner use it, `chmod {bits} {path}`")
 
     ordinary_user.run(work)

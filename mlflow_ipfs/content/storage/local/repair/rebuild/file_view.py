@@ -64,7 +64,7 @@ class FileView:
     def read(self, offset: int, length: int) -> bytes:
         """Return a piece of the file; shorter where the file ends, empty on a bad sector. Safe in several threads."""
         self._progress(length)
-        return self._disk.read_what_is_left(self._descriptor, offset, length)
+        return self._disk.read_at_or_empty(self._descriptor, offset, length)
 
     def peek(self, offset: int, length: int) -> bytes:
         """Return a piece through a window that moves along: for many small pieces, in one thread."""
