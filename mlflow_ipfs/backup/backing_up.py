@@ -94,7 +94,7 @@ def make_backup(
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
         _heal_from_former(storage, backup)
         writer = BackupWriter(backup.disk, backup.store, backup.next, progress)
-        report = storage.clone(writer, copy or NullParticipant(), verify=verify)
+        report = storage.back_up(writer, copy or NullParticipant(), verify=verify)
         manifest = _describe(storage, report, copy, outside, verify=verify)
         backup.switch(manifest)
     return manifest, report

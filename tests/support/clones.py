@@ -32,7 +32,7 @@ def clone(
     """Make a copy, and let it take the place of the one before."""
     disk, work = disk or Disk(), target.with_name("work")
     disk.remove_tree(work)
-    report = storage.clone(BackupWriter(disk, target, work), participant or NullParticipant(), verify=verify)
+    report = storage.back_up(BackupWriter(disk, target, work), participant or NullParticipant(), verify=verify)
     install(disk, target, work / INDEX, storage.store_id)
     remove_unnamed(disk, target)
     return report

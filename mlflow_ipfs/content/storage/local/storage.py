@@ -196,7 +196,7 @@ class LocalStorage:
         """Find the names that need what is damaged."""
         return find_affected(self._context, self._blocks, damaged)
 
-    def clone(self, writer: BackupWriter, participant: Participant, *, verify: bool = True) -> BackupReport:
+    def back_up(self, writer: BackupWriter, participant: Participant, *, verify: bool = True) -> BackupReport:
         """Copy the whole store, while others write to it, together with something else in the same state."""
         return back_up_store(self._context, self._blocks, writer, participant, verify=verify)
 

@@ -97,7 +97,7 @@ def test_a_copy_keeps_what_the_store_has_lost_since(storage: LocalStorage, targe
 def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: LocalStorage, target: Path) -> None:
     """As when a disk has lost what an earlier, broken-off copy had written."""
     root = publish_file(storage, os.urandom(50_000))
-    storage.clone(BackupWriter(Disk(), target, target.with_name("work")), NullParticipant())
+    storage.back_up(BackupWriter(Disk(), target, target.with_name("work")), NullParticipant())
     [path] = target.glob("files/*/*")
     flip_byte(path)
     [(cid, reason)] = clone(storage, target).problems
