@@ -43,7 +43,7 @@ _WHAT_TO_DO: Final = "name MLflow's database with --backend-store-uri, or leave 
 
 
 class DatabaseCopy(Participant, Protocol):
-    """One database that can be copied; its ``copy_at_leisure`` leaves a finished, durable file."""
+    """One database that can be copied; its ``copy_after_snapshot`` leaves a finished, durable file."""
 
     @property
     def file_name(self) -> str:
@@ -195,7 +195,7 @@ class SqliteCopy:
         except sqlite3.Error as error:
             raise _explain(self._source, error) from error
 
-    def copy_at_once(self) -> None:
+    def copy_during_snapshot(self) -> None:
         """Copy what the transaction sees, and end it."""
         assert self._connection is not None
         try:
@@ -210,7 +210,7 @@ class SqliteCopy:
         finally:
             self.end()
 
-    def copy_at_leisure(self) -> None:
+    def copy_after_snapshot(self) -> None:
         """Give the copy its place."""
         with translate_copy_errors(self._destination.parent):
             copy_durably(self._disk, self._draft, self._destination)

@@ -118,10 +118,10 @@ class PostgresCopy:
         except SQLAlchemyError as error:
             raise _unreachable(self._url, error) from error
 
-    def copy_at_once(self) -> None:
+    def copy_during_snapshot(self) -> None:
         """Nothing: nobody waits."""
 
-    def copy_at_leisure(self) -> None:
+    def copy_after_snapshot(self) -> None:
         """Dump what the transaction sees. ``pg_dump`` syncs the file.
 
         Raises:

@@ -45,7 +45,7 @@ class Hook(NullParticipant):
     action: Callable[[], object]
     calls: int = 0
 
-    def copy_at_once(self) -> None:
+    def copy_during_snapshot(self) -> None:
         self.calls += 1
         self.action()
 

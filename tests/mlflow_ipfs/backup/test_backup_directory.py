@@ -139,15 +139,15 @@ def test_a_copy_that_somebody_opened_during_the_backup_is_not_replaced(
     site.advance(1)
     site.back_up()
     site.advance(2)
-    copy_at_leisure = SqliteCopy.copy_at_leisure
+    copy_after_snapshot = SqliteCopy.copy_after_snapshot
     with ExitStack() as readers:
 
         def open_copy(copy: SqliteCopy) -> None:
-            copy_at_leisure(copy)
+            copy_after_snapshot(copy)
             reader = readers.enter_context(open_local_storage(site.directory / "backup/store", create=False))
             reader._context.session.draft()
 
-        monkeypatch.setattr(SqliteCopy, "copy_at_leisure", open_copy)
+        monkeypatch.setattr(SqliteCopy, "copy_after_snapshot", open_copy)
         with pytest.raises(StoreBusyError, match="in use as a store"):
             site.back_up()
         assert not (site.directory / "backup/next").exists()

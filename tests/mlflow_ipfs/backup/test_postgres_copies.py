@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Iterator[ContentStore]:
 def copy_to(path: Path, url: URL) -> Path:
     with closing(PostgresCopy(url, path)) as copy:
         copy.begin()
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
     return path
 
 
@@ -87,7 +87,7 @@ def test_a_dump_shows_the_moment_at_which_it_began(
     with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
         copy.begin()
         postgres.ask(url.database, "UPDATE experiments SET number = 8")
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
         copy.end()
     assert (tmp_path / "mlflow.dump").stat().st_mode & 0o077 == 0, "others may not read it"
     PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
@@ -127,7 +127,7 @@ def test_a_server_that_ends_what_waits_does_not_end_a_backup(
     with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
         copy.begin()
         threading.Event().wait(0.4)
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
     PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
     assert numbers(postgres, empty) == [(7,)]
 

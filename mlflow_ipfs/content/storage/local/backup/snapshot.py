@@ -43,10 +43,10 @@ class Participant(Protocol):
             StoreBusyError: not now; to be tried again.
         """
 
-    def copy_at_once(self) -> None:
+    def copy_during_snapshot(self) -> None:
         """Copy that state, if others have to wait for it."""
 
-    def copy_at_leisure(self) -> None:
+    def copy_after_snapshot(self) -> None:
         """Copy it, if nobody has to."""
 
     def end(self) -> None:
@@ -59,7 +59,7 @@ class NullParticipant:
     def begin(self) -> None:
         """Nothing to do."""
 
-    copy_at_once = copy_at_leisure = end = begin
+    copy_during_snapshot = copy_after_snapshot = end = begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _capture(
     try:
         with _moment(context, participant) as connection:
             taken_at = time.time()
-            participant.copy_at_once()
+            participant.copy_during_snapshot()
             context.disk.close(context.disk.copy_database(connection, index))
         with BackupIndex(index) as cloned:
             cloned.drop_unkept()
@@ -134,7 +134,7 @@ def _capture(
         kept = _keep(context, directory, [file for file in files if is_wanted(file)])
     finally:
         mark.end()
-    participant.copy_at_leisure()
+    participant.copy_after_snapshot()
     return Capture(index, taken_at, files, kept)
 
 
