@@ -178,7 +178,7 @@ def test_a_bad_disk_under_the_copy_is_no_damage_of_the_store(storage: LocalStora
     first = publish_file(storage, os.urandom(40_000))
     clone(storage, target)
     publish_file(storage, os.urandom(50_000))
-    with pytest.raises(IntegrityError, match="did not come out as it was written"):
+    with pytest.raises(IntegrityError, match="was not read back as it was written"):
         clone(storage, target, disk=ForgetfulDisk())
     with open_local_storage(target, create=False) as copy:
         check_sound(copy)
@@ -219,7 +219,7 @@ def test_nothing_is_written_through_a_link(storage: LocalStorage, target: Path, 
     for place in (target / "files", target / "files" / f"{root.multihash[-1]:02x}"):
         place.parent.mkdir(exist_ok=True)
         place.symlink_to(elsewhere)
-        with pytest.raises(PolicyError, match="is a link or a file"):
+        with pytest.raises(PolicyError, match="is a symbolic link or a file"):
             clone(storage, target)
         place.unlink()
         assert list(elsewhere.iterdir()) == []
@@ -235,7 +235,7 @@ def test_a_copy_whose_index_leads_elsewhere_is_refused(
         connection.execute("UPDATE place SET name = ?", (name,))
     connection.close()
     writer = BackupWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
-    with pytest.raises(StoreFormatError, match="no place of a store"):
+    with pytest.raises(StoreFormatError, match="not a path that a store uses"):
         copy_backup(target, target / INDEX, writer, verify=True)
 
 
