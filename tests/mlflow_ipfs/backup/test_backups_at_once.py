@@ -115,7 +115,7 @@ def test_two_stores_do_not_get_one_database(site: Site) -> None:
             other.result(0.2)
         disk.may_go_on.set()
         restoring.result(LONG_SECONDS)
-        with pytest.raises(ConflictError, match="is there already"):
+        with pytest.raises(ConflictError, match="already exists"):
             other.result(LONG_SECONDS)
     with closing(sqlite3.connect(str(url.database))) as connection:
         assert connection.execute("SELECT number FROM experiments").fetchall() == [(1,)]
