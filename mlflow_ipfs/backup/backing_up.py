@@ -127,7 +127,7 @@ def _has_whole(storage: LocalStorage, cid: CID) -> bool:
 
 def _local(store: ContentStore) -> LocalStorage:
     if not isinstance(store.storage, LocalStorage):
-        msg = "only a local store can be backed up"
+        msg = "only a local store can be backed up: name the directory of one with --store"
         raise PolicyError(msg)
     return store.storage
 
@@ -136,14 +136,17 @@ def _refuse_overlap(directory: Path, store: Path, database: URL | None) -> None:
     store = real_path(store)
     if directory.is_relative_to(store) or store.is_relative_to(directory):
         msg = (
-            f"the backup directory {directory} and the store {store} overlap: name a separate directory for the backup, "
-            "preferably on another disk"
+            f"the backup directory {directory} and the store {store} overlap: name a separate directory for the "
+            "backup, preferably on another disk"
         )
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
         file = real_path(sqlite_file(database))
         if file.is_relative_to(directory):
-            msg = f"MLflow's database {file} is inside the backup directory {directory}: name a separate directory for the backup"
+            msg = (
+                f"MLflow's database {file} is inside the backup directory {directory}: name a separate directory for "
+                "the backup"
+            )
             raise PolicyError(msg)
 
 

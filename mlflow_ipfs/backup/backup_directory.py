@@ -10,8 +10,8 @@
 
 A backup consists of several files, but only a single rename is atomic. Therefore the new files are made durable below
 ``next``, and writing ``next/backup.json`` commits the backup. Then each file is moved to its final path. If the process
-dies before that, the next backup into the directory completes the moves. A reader takes the files of a committed backup
-from ``next`` as long as they are there.
+dies before all are moved, the next backup into the directory moves the others. A reader takes the files of a committed
+backup from ``next`` as long as they are there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
-_LONGEST_MANIFEST: Final = 1 << 20
+_MAX_MANIFEST_BYTES: Final = 1 << 20
 _KINDS: Final[dict[str, type]] = {
     "store_id": str, "taken_at": str, "finished_at": str, "verified": bool, "problems": int, "files": int,
     "size_bytes": int, "versions": dict, "complete": bool, "format": int,
@@ -138,8 +138,8 @@ class BackupDirectory:
         for directory in (self.store, self.next, self.store / "files", self.store / "quarantine"):
             if os.path.lexists(directory) and not stat.S_ISDIR(directory.lstat().st_mode):
                 msg = (
-                    f"the backup {self.directory} is damaged: {directory} is a symbolic link or a file instead of a directory. "
-                    "Use another backup"
+                    f"the backup {self.directory} is damaged: {directory} is a symbolic link or a file instead of a "
+                    "directory. Use another backup"
                 )
                 raise StoreFormatError(msg)
         path = self._next_manifest if self._next_manifest.exists() else self._manifest
@@ -167,7 +167,10 @@ class BackupDirectory:
         if self._next_manifest.exists() and os.path.lexists(self.next / name):
             path = self.next / name
         if status_of(path) is None:
-            msg = f"the backup {self.directory} is damaged: {path} is missing or is not a regular file. Use another backup"
+            msg = (
+                f"the backup {self.directory} is damaged: {path} is missing or is not a regular file. "
+                "Use another backup"
+            )
             raise StoreFormatError(msg)
         return path
 
@@ -283,7 +286,7 @@ def _read_manifest(path: Path) -> Manifest:
         raise StoreFormatError(msg)
     try:
         with path.open("rb") as file:
-            fields: dict[str, Any] = json.loads(file.read(_LONGEST_MANIFEST))
+            fields: dict[str, Any] = json.loads(file.read(_MAX_MANIFEST_BYTES))
         number = fields["format"]
         if type(number) is int and number > FORMAT:
             msg = (

@@ -146,8 +146,8 @@ def open_restore(url: URL, copy: Path, disk: Disk) -> DatabaseRestore:
     kind = "postgresql" if copy.name == POSTGRES_FILE else "sqlite"
     if url.get_backend_name() != kind:
         msg = (
-            f"the backup contains a {kind} database and cannot be restored to another kind: name a {kind} database with "
-            "--backend-store-uri"
+            f"the backup contains a {kind} database and cannot be restored to another kind: name a {kind} database "
+            "with --backend-store-uri"
         )
         raise SettingsError(msg)
     return PostgresRestore(url, copy) if kind == "postgresql" else SqliteRestore(sqlite_file(url), copy, disk)
@@ -298,7 +298,10 @@ class SqliteRestore:
         """
         for log in (self._target.with_name(f"{self._target.name}{suffix}") for suffix in ("-journal", "-wal")):
             if os.path.lexists(log):
-                msg = f"{log} is the log of an earlier database, and SQLite would apply it to the restored one: move it away"
+                msg = (
+                    f"{log} is the log of an earlier database, and SQLite would apply it to the restored one: "
+                    "move it away"
+                )
                 raise ConflictError(msg)
         if os.path.lexists(self._target) and not self._is_done():
             msg = f"{self._target} already exists and was not overwritten: move it away, or name another path"

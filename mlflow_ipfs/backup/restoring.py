@@ -252,7 +252,7 @@ class _Restoring:
         for path in sorted(self.target.iterdir(), key=lambda path: path == self._work):  # the store's id last
             if not self._is_own(path.name):
                 continue  # another program has created it meanwhile
-            self._disk.remove_tree(path)  # does not remove or follow a symbolic link
+            self._disk.remove_tree(path)  # does nothing for a symbolic link, which is removed below
             if path.is_symlink() or path.is_file():
                 self._disk.remove(path)
 
@@ -273,8 +273,8 @@ class _Restoring:
         foreign += [f"{_WORK}/{path.name}" for path in self._work.iterdir() if not self._is_made_in_work(path.name)]
         if foreign:
             msg = (
-                f"{self.target / foreign[0]} was not made by the interrupted restore and was not changed: move it away, "
-                "or name another directory with --store"
+                f"{self.target / foreign[0]} was not made by the interrupted restore and was not changed: move it "
+                "away, or name another directory with --store"
             )
             raise ConflictError(msg)
 

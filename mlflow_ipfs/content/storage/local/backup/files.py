@@ -1,4 +1,4 @@
-"""Durable copies of the immutable files of a store in another directory. Files that the copy has are not copied again."""
+"""Durable copies of the immutable files of a store in another directory. Existing copies are not made again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ERRORS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
     errno.EPERM: _NO_PERMISSION,
     errno.EROFS: (PolicyError, "its disk is mounted read-only; mount it writable, or name another path"),
     errno.ENOTDIR: (PolicyError, "a part of the path is a file instead of a directory; name another path"),
-    errno.ENOENT: (NotFoundError, "another program has removed it; restore it, and run this again"),
+    errno.ENOENT: (NotFoundError, "another program has removed it; put it back, and run this again"),
 }
 
 _Pending = tuple["Future[Stamp]", "Path", "Path"]  # the stamp of the durable draft, the draft, its destination
@@ -71,7 +71,7 @@ class FileCopier:
         previous = self.previous.get(file.name)
         if previous is not None and previous.is_damaged:
             return False
-        # A file that is not in the index was left by an interrupted backup: it is complete and has the original's mtime.
+        # A file that is not in the index was left by an interrupted backup. It is complete, with the original's mtime.
         known = previous or file
         status = status_of(self.directory / file.name)
         return status is not None and (status.st_size, status.st_mtime_ns) == (file.size_bytes, known.mtime_ns)
@@ -215,8 +215,8 @@ def translate_copy_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK_ERRORS:
             msg = (
-                f"the disk with {directory} is full. The previous files there were not changed. Free some space and run "
-                "this again: it resumes from here"
+                f"the disk with {directory} is full. The previous files there were not changed. Free some space and "
+                "run this again: it resumes from here"
             )
             raise StoreFullError(msg) from error
         raise _translate(directory, error) from error

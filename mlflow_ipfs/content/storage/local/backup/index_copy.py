@@ -59,7 +59,8 @@ class BackupIndex:
         self._connection = sqlite3.connect(path, isolation_level=None)
 
     def __enter__(self) -> Self:
-        # No other program opens the file, so SQLite needs neither shared memory nor syncing. It is synced when finished.
+        # No other program opens the file, so SQLite needs neither shared memory nor syncing. The caller syncs the
+        # finished file.
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.execute("PRAGMA synchronous = OFF")
         return self
@@ -75,7 +76,7 @@ class BackupIndex:
             raise unreadable_index(self._path, error) from error
 
     def drop_unkept(self) -> None:
-        """Remove the rows of the cache, which can be fetched again, and of files that gc was deleting at the snapshot."""
+        """Remove the rows of the cache, which a copy does not need, and of files that gc was deleting."""
         unkept = "condemned_at < 0 OR class = 'cache'"
         self._connection.execute(f"DELETE FROM block WHERE place IN (SELECT id FROM place WHERE {unkept})")  # noqa: S608 - a fixed text
         self._connection.execute(f"DELETE FROM place WHERE {unkept}")  # noqa: S608 - a fixed text
@@ -103,7 +104,7 @@ class BackupIndex:
         }
 
     def restamp(self, stamps: Iterable[tuple[int, Stamp]], unsure: Collection[int]) -> None:
-        """Record the stamps of the copied files: otherwise the first reader would hash them because they changed.
+        """Record the stamps of the copied files: otherwise a reader would hash each file, because its stamp differs.
 
         Args:
             stamps: the stamp of each file, by row.
@@ -155,7 +156,7 @@ def _drop_code(connection: sqlite3.Connection) -> None:
 
 
 def _drop_wrong_numbers(connection: sqlite3.Connection) -> None:
-    """Remove counters of gcs and of the cache that are not numbers. They restart at zero; a new copy needs no old value."""
+    """Remove counters of gcs and of the cache that are not numbers. A new copy can restart them at zero."""
     connection.execute(
         "DELETE FROM meta WHERE key IN (?, ?) AND (length(value) NOT BETWEEN 1 AND 15 OR value GLOB '*[^0-9]*')",
         (LAST, CHANGES),

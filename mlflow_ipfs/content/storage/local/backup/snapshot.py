@@ -1,10 +1,11 @@
 """Snapshot of a store that stays in use: a copy of its index, and a hard link to each of its files.
 
-MLflow's database and the store are written one after the other. The database names only content that is in the store if
-both are copied in the same state, without a commit of the store in between. Therefore the store's ``write.lock`` is held
-while the snapshot begins. Usually this takes milliseconds. If MLflow's database is locked, the snapshot gives up after
-about a second, releases the lock to waiting writers, and tries again. The files are copied afterwards, however long that
-takes: each has a hard link by then, which gc does not delete.
+MLflow's database and the store are written one after the other. To find all content that the database names in the
+store, both must be copied in the same state, without a commit of the store in between. Therefore the store's
+``write.lock`` is held while the snapshot begins. Usually this takes milliseconds. If MLflow's database is locked, the
+snapshot gives up after about a second, releases the lock to waiting writers, and tries again.
+
+The files are copied afterwards, however long that takes. By then each file has a hard link, which gc does not delete.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class Snapshot:
         index: a copy of the index, which the caller may change.
         taken_at: the time of the snapshot, in seconds since 1970.
         files: the files in the index.
-        sources: the paths from which the requested files can be read, by row. A requested file without a path is missing
-            in the store itself.
+        sources: the paths from which the requested files can be read, by row. A requested file without a path is
+            missing in the store itself.
     """
 
     index: Path
@@ -112,8 +113,8 @@ def take_snapshot(context: StoreContext, participant: Participant, is_wanted: Ca
             finally:
                 participant.end()
     msg = (
-        f"files of the store {context.layout.directory} were deleted during each of {_ATTEMPTS} attempts to copy it: try "
-        "again when no gc runs"
+        f"files of the store {context.layout.directory} were deleted during each of {_ATTEMPTS} attempts to copy it: "
+        "try again when no gc runs"
     )
     raise StoreBusyError(msg)
 

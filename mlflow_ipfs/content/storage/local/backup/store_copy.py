@@ -1,7 +1,7 @@
 """Copies of a whole store: new files are added to the previous copy, then a new index replaces the previous one.
 
-A store copy is a directory with the files and, when it is finished, the index. It can be opened like any other store. If
-the directory contains an earlier copy, only new files are copied, because files never change. The earlier copy stays
+A store copy is a directory with the files and, when it is finished, the index. It can be opened like any other store.
+If the directory contains an earlier copy, only new files are copied, because files never change. The earlier copy stays
 complete until the new index replaces its index. Afterwards the files that only the earlier copy needed are removed.
 """
 
@@ -114,7 +114,7 @@ def copy_backup(source: Path, index: Path, writer: BackupWriter, *, verify: bool
         store_id = copy_index(index, draft)
         with BackupIndex(draft) as backup_index:
             files = backup_index.list_files()
-        sources = {file.id: source / file.name for file in files if _is_stored_at(source / file.name)}
+        sources = {file.id: source / file.name for file in files if _is_real_file(source / file.name)}
         found = writer.write(draft, files, sources, verify=verify)
         descriptor = writer.disk.open_to_read(draft)
         try:
@@ -124,8 +124,8 @@ def copy_backup(source: Path, index: Path, writer: BackupWriter, *, verify: bool
     return store_id, _report(writer, index.stat().st_mtime, files, found, found.problems)
 
 
-def _is_stored_at(path: Path) -> bool:
-    """Return whether a regular file is at its path, without a symbolic link to another directory."""
+def _is_real_file(path: Path) -> bool:
+    """Return whether a path is a regular file and neither of its two parent directories is a symbolic link."""
     return status_of(path) is not None and not path.parent.is_symlink() and not path.parent.parent.is_symlink()
 
 
@@ -162,8 +162,8 @@ def _explain_problem(checker: ObjectChecker, reader: BlockReader, directory: Pat
     except OSError as error:  # the disk cannot read this block; the rest of the backup is still worth making
         return f"{cid} cannot be read in the store: {error}. Check its disk. {_ADVICE.removeprefix('. ')}"
     return (
-        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and back up "
-        "again, which replaces the damaged files that scrub found"
+        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and "
+        "back up again, which replaces the damaged files that scrub found"
     )
 
 

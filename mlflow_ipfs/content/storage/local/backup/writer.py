@@ -116,11 +116,14 @@ class BackupWriter:
                 continue
             if file.id not in self._copier.unreadable and not is_copy_of(self.disk, path, sources[file.id]):
                 self.disk.remove(path)
-                msg = f"{path} was not read back as it was written: check that disk. The previous files there were not changed"
+                msg = (
+                    f"{path} was not read back as it was written: check that disk. The previous files there were not "
+                    "changed"
+                )
                 raise IntegrityError(msg)
 
     def _check_files(self, index: Path, only: Collection[int]) -> ScrubReport:
-        """Hash files of the copy, and all blocks inside its index, which may be in another directory. Change nothing."""
+        """Hash files of the copy, and all blocks inside an index of it at another path. Change nothing."""
         layout = _SeparateIndexLayout(self.directory, index)
         lock = FileLock(layout.write_lock, timeout_seconds=0, purpose="is checking a backup")  # never acquired
         database = Database(layout, self.disk, lock, timeout_seconds=1, read_only=True)
