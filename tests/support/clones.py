@@ -1,4 +1,4 @@
-"""Copies of whole stores: made in one call, and companions that get in their way."""
+"""Backups of whole stores in one call, participants that interfere with them, and damage to files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.backup.snapshot import Participant
 
 
-def clone(
+def back_up(
     storage: LocalStorage,
     target: Path,
     participant: Participant | None = None,
@@ -29,7 +29,7 @@ def clone(
     verify: bool = True,
     disk: Disk | None = None,
 ) -> BackupReport:
-    """Make a copy, and let it take the place of the one before."""
+    """Copy a store, and replace the previous copy in the directory."""
     disk, work = disk or Disk(), target.with_name("work")
     disk.remove_tree(work)
     report = storage.back_up(BackupWriter(disk, target, work), participant or NullParticipant(), verify=verify)
@@ -40,7 +40,7 @@ def clone(
 
 @dataclass
 class Hook(NullParticipant):
-    """A participant that does something between the moment and the time when the files are safe."""
+    """Participant that runs an action after the snapshot and before the files are linked."""
 
     action: Callable[[], object]
     calls: int = 0
@@ -56,14 +56,14 @@ def publish_pack(storage: LocalStorage) -> list[CID]:
 
 
 def file_with(storage: LocalStorage, cid: CID) -> Path:
-    """The file that holds a block."""
+    """Return the file with a block."""
     query = f"SELECT p.name FROM place p JOIN block b ON b.place = p.id WHERE b.multihash = x'{cid.multihash.hex()}'"
     [(name,)] = rows_of(storage, query)
     return storage.directory / str(name)
 
 
 def flip_byte(path: Path, offset: int = 100) -> None:
-    """Damage a file and leave its size and time as they were."""
+    """Damage a file. Keep its size and mtime."""
     status = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -76,7 +76,7 @@ def flip_byte(path: Path, offset: int = 100) -> None:
 
 
 def flip_bytes_of(store: Path, needle: bytes) -> None:
-    """Damage the one file of the store that holds some bytes, and leave its size and time alone."""
+    """Damage the only file of the store that contains some bytes. Keep its size and mtime."""
     found = [path for path in (store / "files").rglob("*") if path.is_file() and needle in path.read_bytes()]
     (path,) = found
     status = path.stat()
