@@ -1,4 +1,4 @@
-"""Backups of MLflow's database and the store together; ``restoring.py`` brings them back."""
+"""Backups of MLflow's database and the store together. ``restoring.py`` restores them."""
 
 from __future__ import annotations
 
@@ -51,31 +51,31 @@ def make_backup(
     accept_outside: Callable[[Sequence[OutsideGroup]], bool] | None = None,
     disk: Disk | None = None,
 ) -> tuple[Manifest, BackupReport]:
-    """Copy a store and MLflow's database, as both are in one moment, while everybody goes on working.
+    """Copy a store and MLflow's database in one consistent state, while both stay in use.
 
     Args:
         store: the store.
-        directory: where the backup goes: new, empty, or with an earlier backup of this store.
-        database: MLflow's; None: the store alone.
-        verify: hash what is copied.
+        directory: the directory of the backup: new, empty, or with an earlier backup of this store.
+        database: MLflow's database; None to copy the store alone.
+        verify: hash the copied files.
         timeout_seconds: how long to wait for another backup into the directory, and for programs that lock the database
             while it is read before anything is copied.
-        progress: told how many bytes were copied or hashed since it was told last.
-        accept_outside: called if the database names artifacts that the store does not contain, before anything is
-            copied. If it returns True, the backup is made without them and records what it lacks. None: refuse.
-        disk: takes every step on the backup's disk; for tests.
+        progress: called with the number of bytes copied or hashed since its last call.
+        accept_outside: called before anything is copied, if the database names artifacts that the store does not
+            contain. If it returns True, the backup is made without them and records what it lacks. None: refuse.
+        disk: performs every operation on the backup's disk; for tests.
 
     Returns:
-        What the backup is, and what was done.
+        The manifest of the backup, and a report of what was copied.
 
     Raises:
-        PolicyError: the directory can't hold this backup, or the database names artifacts outside the store.
+        PolicyError: the directory cannot hold this backup, or the database names artifacts outside the store.
             Nothing was copied.
-        NotFoundError, SettingsError: there is no such database, or it is none that can be copied.
-        StoreBusyError: the database or the store was locked by others for too long.
-        StoreFullError: there is no room, on the disk that the message names.
-        IntegrityError: the backup's disk does not give back what was written to it, or the former backup there has
-            something whole that is damaged in the store and could not be brought back.
+        NotFoundError, SettingsError: the database does not exist or cannot be copied.
+        StoreBusyError: another program locked the database or the store for too long.
+        StoreFullError: the disk that the message names is full.
+        IntegrityError: the backup's disk does not return the bytes that were written to it. Or the previous backup in
+            the directory has a whole copy of content that is damaged in the store, and the store could not be healed.
     """
     storage = _local(store)
     backup = BackupDirectory(real_path(directory), disk or Disk())
@@ -83,7 +83,7 @@ def make_backup(
     with translate_copy_errors(backup.directory), ExitStack() as stack:
         copy: DatabaseCopy | None = None
         outside: tuple[OutsideGroup, ...] = ()
-        backup.check(storage.store_id)  # all that can be refused is, before anything is made
+        backup.check(storage.store_id)  # every check comes before the first write
         if database is not None:
             copy = stack.enter_context(
                 closing(open_copy(database, backup.next, backup.disk, storage.make_view_directory()))
@@ -92,7 +92,7 @@ def make_backup(
             if outside and not (accept_outside and accept_outside(outside)):
                 raise _incomplete(backup.directory, outside)
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
-        _heal_from_former(storage, backup)
+        _heal_from_previous(storage, backup)
         writer = BackupWriter(backup.disk, backup.store, backup.next, progress)
         report = storage.back_up(writer, copy or NullParticipant(), verify=verify)
         manifest = _describe(storage, report, copy, outside, verify=verify)
@@ -100,19 +100,19 @@ def make_backup(
     return manifest, report
 
 
-def _heal_from_former(storage: LocalStorage, backup: BackupDirectory) -> None:
-    """Get back what the store has lost since the former backup, which the next one replaces.
+def _heal_from_previous(storage: LocalStorage, backup: BackupDirectory) -> None:
+    """Heal the known damage of the store from the previous backup, before the next backup replaces it.
 
     Raises:
-        IntegrityError: the former backup has something whole that could not be brought back.
+        IntegrityError: the previous backup has a whole copy of damaged content, and the store could not be healed.
     """
     if not storage.has_known_damage() or not is_store(Layout(backup.store)):
         return
-    with open_local_storage(backup.store, create=False, read_only=True) as former:
-        for cid, reason in storage.heal_known_damage(former.blocks).problems:
-            if _has_whole(former, cid):
+    with open_local_storage(backup.store, create=False, read_only=True) as previous:
+        for cid, reason in storage.heal_known_damage(previous.blocks).problems:
+            if _has_whole(previous, cid):
                 msg = (
-                    f"{reason}. The backup {backup.directory} has it whole and was left as it is: "
+                    f"{reason}. The backup {backup.directory} has an undamaged copy and was not changed: "
                     f"run `mlflow-ipfs scrub --heal-from {backup.directory}`, then back up again"
                 )
                 raise IntegrityError(msg)
@@ -121,13 +121,13 @@ def _heal_from_former(storage: LocalStorage, backup: BackupDirectory) -> None:
 def _has_whole(storage: LocalStorage, cid: CID) -> bool:
     try:
         return bool(storage.file_path(cid) or storage.blocks.get(cid))
-    except (OSError, ValueError):  # not there, or damaged there, too
+    except (OSError, ValueError):  # missing or damaged in that store, too
         return False
 
 
 def _local(store: ContentStore) -> LocalStorage:
     if not isinstance(store.storage, LocalStorage):
-        msg = "only a local store can be backed up"
+        msg = "only a local store can be backed up: name the directory of one with --store"
         raise PolicyError(msg)
     return store.storage
 
@@ -135,23 +135,29 @@ def _local(store: ContentStore) -> LocalStorage:
 def _refuse_overlap(directory: Path, store: Path, database: URL | None) -> None:
     store = real_path(store)
     if directory.is_relative_to(store) or store.is_relative_to(directory):
-        msg = f"{directory} and the store {store} lie in each other: a backup needs a directory of its own, best on another disk"
+        msg = (
+            f"the backup directory {directory} and the store {store} overlap: name a separate directory for the "
+            "backup, preferably on another disk"
+        )
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
         file = real_path(sqlite_file(database))
         if file.is_relative_to(directory):
-            msg = f"MLflow's database {file} lies in {directory}: name a directory for the backup alone"
+            msg = (
+                f"MLflow's database {file} is inside the backup directory {directory}: name a separate directory for "
+                "the backup"
+            )
             raise PolicyError(msg)
 
 
 def _incomplete(directory: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
     shown = "; ".join(describe(group) for group in outside[:_MAX_GROUPS_SHOWN])
-    more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more places" if len(outside) > _MAX_GROUPS_SHOWN else ""
+    more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more locations" if len(outside) > _MAX_GROUPS_SHOWN else ""
     msg = (
         f"nothing was copied to {directory}: MLflow's database names artifacts that are not in the store, so the backup "
-        f"would lack them ({shown}{more}). Back those places up by other means and run the backup again with "
+        f"would lack them ({shown}{more}). Back up those locations by other means and run the backup again with "
         "--without-outside-artifacts. If these artifacts should be in the store, check that --store names the store "
-        "of this database; for mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
+        "of this database. For mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
     )
     return PolicyError(msg)
 

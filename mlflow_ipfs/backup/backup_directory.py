@@ -1,16 +1,17 @@
-"""The directory of a backup: what is in it, and how a new backup takes the place of the former one.
+"""The directory of a backup: its files, and the protocol by which a new backup replaces the previous one.
 
 ::
 
-    backup.json   says what the backup is; not there, or not complete: no backup yet
+    backup.json   the manifest; if it is missing or says "not complete", there is no backup yet
     mlflow.db     the copy of MLflow's database; mlflow.dump for PostgreSQL
     store/        the copy of the store, itself a store
-    next/         what becomes the next backup; with a backup.json in it, it is the backup already
-    backup.lock   held by the one backup that runs
+    next/         files of the next backup; with a backup.json in it, they already belong to the current backup
+    backup.lock   held by the one running backup
 
-Several files make a backup, and only one rename at a time is atomic. So the new files are made
-durable below ``next``, a ``backup.json`` beside them decides, and then each goes to its place: by
-whoever comes first, should this process die. Who only reads takes what is in ``next`` from there.
+A backup consists of several files, but only a single rename is atomic. Therefore the new files are made durable below
+``next``, and writing ``next/backup.json`` commits the backup. Then each file is moved to its final path. If the process
+dies before all are moved, the next backup into the directory moves the others. A reader takes the files of a committed
+backup from ``next`` as long as they are there.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from mlflow_ipfs.backup.database_copies import FILES
 from mlflow_ipfs.content.storage.local.backup import (
     INDEX,
     Layout,
+    check_not_in_use,
     install,
     is_store,
     make_lock_file,
     make_real_directory,
-    refuse_used,
     remove_unnamed,
     status_of,
 )
@@ -44,33 +45,33 @@ if TYPE_CHECKING:
 
 
 FORMAT: Final = 1
-_LONGEST_MANIFEST: Final = 1 << 20
+_MAX_MANIFEST_BYTES: Final = 1 << 20
 _KINDS: Final[dict[str, type]] = {
     "store_id": str, "taken_at": str, "finished_at": str, "verified": bool, "problems": int, "files": int,
     "size_bytes": int, "versions": dict, "complete": bool, "format": int,
     "outside_artifacts": list,
 }  # fmt: skip
 _OUTSIDE_KINDS: Final[dict[str, type]] = {"kind": str, "place": str, "count": int, "examples": list}
-_LOST_AND_FOUND: Final = "lost+found"  # at the top of every ext4 disk
+_LOST_AND_FOUND: Final = "lost+found"  # in the root directory of every ext4 file system
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``backup.json``.
+    """Content of ``backup.json``.
 
     Attributes:
-        store_id: of the store that was copied.
-        taken_at: the moment that the backup shows; ISO 8601, UTC.
-        finished_at: when it was complete.
-        database: the file with MLflow's database; None: the store alone.
-        verified: whether what was copied was hashed.
-        problems: how many blocks or files the store itself had lost.
-        files: how many files the store has.
-        size_bytes: how large they are.
-        versions: of the programs that made it.
-        complete: false until the first backup is.
-        outside_artifacts: what the database names and this backup does not contain: ``kind``, ``place``, ``count`` and
-            ``examples`` of each group. Missing in backups of older versions, which did not look.
+        store_id: id of the copied store.
+        taken_at: time of the state that the backup contains; ISO 8601, UTC.
+        finished_at: when the backup was completed.
+        database: name of the file with the copy of MLflow's database; None if only the store was copied.
+        verified: whether the copied files were hashed.
+        problems: how many blocks or files were missing or damaged in the store itself.
+        files: how many files the copy of the store has.
+        size_bytes: total size of these files.
+        versions: versions of the programs that made the backup.
+        complete: false until the first backup into the directory is complete.
+        outside_artifacts: artifacts that the database names and this backup does not contain: ``kind``, ``place``,
+            ``count`` and ``examples`` of each group. Missing in backups of older versions, which did not check.
         format: number of this format.
     """
 
@@ -88,17 +89,17 @@ class Manifest:
     format: int = FORMAT
 
     def encode(self) -> bytes:
-        """As it is written."""
+        """Return the bytes of the file."""
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
 
 
 @dataclass(frozen=True, slots=True)
 class BackupDirectory:
-    """One backup.
+    """Directory of one backup.
 
     Args:
-        directory: an absolute path without links.
-        disk: takes every step.
+        directory: an absolute path without symbolic links.
+        disk: performs every operation.
     """
 
     directory: Path
@@ -111,7 +112,7 @@ class BackupDirectory:
 
     @property
     def next(self) -> Path:
-        """The next backup, and drafts."""
+        """The directory of the next backup's files and of drafts."""
         return self.directory / "next"
 
     @property
@@ -127,53 +128,58 @@ class BackupDirectory:
         return self.directory / "backup.lock"
 
     def read(self) -> Manifest:
-        """What the backup is.
+        """Return the manifest of the backup.
 
         Raises:
-            NotFoundError: there is none.
-            StoreFormatError: it is not complete, of a newer format, or damaged; or a directory of it is a link.
+            NotFoundError: the directory does not contain a backup.
+            StoreFormatError: the backup is not complete, of a newer format, or damaged; or one of its directories is a
+                symbolic link.
         """
         for directory in (self.store, self.next, self.store / "files", self.store / "quarantine"):
             if os.path.lexists(directory) and not stat.S_ISDIR(directory.lstat().st_mode):
                 msg = (
-                    f"the backup {self.directory} is damaged: {directory} is a link or a file where a directory must be"
+                    f"the backup {self.directory} is damaged: {directory} is a symbolic link or a file instead of a "
+                    "directory. Use another backup"
                 )
                 raise StoreFormatError(msg)
         path = self._next_manifest if self._next_manifest.exists() else self._manifest
         if not path.exists():
-            msg = f"{self.directory} is no backup: it has no {self._manifest.name}{self._hint()}"
+            msg = f"{self.directory} does not contain a backup ({self._manifest.name} is missing){self._hint()}"
             raise NotFoundError(msg)
         manifest = _read_manifest(path)
         if not manifest.complete:
-            msg = f"the backup {self.directory} is not complete: run `mlflow-ipfs backup` once more, it goes on from there"
+            msg = f"the backup {self.directory} is not complete: run `mlflow-ipfs backup` again to complete it"
             raise StoreFormatError(msg)
         return manifest
 
     def _hint(self) -> str:
         above = BackupDirectory(self.directory.parent, self.disk)
         is_part = above.store == self.directory and above._manifest.exists()
-        return f"; it is part of the backup {above.directory}: name that" if is_part else ""
+        return f". It is part of the backup {above.directory}: name that directory" if is_part else ""
 
     def find(self, name: str) -> Path:
-        """Where a file of the backup is: in its place, or still on the way to it.
+        """Return the current path of a file of the backup: its final path, or the one below ``next``.
 
         Raises:
-            StoreFormatError: it isn't there, or is no file.
+            StoreFormatError: the file is missing or is not a regular file.
         """
         path = (self.store if name == INDEX else self.directory) / name
         if self._next_manifest.exists() and os.path.lexists(self.next / name):
             path = self.next / name
         if status_of(path) is None:
-            msg = f"the backup {self.directory} is damaged: {path} is missing, or is no file"
+            msg = (
+                f"the backup {self.directory} is damaged: {path} is missing or is not a regular file. "
+                "Use another backup"
+            )
             raise StoreFormatError(msg)
         return path
 
     def check(self, store_id: str) -> None:
-        """Refuse a directory in which a backup of a store can't be made. Makes and changes nothing.
+        """Raise if a backup of a store cannot be made in the directory. Change nothing.
 
         Raises:
-            PolicyError: the directory holds something else, or the backup of another store.
-            StoreFormatError: a newer backup, or a damaged one.
+            PolicyError: the directory contains other files or the backup of another store.
+            StoreFormatError: the directory contains a backup of a newer format or a damaged one.
         """
         if self.directory.exists():
             self._refuse_foreign()
@@ -181,20 +187,20 @@ class BackupDirectory:
 
     @contextmanager
     def writing(self, store_id: str, *, timeout_seconds: float) -> Iterator[None]:
-        """Make the directory ready for the next backup of a store, for the length of a ``with``.
+        """Prepare the directory for the next backup of a store and lock it, for the length of a ``with``.
 
         Raises:
-            PolicyError: the directory holds something else, or the backup of another store.
-            StoreFormatError: a newer backup, or a damaged one.
-            StoreBusyError: another backup is being made there, or somebody has the copied store open.
+            PolicyError: the directory contains other files or the backup of another store.
+            StoreFormatError: the directory contains a backup of a newer format or a damaged one.
+            StoreBusyError: another backup is being made there, or another program has the copied store open.
         """
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_foreign()
         make_lock_file(self._lock)
         with FileLock(self._lock, timeout_seconds=timeout_seconds, purpose="is making a backup").exclusive():
             self._check_owner(store_id)
-            self._finish_former()
-            if not self._manifest.exists():  # before anything else: it says that this is ours, and not complete
+            self._complete_switch()
+            if not self._manifest.exists():  # the first write: it marks the directory as an incomplete backup
                 self.disk.write_file(self._manifest, Manifest(store_id).encode())
             self.disk.remove_tree(self.next)
             for directory in (self.store, self.next):
@@ -203,25 +209,25 @@ class BackupDirectory:
                 yield
             except BaseException:
                 if not self._next_manifest.exists():
-                    self.disk.remove_tree(self.next)  # drafts; whole files stay where they are, for the next attempt
+                    self.disk.remove_tree(self.next)  # only drafts: copied files are in `store`, for the next attempt
                 raise
 
     def switch(self, manifest: Manifest) -> None:
-        """Let what is in ``next`` be the backup from now on, and drop what only the former one needed.
+        """Make the files in ``next`` the current backup, and remove files that only the previous one needed.
 
         Raises:
-            StoreBusyError: somebody has opened the copied store meanwhile; nothing was switched.
+            StoreBusyError: another program has opened the copied store meanwhile. The previous backup stays current.
         """
-        refuse_used(self.store)
+        check_not_in_use(self.store)
         self.disk.sync_directory(self.next)
         self.disk.write_file(self._next_manifest, manifest.encode())
-        self._finish_former()
+        self._complete_switch()
 
-    def _finish_former(self) -> None:
-        """Move a decided backup into its place. Safe to be broken off, and to be done again."""
+    def _complete_switch(self) -> None:
+        """Move the files of a committed backup to their final paths. Safe to interrupt and to repeat."""
         if not self._next_manifest.exists():
             return
-        refuse_used(self.store)
+        check_not_in_use(self.store)
         manifest = _read_manifest(self._next_manifest)
         install(self.disk, self.store, self.next / INDEX, manifest.store_id)
         for name in FILES:
@@ -239,26 +245,26 @@ class BackupDirectory:
         names = {path.name for path in self.directory.iterdir()} - {self._lock.name, _LOST_AND_FOUND}
         is_ours = self._manifest.name in names or all(name.startswith(self._manifest.name) for name in names)
         if not is_ours:
-            msg = f"{self.directory} is not empty, and no backup: name a new or an empty directory"
+            msg = f"{self.directory} contains files that are not part of a backup: name a new or an empty directory"
             raise PolicyError(msg)
         for path in (self._lock, self._manifest, self.store, self.next):
             if path.is_symlink():
-                msg = f"{path} is a link; nothing is written through it. Remove it"
+                msg = f"{path} is a symbolic link, and a backup is not written through links: remove it"
                 raise PolicyError(msg)
 
     def _check_owner(self, store_id: str) -> None:
         for path in (self._manifest, self._next_manifest):
             if path.exists() and (other := _read_manifest(path).store_id) != store_id:
-                msg = f"{self.directory} is the backup of another store ({other}): name a directory of its own for this one"
+                msg = f"{self.directory} contains the backup of another store ({other}): name another directory"
                 raise PolicyError(msg)
 
 
 def find_store(directory: Path) -> Path:
-    """The store to read that somebody means with a directory: the directory itself, or, if that is a backup, the store in it.
+    """Return the store at a directory: the directory itself, or the store in it if the directory is a backup.
 
     Raises:
-        NotFoundError: it is neither.
-        StoreFormatError: it is a backup that is not complete.
+        NotFoundError: the directory is neither a store nor a backup.
+        StoreFormatError: the directory is a backup that is not complete.
     """
     if is_store(Layout(directory)):
         return directory
@@ -267,7 +273,7 @@ def find_store(directory: Path) -> Path:
         backup.read()
     except NotFoundError as error:
         msg = (
-            f"there is no store at {directory}, and no backup: name a directory that `mlflow-ipfs backup` has written, "
+            f"{directory} is neither a store nor a backup: name a directory that `mlflow-ipfs backup` has written, "
             "or a store, which is a directory with a format.json"
         )
         raise NotFoundError(msg) from error
@@ -276,26 +282,28 @@ def find_store(directory: Path) -> Path:
 
 def _read_manifest(path: Path) -> Manifest:
     if status_of(path) is None:
-        msg = f"{path} is no file, so it does not describe a backup"
+        msg = f"the backup's manifest {path} is damaged (it is not a regular file): use another backup"
         raise StoreFormatError(msg)
     try:
         with path.open("rb") as file:
-            fields: dict[str, Any] = json.loads(file.read(_LONGEST_MANIFEST))
+            fields: dict[str, Any] = json.loads(file.read(_MAX_MANIFEST_BYTES))
         number = fields["format"]
         if type(number) is int and number > FORMAT:
-            msg = f"{path} has format {number!s:.20}, and this program knows {FORMAT}: upgrade mlflow-ipfs"
+            msg = (
+                f"{path} has format {number!s:.20}, and this version reads formats up to {FORMAT}: upgrade mlflow-ipfs"
+            )
             raise StoreFormatError(msg)
         return _manifest_of(fields)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        msg = f"{path} does not describe a backup ({error!r:.200})"
+        msg = f"the backup's manifest {path} is damaged ({error!r:.200}): use another backup"
         raise StoreFormatError(msg) from error
 
 
 def _manifest_of(fields: dict[str, Any]) -> Manifest:
-    """The fields that this version knows.
+    """Return a manifest with the fields that this version knows.
 
     Raises:
-        ValueError, KeyError: one has a value that no backup has, or is missing.
+        ValueError, KeyError: a field is missing, or has a value that no backup has.
     """
     manifest = Manifest(**{name: fields[name] for name in Manifest.__slots__ if name in fields})
     for name, kind in _KINDS.items():

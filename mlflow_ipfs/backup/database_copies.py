@@ -1,4 +1,4 @@
-"""Copies of MLflow's database, made in one moment of the store, and put back where there is none."""
+"""Copies of MLflow's database in the same state as the store, and their restore into an empty location."""
 
 from __future__ import annotations
 
@@ -38,75 +38,78 @@ SQLITE_FILE: Final = "mlflow.db"
 POSTGRES_FILE: Final = "mlflow.dump"
 FILES: Final = (SQLITE_FILE, POSTGRES_FILE)
 _LOCK_SECONDS: Final = 1.0  # MLflow's writers hold SQLite's lock for the length of a commit
-_RESTORE_SECONDS: Final = 30.0  # for somebody who restores another database into the same directory
-_WHAT_TO_DO: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
+_RESTORE_SECONDS: Final = 30.0  # to wait for the restore of another database into the same directory
+_ADVICE: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
 
 
 class DatabaseCopy(Participant, Protocol):
-    """One database that can be copied; its ``copy_at_leisure`` leaves a finished, durable file."""
+    """One database that can be copied. Its ``copy_after_snapshot`` leaves a finished, durable file."""
 
     @property
     def file_name(self) -> str:
-        """What the copy is called."""
+        """The name of the copy."""
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Disconnect from the database."""
 
 
 class DatabaseRestore(Protocol):
-    """A place where a database can be put."""
+    """Restore of one database copy to one location."""
 
     def check_copy(self) -> None:
-        """Refuse a copy that is damaged.
+        """Raise if the copy is damaged.
 
         Raises:
-            StoreFormatError: it is.
+            StoreFormatError: the copy is damaged.
         """
 
     def check(self) -> None:
-        """Refuse a place that is taken.
+        """Raise if the location is in use.
 
         Raises:
-            ConflictError: there is a database.
+            ConflictError: a database exists there.
         """
 
     def restore(self) -> bool:
-        """Put the copy there, all of it or nothing."""
+        """Restore the whole copy or nothing. Return whether a database was written."""
 
 
 def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
-    """The database that MLflow keeps its runs and models in.
+    """Return the URL of the database in which MLflow keeps its runs and models.
 
     Args:
-        named: its URI, with or without our prefix; None: as MLflow's settings say.
-        environ: where these are.
+        named: the URI of the database, with or without the prefix of this package; None to use MLflow's settings.
+        environ: the environment with these settings.
 
     Raises:
-        SettingsError: it isn't named, or is no database that can be copied.
+        SettingsError: no database is named, or it cannot be copied.
     """
     variables = {name: environ.get(name) for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_TRACKING_URI")}
     given = {"--backend-store-uri": named} | variables
-    place, uri = next(((place, uri) for place, uri in given.items() if uri), ("", ""))
+    setting, uri = next(((setting, uri) for setting, uri in given.items() if uri), ("", ""))
     if not uri:
-        msg = f"neither MLFLOW_BACKEND_STORE_URI nor MLFLOW_TRACKING_URI is set: {_WHAT_TO_DO}"
+        msg = f"neither MLFLOW_BACKEND_STORE_URI nor MLFLOW_TRACKING_URI is set: {_ADVICE}"
         raise SettingsError(msg)
     try:
         url = sqlalchemy.make_url(name_driver(uri.removeprefix(PREFIX)))
     except (ArgumentError, ValueError):  # its message may have a password in it
-        msg = f"the value of {place} is no URI of a database, as sqlite:///mlflow.db is of a file: {_WHAT_TO_DO}"
+        msg = f"the value of {setting} is not the URI of a database, such as sqlite:///mlflow.db: {_ADVICE}"
         raise SettingsError(msg) from None
     backend = url.get_backend_name()
     if backend not in {"sqlite", "postgresql"}:
-        what = "a server's address" if backend in {"http", "https"} else f"{backend!r}, which can't be copied here"
-        msg = f"{place} is {what}: {_WHAT_TO_DO}"
+        found = "the address of a server" if backend in {"http", "https"} else f"{backend!r}, which cannot be copied"
+        msg = f"{setting} is {found}: {_ADVICE}"
         raise SettingsError(msg)
-    return _hide_password(url, place)
+    return _hide_password(url, setting)
 
 
-def _hide_password(url: URL, place: str) -> URL:
-    """Move a password from the query, where libpq takes it too, to where it is never shown nor handed on in the open."""
+def _hide_password(url: URL, setting: str) -> URL:
+    """Move a password from the query, where libpq accepts it too, to the field that is never displayed or passed on."""
     if "sslpassword" in url.query:
-        msg = f"the value of {place} has an sslpassword, which pg_dump could be told only in the open: use a key without one"
+        msg = (
+            f"the value of {setting} has an sslpassword, which pg_dump accepts only on its command line, where every "
+            "user can read it: use a key without a password"
+        )
         raise SettingsError(msg)
     password = url.query.get("password")
     if password is None:
@@ -117,17 +120,17 @@ def _hide_password(url: URL, place: str) -> URL:
 
 
 def open_copy(url: URL, directory: Path, disk: Disk, scratch: Path) -> DatabaseCopy:
-    """Get ready to copy a database to a file in a directory.
+    """Return a copier of a database to a file in a directory.
 
     Args:
         url: the database.
-        directory: where the copy goes.
-        disk: takes it.
+        directory: the directory of the copy.
+        disk: performs every operation on it.
         scratch: a directory on a fast disk.
 
     Raises:
-        NotFoundError: there is no such database, or no program to copy it.
-        SettingsError: it can't be reached, or is not MLflow's.
+        NotFoundError: the database does not exist, or the program that copies it is not installed.
+        SettingsError: the database cannot be reached, or is not MLflow's.
     """
     if url.get_backend_name() == "postgresql":
         return PostgresCopy(url, directory / POSTGRES_FILE)
@@ -135,42 +138,45 @@ def open_copy(url: URL, directory: Path, disk: Disk, scratch: Path) -> DatabaseC
 
 
 def open_restore(url: URL, copy: Path, disk: Disk) -> DatabaseRestore:
-    """Get ready to put a copy where the URI says.
+    """Return the restore of a copy to the location that a URL names.
 
     Raises:
         SettingsError: the copy is of another kind of database.
     """
     kind = "postgresql" if copy.name == POSTGRES_FILE else "sqlite"
     if url.get_backend_name() != kind:
-        msg = f"the backup is of a {kind} database, and can only be restored into one: name it with --backend-store-uri"
+        msg = (
+            f"the backup contains a {kind} database and cannot be restored to another kind: name a {kind} database "
+            "with --backend-store-uri"
+        )
         raise SettingsError(msg)
     return PostgresRestore(url, copy) if kind == "postgresql" else SqliteRestore(sqlite_file(url), copy, disk)
 
 
 def sqlite_file(url: URL) -> Path:
-    """The file of a SQLite database.
+    """Return the file of a SQLite database.
 
     Raises:
-        SettingsError: it has none.
+        SettingsError: the URL does not name a file.
     """
     if not url.database or url.database.startswith((":memory:", "file:")):
-        msg = "a SQLite database is named by its file, sqlite:///<file>; there is nothing else to copy"
+        msg = "only a SQLite database in a file can be copied or restored: name it as sqlite:///<file>"
         raise SettingsError(msg)
     return Path(url.database).absolute()
 
 
 class SqliteCopy:
-    """Copies a database file in one step, for which MLflow's writers wait: some seconds for each GB.
+    """Copier of a database file in one step. MLflow's writers wait during this step: some seconds for each GB.
 
     Args:
-        source: the file.
-        destination: where the copy goes.
-        disk: takes it.
-        scratch: a directory on a fast disk for it, until it goes to its place: the step must be a short one.
+        source: the database file.
+        destination: the path of the copy.
+        disk: performs every operation on the copy.
+        scratch: a directory on a fast disk. The copy is first written there, because the step must be short.
 
     Raises:
-        NotFoundError: there is no such file.
-        SettingsError: it is no database of MLflow's.
+        NotFoundError: the file does not exist.
+        SettingsError: it is not a database of MLflow.
     """
 
     file_name: Final = SQLITE_FILE
@@ -180,13 +186,13 @@ class SqliteCopy:
         self._draft = scratch / destination.name
         self._connection: sqlite3.Connection | None = None
         if not source.is_file():
-            msg = f"there is no database {source}: {_WHAT_TO_DO}"
+            msg = f"the database {source} does not exist: {_ADVICE}"
             raise NotFoundError(msg)
         with closing(self._connect()) as connection:
             _check_is_mlflow(connection, source)
 
     def begin(self) -> None:
-        """Let a read transaction see one state. MLflow's writers can't commit until it ends."""
+        """Begin a read transaction, which sees one state. MLflow's writers cannot commit until it ends."""
         self.end()
         self._connection = self._connect()
         try:
@@ -195,23 +201,23 @@ class SqliteCopy:
         except sqlite3.Error as error:
             raise _explain(self._source, error) from error
 
-    def copy_at_once(self) -> None:
-        """Copy what the transaction sees, and end it."""
+    def copy_during_snapshot(self) -> None:
+        """Copy the state that the transaction sees, and end the transaction."""
         assert self._connection is not None
         try:
             with translate_copy_errors(self._draft.parent):
-                self._disk.remove(self._draft)  # of an earlier try
-                self._disk.close(self._disk.create(self._draft))  # private from the start
+                self._disk.remove(self._draft)  # left by an earlier attempt
+                self._disk.close(self._disk.create(self._draft))  # readable by this user alone from the start
             with closing(sqlite3.connect(self._draft, isolation_level=None)) as copy:
-                copy.execute("PRAGMA synchronous = OFF")  # it is synced when it goes to its place
+                copy.execute("PRAGMA synchronous = OFF")  # the file is synced when it is copied to its destination
                 self._connection.backup(copy)
         except sqlite3.Error as error:
             raise _explain(self._source, error) from error
         finally:
             self.end()
 
-    def copy_at_leisure(self) -> None:
-        """Give the copy its place."""
+    def copy_after_snapshot(self) -> None:
+        """Copy the draft to the destination durably, and remove the draft."""
         with translate_copy_errors(self._destination.parent):
             copy_durably(self._disk, self._draft, self._destination)
         self._disk.remove(self._draft)
@@ -225,7 +231,7 @@ class SqliteCopy:
     close = end
 
     def _connect(self) -> sqlite3.Connection:
-        # Not read-only: a journal that a killed writer has left must be rolled back first, as by any reader.
+        # Not read-only: a reader must first roll back a journal that a killed writer has left.
         try:
             connection = sqlite3.connect(
                 f"file:{quote(str(self._source))}?mode=rw", uri=True, timeout=_LOCK_SECONDS, isolation_level=None
@@ -240,37 +246,37 @@ def _check_is_mlflow(connection: sqlite3.Connection, path: Path) -> None:
     try:
         found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
     except sqlite3.OperationalError:
-        return  # busy: there will be other tries
+        return  # locked: checked again at the next attempt
     except sqlite3.DatabaseError as error:
         raise _explain(path, error) from error
     if found is None:
-        msg = f"{path} has no tables of MLflow: {_WHAT_TO_DO}"
+        msg = f"{path} does not have MLflow's tables: {_ADVICE}"
         raise SettingsError(msg)
 
 
 def _explain(path: Path, error: sqlite3.Error) -> MlflowIpfsError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return StoreBusyError(f"another program keeps MLflow's database {path} locked ({error}); end it, or try again")
-    return MlflowIpfsError(f"MLflow's database {path} can't be copied: {error}")
+        return StoreBusyError(f"another program keeps MLflow's database {path} locked ({error}): end it, or try again")
+    return MlflowIpfsError(f"MLflow's database {path} cannot be copied ({error}): repair it, or use --store-only")
 
 
 class SqliteRestore:
-    """Puts a database file where none is.
+    """Restore of a database file to a path at which no file exists.
 
     Args:
-        target: its path.
+        target: the path of the database.
         copy: the file in the backup.
-        disk: takes it.
+        disk: performs every operation.
     """
 
     def __init__(self, target: Path, copy: Path, disk: Disk) -> None:
         self._target, self._copy, self._disk = target, copy, disk
 
     def check_copy(self) -> None:
-        """Refuse a copy that is no whole database of MLflow's."""
+        """Raise if the copy is not an undamaged database of MLflow."""
         try:
-            # Immutable: not even a lock or a log of SQLite's is made in the backup.
+            # Immutable: SQLite creates neither a lock nor a log in the backup.
             query = f"file:{quote(str(self._copy))}?mode=ro&immutable=1"
             with closing(sqlite3.connect(query, uri=True)) as connection:
                 found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -281,30 +287,31 @@ class SqliteRestore:
         if found != "ok":
             msg = (
                 f"the copy {self._copy} of MLflow's database is damaged ({found}): restore the store with --store-only, "
-                "and save from that file what can be saved"
+                "and recover what you can from that file"
             )
             raise StoreFormatError(msg)
 
     def check(self) -> None:
-        """Refuse to write over a database, or beside what SQLite would replay into it.
+        """Raise if another database exists at the path, or a log that SQLite would replay into the restored one.
 
-        One that is the copy already is as good as restored.
+        A file that is equal to the copy is accepted: it is already restored.
         """
         for log in (self._target.with_name(f"{self._target.name}{suffix}") for suffix in ("-journal", "-wal")):
             if os.path.lexists(log):
                 msg = (
-                    f"{log} is left of a former database, and SQLite would write it into the restored one: move it away"
+                    f"{log} is the log of an earlier database, and SQLite would apply it to the restored one: "
+                    "move it away"
                 )
                 raise ConflictError(msg)
         if os.path.lexists(self._target) and not self._is_done():
-            msg = f"{self._target} is there already, and nothing is written over it: move it away, or name another"
+            msg = f"{self._target} already exists and was not overwritten: move it away, or name another path"
             raise ConflictError(msg)
 
     def restore(self) -> bool:
-        """Put the file there with all its bytes, or not at all. False if it was there already, the same.
+        """Restore the whole file or nothing. Return False if an equal file already exists.
 
         Raises:
-            StoreBusyError: another restore was writing into the same directory for too long.
+            StoreBusyError: another restore wrote into the same directory for too long.
         """
         with translate_copy_errors(self._target.parent):
             create_parents(self._target)

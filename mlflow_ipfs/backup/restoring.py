@@ -1,4 +1,4 @@
-"""Bringing a backup back: MLflow's database and the store, where nothing is yet."""
+"""Restore of a backup: MLflow's database and the store, into an empty location."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_WORK: Final = "restoring"  # a directory in a store that is being restored: drafts, and whose store it is
+_WORK: Final = "restoring"  # a directory in a store that is being restored: drafts, and the id of the store
 _DRAFTS: Final = "drafts"
 
 
 class Restored(NamedTuple):
-    """What a restore did.
+    """Result of a restore.
 
     Attributes:
-        manifest: what the backup is.
-        report: what was copied of the store; None if an earlier attempt had done everything but tidy up.
-        has_new_database: whether MLflow's database was put there now: not if none was asked for, or it was there, the same.
+        manifest: the manifest of the backup.
+        report: what was copied of the store; None if an earlier attempt had completed everything but the cleanup.
+        has_new_database: whether this restore wrote MLflow's database. False if no database was requested, or if an
+            equal one already existed.
     """
 
     manifest: Manifest
@@ -69,23 +70,23 @@ def restore_backup(
     progress: Callable[[int], None] | None = None,
     disk: Disk | None = None,
 ) -> Restored:
-    """Put a backup where nothing is yet. Nothing in the backup changes.
+    """Restore a backup into an empty location. The backup does not change.
 
     Args:
         directory: the backup.
-        target: where the store goes: a new or empty directory, or what an earlier attempt has left of it.
-        database: where MLflow's database goes; None: nowhere.
-        verify: hash what is copied.
-        progress: told how many bytes were copied or hashed since it was told last.
-        disk: takes every step; for tests.
+        target: the directory of the restored store: new, empty, or left by an interrupted restore of the same store.
+        database: the URL of the restored database; None to restore the store alone.
+        verify: hash the copied files.
+        progress: called with the number of bytes copied or hashed since its last call.
+        disk: performs every operation; for tests.
 
     Raises:
-        NotFoundError: there is no backup.
-        StoreFormatError: it is not complete, damaged, or of a newer format. Nothing is left of what was restored from it.
-        ConflictError: there is a store, or a database, already.
-        PolicyError: two of the backup, the store and the database would lie in each other, or one has an impossible name.
+        NotFoundError: the directory does not contain a backup.
+        StoreFormatError: the backup is not complete, damaged, or of a newer format. The restored files are removed.
+        ConflictError: a store or a database already exists at the target.
+        PolicyError: two of the backup, the store and the database would overlap, or a path cannot be used.
         SettingsError: the database is of another kind.
-        StoreBusyError: another restore into the same place is under way.
+        StoreBusyError: another restore into the same location is running.
     """
     disk = disk or Disk()
     backup = BackupDirectory(real_path(directory), disk)
@@ -93,32 +94,33 @@ def restore_backup(
     with translate_copy_errors(target), ExitStack() as stack:
         manifest = backup.read()
         restoring = _Restoring(target, manifest, disk)
-        # All that can be refused is, before anything is made.
+        # Every check comes before the first write.
         _refuse_overlap(backup.directory, target, database)
         restoring.check()
         database_restore = _open_restore(backup, manifest, database, disk)
-        stack.enter_context(restoring.alone())
+        stack.enter_context(restoring.locked())
         if restoring.is_done():
-            # The attempt that was broken off may have left the database out.
+            # The interrupted attempt may have been made without the database.
             done = Restored(manifest, None, database_restore is not None and database_restore.restore())
         else:
             done = _restore(backup, manifest, restoring, database_restore, progress, verify=verify)
-        restoring.tidy_up()
+        restoring.clean_up()
     if database is not None:
-        _record_place(target, database)
+        _record_location(target, database)
     return done
 
 
-def _record_place(target: Path, database: URL) -> None:
-    """Let the restored store know where its database is now: the one that was backed up has another store."""
+def _record_location(target: Path, database: URL) -> None:
+    """Record the new location of the database in the restored store. The original database belongs to another store."""
     with open_local_storage(target, create=False) as storage:
         try:
             settle_in(storage, database, from_any=False)
         except NotFoundError:
-            return  # a database that no store of ours has opened yet
-        except (MlflowIpfsError, SQLAlchemyError, OSError) as error:  # all is restored
+            return  # the plugin has not opened this database yet
+        except (MlflowIpfsError, SQLAlchemyError, OSError) as error:  # the restore itself is complete
             _logger.warning(
-                "%s is restored, but the store could not record where it is (%s); run `mlflow-ipfs databases moved`",
+                "%s is restored, but its new location could not be recorded in the store (%s): "
+                "run `mlflow-ipfs databases moved`",
                 database.render_as_string(hide_password=True),
                 error,
             )
@@ -137,7 +139,10 @@ def _restore(
     writer = BackupWriter(backup.disk, restoring.target, work, progress, verify_rows=True)
     store_id, report = copy_backup(backup.store, backup.find(INDEX), writer, verify=verify)
     if store_id != manifest.store_id:
-        msg = f"in the backup {backup.directory}, backup.json and the store are of different stores"
+        msg = (
+            f"the backup {backup.directory} is damaged: backup.json and the copied store have different store ids. "
+            "Use another backup"
+        )
         raise StoreFormatError(msg)
     has_new_database = database_restore is not None and database_restore.restore()
     install(backup.disk, restoring.target, work / INDEX, store_id)
@@ -146,13 +151,13 @@ def _restore(
 
 def _refuse_overlap(backup: Path, target: Path, database: URL | None) -> None:
     if target.is_relative_to(backup) or backup.is_relative_to(target):
-        msg = f"{target} and the backup {backup} lie in each other: restore to another place"
+        msg = f"{target} and the backup {backup} overlap: restore to another directory"
         raise PolicyError(msg)
     if database is not None and database.get_backend_name() == "sqlite":
         file = real_path(sqlite_file(database))
         for directory in (backup, target):
             if file.is_relative_to(directory):
-                msg = f"MLflow's database {file} would lie in {directory}: name another place for it"
+                msg = f"MLflow's database {file} would be inside {directory}: name another path for the database"
                 raise PolicyError(msg)
 
 
@@ -162,7 +167,7 @@ def _open_restore(
     if database is None:
         return None
     if manifest.database is None:
-        msg = f"the backup {backup.directory} has no database in it: restore it with --store-only"
+        msg = f"the backup {backup.directory} does not contain a database: restore it with --store-only"
         raise ConflictError(msg)
     restore = open_restore(database, backup.find(manifest.database), disk)
     restore.check()
@@ -171,7 +176,7 @@ def _open_restore(
 
 
 class _Restoring:
-    """A store that is not one yet: until its ``format.json`` is written nobody opens it."""
+    """Directory of a store that is being restored. No program opens it before its ``format.json`` is written."""
 
     def __init__(self, target: Path, manifest: Manifest, disk: Disk) -> None:
         self.target = target
@@ -181,54 +186,54 @@ class _Restoring:
         self._disk = disk
 
     def check(self) -> None:
-        """Refuse a place that is taken, or is none for a store. Makes and changes nothing.
+        """Raise if the directory is in use or cannot hold a store. Change nothing.
 
         Raises:
-            ConflictError: something is there.
-            StoreFormatError: its file system can hold no store.
+            ConflictError: the directory contains other files.
+            StoreFormatError: its file system does not support a store.
         """
         existing = next(path for path in (self.target, *self.target.parents) if path.exists())
         check_platform(existing.resolve())
         if not self.target.exists():
             return
         if self._is_owned():
-            self._refuse_strangers()
+            self._refuse_foreign_files()
             return
         if not self.target.is_dir() or any(self.target.iterdir()):
             msg = (
-                f"{self.target} is there already, and nothing is written over it: move it away, or name another place "
-                "with --store"
+                f"{self.target} already exists and was not overwritten: move it away, or name another directory with "
+                "--store"
             )
             raise ConflictError(msg)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other restores out, for the length of a ``with``. Of a backup that is found damaged nothing stays.
+    def locked(self) -> Iterator[None]:
+        """Keep other restores out, for the length of a ``with``. Remove the restored files if the backup is damaged.
 
         Raises:
-            StoreBusyError: another one is under way.
+            StoreBusyError: another restore into the directory is running.
         """
-        was_there = self.target.exists()
+        existed = self.target.exists()
         create_parents(self.target)
         make_real_directory(self._disk, self.target)
         with locked_directory(self.target, "restores a backup into"):
-            self.check()  # once more: the one before may have come to its end
+            self.check()  # again: another restore may have finished meanwhile
             try:
                 yield
             except StoreFormatError:
-                self._give_up()
-                if not was_there:
+                self._roll_back()
+                if not existed:
                     with suppress(OSError):
                         self.target.rmdir()
                 raise
 
     def is_done(self) -> bool:
-        """Whether an earlier attempt was broken off after its last step that matters."""
-        where = Layout(self.target)
-        return self._is_owned() and is_store(where) and read_format(where) == self._manifest.store_id
+        """Return whether an earlier attempt was interrupted when only the cleanup was left."""
+        layout = Layout(self.target)
+        return self._is_owned() and is_store(layout) and read_format(layout) == self._manifest.store_id
 
     def begin(self) -> Path:
-        """Take possession of the directory. Returns an empty one in it, for drafts."""
+        """Record the store's id in the directory. Return an empty directory inside it, for drafts."""
         make_real_directory(self._disk, self._work)
         self._disk.write_file(self._owner, self._manifest.store_id.encode())
         drafts = self._work / _DRAFTS
@@ -236,40 +241,40 @@ class _Restoring:
         make_real_directory(self._disk, drafts)
         return drafts
 
-    def tidy_up(self) -> None:
-        """Remove what only restoring needed."""
+    def clean_up(self) -> None:
+        """Remove the files that only the restore needed."""
         self._disk.remove_tree(self._work)
 
-    def _give_up(self) -> None:
-        """Remove what was restored. Of it are only names that a restore makes; the directory was empty before."""
+    def _roll_back(self) -> None:
+        """Remove the restored files: those with names that a restore makes. The directory was empty before."""
         if not self._is_owned() or is_store(Layout(self.target)):
             return
-        for path in sorted(self.target.iterdir(), key=lambda path: path == self._work):  # what says whose it is, last
+        for path in sorted(self.target.iterdir(), key=lambda path: path == self._work):  # the store's id last
             if not self._is_own(path.name):
-                continue  # somebody has put it there meanwhile
-            self._disk.remove_tree(path)  # a link is left alone
+                continue  # another program has created it meanwhile
+            self._disk.remove_tree(path)  # does nothing for a symbolic link, which is removed below
             if path.is_symlink() or path.is_file():
                 self._disk.remove(path)
 
     def _is_owned(self) -> bool:
-        """Whether a restore of this very store was begun in the directory, and broken off there."""
+        """Return whether the directory was left by an interrupted restore of the same store."""
         if self._work.is_symlink() or not self._work.is_dir():
             return False
         if os.path.lexists(self._owner):
             expected = self._manifest.store_id.encode()
-            status = status_of(self._owner)  # a pipe would be waited for
+            status = status_of(self._owner)  # check the type first: reading a pipe would block
             return status is not None and status.st_size == len(expected) and self._owner.read_bytes() == expected
-        # Killed as it began, or as it tidied up.
+        # The restore was killed at its beginning or during its cleanup.
         is_alone = {path.name for path in self.target.iterdir()} == {_WORK}
         return is_alone and all(self._is_made_in_work(path.name) for path in self._work.iterdir())
 
-    def _refuse_strangers(self) -> None:
-        strangers = sorted(path.name for path in self.target.iterdir() if not self._is_own(path.name))
-        strangers += [f"{_WORK}/{path.name}" for path in self._work.iterdir() if not self._is_made_in_work(path.name)]
-        if strangers:
+    def _refuse_foreign_files(self) -> None:
+        foreign = sorted(path.name for path in self.target.iterdir() if not self._is_own(path.name))
+        foreign += [f"{_WORK}/{path.name}" for path in self._work.iterdir() if not self._is_made_in_work(path.name)]
+        if foreign:
             msg = (
-                f"{self.target / strangers[0]} is nothing that the broken-off restore has left there, and it is not "
-                "touched: move it away, or name another place with --store"
+                f"{self.target / foreign[0]} was not made by the interrupted restore and was not changed: move it "
+                "away, or name another directory with --store"
             )
             raise ConflictError(msg)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.backup.snapshot import Participant
 
 
-def clone(
+def back_up(
     storage: LocalStorage,
     target: Path,
     participant: Participant | None = None,
@@ -45,7 +45,7 @@ class Hook(NullParticipant):
     action: Callable[[], object]
     calls: int = 0
 
-    def copy_at_once(self) -> None:
+    def copy_during_snapshot(self) -> None:
         self.calls += 1
         self.action()
 

@@ -32,7 +32,7 @@ def check_error(error: MlflowIpfsError, number: int, place: Path, step: str | No
     assert isinstance(error, KINDS[number]), (step, error)
     # MLflow's database makes a stop beside the store, on whatever disk that is.
     assert str(place) in str(error) or str(place.parent / "store/views") in str(error), (step, error)
-    assert "untouched" in str(error)
+    assert "were not changed" in str(error)
 
 
 @pytest.mark.parametrize("number", KINDS, ids=errno.errorcode.get)

@@ -86,15 +86,17 @@ def test_no_restore_of_what_is_none_and_none_over_anything(site: Site) -> None:
     inside = sqlalchemy.make_url(f"sqlite:///{new}/mlflow.db")
     postgres = sqlalchemy.make_url("postgresql://me@127.0.0.1:1/mlflow")
     attempts: dict[str, Callable[[], object]] = {
-        "is no backup": lambda: restore_backup(site.directory / "nowhere", new, url),
-        "has no backup.json": lambda: restore_backup(site.directory / "full", new, url),
-        "has no database": lambda: restore_backup(site.directory / "alone", new, url),
-        "of a sqlite database": lambda: restore_backup(site.directory / "backup", new, postgres),
-        "mlflow.db is there already": lambda: restore_backup(site.directory / "backup", new, site.url),
-        "full is there already": lambda: restore_backup(site.directory / "backup", site.directory / "full", url),
-        "mine is there already": lambda: restore_backup(site.directory / "backup", site.directory / "full/mine", url),
-        "would lie in": lambda: restore_backup(site.directory / "backup", new, inside),
-        "lie in each other": lambda: restore_backup(site.directory / "backup", site.directory / "backup/new", url),
+        "nowhere does not contain a backup": lambda: restore_backup(site.directory / "nowhere", new, url),
+        "backup.json is missing": lambda: restore_backup(site.directory / "full", new, url),
+        "does not contain a database": lambda: restore_backup(site.directory / "alone", new, url),
+        "contains a sqlite database": lambda: restore_backup(site.directory / "backup", new, postgres),
+        "mlflow.db already exists": lambda: restore_backup(site.directory / "backup", new, site.url),
+        "full already exists": lambda: restore_backup(site.directory / "backup", site.directory / "full", url),
+        "mine already exists": lambda: restore_backup(site.directory / "backup", site.directory / "full/mine", url),
+        "would be inside": lambda: restore_backup(site.directory / "backup", new, inside),
+        "overlap: restore to another directory": lambda: restore_backup(
+            site.directory / "backup", site.directory / "backup/new", url
+        ),
     }
     for message, attempt in attempts.items():
         with pytest.raises(MlflowIpfsError, match=message):
@@ -135,6 +137,6 @@ def test_no_backup_is_made_through_a_link(site: Site, name: str) -> None:
         (backup / "backup.json").write_bytes((elsewhere / "backup.json").read_bytes())
     (backup / name).symlink_to(elsewhere)
     before = tree(site.directory)
-    with pytest.raises(PolicyError, match="is a link"):
+    with pytest.raises(PolicyError, match="is a symbolic link"):
         site.back_up()
     assert tree(site.directory) == before

@@ -48,12 +48,12 @@ def test_nothing_is_restored_over_a_store_or_a_database(site: Site) -> None:
     taken = site.directory / "taken"
     (taken / "store").mkdir(parents=True)
     (taken / "store/mine").write_text("mine")
-    with pytest.raises(ConflictError, match="store is there already"):
+    with pytest.raises(ConflictError, match="store already exists"):
         site.restore("taken")
     assert [path.name for path in taken.rglob("*")] == ["store", "mine"]
     (taken / "store/mine").unlink()
     (taken / "mlflow.db").write_text("mine")
-    with pytest.raises(ConflictError, match="mlflow.db is there already"):
+    with pytest.raises(ConflictError, match="mlflow.db already exists"):
         site.restore("taken")
     assert (taken / "mlflow.db").read_text() == "mine"
     (taken / "mlflow.db").unlink()
@@ -86,7 +86,7 @@ def test_a_store_alone_is_backed_up_and_restored(site: Site) -> None:
     site.back_up()
     make_backup(ContentStore(site.storage), backup, None, timeout_seconds=1)
     assert not (backup / "mlflow.db").exists(), "it would be of another moment"
-    with pytest.raises(ConflictError, match="has no database"):
+    with pytest.raises(ConflictError, match="does not contain a database"):
         site.restore("restored")
     restore_backup(backup, target, None)
     with open_local_storage(target, create=False) as storage:

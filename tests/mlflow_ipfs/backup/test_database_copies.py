@@ -55,7 +55,7 @@ def test_a_database_that_is_not_mlflows_is_refused(site: Site) -> None:
     with pytest.raises(NotFoundError):
         site.back_up()
     site.database.write_bytes(b"")
-    with pytest.raises(SettingsError, match="no tables of MLflow"):
+    with pytest.raises(SettingsError, match="does not have MLflow's tables"):
         site.back_up()
 
 

@@ -227,7 +227,7 @@ def test_no_directory_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: 
     refusal = attempt(tmp_path, verify=True)
     assert isinstance(refusal, StoreFormatError)
     assert str(copy / name) in str(refusal)
-    with pytest.raises(StoreFormatError, match="where a directory must be"):
+    with pytest.raises(StoreFormatError, match="instead of a directory"):
         find_store(copy)
 
 

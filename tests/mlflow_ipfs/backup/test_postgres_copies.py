@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Iterator[ContentStore]:
 def copy_to(path: Path, url: URL) -> Path:
     with closing(PostgresCopy(url, path)) as copy:
         copy.begin()
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
     return path
 
 
@@ -87,7 +87,7 @@ def test_a_dump_shows_the_moment_at_which_it_began(
     with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
         copy.begin()
         postgres.ask(url.database, "UPDATE experiments SET number = 8")
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
         copy.end()
     assert (tmp_path / "mlflow.dump").stat().st_mode & 0o077 == 0, "others may not read it"
     PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
@@ -127,7 +127,7 @@ def test_a_server_that_ends_what_waits_does_not_end_a_backup(
     with closing(PostgresCopy(url, tmp_path / "mlflow.dump")) as copy:
         copy.begin()
         threading.Event().wait(0.4)
-        copy.copy_at_leisure()
+        copy.copy_after_snapshot()
     PostgresRestore(empty, tmp_path / "mlflow.dump").restore()
     assert numbers(postgres, empty) == [(7,)]
 
@@ -141,7 +141,7 @@ def test_no_server_and_a_wrong_password_are_told_before_anything_is_made(
         "Connection refused": url.set(port=find_free_port()),
         "authentication failed": url.set(password=wrong),
         "does not exist": url.set(database="nowhere"),
-        "no tables of MLflow": url.set(database="postgres"),
+        "does not have MLflow's tables": url.set(database="postgres"),
     }
     for reason, database in refused.items():
         with pytest.raises(SettingsError, match=reason) as caught:
@@ -270,7 +270,7 @@ def test_a_damaged_dump_leaves_the_database_empty_and_no_store(
     make_backup(store, tmp_path / "backup", url, timeout_seconds=WAIT_SECONDS)
     dump = tmp_path / "backup/mlflow.dump"
     dump.write_bytes(dump.read_bytes()[:kept_bytes])
-    with pytest.raises(MlflowIpfsError, match="pg_restore failed|can't be read") as caught:
+    with pytest.raises(MlflowIpfsError, match="pg_restore failed|cannot be read") as caught:
         restore_backup(tmp_path / "backup", tmp_path / "there", empty)
     if kept_bytes == 0:
         assert isinstance(caught.value, StoreFormatError)
@@ -284,7 +284,7 @@ def test_a_dump_that_nothing_comes_of_is_not_read_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL
 ) -> None:
     """A network's directory whose server is away looks like that, and a pipe."""
-    monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.3)
+    monkeypatch.setattr(postgres_copies, "_CHECK_SECONDS", 0.3)
     dump = tmp_path / "mlflow.dump"
     os.mkfifo(dump)
     with pytest.raises(StoreBusyError, match=r"mlflow.dump was not read within 0.3 s"):
@@ -362,7 +362,7 @@ def test_a_server_that_restarts_at_the_moment_is_waited_for_within_the_limit(
 
 def test_a_server_that_has_gone_silent_is_not_waited_for_for_ever(url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its port is open and nothing comes: a stopped machine looks like that."""
-    monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(postgres_copies, "_CHECK_SECONDS", 0.05)
     looks: list[bool] = []
 
     def answers(_: URL) -> bool:
@@ -394,7 +394,7 @@ def test_no_server_and_one_that_is_stopped_have_not_answered(url: URL, monkeypat
     with socket.create_server(("127.0.0.1", 0)) as stopped:
         silent = url.set(port=stopped.getsockname()[1])
         assert not postgres_copies._answers(silent)
-        monkeypatch.setattr(postgres_copies, "_LOOK_SECONDS", 0.1)  # nor if the look itself hangs
+        monkeypatch.setattr(postgres_copies, "_CHECK_SECONDS", 0.1)  # nor if the check itself hangs
         assert not postgres_copies._answers(silent)
 
 

@@ -42,14 +42,14 @@ def test_a_missing_artifact_is_not_found() -> None:
 @pytest.mark.parametrize(
     ("number", "kind", "code", "advice"),
     [
-        (errno.EIO, errors.DiskError, "DATA_LOSS", "look at that disk"),
-        (errno.ENOSPC, errors.StoreFullError, "RESOURCE_EXHAUSTED", "Make room"),
-        (errno.EACCES, errors.PolicyError, "PERMISSION_DENIED", "let this user read and write there"),
-        (errno.EPERM, errors.PolicyError, "PERMISSION_DENIED", "let this user read and write there"),
+        (errno.EIO, errors.DiskError, "DATA_LOSS", "check that disk"),
+        (errno.ENOSPC, errors.StoreFullError, "RESOURCE_EXHAUSTED", "Free some space"),
+        (errno.EACCES, errors.PolicyError, "PERMISSION_DENIED", "give this user read and write permission"),
+        (errno.EPERM, errors.PolicyError, "PERMISSION_DENIED", "give this user read and write permission"),
         (errno.EROFS, errors.PolicyError, "PERMISSION_DENIED", "mounted read-only"),
         (errno.ENOENT, errors.NotFoundError, "RESOURCE_DOES_NOT_EXIST", "put it back"),
-        (errno.ENAMETOOLONG, errors.PolicyError, "PERMISSION_DENIED", "choose another one"),
-        (errno.EMFILE, errors.MlflowIpfsError, "INTERNAL_ERROR", "mend that"),
+        (errno.ENAMETOOLONG, errors.PolicyError, "PERMISSION_DENIED", "name another one"),
+        (errno.EMFILE, errors.MlflowIpfsError, "INTERNAL_ERROR", "remove the cause"),
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
 )
@@ -60,9 +60,9 @@ def test_only_a_disk_that_fails_means_that_data_is_lost(
         raise OSError(number, os.strerror(number), str(tmp_path / "file"))
     assert type(caught.value) is kind
     assert str(tmp_path) in str(caught.value)
-    assert "untouched" in str(caught.value)
+    assert "were not changed" in str(caught.value)
     assert to_mlflow_exception(caught.value).error_code == code
-    assert ("look at that disk" in str(caught.value)) == (number == errno.EIO)
+    assert ("check that disk" in str(caught.value)) == (number == errno.EIO)
 
 
 def test_the_original_error_is_the_cause() -> None:

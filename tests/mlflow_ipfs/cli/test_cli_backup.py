@@ -119,7 +119,7 @@ def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str
     cli("backup", backup, "--store-only")
     assert f"name the store in it, {backup}/store" in cli("--store", backup, "verify", root, code=1).stderr
     outcome = cli("--store", tmp_path / "new", "restore", backup / "store", "--store-only", code=3)
-    assert f"it is part of the backup {backup}: name that" in outcome.stderr
+    assert f"It is part of the backup {backup}: name that directory" in outcome.stderr
     assert not (tmp_path / "new").exists()
 
 

@@ -196,7 +196,7 @@ class TestModelVersions:
         for uri, reason in (
             (f"sqlite:///{tmp_path}/none.db", "is not a file"),
             (f"sqlite:///{tmp_path}/empty.db", "cannot be read"),
-            ("https://mlflow.example", "a server's address"),
+            ("https://mlflow.example", "the address of a server"),
         ):
             records = cli("doctor", "--json", "--backend-store-uri", uri, code=1).records
             (found,) = [record for record in records if record["topic"] == "versions"]

@@ -126,7 +126,7 @@ def test_another_store_heals_too(cli: CommandLine, root: str, directory: Path, t
 def test_a_directory_to_heal_from_must_be_a_store_or_a_backup(cli: CommandLine, root: str, tmp_path: Path) -> None:
     del root
     for directory in (tmp_path, tmp_path / "nowhere"):
-        assert "no store at" in cli("scrub", "--heal-from", directory, code=3).stderr
+        assert "is neither a store nor a backup" in cli("scrub", "--heal-from", directory, code=3).stderr
     assert "is the store itself" in cli("scrub", "--heal-from", cli.store, code=2).stderr
 
 

@@ -1,4 +1,4 @@
-"""Copies of a whole local store, and everything that a backup outside of the store needs to make and restore one."""
+"""Copies of a whole local store, and the functions that ``mlflow_ipfs/backup`` needs to make and restore them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_ipfs.content.storage.local.backup.store_copy import (
     install,
     remove_unnamed,
 )
-from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter, refuse_used
+from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter, check_not_in_use
 from mlflow_ipfs.content.storage.local.index.layout import Layout, check_platform, is_store, make_lock_file, read_format
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Layout",
     "NullParticipant",
     "Participant",
+    "check_not_in_use",
     "check_platform",
     "copy_backup",
     "copy_durably",
@@ -35,7 +36,6 @@ __all__ = [
     "make_real_directory",
     "read_format",
     "real_path",
-    "refuse_used",
     "remove_unnamed",
     "status_of",
     "translate_copy_errors",

@@ -1,4 +1,4 @@
-"""Copying the immutable files of a store into another directory: durably, and only those that are not there yet."""
+"""Durable copies of the immutable files of a store in another directory. Existing copies are not made again."""
 
 from __future__ import annotations
 
@@ -24,54 +24,55 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 _COPY_BYTES: Final = 1 << 20
-_PAGE_BYTES: Final = 4096  # the least that a disk loses
-_NO_NAMES: Final = (errno.ENAMETOOLONG, errno.ELOOP)
-_WAITING: Final = 64  # files that are being synced
-_NO_RIGHT: Final = (PolicyError, "let this user read and write there, or name another place")
-_KINDS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
-    errno.EIO: (DiskError, "look at that disk"),
-    errno.EACCES: _NO_RIGHT,
-    errno.EPERM: _NO_RIGHT,
-    errno.EROFS: (PolicyError, "its disk is mounted read-only; let it be written to, or name another place"),
-    errno.ENOTDIR: (PolicyError, "there is a file where a directory must be; name another place"),
-    errno.ENOENT: (NotFoundError, "somebody has removed it meanwhile; put it back, and run this again"),
+_PAGE_BYTES: Final = 4096  # the smallest unit in which a disk loses data
+_UNUSABLE_PATH: Final = (errno.ENAMETOOLONG, errno.ELOOP)
+_MAX_PENDING: Final = 64  # files that are synced at the same time
+_NO_PERMISSION: Final = (PolicyError, "give this user read and write permission, or name another path")
+_ERRORS: Final[dict[int, tuple[type[MlflowIpfsError], str]]] = {
+    errno.EIO: (DiskError, "check that disk"),
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EROFS: (PolicyError, "its disk is mounted read-only; mount it writable, or name another path"),
+    errno.ENOTDIR: (PolicyError, "a part of the path is a file instead of a directory; name another path"),
+    errno.ENOENT: (NotFoundError, "another program has removed it; put it back, and run this again"),
 }
 
-_Waiting = tuple["Future[Stamp]", "Path", "Path"]  # when it is durable, from where, to where
+_Pending = tuple["Future[Stamp]", "Path", "Path"]  # the stamp of the durable draft, the draft, its destination
 
 
 @dataclass(slots=True)
 class FileCopier:
-    """Copies into one directory. A file that was copied once has its time, and is known by it and its size.
+    """Copier of files into one directory. A copied file keeps its mtime, and is recognized by mtime and size.
 
     Args:
-        disk: takes every step.
-        directory: the copy's directory.
-        drafts: an empty directory beside it, on the same file system.
-        former: the files of the index that the copy had until now, by name.
-        progress: told how many bytes were copied since it was told last.
+        disk: performs every operation.
+        directory: the directory of the store copy.
+        drafts: an empty directory on the same file system.
+        previous: the files in the index that the store copy has now, by name.
+        progress: called with the number of bytes copied since its last call.
 
     Attributes:
         copied: the files that were copied.
-        unreadable: those that a disk gave only in part: zeros stand for the rest, unless the copy had the file before.
+        unreadable: rows of files that the disk could read only in part. The other bytes were written as zeros, unless
+            the store copy had the file already.
     """
 
     disk: Disk
     directory: Path
     drafts: Path
-    former: Mapping[str, BackupFile]
+    previous: Mapping[str, BackupFile]
     progress: Callable[[int], None] | None = None
     copied: list[BackupFile] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
     _directories: set[Path] = field(default_factory=set)
 
     def has(self, file: BackupFile) -> bool:
-        """Tell whether the copy has the file already, whole as far as known."""
-        former = self.former.get(file.name)
-        if former is not None and former.is_damaged:
+        """Return whether the store copy has the file already, without known damage."""
+        previous = self.previous.get(file.name)
+        if previous is not None and previous.is_damaged:
             return False
-        # One that no index has was left by a copy that was broken off: it is complete, and has the original's time.
-        known = former or file
+        # A file that is not in the index was left by an interrupted backup. It is complete, with the original's mtime.
+        known = previous or file
         status = status_of(self.directory / file.name)
         return status is not None and (status.st_size, status.st_mtime_ns) == (file.size_bytes, known.mtime_ns)
 
@@ -79,26 +80,26 @@ class FileCopier:
         """Copy files, each from a path. They are durable when the call returns.
 
         Raises:
-            StoreFullError: there is no room for them.
-            StoreBusyError: one of them is gone.
-            PolicyError: a directory of the copy is none, but leads elsewhere.
+            StoreFullError: the disk is full.
+            StoreBusyError: a file was deleted during the copy.
+            PolicyError: a directory of the store copy is a symbolic link or a file.
         """
         syncer = Syncer(self.disk)
-        waiting: deque[_Waiting] = deque()
+        pending: deque[_Pending] = deque()
         try:
             with translate_copy_errors(self.directory):
                 for file, source in files:
-                    waiting += self._start(syncer, file, source)
-                    if len(waiting) >= _WAITING:
-                        self._finish(*waiting.popleft())
-                while waiting:
-                    self._finish(*waiting.popleft())
+                    pending += self._start(syncer, file, source)
+                    if len(pending) >= _MAX_PENDING:
+                        self._finish(*pending.popleft())
+                while pending:
+                    self._finish(*pending.popleft())
                 for directory in sorted(self._directories):
                     self.disk.sync_directory(directory)
         finally:
             syncer.close()
 
-    def _start(self, syncer: Syncer, file: BackupFile, source: Path) -> Iterator[_Waiting]:
+    def _start(self, syncer: Syncer, file: BackupFile, source: Path) -> Iterator[_Pending]:
         destination = self.directory / file.name
         if destination.parent not in self._directories:
             make_real_directory(self.disk, destination.parent)
@@ -107,13 +108,14 @@ class FileCopier:
         descriptor = self.disk.create(draft)
         try:
             is_whole = self._copy_bytes(source, descriptor)
-            self.disk.set_mtime(descriptor, file.mtime_ns if is_whole else 0)  # else the next copy would call it whole
+            # A partial file must not get the original's mtime: the next backup would consider it complete.
+            self.disk.set_mtime(descriptor, file.mtime_ns if is_whole else 0)
         except BaseException:
             self.disk.close(descriptor)
             raise
         if not is_whole:
             self.unreadable.add(file.id)
-            if status_of(destination) is not None:  # damaged, too, but it may have what this one lacks
+            if status_of(destination) is not None:  # keep it: although damaged, it may have the unreadable bytes
                 self.disk.close(descriptor)
                 self.disk.remove(draft)
                 return
@@ -121,11 +123,11 @@ class FileCopier:
         yield syncer.start(Draft(draft, descriptor)), draft, destination
 
     def _copy_bytes(self, source: Path, descriptor: int) -> bool:
-        """Copy what the disk gives. Returns whether that was everything."""
+        """Copy the bytes that the disk can read, and zeros for the others. Return whether all could be read."""
         is_whole = True
-        for piece, is_read in _pieces(self.disk, source):
+        for piece, is_readable in _read_pieces(self.disk, source):
             self.disk.write(descriptor, piece)
-            is_whole &= is_read
+            is_whole &= is_readable
             if self.progress is not None:
                 self.progress(len(piece))
         return is_whole
@@ -136,18 +138,18 @@ class FileCopier:
 
 
 def is_copy_of(disk: Disk, path: Path, source: Path) -> bool:
-    """Tell whether a file has the bytes of another, as far as a disk still gives those.
+    """Return whether a file has the same bytes as its source, apart from unreadable parts of the source.
 
     Raises:
-        OSError: the first file can't be read.
+        OSError: the first file cannot be read.
     """
     descriptor = disk.open_to_read(path)
     try:
         if disk.status(path).st_size != disk.status(source).st_size:
             return False
         offset = 0
-        for piece, is_read in _pieces(disk, source):
-            if is_read and disk.read_at(descriptor, offset, len(piece)) != piece:
+        for piece, is_readable in _read_pieces(disk, source):
+            if is_readable and disk.read_at(descriptor, offset, len(piece)) != piece:
                 return False
             offset += len(piece)
         return True
@@ -155,12 +157,12 @@ def is_copy_of(disk: Disk, path: Path, source: Path) -> bool:
         disk.close(descriptor)
 
 
-def _pieces(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:
-    """The bytes of a file, piece by piece; and whether these are they, or zeros, because the disk has lost them."""
+def _read_pieces(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Yield the bytes of a file in pieces, each with False if it is unreadable and zeros are yielded instead."""
     try:
         descriptor = disk.open_to_read(path)
     except FileNotFoundError as error:
-        msg = f"{path} was deleted while it was being copied; try again when no gc runs"
+        msg = f"{path} was deleted while it was being copied: try again when no gc runs"
         raise StoreBusyError(msg) from error
     try:
         size_bytes = disk.status(path).st_size
@@ -176,7 +178,7 @@ def _pieces(disk: Disk, path: Path) -> Iterator[tuple[bytes, bool]]:
 
 
 def _salvage(disk: Disk, descriptor: int, offset: int, length: int) -> Iterator[tuple[bytes, bool]]:
-    """What lies around a bad sector: other blocks may be there, which are whole."""
+    """Yield a piece with a bad sector page by page: blocks in the other pages may be whole."""
     end = offset + length
     for start in range(offset, end, _PAGE_BYTES):
         page_bytes = min(_PAGE_BYTES, end - start)
@@ -185,7 +187,7 @@ def _salvage(disk: Disk, descriptor: int, offset: int, length: int) -> Iterator[
 
 
 def _read(disk: Disk, descriptor: int, offset: int, length: int) -> bytes | None:
-    """A piece of a file; None if the disk has lost it."""
+    """Return a piece of a file; None if the disk cannot read it."""
     try:
         return disk.read_at(descriptor, offset, length)
     except OSError as error:
@@ -196,14 +198,15 @@ def _read(disk: Disk, descriptor: int, offset: int, length: int) -> bytes | None
 
 @contextmanager
 def translate_copy_errors(directory: Path) -> Iterator[None]:
-    """Turn what the system says about a disk, as a rule the one under a copy, into our errors.
+    """Translate an ``OSError`` of a disk, usually the one with the store copy, into an error of this package.
 
     Raises:
-        StoreFullError: it has no room left.
-        DiskError: it fails.
-        PolicyError: it is read-only, or belongs to somebody else; or a name is too long, or a link leads to itself.
-        NotFoundError: somebody has removed what was there.
-        MlflowIpfsError: anything else.
+        StoreFullError: the disk is full.
+        DiskError: the disk fails.
+        PolicyError: the disk is read-only or this user has no permission; or a name is too long, or a symbolic link
+            leads back to itself.
+        NotFoundError: another program has removed a file or directory.
+        MlflowIpfsError: any other error.
     """
     try:
         yield
@@ -212,51 +215,51 @@ def translate_copy_errors(directory: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK_ERRORS:
             msg = (
-                f"the disk under {directory} is full; what was there before is untouched. Make room and run this again: "
-                "it goes on from here"
+                f"the disk with {directory} is full. The previous files there were not changed. Free some space and "
+                "run this again: it resumes from here"
             )
             raise StoreFullError(msg) from error
-        raise _explain(directory, error) from error
+        raise _translate(directory, error) from error
 
 
-def _explain(directory: Path, error: OSError) -> MlflowIpfsError:
-    where = directory if error.filename is None else os.fsdecode(error.filename)
-    what = error.strerror or str(error)
-    if error.errno in _NO_NAMES:
+def _translate(directory: Path, error: OSError) -> MlflowIpfsError:
+    path = directory if error.filename is None else os.fsdecode(error.filename)
+    reason = error.strerror or str(error)
+    if error.errno in _UNUSABLE_PATH:
         return PolicyError(
-            f"{where} can't be a file's or directory's name ({what}): choose another one. What was there before is untouched"
+            f"{path} cannot be used as a path ({reason}): name another one. The previous files there were not changed"
         )
-    kind, advice = _KINDS.get(error.errno or 0, (MlflowIpfsError, "mend that, and run this again"))
-    return kind(f"{where} can't be read or written ({what}): {advice}. What was there before is untouched")
+    kind, advice = _ERRORS.get(error.errno or 0, (MlflowIpfsError, "remove the cause, and run this again"))
+    return kind(f"{path} cannot be read or written ({reason}): {advice}. The previous files there were not changed")
 
 
 def real_path(path: Path) -> Path:
-    """The absolute path without links, whether or not anything is there.
+    """Return the absolute path without symbolic links, whether or not the path exists.
 
     Raises:
-        PolicyError: a link in it leads back to itself.
+        PolicyError: a symbolic link in the path leads back to itself.
     """
     try:
         return path.resolve()
     except RuntimeError as error:
-        msg = f"{path} leads nowhere, since a link in it leads back to itself: remove that link, or name another place"
+        msg = f"{path} contains a symbolic link that leads back to itself: remove that link, or name another path"
         raise PolicyError(msg) from error
 
 
 def make_real_directory(disk: Disk, directory: Path) -> None:
-    """Make a directory unless it is there.
+    """Create a directory unless it exists.
 
     Raises:
-        PolicyError: what is there leads elsewhere.
+        PolicyError: the path is a symbolic link or a file.
     """
     disk.make_directory(directory)
     if not stat.S_ISDIR(directory.lstat().st_mode):
-        msg = f"{directory} is a link or a file where a directory must be; nothing is written through it. Remove it"
+        msg = f"{directory} is a symbolic link or a file instead of a directory, and was not changed: remove it"
         raise PolicyError(msg)
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """The status of a file; None if there is none, or something else."""
+    """Return the status of a regular file; None if the path does not exist or is not a regular file."""
     try:
         status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The index of a copy of a store, before anybody opens the copy: a file that is nobody else's."""
+"""Index of a store copy: a file that no other program opens until the copy is finished."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SAFE_NAME: Final = re.compile(r"(files/[0-9a-f]{2}|quarantine)/[^/\0]+", re.ASC
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """An immutable file that an index names.
+    """Immutable file in an index.
 
     Attributes:
-        id: its row.
+        id: its row in ``place``.
         name: its path below the store's directory.
-        size_bytes: how large it is.
-        mtime_ns: its time, as the index has it.
-        is_damaged: whether a bad block was found in it.
+        size_bytes: its size.
+        mtime_ns: its mtime, as recorded in the index.
+        is_damaged: whether a damaged block was found in it.
     """
 
     id: int
@@ -45,13 +45,13 @@ class BackupFile:
 
 
 class BackupIndex:
-    """An index that is being made fit for its copy. Closed at the end of a ``with``; every change counts at once.
+    """Copied index that is adapted to the store copy. Each change is committed at once; a ``with`` closes the file.
 
     Args:
         path: the file.
 
     Raises:
-        StoreFormatError: the file is damaged, or no index that this version knows.
+        StoreFormatError: the file is damaged, or is not an index that this version can read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,7 +59,8 @@ class BackupIndex:
         self._connection = sqlite3.connect(path, isolation_level=None)
 
     def __enter__(self) -> Self:
-        # NullParticipant, so that SQLite needs no shared memory and no syncing: the file is synced as a whole when it is finished.
+        # No other program opens the file, so SQLite needs neither shared memory nor syncing. The caller syncs the
+        # finished file.
         self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._connection.execute("PRAGMA synchronous = OFF")
         return self
@@ -69,45 +70,45 @@ class BackupIndex:
     ) -> None:
         self._connection.close()
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-            msg = f"the disk under {self._path} is full: there must be room there for a copy of the index"
+            msg = f"the disk with {self._path.parent} is full: free enough space for a copy of the index"
             raise StoreFullError(msg) from error
         if isinstance(error, sqlite3.DatabaseError):
             raise unreadable_index(self._path, error) from error
 
     def drop_unkept(self) -> None:
-        """Forget the cache, and files that were being deleted when the copy was made: nobody needs or finds them."""
+        """Remove the rows of the cache, which a copy does not need, and of files that gc was deleting."""
         unkept = "condemned_at < 0 OR class = 'cache'"
         self._connection.execute(f"DELETE FROM block WHERE place IN (SELECT id FROM place WHERE {unkept})")  # noqa: S608 - a fixed text
         self._connection.execute(f"DELETE FROM place WHERE {unkept}")  # noqa: S608 - a fixed text
 
     def list_files(self) -> list[BackupFile]:
-        """Every file that the index names.
+        """Return every file in the index.
 
         Raises:
-            StoreFormatError: a name would lead out of the store.
+            StoreFormatError: a name is not a path that a store uses.
         """
         return _list_files(self._connection, self._path)
 
     def mark_damaged(self, cids: Iterable[CID]) -> None:
-        """Let the files that these blocks, or objects, lie in count as absent for dedupe."""
+        """Make the files with these blocks or objects count as absent for dedupe."""
         self._connection.executemany(
             "UPDATE place SET damaged = 1 WHERE root = ? OR id = (SELECT place FROM block WHERE multihash = ?)",
             ((cid.multihash, cid.multihash) for cid in cids),
         )
 
     def files_of(self, cids: Iterable[CID]) -> set[int]:
-        """The rows of those files."""
+        """Return the rows of the files with these blocks or objects."""
         query = "SELECT id FROM place WHERE root = ? UNION SELECT place FROM block WHERE multihash = ? AND place IS NOT NULL"
         return {
             row[0] for cid in cids for row in self._connection.execute(query, (cid.multihash, cid.multihash)).fetchall()
         }
 
     def restamp(self, stamps: Iterable[tuple[int, Stamp]], unsure: Collection[int]) -> None:
-        """Note what the copied files look like, so that nobody hashes them only because they are copies.
+        """Record the stamps of the copied files: otherwise a reader would hash each file, because its stamp differs.
 
         Args:
-            stamps: of each file, by row.
-            unsure: rows of those that the original calls damaged, and nobody has looked at since.
+            stamps: the stamp of each file, by row.
+            unsure: rows of files that the original index calls damaged, and that were not checked since.
         """
         self._connection.execute("BEGIN")
         self._connection.executemany(
@@ -118,24 +119,24 @@ class BackupIndex:
 
 
 def read_files(path: Path) -> list[BackupFile]:
-    """The files that a finished index names, without writing anything beside it.
+    """Return the files in a finished index. Create no file next to it.
 
     Raises:
-        StoreFormatError: the index can't be read.
+        StoreFormatError: the index cannot be read.
     """
     with reading_index_file(path) as connection:
         return _list_files(connection, path)
 
 
 def copy_index(source: Path, destination: Path) -> str:
-    """Copy a finished index to a new file. Returns the store's id.
+    """Copy a finished index to a new file. Return the store's id.
 
     Raises:
-        StoreFormatError: it is damaged, of a newer format, or no program of ours has made it.
+        StoreFormatError: the index is damaged, of a newer format, or was not made by this package.
     """
     with reading_index_file(source) as connection:
         if schema_version(connection) == 0:
-            msg = f"{source} has no tables of a store"
+            msg = f"{source} does not have the tables of a store: use another backup"
             raise StoreFormatError(msg)
         with closing(sqlite3.connect(destination, isolation_level=None)) as copy:
             limit(copy)
@@ -147,7 +148,7 @@ def copy_index(source: Path, destination: Path) -> str:
 
 
 def _drop_code(connection: sqlite3.Connection) -> None:
-    """Remove triggers and views: those of a gc that was running, or of somebody who made the copy to do harm."""
+    """Remove triggers and views: those of a running gc, or those of an attacker who prepared the backup."""
     for kind in ("trigger", "view"):
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = ?", (kind,)).fetchall():
             quoted = name.replace('"', '""')
@@ -155,7 +156,7 @@ def _drop_code(connection: sqlite3.Connection) -> None:
 
 
 def _drop_wrong_numbers(connection: sqlite3.Connection) -> None:
-    """Let what counts gcs and the cache begin anew, unless it has a number: nobody relies on the former one in a copy."""
+    """Remove counters of gcs and of the cache that are not numbers. A new copy can restart them at zero."""
     connection.execute(
         "DELETE FROM meta WHERE key IN (?, ?) AND (length(value) NOT BETWEEN 1 AND 15 OR value GLOB '*[^0-9]*')",
         (LAST_DELETION_NUMBER, CHANGES),
@@ -170,6 +171,9 @@ def _list_files(connection: sqlite3.Connection, path: Path) -> list[BackupFile]:
     files = [BackupFile(row[0], row[1] or "", row[2], row[3], bool(row[4])) for row in rows]
     for file in files:
         if not _SAFE_NAME.fullmatch(file.name) or file.name.endswith(("/.", "/..")):
-            msg = f"the index {path} names a file {file.name!r}, which is no place of a store; it was made by somebody else"
+            msg = (
+                f"the index {path} names a file {file.name!r}, which is not a path that a store uses: the index is "
+                "damaged or was changed by another program. Use another backup"
+            )
             raise StoreFormatError(msg)
     return files

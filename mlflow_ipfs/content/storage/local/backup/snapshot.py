@@ -1,10 +1,11 @@
-"""One moment of a store that goes on working: its index copied, and its files kept from vanishing.
+"""Snapshot of a store that stays in use: a copy of its index, and a hard link to each of its files.
 
-MLflow's database and the store are written one after the other, so what the one names is in the
-other only if both are looked at in the same moment: no commit of the store may come in between.
-That moment lasts for milliseconds; for a second if it has to be given up because MLflow's database is locked, since
-the store's ``write.lock`` is held while that one is waited for. Then others come first. The bytes are copied afterwards, however long that takes: every
-file has got a second name by then, which no gc knows of.
+MLflow's database and the store are written one after the other. To find all content that the database names in the
+store, both must be copied in the same state, without a commit of the store in between. Therefore the store's
+``write.lock`` is held while the snapshot begins. Usually this takes milliseconds. If MLflow's database is locked, the
+snapshot gives up after about a second, releases the lock to waiting writers, and tries again.
+
+The files are copied afterwards, however long that takes. By then each file has a hard link, which gc does not delete.
 """
 
 from __future__ import annotations
@@ -30,71 +31,72 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
 _ATTEMPTS: Final = 5
-_PAUSE_SECONDS: Final = 0.2  # between two tries to find the moment, so that others get the lock
+_PAUSE_SECONDS: Final = 0.2  # between two attempts, so that writers of the store get the lock
 
 
 class Participant(Protocol):
-    """What has to be copied in the same state as the store: MLflow's database."""
+    """Another data source that is copied in the same state as the store: MLflow's database."""
 
     def begin(self) -> None:
-        """Start to see one state. Every writer of the store waits meanwhile, so it gives up after some seconds at most.
+        """Begin to see one state. Give up after a few seconds, because every writer of the store waits meanwhile.
 
         Raises:
-            StoreBusyError: not now; to be tried again.
+            StoreBusyError: the data source is locked. The caller tries again.
         """
 
-    def copy_at_once(self) -> None:
-        """Copy that state, if others have to wait for it."""
+    def copy_during_snapshot(self) -> None:
+        """Copy the state now, if a copy has to block the writers of this data source."""
 
-    def copy_at_leisure(self) -> None:
-        """Copy it, if nobody has to."""
+    def copy_after_snapshot(self) -> None:
+        """Copy the state now, if a copy does not block writers; or finish the copy made earlier."""
 
     def end(self) -> None:
-        """Let go of the state. Calling it twice, or without ``begin``, is no error."""
+        """Release the state. Can be called twice, and without ``begin``."""
 
 
 class NullParticipant:
-    """The participant of a store that is copied by itself."""
+    """Participant of a store that is copied alone. All methods are no-ops."""
 
     def begin(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
-    copy_at_once = copy_at_leisure = end = begin
+    copy_during_snapshot = copy_after_snapshot = end = begin
 
 
 @dataclass(frozen=True, slots=True)
-class Capture:
-    """A moment of a store.
+class Snapshot:
+    """Snapshot of a store.
 
     Attributes:
-        index: a copy of the index, which is the caller's to change.
-        taken_at: when it was, in seconds since 1970.
-        files: what the index names.
-        kept: where those that were asked for can be read, by row; one that is not here is lost in the store itself.
+        index: a copy of the index, which the caller may change.
+        taken_at: the time of the snapshot, in seconds since 1970.
+        files: the files in the index.
+        sources: the paths from which the requested files can be read, by row. A requested file without a path is
+            missing in the store itself.
     """
 
     index: Path
     taken_at: float
     files: list[BackupFile]
-    kept: dict[int, Path]
+    sources: dict[int, Path]
 
 
-class _VanishedError(Exception):
-    """A file was deleted before it could be kept."""
+class _FileVanishedError(Exception):
+    """A file was deleted before it could be linked."""
 
 
-def capture(context: StoreContext, participant: Participant, is_wanted: Callable[[BackupFile], bool]) -> Capture:
-    """Take a moment of a store and of its participant. The directory of the copied index, with what was kept, is the caller's.
+def take_snapshot(context: StoreContext, participant: Participant, is_wanted: Callable[[BackupFile], bool]) -> Snapshot:
+    """Take a snapshot of a store and of a participant. The caller removes the directory of the copied index.
 
     Args:
         context: the store.
         participant: copied in the same state.
-        is_wanted: whether the bytes of a file are needed.
+        is_wanted: returns whether the bytes of a file are needed.
 
     Raises:
-        StoreBusyError: the moment could not be found within the time limit.
-        StoreFullError: there is no room for a copy of the index.
-        DiskError: the disk under the store fails.
+        StoreBusyError: the participant stayed locked until the time limit, or gc deleted files at each attempt.
+        StoreFullError: the disk has no space for a copy of the index.
+        DiskError: the disk with the store fails.
         ImmutableError: the store is on a read-only mount.
     """
     context.database.check_writable()
@@ -103,44 +105,44 @@ def capture(context: StoreContext, participant: Participant, is_wanted: Callable
             directory = context.session.draft()
             context.disk.make_directory(directory)
             try:
-                return _capture(context, participant, directory, is_wanted)
+                return _take_once(context, participant, directory, is_wanted)
             except BaseException as error:
                 context.disk.remove_tree(directory)
-                if not isinstance(error, _VanishedError):
+                if not isinstance(error, _FileVanishedError):
                     raise
             finally:
                 participant.end()
     msg = (
-        f"files of the store {context.layout.directory} were deleted {_ATTEMPTS} times while it was being copied; try again "
-        "when no gc runs"
+        f"files of the store {context.layout.directory} were deleted during each of {_ATTEMPTS} attempts to copy it: "
+        "try again when no gc runs"
     )
     raise StoreBusyError(msg)
 
 
-def _capture(
+def _take_once(
     context: StoreContext, participant: Participant, directory: Path, is_wanted: Callable[[BackupFile], bool]
-) -> Capture:
+) -> Snapshot:
     index = directory / context.layout.database.name
-    # A gc that starts from here on deletes nothing. One that runs already may: then there is another attempt.
-    mark = OpenPublication(context.layout, context.disk, context.database, relies_on_deletable=True)
+    # A gc that starts after this line deletes nothing. One that is already running may; then the snapshot is retried.
+    publication = OpenPublication(context.layout, context.disk, context.database, relies_on_deletable=True)
     try:
-        with _moment(context, participant) as connection:
+        with _begin_both(context, participant) as connection:
             taken_at = time.time()
-            participant.copy_at_once()
+            participant.copy_during_snapshot()
             context.disk.close(context.disk.copy_database(connection, index))
-        with BackupIndex(index) as cloned:
-            cloned.drop_unkept()
-            files = cloned.list_files()
-        kept = _keep(context, directory, [file for file in files if is_wanted(file)])
+        with BackupIndex(index) as backup_index:
+            backup_index.drop_unkept()
+            files = backup_index.list_files()
+        sources = _link_files(context, directory, [file for file in files if is_wanted(file)])
     finally:
-        mark.end()
-    participant.copy_at_leisure()
-    return Capture(index, taken_at, files, kept)
+        publication.end()
+    participant.copy_after_snapshot()
+    return Snapshot(index, taken_at, files, sources)
 
 
 @contextmanager
-def _moment(context: StoreContext, participant: Participant) -> Iterator[sqlite3.Connection]:
-    """A snapshot of the index, of the moment that the participant shows."""
+def _begin_both(context: StoreContext, participant: Participant) -> Iterator[sqlite3.Connection]:
+    """Yield a read transaction on the index, in the state that the participant sees."""
     deadline = time.monotonic() + context.database.timeout_seconds
     with ExitStack() as stack:
         while True:
@@ -155,27 +157,27 @@ def _moment(context: StoreContext, participant: Participant) -> Iterator[sqlite3
         yield connection
 
 
-def _keep(context: StoreContext, directory: Path, files: list[BackupFile]) -> dict[int, Path]:
-    """Give files second names. Returns these, without those of files that are not there though the store needs them."""
-    kept: dict[int, Path] = {}
+def _link_files(context: StoreContext, directory: Path, files: list[BackupFile]) -> dict[int, Path]:
+    """Create hard links to files. Return the links by row, without files that the store needs and has lost."""
+    sources: dict[int, Path] = {}
     for file in files:
         original, link = context.layout.directory / file.name, directory / f"{file.id:x}"
         try:
             context.disk.link(original, link)
-            kept[file.id] = link
+            sources[file.id] = link
         except FileNotFoundError:
-            if not _is_still_named(context, file):
-                raise _VanishedError from None
+            if not _is_still_indexed(context, file):
+                raise _FileVanishedError from None
         except OSError as error:
             if error.errno == errno.EIO:
-                continue  # its disk has lost even the name: a file like those that are not there
+                continue  # the disk cannot read the directory entry: treat the file as missing
             if error.errno not in NO_LINKS:
                 raise
-            kept[file.id] = original  # without links, a gc in the wrong moment makes the copy fail
-    return kept
+            sources[file.id] = original  # no hard links here: the copy fails if gc deletes the file meanwhile
+    return sources
 
 
-def _is_still_named(context: StoreContext, file: BackupFile) -> bool:
+def _is_still_indexed(context: StoreContext, file: BackupFile) -> bool:
     with context.database.read() as connection:
         row = connection.execute(
             "SELECT 1 FROM place WHERE id = ? AND name = ? AND (condemned_at IS NULL OR condemned_at > 0)",

@@ -1,8 +1,8 @@
-"""Copies of a whole store: written beside what was there before, then put in its place.
+"""Copies of a whole store: new files are added to the previous copy, then a new index replaces the previous one.
 
-A copy is a directory with the files and, once it is finished, the index: a store like any other. Into
-a directory that has a copy already only new files are copied, because files never change. Until the
-new index is in its place the former copy is whole; what is left over then is removed.
+A store copy is a directory with the files and, when it is finished, the index. It can be opened like any other store.
+If the directory contains an earlier copy, only new files are copied, because files never change. The earlier copy stays
+complete until the new index replaces its index. Afterwards the files that only the earlier copy needed are removed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.storage.local.backup.files import status_of, translate_copy_errors
 from mlflow_ipfs.content.storage.local.backup.index_copy import BackupIndex, copy_index, read_files
-from mlflow_ipfs.content.storage.local.backup.snapshot import Participant, capture
+from mlflow_ipfs.content.storage.local.backup.snapshot import Participant, take_snapshot
 from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter
-from mlflow_ipfs.content.storage.local.index import layout
+from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index.layout import Layout
 from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
@@ -32,21 +32,22 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 _COPY_BYTES: Final = 1 << 20
-_ADVICE: Final = ". Add the content again to heal it"  # right for the store, wrong for a copy of it
+_ADVICE: Final = ". Add the content again to heal it"  # correct for the store, wrong for a copy of it
 
 
 @dataclass(frozen=True, slots=True)
 class BackupReport:
-    """What copying a store did.
+    """Report of one copy of a store.
 
     Attributes:
-        taken_at: the moment that the copy shows, in seconds since 1970.
-        files: how many files the copy consists of.
-        size_bytes: how large they are.
-        copied_files: how many of them were not there before.
-        copied_bytes: how large these are.
+        taken_at: time of the state that the copy contains, in seconds since 1970.
+        files: how many files the copy has.
+        size_bytes: total size of these files.
+        copied_files: how many of them were copied now.
+        copied_bytes: total size of the files that were copied now.
         hashed_blocks: how many blocks were read back and hashed.
-        problems: what is damaged or missing in the copy, as a rule because it is so in the store; each says so.
+        problems: damaged or missing blocks and files of the copy, each with a message. The message says whether the
+            store has the same damage, which is the usual case.
     """
 
     taken_at: float
@@ -61,7 +62,7 @@ class BackupReport:
 def back_up_store(
     context: StoreContext, reader: BlockReader, writer: BackupWriter, participant: Participant, *, verify: bool
 ) -> BackupReport:
-    """Copy a store that goes on working, and its participant, as both are in one moment.
+    """Copy a store that stays in use, and a participant, both in the same state.
 
     The index of the copy is left, finished and durable, in the writer's work directory: see ``install``.
 
@@ -70,36 +71,38 @@ def back_up_store(
         reader: reads its blocks.
         writer: writes the copy.
         participant: copied in the same state.
-        verify: hash what is copied.
+        verify: hash the copied files.
 
     Raises:
-        StoreBusyError: the moment was not found within the time limit.
-        StoreFullError: there is no room, on the disk that the message names.
-        IntegrityError: the copy's disk does not give back what was written to it.
+        StoreBusyError: the snapshot could not be taken within the time limit.
+        StoreFullError: the disk that the message names is full.
+        IntegrityError: the copy's disk does not return the bytes that were written to it.
     """
-    moment = capture(context, participant, writer.lacks)
+    snapshot = take_snapshot(context, participant, writer.lacks)
     try:
-        found = writer.write(moment.index, moment.files, moment.kept, verify=verify)
+        found = writer.write(snapshot.index, snapshot.files, snapshot.sources, verify=verify)
         with translate_copy_errors(writer.directory):
-            copy_durably(writer.disk, moment.index, writer.work / INDEX)
+            copy_durably(writer.disk, snapshot.index, writer.work / INDEX)
     finally:
-        context.disk.remove_tree(moment.index.parent)
+        context.disk.remove_tree(snapshot.index.parent)
     checker = ObjectChecker(context, reader, verify_always=True)
-    problems = tuple((cid, _explain(checker, reader, writer.directory, cid, reason)) for cid, reason in found.problems)
-    return _report(writer, moment.taken_at, moment.files, found, problems)
+    problems = tuple(
+        (cid, _explain_problem(checker, reader, writer.directory, cid, reason)) for cid, reason in found.problems
+    )
+    return _report(writer, snapshot.taken_at, snapshot.files, found, problems)
 
 
 def copy_backup(source: Path, index: Path, writer: BackupWriter, *, verify: bool) -> tuple[str, BackupReport]:
-    """Copy a copy, in which nobody works. The new index is left in the writer's work directory: see ``install``.
+    """Copy a store copy that is not in use. The new index is left in the writer's work directory: see ``install``.
 
     Args:
-        source: the copy's directory.
-        index: its index, wherever that lies.
+        source: the directory of the store copy.
+        index: its index, which may be in another directory.
         writer: writes the new copy.
-        verify: hash what is copied.
+        verify: hash the copied files.
 
     Returns:
-        The store's id, and what was done.
+        The store's id, and the report.
 
     Raises:
         StoreFormatError: the index is damaged, or of a newer format.
@@ -107,11 +110,11 @@ def copy_backup(source: Path, index: Path, writer: BackupWriter, *, verify: bool
     """
     draft = writer.work / INDEX
     with translate_copy_errors(writer.directory):
-        writer.disk.close(writer.disk.create(draft))  # SQLite itself would create it with the owner of this process
+        writer.disk.close(writer.disk.create(draft))  # SQLite would create it with this process as its owner
         store_id = copy_index(index, draft)
-        with BackupIndex(draft) as cloned:
-            files = cloned.list_files()
-        sources = {file.id: source / file.name for file in files if _lies_there(source / file.name)}
+        with BackupIndex(draft) as backup_index:
+            files = backup_index.list_files()
+        sources = {file.id: source / file.name for file in files if _is_real_file(source / file.name)}
         found = writer.write(draft, files, sources, verify=verify)
         descriptor = writer.disk.open_to_read(draft)
         try:
@@ -121,8 +124,8 @@ def copy_backup(source: Path, index: Path, writer: BackupWriter, *, verify: bool
     return store_id, _report(writer, index.stat().st_mtime, files, found, found.problems)
 
 
-def _lies_there(path: Path) -> bool:
-    """Whether a file is where its name says; a directory that is a link leads elsewhere."""
+def _is_real_file(path: Path) -> bool:
+    """Return whether a path is a regular file and neither of its two parent directories is a symbolic link."""
     return status_of(path) is not None and not path.parent.is_symlink() and not path.parent.parent.is_symlink()
 
 
@@ -144,25 +147,28 @@ def _report(
     )
 
 
-def _explain(checker: ObjectChecker, reader: BlockReader, directory: Path, cid: CID, reason: str) -> str:
-    """What is wrong in the store itself, where it is noted then; or in the copy alone, and what to do about that."""
+def _explain_problem(checker: ObjectChecker, reader: BlockReader, directory: Path, cid: CID, reason: str) -> str:
+    """Return a message for damage in the copy: whether the store has it too, and what to do.
+
+    Reading the block in the store also records damage that was not known there.
+    """
     try:
         if checker.find(cid) is None:
             reader.get(cid)
     except IntegrityError as error:
         return str(error)
     except MlflowIpfsError:
-        return reason  # the store has let go of it
-    except OSError as error:  # the disk under the store doesn't give it, which is no reason to lose the rest
-        return f"{cid} can't be read in the store: {error}. Look at its disk. {_ADVICE.removeprefix('. ')}"
+        return reason  # the store does not have the block any more
+    except OSError as error:  # the disk cannot read this block; the rest of the backup is still worth making
+        return f"{cid} cannot be read in the store: {error}. Check its disk. {_ADVICE.removeprefix('. ')}"
     return (
-        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and back up "
-        "once more, which replaces what scrub finds"
+        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and "
+        "back up again, which replaces the damaged files that scrub found"
     )
 
 
 def copy_durably(disk: Disk, source: Path, destination: Path) -> None:
-    """Copy a file, of any file system, to a new private one."""
+    """Copy a file, possibly from another file system, to a new file that only this user can read."""
     descriptor = disk.create(destination)
     try:
         with source.open("rb") as original:
@@ -174,22 +180,22 @@ def copy_durably(disk: Disk, source: Path, destination: Path) -> None:
 
 
 def install(disk: Disk, directory: Path, index: Path, store_id: str) -> None:
-    """Put a new index in its place, and make a store of the directory if it is none yet. May be done again."""
-    where = Layout(directory)
+    """Move a new index to its final path, and make the directory a store if it is not one yet. Safe to repeat."""
+    layout = Layout(directory)
     with translate_copy_errors(directory):
         if index.exists():
-            for suffix in ("-wal", "-shm"):  # of somebody who has used the copy as a store
-                disk.remove(where.database.with_name(f"{INDEX}{suffix}"))
-            disk.rename(index, where.database)
+            for suffix in ("-wal", "-shm"):  # left by a program that has opened the copy as a store
+                disk.remove(layout.database.with_name(f"{INDEX}{suffix}"))
+            disk.rename(index, layout.database)
             disk.sync_directory(directory)
-        if not layout.is_store(where):
-            layout.make_lock_file(where.write_lock)
-            where.make_all(disk)
-            layout.write_format(where, disk, store_id)
+        if not layouts.is_store(layout):
+            layouts.make_lock_file(layout.write_lock)
+            layout.make_all(disk)
+            layouts.write_format(layout, disk, store_id)
 
 
 def remove_unnamed(disk: Disk, directory: Path) -> int:
-    """Remove files that the index in its place does not name. Returns how many bytes they had."""
+    """Remove the files that the installed index does not name. Return their total size in bytes."""
     named = {file.name for file in read_files(directory / INDEX)}
     freed_bytes = 0
     for parent in (directory / "quarantine", *(directory / "files").iterdir()):

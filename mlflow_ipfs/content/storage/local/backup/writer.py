@@ -1,4 +1,4 @@
-"""The directory of a copy of a store: files that are not there yet, hashed, and an index that fits them."""
+"""Writer of a store copy: it copies the missing files, hashes them, and adapts the index to them."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ INDEX: Final = Layout(Path()).database.name
 
 @dataclass(slots=True)
 class BackupWriter:
-    """Writes one copy.
+    """Writer of one store copy.
 
     Args:
-        disk: takes every step.
-        directory: the copy's directory.
+        disk: performs every operation.
+        directory: the directory of the store copy.
         work: an empty directory on the same file system, for drafts.
-        progress: told how many bytes were copied or hashed since it was told last.
-        verify_rows: whether the index may say of sound files what is not so: if it isn't that of an open store.
+        progress: called with the number of bytes copied or hashed since its last call.
+        verify_rows: whether the index may have wrong rows for undamaged files, because it did not come from an open
+            store.
     """
 
     disk: Disk
@@ -58,57 +59,57 @@ class BackupWriter:
         with translate_copy_errors(self.directory):
             for directory in (self.directory, self.directory / "files", self.directory / "quarantine", self.work):
                 make_real_directory(self.disk, directory)
-        refuse_used(self.directory)
-        former = {file.name: file for file in read_files(index)} if (index := self.directory / INDEX).exists() else {}
-        self._copier = FileCopier(self.disk, self.directory, self.work, former, self.progress)
+        check_not_in_use(self.directory)
+        previous = {file.name: file for file in read_files(index)} if (index := self.directory / INDEX).exists() else {}
+        self._copier = FileCopier(self.disk, self.directory, self.work, previous, self.progress)
 
     def lacks(self, file: BackupFile) -> bool:
-        """Tell whether a file still has to be copied."""
+        """Return whether a file still has to be copied."""
         return not self._copier.has(file)
 
     def write(
         self, index: Path, files: Collection[BackupFile], sources: Mapping[int, Path], *, verify: bool
     ) -> ScrubReport:
-        """Copy what is missing, hash it, and fit the index to the copied files.
+        """Copy the missing files, hash them, and adapt the index to the copied files.
 
         Args:
-            index: the copy's index, not yet in its place; it is changed.
-            files: what the index names.
-            sources: where those can be read that are missing, by row; one that is not here is lost.
-            verify: hash what was copied. What is lost is looked at in any case.
+            index: the index of the copy, not yet at its final path. It is changed.
+            files: the files in the index.
+            sources: the paths from which the missing files can be read, by row. A missing file without a path is lost.
+            verify: hash the copied files. Lost files are checked in any case.
 
         Returns:
-            What is wrong with the copy though it is as the original.
+            The damage in the copy that the original has, too.
 
         Raises:
-            IntegrityError: the copy's disk does not give back what was written to it.
-            StoreFullError: it has no room.
+            IntegrityError: the copy's disk does not return the bytes that were written to it.
+            StoreFullError: the copy's disk is full.
         """
         missing = [file for file in files if self.lacks(file)]
         self._copier.copy((file, sources[file.id]) for file in missing if file.id in sources)
         lost = {file.id for file in missing if file.id not in sources} | self._copier.unreadable
-        new = {file.id for file in files if file.name not in self._copier.former} if verify else set()
-        looked_at = new | lost | ({file.id for file in missing} if verify else set())
+        new = {file.id for file in files if file.name not in self._copier.previous} if verify else set()
+        checked = new | lost | ({file.id for file in missing} if verify else set())
         report = ScrubReport(0, 0, ())
         if verify or lost:
-            report = self._check_files(index, looked_at)
+            report = self._check_files(index, checked)
         bad = [cid for cid, _ in report.problems]
         unsure = set() if verify else {file.id for file in missing if file.is_damaged}
-        with BackupIndex(index) as cloned:
-            self._refuse_bad_copies(cloned.files_of(bad), files, sources)
-            cloned.restamp(self._stamps(files), unsure)
-            cloned.mark_damaged(bad)
+        with BackupIndex(index) as backup_index:
+            self._refuse_bad_copies(backup_index.files_of(bad), files, sources)
+            backup_index.restamp(self._stamps(files), unsure)
+            backup_index.mark_damaged(bad)
         return report
 
     @property
     def copied(self) -> list[BackupFile]:
-        """What was copied."""
+        """The files that were copied."""
         return self._copier.copied
 
     def _refuse_bad_copies(
         self, suspects: Collection[int], files: Collection[BackupFile], sources: Mapping[int, Path]
     ) -> None:
-        """A damaged original is copied as it is. A copy that differs from it is another matter."""
+        """Raise if a damaged file differs from its source. A file that is damaged like its source is accepted."""
         for file in files:
             path = self.directory / file.name
             if file.id not in suspects or file.id not in sources or status_of(path) is None:
@@ -116,16 +117,17 @@ class BackupWriter:
             if file.id not in self._copier.unreadable and not is_copy_of(self.disk, path, sources[file.id]):
                 self.disk.remove(path)
                 msg = (
-                    f"{path} did not come out as it was written: look at that disk. What was there before is untouched"
+                    f"{path} was not read back as it was written: check that disk. The previous files there were not "
+                    "changed"
                 )
                 raise IntegrityError(msg)
 
     def _check_files(self, index: Path, only: Collection[int]) -> ScrubReport:
-        """Hash files of the copy, and all blocks in its index, wherever that lies. Changes nothing."""
-        where = _Apart(self.directory, index)
-        lock = FileLock(where.write_lock, timeout_seconds=0, purpose="is nobody's")
-        database = Database(where, self.disk, lock, timeout_seconds=1, read_only=True)
-        context = StoreContext(where, self.disk, database, Session(where, self.disk), lock, lock, lock, "", 0)
+        """Hash files of the copy, and all blocks inside an index of it at another path. Change nothing."""
+        layout = _SeparateIndexLayout(self.directory, index)
+        lock = FileLock(layout.write_lock, timeout_seconds=0, purpose="is checking a backup")  # never acquired
+        database = Database(layout, self.disk, lock, timeout_seconds=1, read_only=True)
+        context = StoreContext(layout, self.disk, database, Session(layout, self.disk), lock, lock, lock, "", 0)
         blocks = LocalBlocks(context)
         files = WholeFiles(context, blocks, verify_always=True)
         try:
@@ -141,20 +143,20 @@ class BackupWriter:
                 yield file.id, Stamp.of(status)
 
 
-def refuse_used(directory: Path) -> None:
-    """Somebody may be reading a copy as a store, but must not find another index under his feet.
+def check_not_in_use(directory: Path) -> None:
+    """Raise if another program has opened the copy as a store: its index must not be replaced meanwhile.
 
     Raises:
-        StoreBusyError: somebody is.
+        StoreBusyError: a program has the copy open.
     """
     if (directory / "sessions").is_dir() and inspection.count_sessions(directory).live:
-        msg = f"{directory} is in use as a store; end the programs that have it open"
+        msg = f"{directory} is in use as a store: end the programs that have it open"
         raise StoreBusyError(msg)
 
 
 @dataclass(frozen=True, slots=True)
-class _Apart(Layout):
-    """A store whose index lies elsewhere."""
+class _SeparateIndexLayout(Layout):
+    """Layout of a store with its index in another directory."""
 
     index: Path
 

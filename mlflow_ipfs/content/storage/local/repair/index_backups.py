@@ -1,7 +1,8 @@
-"""Copies of the index, below ``backup``: after each gc, and when a store is closed that has none of the last day.
+"""Backups of the index, in the store's directory ``backup``.
 
-Files can be looked through again; pins, refs, ``mfs://`` entries and inline blocks stand in the
-index alone. A copy is one consistent state, made by SQLite while others go on writing.
+A backup is made after each gc, and when a store is closed whose newest backup is older than a day. Rows of blocks in
+files can be found again by a scan of the files. Pins, refs, ``mfs://`` entries and inline blocks are stored only in the
+index. A backup is one consistent state, which SQLite copies without blocking writers.
 """
 
 from __future__ import annotations
@@ -25,17 +26,21 @@ _logger = logging.getLogger(__name__)
 
 KEPT: Final = 3
 DUE_SECONDS: Final = 24 * 3600
-_FORM: Final = "store-%Y%m%dT%H%M%SZ.db"
-_SPARE: Final = 4  # times the size of the index: with less room than that no copy is made
+_NAME_FORMAT: Final = "store-%Y%m%dT%H%M%SZ.db"
+_MIN_FREE_FACTOR: Final = 4  # times the size of the index: with less free space no backup is made
 
 
 def list_backups(layout: Layout) -> list[Path]:
-    """The copies, newest first."""
+    """Return the backups, newest first."""
     return sorted(layout.backup.glob("store-*.db"), reverse=True)
 
 
 def make_backup_if_due(context: StoreContext) -> Path | None:
-    """Make a copy unless there is one of the last day. Never fails: a missing copy is only logged."""
+    """Make a backup if the newest one is older than a day. A failure is only logged.
+
+    Returns:
+        The backup; None if none was made.
+    """
     newest = next(iter(list_backups(context.layout)), None)
     if newest is not None and 0 <= time.time() - newest.stat().st_mtime < DUE_SECONDS:
         return None
@@ -43,10 +48,14 @@ def make_backup_if_due(context: StoreContext) -> Path | None:
 
 
 def make_backup(context: StoreContext) -> Path | None:
-    """Copy the index durably, then drop all but the newest copies. Never fails: a missing copy is only logged."""
+    """Copy the index durably, then remove all but the newest backups. A failure is only logged.
+
+    Returns:
+        The backup; None if none was made.
+    """
     layout, disk = context.layout, context.disk
     try:
-        if disk.free_bytes(layout.directory) < _SPARE * layout.database.stat().st_size:
+        if disk.free_bytes(layout.directory) < _MIN_FREE_FACTOR * layout.database.stat().st_size:
             _logger.warning("no backup of %s was made: the disk is nearly full", layout.database)
             return None
         backup = layout.backup / next_backup_name(layout)
@@ -67,18 +76,19 @@ def make_backup(context: StoreContext) -> Path | None:
 
 
 def next_backup_name(layout: Layout) -> str:
-    """Return a name with the time, but later than that of every copy: a clock may have been set back."""
-    now = time.strftime(_FORM, time.gmtime())
-    for copy in list_backups(layout)[:1]:
+    """Return a name with the current time, or a later one if the clock was set back: it sorts after all backups."""
+    name = time.strftime(_NAME_FORMAT, time.gmtime())
+    for backup in list_backups(layout)[:1]:
         with suppress(ValueError):
-            newest = calendar.timegm(time.strptime(copy.name, _FORM))
-            now = max(now, time.strftime(_FORM, time.gmtime(newest + 1)))
-    return now
+            newest = calendar.timegm(time.strptime(backup.name, _NAME_FORMAT))
+            name = max(name, time.strftime(_NAME_FORMAT, time.gmtime(newest + 1)))
+    return name
 
 
 def _copy(context: StoreContext, draft: Path) -> None:
     disk = context.disk
-    with context.database.snapshot() as source:  # else each write of another connection would begin the copy anew
+    # Without a snapshot, SQLite would restart the copy at each write of another connection.
+    with context.database.snapshot() as source:
         descriptor = disk.copy_database(source, draft)
     try:
         disk.sync(descriptor)

@@ -1,7 +1,7 @@
-"""Reads and hashes everything: finds what rotted without anybody looking.
+"""Scrub of a store: it reads and hashes all content to find silent corruption.
 
-A changed file shows by its stamp, a rotten sector does not. What is found bad is noted in the
-index, so that adding the content again heals it; a damaged object goes to ``quarantine``.
+The stamp of a file reveals that a program changed the file, but not that a sector decayed. Damage is recorded in the
+index, so that adding the content again heals it. A damaged object is moved to ``quarantine``.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _PAGE: Final = 1000
-_BATCH: Final = 16  # blocks that a thread gets at once: most of those in packs are small
+_BATCH: Final = 16  # blocks that a thread takes at once: most blocks in packs are small
 _ROWS: Final = "SELECT id, multihash, data, offset, length, form FROM block WHERE id > ? AND place"
 _Row = tuple[int, bytes, "bytes | None", int, int, int]
 
 
 @dataclass(slots=True)
 class Scrubber:
-    """One look at the whole store, place by place; others may publish and collect meanwhile.
+    """One scrub of a store, file by file. Publishers and gc may run meanwhile.
 
     Args:
         context: the store.
-        reader: reads a block once more when it is bad, heals it or notes the damage and says what is wrong.
+        reader: reads a damaged block again. It heals the block, or records the damage and raises an error that says
+            what is wrong.
         files: finds objects, hashing each, and heals them.
-        progress: told how many bytes were read since it was told last.
-        only: the rows of the files to look at; None: all. Blocks inside the index are looked at in any case.
-        verify_rows: hash each block of an object by its row, too. A store's own rows are right where the object is; those of
-            an index that came from elsewhere need not be.
+        progress: called with the number of bytes read since its last call.
+        only: the rows of the files to check; None to check all files. Blocks inside the index are checked in any case.
+        verify_rows: also hash each block of an object at the offset in its row. In an open store these rows are right
+            if the object is; in an index from elsewhere they may be wrong.
     """
 
     context: StoreContext
@@ -61,7 +62,7 @@ class Scrubber:
     _healed: dict[CID, None] = field(default_factory=dict)  # in order, each once
 
     def run(self) -> ScrubReport:
-        """Hash every block and every object."""
+        """Hash every block and every object. Return the damage."""
         with self.context.database.read() as connection:
             places = connection.execute(
                 "SELECT id, name, root, size, damaged FROM place"
@@ -73,16 +74,16 @@ class Scrubber:
             is_done = root is not None and self._check_object(root, place_id, size_bytes)
             if not is_done or self.verify_rows:
                 problems = len(self._problems)
-                self._check_place(place_id, name)
+                self._check_blocks(place_id, name)
                 if is_damaged and len(self._problems) == problems and not self.context.database.read_only:
-                    self._move_out(place_id, name)
+                    self._copy_out(place_id, name)
         for row in self._rows("IS NULL"):
             cid = CID(1, RAW, row[1])
-            self._note(cid, row[4], is_sound=cid.matches(row[2] or b""))
+            self._record(cid, row[4], is_sound=cid.matches(row[2] or b""))
         return ScrubReport(self._blocks, self._size_bytes, tuple(self._problems.items()), tuple(self._healed))
 
     def _check_object(self, root: bytes, place_id: int, size_bytes: int) -> bool:
-        """Hash a whole object, with the leaves whose rows are in other objects. False if its nodes are missing."""
+        """Hash a whole object, including leaves that have rows in other files. Return False if nodes are missing."""
         cid = CID(1, self._codec_of(root), root)
         try:
             if self.files.find(cid) is None:
@@ -92,9 +93,9 @@ class Scrubber:
                 self._healed[cid] = None
             else:
                 self._problems[cid] = str(error)
-        except (NotFoundError, InvalidDataError):  # the second: the file has one leaf, which is its root
+        except (NotFoundError, InvalidDataError):  # InvalidDataError: the root is not a node but the file's only leaf
             return False
-        if not self.verify_rows:  # else they are counted one by one
+        if not self.verify_rows:  # else `_check_blocks` counts them
             with self.context.database.read() as connection:
                 query = "SELECT count(*) FROM block WHERE place = ?"
                 self._blocks += connection.execute(query, (place_id,)).fetchone()[0]
@@ -102,30 +103,34 @@ class Scrubber:
         return True
 
     def _codec_of(self, root: bytes) -> int:
-        """The index has no codecs; but the root of a file that is one raw leaf is that leaf."""
+        """Return the codec of a root: raw if the index has it as a leaf in an object, else dag-pb.
+
+        The index does not store codecs.
+        """
         with self.context.database.read() as connection:
             row = connection.execute(
                 "SELECT p.kind, b.form FROM block b JOIN place p ON p.id = b.place WHERE b.multihash = ?", (root,)
             ).fetchone()
         return RAW if row == (OBJECT, LeafEncoding.RAW) else DAG_PB
 
-    def _check_place(self, place_id: int, name: str) -> None:
+    def _check_blocks(self, place_id: int, name: str) -> None:
+        """Hash every block that has a row in a file."""
         disk = self.context.disk
         try:
             descriptor = disk.open_to_read(self.context.layout.directory / name)
         except FileNotFoundError:
             descriptor = None
-        check = partial(self._check_piece, descriptor)
+        check = partial(self._check_block, descriptor)
         try:
             with closing(map_ahead(check, self._rows(f"= {int(place_id)}"), batch=_BATCH)) as checked:
                 for size_bytes, cid, is_sound in checked:
-                    self._note(cid, size_bytes, is_sound=is_sound)
+                    self._record(cid, size_bytes, is_sound=is_sound)
         finally:
             if descriptor is not None:
                 disk.close(descriptor)
 
-    def _move_out(self, place_id: int, name: str) -> None:
-        """Let nothing sound depend on a file that was damaged: it is in quarantine, and people tidy up there."""
+    def _copy_out(self, place_id: int, name: str) -> None:
+        """Publish the undamaged blocks of a damaged file again. Users may delete the file, because it is in quarantine."""
         disk = self.context.disk
         try:
             descriptor = disk.open_to_read(self.context.layout.directory / name)
@@ -138,14 +143,19 @@ class Scrubber:
                     cid, block = read_stored_block(disk, descriptor, stored)
                     if cid.matches(block):
                         publication.put(cid, block)
-                publication.commit()  # a damaged file counts as absent, so the blocks have a new place now
+                publication.commit()  # a damaged file counts as absent for dedupe, so the blocks were written again
         except (StoreFullError, StoreBusyError) as error:
-            _logger.warning("what is sound in %s stays there for now: %s", name, error)
+            _logger.warning(
+                "the undamaged blocks of %s could not be copied to another file (%s): keep this file, and run "
+                "`mlflow-ipfs scrub` again",
+                self.context.layout.directory / name,
+                error,
+            )
         finally:
             disk.close(descriptor)
 
-    def _check_piece(self, descriptor: int | None, row: _Row) -> tuple[int, CID, bool]:
-        """Hash a block that lies in a file. On any thread."""
+    def _check_block(self, descriptor: int | None, row: _Row) -> tuple[int, CID, bool]:
+        """Hash a block in a file. Return its length, its CID and whether it is sound. Safe in several threads."""
         row_id, multihash, _, offset, length, form = row
         if descriptor is None:
             return length, CID(1, RAW, multihash), False
@@ -153,11 +163,12 @@ class Scrubber:
         cid, block = read_stored_block(self.context.disk, descriptor, stored)
         return length, cid, cid.matches(block)
 
-    def _note(self, cid: CID, size_bytes: int, *, is_sound: bool) -> None:
+    def _record(self, cid: CID, size_bytes: int, *, is_sound: bool) -> None:
+        """Count a block. Try to heal a damaged one, and record the result."""
         if not is_sound:
             before = self.context.healing.healed_blocks
             try:
-                self.reader.get(cid)  # a gc or a repair may have moved it
+                self.reader.get(cid)  # gc or a repair may have moved it to another file
             except NotFoundError:
                 return
             except IntegrityError as error:
@@ -172,11 +183,11 @@ class Scrubber:
         if self.progress is not None:
             self.progress(size_bytes)
 
-    def _rows(self, which: str) -> Iterator[_Row]:
+    def _rows(self, condition: str) -> Iterator[_Row]:
         last = 0
         while True:
             with self.context.database.read() as connection:
-                rows = connection.execute(f"{_ROWS} {which} ORDER BY id LIMIT {_PAGE}", (last,)).fetchall()
+                rows = connection.execute(f"{_ROWS} {condition} ORDER BY id LIMIT {_PAGE}", (last,)).fetchall()
             if not rows:
                 return
             last = rows[-1][0]

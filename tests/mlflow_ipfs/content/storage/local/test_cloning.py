@@ -18,7 +18,7 @@ from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.backup.snapshot import NullParticipant
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import StoreBusyError
-from support.clones import Hook, clone, publish_pack
+from support.clones import Hook, back_up, publish_pack
 from support.storages import check_sound, files_of, leftovers, multihashes, publish_blocks, publish_file, rows_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def test_a_copy_is_the_same_store(storage: LocalStorage, target: Path) -> None:
     storage.refs.set("name", root, expected_version=0)
     with storage.publish() as publication:
         publication.commit(Changes(entries=[MfsEntry("mlflow", "a/b.bin", root, 50_000, 50_000, 0)]))
-    report = clone(storage, target)
+    report = back_up(storage, target)
     assert (report.files, report.copied_files, report.problems) == (2, 2, ())
     assert report.hashed_blocks == len(list(multihashes(storage)))
     assert leftovers(storage.directory) == []
@@ -52,7 +52,7 @@ def test_a_copy_is_the_same_store(storage: LocalStorage, target: Path) -> None:
 
 def test_a_copied_file_has_its_own_stamp_in_the_index(storage: LocalStorage, target: Path) -> None:
     root = publish_file(storage, os.urandom(50_000))
-    clone(storage, target)
+    back_up(storage, target)
 
     with open_local_storage(target, create=False) as copy:
         path = copy.file_path(root)
@@ -65,7 +65,7 @@ def test_a_copied_file_has_its_own_stamp_in_the_index(storage: LocalStorage, tar
 
 def test_only_new_files_are_copied_and_needless_ones_removed(storage: LocalStorage, target: Path) -> None:
     kept, dropped = publish_file(storage, os.urandom(50_000)), publish_file(storage, os.urandom(60_000), owner="gone")
-    clone(storage, target)
+    back_up(storage, target)
     with open_local_storage(target, create=False) as copy:
         path = copy.file_path(kept)
     assert path is not None
@@ -73,13 +73,13 @@ def test_only_new_files_are_copied_and_needless_ones_removed(storage: LocalStora
     storage.pins.remove(dropped, "gone")
     storage.collect_garbage()
     publish_file(storage, os.urandom(70_000))
-    report = clone(storage, target)
+    report = back_up(storage, target)
     assert (report.files, report.copied_files, report.copied_bytes) == (2, 1, 70_000)
     assert path.stat().st_ino == inode
     with open_local_storage(target, create=False) as copy:
         assert files_of(copy) == files_of(storage)
         check_sound(copy)
-    assert clone(storage, target).copied_files == 0
+    assert back_up(storage, target).copied_files == 0
 
 
 def test_what_goes_after_the_moment_is_in_the_copy(storage: LocalStorage, directory: Path, target: Path) -> None:
@@ -92,7 +92,7 @@ def test_what_goes_after_the_moment_is_in_the_copy(storage: LocalStorage, direct
             other.collect_garbage()
 
     hook = Hook(drop_all)
-    assert clone(storage, target, hook).problems == ()
+    assert back_up(storage, target, hook).problems == ()
     assert hook.calls == 1
     storage.collect_garbage()
     assert files_of(storage) == set()
@@ -116,7 +116,7 @@ def test_a_file_that_a_running_gc_still_deletes_means_another_moment(storage: Lo
             path.unlink()
 
     hook = Hook(finish_gc)
-    assert clone(storage, target, hook).problems == ()
+    assert back_up(storage, target, hook).problems == ()
     assert hook.calls == 2
     with open_local_storage(target, create=False) as copy:
         assert rows_of(copy, "SELECT count(*) FROM place") == [(1,)]  # what is being deleted was left out
@@ -134,8 +134,8 @@ def test_files_that_go_each_time_are_no_endless_work(storage: LocalStorage, targ
         publish_file(storage, os.urandom(5_000))
 
     hook = Hook(delete_one_more)
-    with pytest.raises(StoreBusyError, match="deleted 5 times"):
-        clone(storage, target, hook)
+    with pytest.raises(StoreBusyError, match="deleted during each of 5 attempts"):
+        back_up(storage, target, hook)
     assert hook.calls == 5
     assert leftovers(storage.directory) == []
 
@@ -191,7 +191,7 @@ def test_store_and_companion_show_one_moment_while_both_change(directory: Path, 
             end = time.monotonic() + 3
             while time.monotonic() < end or not seen:
                 copies += 1
-                assert clone(storage, target, traffic.ledger).problems == ()
+                assert back_up(storage, target, traffic.ledger).problems == ()
                 with open_local_storage(target, create=False) as copy:
                     check_sound(copy)
                     assert traffic.ledger.copied <= {pin.cid for pin in copy.pins.list()}
@@ -221,7 +221,7 @@ def test_a_locked_companion_is_tried_again_and_nobody_waits_for_long(directory: 
                 self.ended += 1
 
         busy = Busy()
-        assert clone(storage, target, busy).copied_files == 1
+        assert back_up(storage, target, busy).copied_files == 1
         assert (busy.tries, busy.ended) == (3, 3)
 
 
@@ -231,17 +231,17 @@ def test_a_companion_that_stays_locked_ends_in_an_error(storage: LocalStorage, t
             raise StoreBusyError("the database is locked by somebody")
 
     with pytest.raises(StoreBusyError, match="locked by somebody"):
-        clone(storage, target, Locked())
+        back_up(storage, target, Locked())
     publish_blocks(storage, b"the store goes on")
 
 
 def test_a_copy_in_use_is_left_alone(storage: LocalStorage, target: Path) -> None:
     publish_file(storage, os.urandom(40_000))
-    clone(storage, target)
+    back_up(storage, target)
     with open_local_storage(target, create=False) as copy:
         copy.make_view_directory()
         with pytest.raises(StoreBusyError, match="in use as a store"):
-            clone(storage, target)
+            back_up(storage, target)
 
 
 def test_a_store_without_links_is_copied_too(directory: Path, target: Path) -> None:
@@ -251,4 +251,4 @@ def test_a_store_without_links_is_copied_too(directory: Path, target: Path) -> N
 
     with open_local_storage(directory, disk=NoLinks()) as storage:
         publish_file(storage, os.urandom(40_000))
-        assert clone(storage, target).copied_files == 1
+        assert back_up(storage, target).copied_files == 1

@@ -20,7 +20,7 @@ from mlflow_ipfs.content.storage.local.backup.store_copy import copy_backup
 from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.errors import IntegrityError, PolicyError, StoreFormatError, StoreFullError
-from support.clones import clone, file_with, flip_byte, publish_pack
+from support.clones import back_up, file_with, flip_byte, publish_pack
 from support.storages import FullDisk, check_sound, publish_file, rows_of
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def test_a_damaged_block_is_named_and_the_rest_copied(storage: LocalStorage, tar
         file_with(storage, bad),
         rows_of(storage, f"SELECT offset FROM block WHERE multihash = x'{bad.multihash.hex()}'")[0][0],
     )
-    report = clone(storage, target, verify=verify)
+    report = back_up(storage, target, verify=verify)
     assert [cid for cid, _ in report.problems] == ([bad] if verify else [])
     if not verify:
         return
     [(_, reason)] = report.problems
     assert str(storage.directory) in reason
-    assert [cid for cid, _ in clone(storage, target).problems] == [bad], "it is named until it is healed"
+    assert [cid for cid, _ in back_up(storage, target).problems] == [bad], "it is named until it is healed"
     with open_local_storage(target, create=False) as copy:
         assert copy.file_path(root) is not None
         assert all(cid.matches(copy.blocks.get(cid)) for cid in cids if cid != bad)
@@ -57,10 +57,10 @@ def test_a_damaged_object_is_named_and_healed_by_adding_it_again(storage: LocalS
     path = storage.file_path(root)
     assert path is not None
     flip_byte(path)
-    assert [cid for cid, _ in clone(storage, target).problems] == [root]
+    assert [cid for cid, _ in back_up(storage, target).problems] == [root]
     assert storage.scrub().problems != (), "the store knows of it now"
     publish_file(storage, data)
-    report = clone(storage, target)
+    report = back_up(storage, target)
     assert report.problems == ()
     with open_local_storage(target, create=False) as copy:
         found = copy.file_path(root)
@@ -74,7 +74,7 @@ def test_a_file_that_the_store_has_lost_is_named(storage: LocalStorage, target: 
     path = storage.file_path(root)
     assert path is not None
     path.unlink()
-    report = clone(storage, target, verify=verify)
+    report = back_up(storage, target, verify=verify)
     assert root in {cid for cid, _ in report.problems}
     with open_local_storage(target, create=False) as copy:
         assert copy.file_path(other) is not None
@@ -83,11 +83,11 @@ def test_a_file_that_the_store_has_lost_is_named(storage: LocalStorage, target: 
 def test_a_copy_keeps_what_the_store_has_lost_since(storage: LocalStorage, target: Path) -> None:
     data = os.urandom(50_000)
     root = publish_file(storage, data)
-    clone(storage, target)
+    back_up(storage, target)
     path = storage.file_path(root)
     assert path is not None
     path.unlink()
-    assert clone(storage, target).problems == ()
+    assert back_up(storage, target).problems == ()
     with open_local_storage(target, create=False) as copy:
         found = copy.file_path(root)
         assert found is not None
@@ -100,11 +100,11 @@ def test_damage_that_only_the_copy_has_is_told_apart_and_replaced(storage: Local
     storage.back_up(BackupWriter(Disk(), target, target.with_name("work")), NullParticipant())
     [path] = target.glob("files/*/*")
     flip_byte(path)
-    [(cid, reason)] = clone(storage, target).problems
+    [(cid, reason)] = back_up(storage, target).problems
     assert cid == root
     assert "Only the copy is damaged" in reason
     assert storage.scrub().problems == ()
-    assert clone(storage, target).problems == ()
+    assert back_up(storage, target).problems == ()
     with open_local_storage(target, create=False) as copy:
         assert copy.scrub().problems == ()
 
@@ -132,7 +132,7 @@ def test_a_bad_sector_costs_only_what_lies_there(directory: Path, target: Path, 
         disk.bad = pack.stat().st_ino, offset + 1000
         near = [cid for cid in cids if cid not in damaged_by(storage, pack, offset + 1000)]
         for _ in range(2):
-            report = clone(storage, target, verify=verify, disk=disk)
+            report = back_up(storage, target, verify=verify, disk=disk)
             assert cids[7] in {cid for cid, _ in report.problems}
             assert {cid for cid, _ in report.problems}.isdisjoint({*near, other})
             assert all("Only the copy is damaged" not in reason or cid != cids[7] for cid, reason in report.problems)
@@ -140,7 +140,7 @@ def test_a_bad_sector_costs_only_what_lies_there(directory: Path, target: Path, 
                 assert all(cid.matches(copy.blocks.get(cid)) for cid in near)
                 assert copy.file_path(other) is not None
         disk.bad = 0, 0
-        assert clone(storage, target, verify=verify).problems == (), "the disk has come to itself"
+        assert back_up(storage, target, verify=verify).problems == (), "the disk has come to itself"
 
 
 def damaged_by(storage: LocalStorage, pack: Path, bad: int) -> set[CID]:
@@ -158,7 +158,7 @@ def test_a_file_with_a_bad_sector_is_named_and_the_others_copied(directory: Path
         path = storage.file_path(root)
         assert path is not None
         disk.bad = path.stat().st_ino, 30_000
-        [(cid, reason)] = clone(storage, target, disk=disk).problems
+        [(cid, reason)] = back_up(storage, target, disk=disk).problems
         assert cid == root
         assert str(storage.directory) in reason or "in the store" in reason
     with open_local_storage(target, create=False) as copy:
@@ -176,21 +176,21 @@ class ForgetfulDisk(Disk):
 
 def test_a_bad_disk_under_the_copy_is_no_damage_of_the_store(storage: LocalStorage, target: Path) -> None:
     first = publish_file(storage, os.urandom(40_000))
-    clone(storage, target)
+    back_up(storage, target)
     publish_file(storage, os.urandom(50_000))
-    with pytest.raises(IntegrityError, match="did not come out as it was written"):
-        clone(storage, target, disk=ForgetfulDisk())
+    with pytest.raises(IntegrityError, match="was not read back as it was written"):
+        back_up(storage, target, disk=ForgetfulDisk())
     with open_local_storage(target, create=False) as copy:
         check_sound(copy)
         assert copy.file_path(first) is not None
     assert storage.scrub().problems == ()
-    assert clone(storage, target).problems == ()
+    assert back_up(storage, target).problems == ()
 
 
-def clone_on(disk: Disk, storage: LocalStorage, target: Path) -> bool:
+def back_up_on(disk: Disk, storage: LocalStorage, target: Path) -> bool:
     """Returns whether there was room enough."""
     try:
-        clone(storage, target, disk=disk)
+        back_up(storage, target, disk=disk)
     except StoreFullError as error:
         return str(target.parent) not in str(error)
     return True
@@ -198,11 +198,11 @@ def clone_on(disk: Disk, storage: LocalStorage, target: Path) -> bool:
 
 def test_a_full_disk_leaves_the_former_copy_whole(storage: LocalStorage, target: Path) -> None:
     first = publish_file(storage, os.urandom(40_000))
-    clone(storage, target)
+    back_up(storage, target)
     publish_file(storage, os.urandom(50_000))
     for room in itertools.count():
         disk = FullDisk(room)
-        if clone_on(disk, storage, target):
+        if back_up_on(disk, storage, target):
             break
         with open_local_storage(target, create=False) as copy:
             check_sound(copy)
@@ -219,8 +219,8 @@ def test_nothing_is_written_through_a_link(storage: LocalStorage, target: Path, 
     for place in (target / "files", target / "files" / f"{root.multihash[-1]:02x}"):
         place.parent.mkdir(exist_ok=True)
         place.symlink_to(elsewhere)
-        with pytest.raises(PolicyError, match="is a link or a file"):
-            clone(storage, target)
+        with pytest.raises(PolicyError, match="is a symbolic link or a file"):
+            back_up(storage, target)
         place.unlink()
         assert list(elsewhere.iterdir()) == []
 
@@ -230,18 +230,18 @@ def test_a_copy_whose_index_leads_elsewhere_is_refused(
     storage: LocalStorage, target: Path, tmp_path: Path, name: str
 ) -> None:
     publish_file(storage, os.urandom(40_000))
-    clone(storage, target)
+    back_up(storage, target)
     with sqlite3.connect(target / INDEX) as connection:
         connection.execute("UPDATE place SET name = ?", (name,))
     connection.close()
     writer = BackupWriter(Disk(), tmp_path / "restored", tmp_path / "drafts")
-    with pytest.raises(StoreFormatError, match="no place of a store"):
+    with pytest.raises(StoreFormatError, match="not a path that a store uses"):
         copy_backup(target, target / INDEX, writer, verify=True)
 
 
 def test_a_copied_index_brings_no_code_along(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
     publish_pack(storage)
-    clone(storage, target)
+    back_up(storage, target)
     with sqlite3.connect(target / INDEX) as connection:
         connection.execute("CREATE TRIGGER evil AFTER UPDATE ON place BEGIN DELETE FROM block; END")
         connection.execute('CREATE VIEW "a ""view""" AS SELECT 1')
@@ -255,7 +255,7 @@ def test_a_copied_index_brings_no_code_along(storage: LocalStorage, target: Path
 def test_no_file_of_a_copy_stays_open(storage: LocalStorage, target: Path, tmp_path: Path) -> None:
     """Even if the index calls it cached: who reads such a file leases it."""
     publish_file(storage, os.urandom(40_000))
-    clone(storage, target)
+    back_up(storage, target)
     index = shutil.copyfile(target / INDEX, tmp_path / "copy.db")
     with closing(sqlite3.connect(index, isolation_level=None)) as connection:
         connection.execute("UPDATE place SET class = 'cache'")

@@ -71,7 +71,7 @@ def test_lost_locks_and_directories_are_made_again(directory: Path) -> None:
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(StoreFormatError, match="holds no store"):
+    with pytest.raises(StoreFormatError, match="is not a store"):
         rebuild_index(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
     with pytest.raises(StoreFormatError, match="there is no store"):
@@ -101,7 +101,7 @@ def test_an_index_of_another_store_is_not_used(directory: Path, tmp_path: Path) 
     lose_index(directory)
     shutil.copy(tmp_path / "other" / "store.db", directory / "store.db")
     report = rebuild_index(directory)
-    assert "it is of the store" in report.sources[-1].state
+    assert "it belongs to the store" in report.sources[-1].state
     with open_local_storage(directory) as storage:
         assert not storage.blocks.has(CID.of(b"foreign"))
         assert storage.blocks.has(CID.of(b"own"))

@@ -1,8 +1,11 @@
 """``doctor --rebuild``: a new index for a store whose ``store.db`` is lost or damaged.
 
-``protocol.py`` is the whole of it, step by step: open the copies of the old index (``index_copies.py``), scan the files
-(``scan.py``, with ``packs.py`` and ``objects.py``) into a new index (``new_index.py``), take the names and pin what no
-name reaches (``names.py``), and swap the indexes (``quarantine.py``).
+``protocol.py`` has all the steps:
+
+1. Open the copies of the old index (``index_copies.py``).
+2. Scan the files (``scan.py``, with ``packs.py`` and ``objects.py``) into a new index (``new_index.py``).
+3. Copy the names, and pin content that no name reaches (``names.py``).
+4. Swap the indexes (``quarantine.py``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file of the store, opened to be scanned from end to end."""
+"""File of a store, opened for a scan of all its bytes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _WINDOW_BYTES: Final = 1 << 20
 
 
 class FileView:
-    """Reads pieces of one file.
+    """Reader of one file.
 
     Args:
-        disk: where it is.
+        disk: performs every operation.
         path: the file.
-        progress: called with how many bytes were read.
+        progress: called with the number of bytes of each read.
 
     Attributes:
-        stamp: its stamp when it was opened.
-        size_bytes: its size.
+        stamp: the file's stamp when it was opened.
+        size_bytes: the file's size.
     """
 
     def __init__(self, disk: Disk, path: Path, progress: Callable[[int], None]) -> None:
@@ -55,9 +55,9 @@ class FileView:
         self._disk.close(self._descriptor)
 
     def make_durable(self) -> None:
-        """Make the file read-only and sync it, as its publisher may have been killed before doing so."""
+        """Make the file read-only and sync it, because its publisher may have been killed before these steps."""
         if not self._is_sealed:
-            with suppress(OSError):  # on a disk that takes no modes; the hash counts
+            with suppress(OSError):  # the file system may not support modes, and the hash is what counts
                 self._disk.make_read_only(self._path)
         self._disk.sync(self._descriptor)
 
@@ -67,7 +67,7 @@ class FileView:
         return self._disk.read_at_or_empty(self._descriptor, offset, length)
 
     def peek(self, offset: int, length: int) -> bytes:
-        """Return a piece through a window that moves along: for many small pieces, in one thread."""
+        """Return a piece from a buffered window of the file. Use it for many small pieces, in one thread."""
         start = offset - self._start
         if start < 0 or start + length > len(self._window):
             self._start, start = offset, 0
@@ -75,12 +75,12 @@ class FileView:
         return self._window[start : start + length]
 
     def holds(self, row: NewBlock) -> bool:
-        """Tell whether a block is where its row says."""
+        """Return whether a block is stored at the offset in its row."""
         piece = self.read(row.offset, row.length)
         block = block_of_leaf(piece, row.form)
         return CID(1, RAW, row.multihash).matches(block)
 
     def cuts(self, chunker: Chunker) -> Iterator[int]:
-        """Yield the end offset of each cut that a chunker makes; none after a bad sector."""
+        """Yield the end offset of each chunk that a chunker makes. Stop at a bad sector."""
         with suppress(OSError), self._path.open("rb") as file:
             yield from chunker.cuts(file, self.size_bytes)

@@ -1,7 +1,7 @@
 """Copies of a store's index: ``store.db`` itself, those that an earlier rebuild moved to ``quarantine``, and backups.
 
-Copies are used newest first, table by table, up to the first copy in which the table is without damage: what older copies
-have in addition was removed on purpose. A damaged table is read from both ends up to the first damaged page.
+For each table, the copies are used newest first, up to the first copy in which the table is undamaged. Rows that only
+older copies have were removed on purpose. A damaged table is read from both ends up to the first damaged page.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ if TYPE_CHECKING:
 QUARANTINED: Final = "index-*"  # directories below ``quarantine``, each with the files of one index
 _DAMAGED_VERSION: Final = 1000  # a version number from here on is damage, not a newer program
 _STAMP: Final = re.compile(r"\d{8}T\d{6}Z")
-_STAMP_FORM: Final = "%Y%m%dT%H%M%SZ"
+_STAMP_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 
 
 class IndexCopy:
-    """One copy, opened for reading.
+    """Copy of the index, opened for reading.
 
     Args:
-        path: the database; its log, if there is one, is beside it.
+        path: the database. If it has a log, the log is in the same directory.
         made_at: when its state was current, in seconds since 1970; None for ``store.db`` itself.
 
     Attributes:
         store_id: the store that the copy belongs to; None if its ``meta`` table is damaged.
         damaged: the tables in which damage was found so far.
-        names: how many names the rebuild took from the copy.
-        blocks: how many small blocks the rebuild took from it.
+        names: how many names the rebuild copied from it.
+        blocks: how many small blocks the rebuild copied from it.
 
     Raises:
-        sqlite3.DatabaseError: it is no database, or its first page is damaged.
-        StoreFormatError: it was written by a newer version of this program.
-        ValueError: it has no tables of a store.
+        sqlite3.DatabaseError: the file is not a database, or its first page is damaged.
+        StoreFormatError: a newer version of this program wrote it.
+        ValueError: it does not have the tables of a store.
     """
 
     def __init__(self, path: Path, made_at: int | None) -> None:
@@ -75,7 +75,7 @@ class IndexCopy:
     def _check_version(self) -> None:
         tables = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('block', 'place', 'pin')")
         if tables.fetchone()[0] == 0:
-            msg = "it has no tables of a store"
+            msg = "it does not have the tables of a store"
             raise ValueError(msg)
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if schema.SCHEMA_VERSION < version < _DAMAGED_VERSION:
@@ -83,7 +83,7 @@ class IndexCopy:
             raise StoreFormatError(msg)
 
     def is_whole(self, table: str) -> bool:
-        """Tell whether a table is without damage."""
+        """Return whether a table is undamaged."""
         if table not in self.damaged | self._whole:
             try:
                 is_whole = self._connection.execute(f"PRAGMA quick_check({table})").fetchall() == [("ok",)]
@@ -93,7 +93,7 @@ class IndexCopy:
         return table not in self.damaged
 
     def rows(self, table: str, key: tuple[str, ...], where: str = "TRUE") -> Iterator[dict[str, Any]]:
-        """Yield the rows of a table, unverified; from a damaged table some rows twice, some not at all."""
+        """Yield the rows of a table, unverified. Rows of a damaged table may be missing or come twice."""
         try:
             yield from read_rows(self._connection, f"{table} WHERE {where} ORDER BY {', '.join(key)}")
         except sqlite3.DatabaseError:
@@ -109,12 +109,12 @@ class IndexCopy:
                 yield row["multihash"], row["data"]
 
     def knows(self, multihash: bytes) -> bool:
-        """Tell whether the copy has a row for a block."""
+        """Return whether the copy has a row for a block."""
         row = self._connection.execute("SELECT 1 FROM block WHERE multihash = ?", (multihash,)).fetchone()
         return row is not None
 
     def blocks_of(self, name: str) -> list[NewBlock]:
-        """Return where the index has blocks in a file, in order, unverified; none if that part is damaged."""
+        """Return the rows of the blocks in a file, in order of offset, unverified. Return none if they are damaged."""
         query = (
             "SELECT b.multihash, b.offset, b.length, b.form FROM place p JOIN block b ON b.place = p.id"
             " WHERE p.name = ? AND typeof(b.multihash) = 'blob' AND b.offset >= 0 AND b.length >= 0 AND b.form >= 0"
@@ -125,7 +125,7 @@ class IndexCopy:
         return []
 
     def chunk_sizes(self) -> list[int]:
-        """Return the lengths of the first leaves of all objects: the sizes into which files were cut."""
+        """Return the lengths of the first leaves of all objects: the chunk sizes of their files."""
         query = (
             "SELECT DISTINCT b.length FROM place p JOIN block b ON b.place = p.id AND b.offset = 0"
             " WHERE p.kind = 'object' AND p.size > b.length"
@@ -136,7 +136,7 @@ class IndexCopy:
 
 
 def read_rows(connection: sqlite3.Connection, source: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, each by column."""
+    """Yield the rows of a table, each as a dict by column name."""
     cursor = connection.execute(f"SELECT * FROM {source}")  # noqa: S608 - fixed names
     columns = [column[0] for column in cursor.description]
     for row in cursor:
@@ -145,12 +145,12 @@ def read_rows(connection: sqlite3.Connection, source: str) -> Iterator[dict[str,
 
 @dataclass(slots=True)
 class IndexCopies:
-    """The copies that a rebuild uses.
+    """Copies of the index that a rebuild found.
 
     Attributes:
         store_id: the store's id, if it is known.
-        used: newest first.
-        unusable: copies from which nothing can be taken.
+        used: the copies that can be read, newest first.
+        unusable: the copies that cannot be read or belong to another store.
     """
 
     store_id: str | None
@@ -158,7 +158,7 @@ class IndexCopies:
     unusable: list[IndexCopyUse] = field(default_factory=list)
 
     def has_all_names(self) -> bool:
-        """Tell whether ``store.db`` itself is there, with undamaged tables of names."""
+        """Return whether ``store.db`` itself exists, with undamaged tables of names."""
         return any(
             copy.made_at is None and all(copy.is_whole(table.table) for table in NAME_TABLES) for copy in self.used[:1]
         )
@@ -169,11 +169,11 @@ class IndexCopies:
             copy.close()
 
     def blocks_of(self, name: str) -> list[NewBlock]:
-        """Return where the newest copy that knows a file has blocks in it, in order, unverified."""
+        """Return ``IndexCopy.blocks_of`` of the newest copy that has blocks in a file."""
         return next((blocks for copy in self.used if (blocks := copy.blocks_of(name))), [])
 
     def uses(self) -> tuple[IndexCopyUse, ...]:
-        """Return what was taken from each copy."""
+        """Return what the rebuild copied from each copy of the index."""
         used = [
             IndexCopyUse(copy.path, "damaged" if copy.damaged else "whole", copy.made_at, copy.names, copy.blocks)
             for copy in self.used
@@ -186,10 +186,10 @@ def open_index_copies(layout: Layout, store_id: str | None) -> IndexCopies:
 
     Args:
         layout: the store.
-        store_id: the store's id; None if unknown: then the newest copy that has an id decides.
+        store_id: the store's id. If it is None, the id in the newest copy that has one is used.
 
     Raises:
-        StoreFormatError: a copy was written by a newer version of this program.
+        StoreFormatError: a newer version of this program wrote a copy.
     """
     copies = IndexCopies(store_id)
     for path, made_at in _list_copies(layout):
@@ -201,7 +201,7 @@ def open_index_copies(layout: Layout, store_id: str | None) -> IndexCopies:
         copies.store_id = copies.store_id or copy.store_id
         if copy.store_id not in (None, copies.store_id):
             copy.close()
-            copies.unusable.append(IndexCopyUse(path, f"unusable: it is of the store {copy.store_id}", made_at))
+            copies.unusable.append(IndexCopyUse(path, f"unusable: it belongs to the store {copy.store_id}", made_at))
         else:
             copies.used.append(copy)
     return copies
@@ -221,6 +221,6 @@ def _time_in(name: str) -> int:
     """Return the time in the name of a backup or of a quarantined index; 0 if it was renamed."""
     found = _STAMP.search(name)
     try:
-        return calendar.timegm(time.strptime(found.group(), _STAMP_FORM)) if found else 0
+        return calendar.timegm(time.strptime(found.group(), _STAMP_FORMAT)) if found else 0
     except ValueError:
         return 0

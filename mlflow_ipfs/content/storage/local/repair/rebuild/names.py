@@ -1,6 +1,6 @@
-"""Names and what they reach: names come from copies of the old index, and what no name reaches is pinned.
+"""Names from copies of the old index, and pins on content that no name reaches.
 
-What names reach is computed in SQL on the scratch tables of the new index: a million blocks have a million links.
+Reachability is computed in SQL on the scratch tables of the new index, because a million blocks have a million links.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.repair.rebuild.new_index import NewIndex
 
 _NODE_CODECS: Final = f"({', '.join(map(str, sorted(CODECS_WITH_LINKS)))})"
-_IS_THERE: Final = "EXISTS (SELECT 1 FROM block b WHERE b.multihash = l.child)"
+_EXISTS: Final = "EXISTS (SELECT 1 FROM block b WHERE b.multihash = l.child)"
 _REACH: Final = """
     WITH RECURSIVE reach (multihash, codec) AS (
         SELECT multihash, codec FROM scratch.seed
         UNION SELECT l.child, l.child_codec FROM reach r JOIN scratch.link l ON l.parent = r.multihash AND l.codec = r.codec)
     INSERT OR IGNORE INTO scratch.reached SELECT multihash FROM reach"""
-# The codec and version of a pin on a block whose codec is unknown: those of a leaf of its form.
+# The codec and version of a pin on a block whose codec is unknown: those of a leaf with its encoding.
 _CODEC: Final = f"coalesce(c.codec, CASE b.form WHEN 1 THEN {DAG_PB} ELSE {RAW} END)"
 _VERSION: Final = "coalesce(c.version, CASE b.form WHEN 1 THEN 0 ELSE 1 END)"
 _UNREACHED: Final = """
@@ -44,14 +44,14 @@ _NO_UNREACHED_PARENT: Final = """
 
 
 def take_names(new_index: NewIndex, copies: Sequence[IndexCopy]) -> list[LeftName]:
-    """Copy the names whose content is in the store from old indexes into a new one.
+    """Copy names from old indexes into a new one, unless the named block is missing in the store.
 
     Args:
         new_index: the new index, which has every block.
         copies: the old indexes, newest first.
 
     Returns:
-        The names whose content is not in the store.
+        The names whose block is missing in the store.
     """
     lost: dict[tuple[Any, ...], LeftName] = {}
     for table in NAME_TABLES:
@@ -70,9 +70,9 @@ def take_names(new_index: NewIndex, copies: Sequence[IndexCopy]) -> list[LeftNam
 
 
 def _insert(new_index: NewIndex, table: str, row: dict[str, Any]) -> int:
-    """Add a name unless there is a newer one of the same key. Return how many were added."""
-    columns, marks = ", ".join(row), ", ".join("?" * len(row))
-    insert = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})"  # noqa: S608 - names from the schema
+    """Add a name unless the index has a newer one with the same key. Return how many were added, 0 or 1."""
+    columns, parameters = ", ".join(row), ", ".join("?" * len(row))
+    insert = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({parameters})"  # noqa: S608 - names from the schema
     return new_index.connection.execute(insert, tuple(row.values())).rowcount
 
 
@@ -85,7 +85,7 @@ def _name_of(table: NameTable, row: dict[str, Any]) -> LeftName:
 
 
 def _cid_of(table: NameTable, row: dict[str, Any]) -> CID | None:
-    """Return what a row names; None if a value has a type that the column cannot have."""
+    """Return the CID in a row; None if the CID is invalid or a value has a type that its column cannot have."""
     if not all(isinstance(row[column], types) for column, types in table.columns.items()):
         return None
     try:
@@ -95,10 +95,10 @@ def _cid_of(table: NameTable, row: dict[str, Any]) -> CID | None:
 
 
 class Reachability:
-    """The links between the blocks of a new index that has all of its blocks.
+    """Links between the blocks of a new index.
 
     Args:
-        new_index: the new index.
+        new_index: the new index, which has all of its blocks.
     """
 
     def __init__(self, new_index: NewIndex) -> None:
@@ -113,7 +113,7 @@ class Reachability:
         self._execute("CREATE TABLE scratch.broken (multihash BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def forget_healed(self) -> None:
-        """Forget damaged blocks of which a good copy was found later."""
+        """Remove blocks from the damaged ones if an undamaged copy was found later."""
         for (multihash,) in self._execute("SELECT multihash FROM scratch.bad").fetchall():
             if self._index.find(multihash) is not None:
                 self._execute("DELETE FROM scratch.bad WHERE multihash = ?", (multihash,))
@@ -127,7 +127,7 @@ class Reachability:
         return [name for name in names if name.cid is not None and self._is_broken(name.cid)]
 
     def incomplete_among(self, cids: Iterable[CID]) -> list[CID]:
-        """Return those blocks below which a block is missing or damaged."""
+        """Return those of some blocks below which a block is missing or damaged."""
         self._find_broken()
         return [cid for cid in cids if self._is_broken(cid)]
 
@@ -140,28 +140,32 @@ class Reachability:
         row = self._execute("SELECT 1 FROM scratch.broken WHERE multihash = ?", (cid.multihash,)).fetchone()
         return row is not None
 
-    def _break_parents_of_missing(self, which: str) -> None:
-        """Record all nodes above missing blocks, and above those that are recorded already."""
+    def _break_parents_of_missing(self, condition: str) -> None:
+        """Add all nodes above missing blocks, and above the blocks already in the table, to ``scratch.broken``."""
         self._execute(
             "WITH RECURSIVE broken (multihash) AS ("  # noqa: S608 - fixed texts
             "  SELECT multihash FROM scratch.broken"
-            f" UNION SELECT l.parent FROM scratch.link l WHERE ({which}) AND NOT {_IS_THERE}"
+            f" UNION SELECT l.parent FROM scratch.link l WHERE ({condition}) AND NOT {_EXISTS}"
             "  UNION SELECT l.parent FROM broken JOIN scratch.link l ON l.child = broken.multihash"
             ") INSERT OR IGNORE INTO scratch.broken SELECT multihash FROM broken"
         )
 
     def pin_unreached(self, owner: str, is_garbage: Callable[[bytes], bool]) -> list[CID]:
-        """Pin every good block that no name reaches and no other such block links to.
+        """Pin every undamaged block that no name reaches, unless another such block links to it.
 
         A node below which another node is missing is pinned as raw bytes, because gc fails at a node that it cannot
-        walk. What such a node links to gets pins of its own.
+        walk. The children of such a node are pinned, too.
 
         Args:
-            owner: the pins' owner.
-            is_garbage: tells whether a block was without a name before.
+            owner: the owner of the pins.
+            is_garbage: returns whether no name reached a block before the rebuild.
+
+        Returns:
+            The pinned CIDs.
         """
         self._reach(iterate_root_cids(self._index.connection))
-        self._execute("INSERT OR IGNORE INTO scratch.reached SELECT multihash FROM scratch.bad")  # not worth a pin
+        # Damaged blocks count as reached: they get no pins.
+        self._execute("INSERT OR IGNORE INTO scratch.reached SELECT multihash FROM scratch.bad")
         self._forget_codecs_above_gaps()
         pinned: list[CID] = []
         while tops := self._unreached(_NO_UNREACHED_PARENT) or self._unreached(""):

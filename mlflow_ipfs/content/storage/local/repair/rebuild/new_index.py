@@ -1,7 +1,7 @@
-"""The new index while it is built, and scratch tables that only the rebuild needs: codecs and links of nodes.
+"""New index while it is built, with scratch tables that only the rebuild needs: codecs and links of nodes.
 
-No other program opens it yet, so it is written without syncing. The scratch tables are in a second database: a million
-blocks have a million links, which do not fit into memory.
+No other program opens the new index yet, so it is written without syncing. The scratch tables are in a second database,
+because the links of a million blocks do not fit into memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CACHE_KIB: Final = 64 << 10
 _SCRATCH: Final = (
-    # The codec of each block that is neither raw bytes nor a wrapped leaf; the rows of those say what they are.
+    # The codec of each block that is neither raw bytes nor a wrapped leaf. The rows of these two have their encoding.
     "CREATE TABLE scratch.codec (multihash BLOB PRIMARY KEY, codec INTEGER, version INTEGER) WITHOUT ROWID",
     "CREATE TABLE scratch.link (parent BLOB, codec INTEGER, child BLOB, child_codec INTEGER)",
     # Blocks that have a row although their bytes are damaged.
@@ -35,7 +35,7 @@ _SCRATCH: Final = (
 
 
 class BlockKind(NamedTuple):
-    """What a block is, as far as its bytes tell: codec and version of its CID, and its links."""
+    """Kind of a block, as far as its bytes show it: codec and version of its CID, and its links."""
 
     multihash: bytes
     codec: int
@@ -44,17 +44,17 @@ class BlockKind(NamedTuple):
 
 
 class NewIndex:
-    """A new index.
+    """New index of a store.
 
     Args:
-        layout: the store that it is for.
+        layout: the store.
         disk: reads blocks back.
         path: the new database.
         scratch_path: the database of the scratch tables.
         store_id: the store's id.
 
     Attributes:
-        connection: the new database; one transaction, open until ``finish``.
+        connection: the connection to the new database. Its only transaction is open until ``finish``.
     """
 
     def __init__(self, layout: Layout, disk: Disk, path: Path, scratch_path: Path, store_id: str) -> None:
@@ -73,10 +73,10 @@ class NewIndex:
             execute(statement)
 
     def finish(self) -> None:
-        """End the transaction; nothing can be added afterwards."""
+        """Commit the transaction. Nothing can be added afterwards."""
         self.connection.execute("COMMIT")
         self.connection.execute("DETACH scratch")
-        self.connection.execute("PRAGMA journal_mode = WAL")  # recorded in the file: how programs will open it
+        self.connection.execute("PRAGMA journal_mode = WAL")  # stored in the file, for the programs that open it later
 
     def write_copy(self, path: Path) -> None:
         """Write the finished index to a new file, durably."""
@@ -91,7 +91,7 @@ class NewIndex:
         self.connection.close()
 
     def add_place(self, kind: str, name: str, stamp: Stamp) -> int:
-        """Add a file. Return its id."""
+        """Add a file. Return the id of its row."""
         return index_rows.insert_place(self.connection, kind, name, stamp)
 
     def drop_place(self, place_id: int) -> None:
@@ -99,11 +99,11 @@ class NewIndex:
         self.connection.execute("DELETE FROM place WHERE id = ?", (place_id,))
 
     def mark_damaged(self, place_id: int) -> None:
-        """Make a file's blocks count as absent for dedupe."""
+        """Record that a file is damaged: its blocks count as absent for dedupe."""
         self.connection.execute("UPDATE place SET damaged = 1 WHERE id = ?", (place_id,))
 
     def has_sound_object(self, root: bytes) -> bool:
-        """Tell whether the index has an undamaged file of a root."""
+        """Return whether the index has an undamaged file of a root."""
         place = index_rows.find_object(self.connection, root)
         return place is not None and not place.is_damaged
 
@@ -117,19 +117,19 @@ class NewIndex:
         self.connection.execute("UPDATE place SET root = ? WHERE id = ?", (root, place_id))
 
     def add_blocks(self, place_id: int | None, rows: Iterable[NewBlock], kinds: Iterable[BlockKind]) -> int:
-        """Add verified blocks. A block that is in another undamaged file keeps that row. Return how many are new."""
+        """Add verified blocks. A block in another undamaged file keeps its row. Return how many blocks are new."""
         count = index_rows.insert_blocks(self.connection, place_id, rows)
         self._add_kinds(kinds)
         return count
 
     def add_leaves(self, place_id: int, rows: Iterable[NewBlock]) -> None:
-        """Add verified leaves of an object. An undamaged object takes their rows from packs, a damaged one does not."""
+        """Add verified leaves of an object. An undamaged object also takes over leaves that have a row in a pack."""
         is_damaged = self.connection.execute("SELECT damaged FROM place WHERE id = ?", (place_id,)).fetchone()[0]
         insert = index_rows.insert_blocks if is_damaged else index_rows.insert_leaves
         insert(self.connection, place_id, rows)
 
     def add_bad(self, place_id: int, rows: Sequence[NewBlock]) -> None:
-        """Add blocks whose bytes are damaged, unless another file has them: their readers get an ``IntegrityError``."""
+        """Add blocks with damaged bytes, unless another file has them. Reading them raises an ``IntegrityError``."""
         self.connection.executemany(
             "INSERT OR IGNORE INTO block (multihash, data, offset, length, form, place)"  # noqa: S608 - a number
             f" VALUES (?, ?, ?, ?, ?, {int(place_id)})",
@@ -163,7 +163,7 @@ class NewIndex:
                 )
 
     def has(self, multihash: bytes) -> bool:
-        """Tell whether the index has a block."""
+        """Return whether the index has a block."""
         return index_rows.is_known(self.connection, multihash)
 
     def find(self, multihash: bytes) -> bytes | None:
@@ -182,18 +182,20 @@ class NewIndex:
 
 
 def describe(multihash: bytes, block: bytes, cid: CID | None = None) -> BlockKind:
-    """Determine what a block is.
+    """Return the kind of a block.
+
+    A block without a known CID is treated as UnixFS if it decodes as UnixFS. A block that decodes as UnixFS with links
+    is treated as UnixFS even if its CID is raw: gc writes a raw CID when it moves garbage to a pack (``moving.py``).
 
     Args:
-        multihash: the block's.
+        multihash: the multihash of the block.
         block: its bytes.
-        cid: its CID, if that is known; else a block that decodes as UnixFS is taken for UnixFS. One with links is taken
-            for UnixFS even if its CID says raw: gc writes that CID when it moves garbage to a pack (``moving.py``).
+        cid: its CID, if it is known.
     """
     if cid is not None and cid.codec in CODECS_WITH_LINKS:
         try:
             return BlockKind(multihash, cid.codec, cid.version, links(cid, block))
-        except InvalidDataError:  # bytes that only claim to be a node
+        except InvalidDataError:  # the bytes are not a node of this codec
             return BlockKind(multihash, cid.codec, cid.version, ())
     try:
         node = decode_node(block)

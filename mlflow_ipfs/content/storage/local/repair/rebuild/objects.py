@@ -1,8 +1,12 @@
 """Blocks of an object: a file with the bytes of one content file, named by the multihash of its root.
 
-The nodes of the root say where its leaves are, which needs no chunker. If nodes are lost, the file is cut again: as an old
-index has it, into leaves of the lengths below the readable nodes, then by every known chunker. The cuts are right if the nodes built from
-them have the root's multihash; these nodes are then added.
+The nodes of the root give the offsets of its leaves, without a chunker. If nodes are lost, the file is cut again:
+
+1. at the offsets in an old index,
+2. into leaves with the lengths that the readable nodes have,
+3. by every known chunker.
+
+The cuts are right if the nodes built from them have the multihash of the root. These nodes are then added.
 """
 
 from __future__ import annotations
@@ -36,9 +40,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.repair.rebuild.new_index import NewIndex
 
 _BATCH: Final = 2000
-_LEAVES_A_THREAD: Final = 1  # at once: most files have few leaves, and those are large
+_LEAVES_PER_THREAD: Final = 1  # at once: most files have few leaves, and those are large
 _LENGTHS_TRIED: Final = 3  # of leaves below the readable nodes, the most frequent first
-
 _UNKNOWN_CUTS: Final = "the nodes above its leaves are lost, and no known chunker cuts it into the leaves of its root"
 
 
@@ -48,7 +51,7 @@ class _NodesMissingError(Exception):
 
 @dataclass(slots=True)
 class _Walk:
-    """What the readable nodes of a root tell of its file.
+    """Facts about a file, from the readable nodes of its root.
 
     Attributes:
         size_bytes: the file's size; None if a node is missing.
@@ -59,17 +62,17 @@ class _Walk:
     lengths: Counter[int] = field(default_factory=Counter)
 
     def chunkers(self) -> list[Chunker]:
-        """Return chunkers that cut the file into leaves as long as those that are known."""
+        """Return chunkers that cut the file into leaves of the known lengths."""
         usual = [length for length, _ in self.lengths.most_common(_LENGTHS_TRIED)]
         return [FixedSizeChunker(length) for length in usual if 0 < length <= MAX_LEAF_BYTES]
 
 
 class ObjectReader:
-    """Finds the leaves in objects.
+    """Reader that finds the leaves in objects.
 
     Args:
         new_index: the new index, which has the blocks of all packs already.
-        chunkers: how files may have been cut.
+        chunkers: chunkers by which files may have been cut.
     """
 
     def __init__(self, new_index: NewIndex, chunkers: Iterable[Chunker]) -> None:
@@ -85,10 +88,10 @@ class ObjectReader:
             place_id: the file's row.
             file: the file.
             root: the multihash in its name.
-            recorded: returns its leaves as an old index has them, in order.
+            recorded: returns the leaves in an old index, in order.
 
         Returns:
-            Whether the leaves were found, and what is wrong, if something is.
+            Whether the leaves were found; and a description of the damage, empty if the file is undamaged.
         """
         if self._add_single_leaf(place_id, file, root):
             return True, ""
@@ -98,9 +101,8 @@ class ObjectReader:
             is_found = self._add_by_cutting(place_id, file, root, likely)
             return is_found, "" if is_found else _UNKNOWN_CUTS
         total, bad = self._add_leaves(place_id, file, root)
-        may_lack_node = any(
-            leaf.form == LeafEncoding.UNIXFS_FILE for leaf in bad
-        )  # it looks like a damaged wrapped leaf
+        # A missing node looks like a damaged wrapped leaf.
+        may_lack_node = any(leaf.form == LeafEncoding.UNIXFS_FILE for leaf in bad)
         if may_lack_node and self._add_by_cutting(place_id, file, root, likely):
             return True, ""
         self._index.add_bad(place_id, bad)
@@ -134,14 +136,14 @@ class ObjectReader:
         return walk
 
     def _add_leaves(self, place_id: int, file: FileView, root: bytes) -> tuple[int, list[NewBlock]]:
-        """Add the good leaves that the nodes of a root name. Return how many leaves there are, and the bad ones."""
+        """Add the good leaves that the nodes of a root name. Return the number of all leaves, and the bad leaves."""
         total, good, bad = 0, list[NewBlock](), list[NewBlock]()
 
         def check(leaf: NewBlock) -> tuple[NewBlock, bool]:
             return leaf, file.holds(leaf)
 
         leaves = iterate_leaves(self._index.find, root, max_visits=max_parts(file.size_bytes))
-        with closing(map_ahead(check, leaves, batch=_LEAVES_A_THREAD)) as checked:  # its threads end before the file
+        with closing(map_ahead(check, leaves, batch=_LEAVES_PER_THREAD)) as checked:  # its threads end before the file
             for leaf, is_good in checked:
                 total += 1
                 if not is_good:
@@ -155,7 +157,7 @@ class ObjectReader:
         return total, bad
 
     def _add_by_cutting(self, place_id: int, file: FileView, root: bytes, likely: list[Chunker]) -> bool:
-        """Cut the file in every way in which it may have been cut. Return whether the root came out."""
+        """Cut the file by each possible chunker, in each profile. Return whether one result has the root."""
         for chunker in dict.fromkeys([*likely, *self._chunkers]):
             if isinstance(chunker, FixedSizeChunker) and chunker.chunk_bytes >= file.size_bytes:
                 continue  # a single leaf
@@ -165,7 +167,7 @@ class ObjectReader:
         return False
 
     def _add_cut(self, place_id: int, file: FileView, root: bytes, profile: Profile, chunker: Chunker) -> bool:
-        """Add the leaves that a chunker makes, and the nodes above them, if those have the root."""
+        """Add the leaves that a chunker makes and the nodes above them, if the root is right. Return whether it is."""
         form = LeafEncoding.RAW if profile.raw_leaves else LeafEncoding.UNIXFS_FILE
 
         def hash_cut(piece: tuple[int, int]) -> Subtree:
@@ -173,7 +175,7 @@ class ObjectReader:
             return hash_leaf(file.read(start, end - start), form, profile.cid_version)
 
         pieces = pairwise(chain((0,), file.cuts(chunker)))
-        with closing(map_ahead(hash_cut, pieces, batch=_LEAVES_A_THREAD)) as hashed:  # as above
+        with closing(map_ahead(hash_cut, pieces, batch=_LEAVES_PER_THREAD)) as hashed:  # as above
             leaves = list(hashed)
         nodes = _nodes_above(leaves, root, profile)
         if not nodes:
@@ -189,7 +191,7 @@ class ObjectReader:
 
 
 def _nodes_above(leaves: Sequence[Subtree], root: bytes, profile: Profile) -> dict[CID, bytes]:
-    """Lay out leaves in the widths of every profile. Return the nodes of the tree that has the root, else none."""
+    """Build trees with the width of each profile. Return the nodes of the tree that has the root, else none."""
     for width in sorted({profile.max_links for profile in PROFILES.values()}):
         nodes: dict[CID, bytes] = {}
         builder = NodeBuilder(nodes.__setitem__, replace(profile, max_links=width))
@@ -199,13 +201,13 @@ def _nodes_above(leaves: Sequence[Subtree], root: bytes, profile: Profile) -> di
 
 
 class _RecordedCuts:
-    """The cuts of one file as an old index has them, by whichever chunker they were made."""
+    """Chunker that repeats the cuts of one file that an old index has recorded."""
 
     def __init__(self, recorded: Callable[[], Sequence[NewBlock]]) -> None:
         self._recorded = recorded
 
     def cuts(self, file: BinaryIO, size_bytes: int) -> Iterator[int]:
-        """See ``Chunker``. Yields nothing if the leaves do not cover the file."""
+        """Yield the end offset of each leaf; nothing if the leaves do not cover the file. See ``Chunker``."""
         del file
         leaves = self._recorded()
         ends = [leaf.offset + leaf.length for leaf in leaves]
@@ -216,16 +218,18 @@ class _RecordedCuts:
 def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes, *, max_visits: int) -> Iterator[NewBlock]:
     """Yield the leaves of a file in order, from its nodes.
 
-    No index says here which blocks are leaves (``object_leaves.py`` asks one). A block that is not found is taken for a
-    leaf, because the bytes of leaves are known only as pieces of the file. Hashing that piece shows whether it was one.
+    Unlike ``object_leaves.py``, this function has no index that knows which blocks are leaves. It treats a block that
+    is not found as a leaf, because the bytes of leaves are known only as pieces of the file. The caller hashes this
+    piece to check that it is the leaf.
 
     Args:
         find: returns a block.
         root: multihash of the root, which is a node with links.
-        max_visits: how many nodes and leaves are visited; shared ones of 0 bytes could be visited 2**60 times.
+        max_visits: how many nodes and leaves may be visited. Without a limit, shared nodes of 0 bytes could be visited
+            2**60 times.
 
     Raises:
-        _NodesMissingError: a node is missing, is not a node of a file, or there are too many.
+        _NodesMissingError: a node is missing or is not a node of a file, or the limit is exceeded.
     """
     stack = [(CID(1, DAG_PB, root), -1)]
     offset = visits = 0
@@ -248,7 +252,7 @@ def iterate_leaves(find: Callable[[bytes], bytes | None], root: bytes, *, max_vi
 
 
 def _children(find: Callable[[bytes], bytes | None], cid: CID) -> Sequence[tuple[CID, int]]:
-    """Return the links of a file's node, each with how many bytes of the file are below it; none for a leaf."""
+    """Return the links of a file's node, each with the number of file bytes below it; none for a leaf."""
     block = find(cid.multihash)
     if block is None:
         return ()

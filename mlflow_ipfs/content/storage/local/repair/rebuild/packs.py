@@ -1,7 +1,7 @@
-"""Blocks of a pack, frame by frame. A frame is length, CID and block; each block is hashed.
+"""Blocks of a pack, frame by frame. A frame consists of length, CID and block. Each block is hashed.
 
-After a damaged frame, the next good one is searched for by the beginning of its CID. What an old index has in the damaged
-frames is checked too.
+After a damaged frame, the scan searches for the next good frame by the beginning of its CID. Blocks that an old index
+has in the damaged frames are checked, too.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _MAX_CID_BYTES: Final = 256
 _BATCH: Final = 50  # frames, each with a block of up to 2 MiB
 _CID_BYTES: Final = 2  # of a CIDv1 before its multihash: version and codec
 _SHA2_256: Final = b"\x12\x20"
-_SEARCH_BYTES: Final = 1 << 16  # how much is searched at a time
+_SEARCH_BYTES: Final = 1 << 16  # searched at a time
 
 
 class _Frame(NamedTuple):
-    """A good block and where it is."""
+    """Frame with an undamaged block."""
 
     end: int
     row: NewBlock
@@ -49,10 +49,10 @@ def add_pack(
         new_index: the new index.
         place_id: the pack's row.
         file: the pack.
-        recorded: returns its blocks as an old index has them; called only if a frame is damaged.
+        recorded: returns the blocks of the pack in an old index; called only if a frame is damaged.
 
     Returns:
-        How many blocks are good, and what is wrong, if something is.
+        How many blocks are good; and a description of the damage, empty if the pack is undamaged.
     """
     good, problems = 0, list[str]()
     frames = _frames(file, problems)
@@ -63,7 +63,7 @@ def add_pack(
     for row in recorded() if problems else ():
         if new_index.find(row.multihash) is not None:
             continue
-        if file.holds(row):  # its length or its CID is damaged, so the codec is unknown
+        if file.holds(row):  # only the frame's length or CID is damaged, so the codec is unknown
             kind = describe(row.multihash, file.read(row.offset, row.length))
             good += new_index.add_blocks(place_id, [row], [kind])
         else:
@@ -72,7 +72,7 @@ def add_pack(
 
 
 def _frames(file: FileView, problems: list[str]) -> Iterator[_Frame]:
-    """Yield the good frames, in order. Add what is between them to the problems."""
+    """Yield the good frames, in order. Append a description of each gap between them to ``problems``."""
     position = len(HEADER)
     if file.peek(0, position) != HEADER:
         problems.append("its header is damaged")
@@ -81,7 +81,7 @@ def _frames(file: FileView, problems: list[str]) -> Iterator[_Frame]:
         if frame is None:
             # The damage may be in the length, so it is not used to skip the frame.
             begin, position = position, _find_frame(file, position + 1)
-            problems.append(f"there is no good block between bytes {begin} and {position}")
+            problems.append(f"the bytes from {begin} to {position} contain no undamaged block")
             continue
         yield frame
         position = frame.end
@@ -109,7 +109,8 @@ def _read_frame(file: FileView, position: int) -> _Frame | None:
 def _find_frame(file: FileView, start: int) -> int:
     """Return the next position at which a frame with a good block begins, or the end of the file.
 
-    Search for the beginning of a sha2-256 multihash, which nearly every CID has, and try the lengths that may precede it.
+    Search for the beginning of a sha2-256 multihash, which nearly every CID has, and try the lengths that may precede
+    it.
     """
     position = start
     while position < file.size_bytes:
@@ -125,7 +126,10 @@ def _find_frame(file: FileView, start: int) -> int:
 
 
 def _possible_starts(file: FileView, multihash: int) -> Iterator[int]:
-    """Yield where a frame may begin whose multihash is at a position: CIDv1, then CIDv0; lengths of up to 4 bytes."""
+    """Yield the positions at which a frame may begin whose multihash is at a position.
+
+    Try CIDv1, then CIDv0, with lengths of up to 4 bytes.
+    """
     for cid_bytes in (_CID_BYTES, 0):
         for length_bytes in (4, 3, 2, 1):
             begin = multihash - cid_bytes - length_bytes

@@ -1,14 +1,14 @@
-"""``doctor --rebuild``, step by step. A kill or a power loss at any step leaves a store that can be rebuilt.
+"""Steps of ``doctor --rebuild``. A kill or a power loss at any step leaves a store that can be rebuilt.
 
 1. Take the three locks, and make sure that no other session is open.
-2. Build the new index in ``tmp``, whole and durable, while the old one stays in its place.
+2. Build the new index in ``tmp``, complete and durable, while the old one keeps its path.
 3. Move files without a usable block to ``quarantine``.
 4. Move the old index to ``quarantine``, ``store.db`` first: without it no program opens the store and reads the log
-   alone. A mark stays in the directory until the log has followed.
-5. Rename the new index into its place.
+   alone. A marker file stays in the directory in ``quarantine`` until the log is moved, too.
+5. Rename the new index to ``store.db``.
 
-Killed before step 4, the store has its old index. Killed between 4 and 5, it has none: the next rebuild finds the old one
-in ``quarantine``.
+After a kill before step 4, the store has its old index. After a kill between steps 4 and 5, it has no index, and the
+next rebuild finds the old one in ``quarantine``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 OWNER: Final = "recovered/"
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _KEPT_META: Final = ("created_at",)
-_MAX_NUMBER_BYTES: Final = 64  # of a session's process; a hold contains much more
+_MAX_NUMBER_BYTES: Final = 64  # of the process number in a session's file; a hold's file is much longer
 _SIZE: Final = "SELECT (SELECT coalesce(sum(size), 0) FROM place) + (SELECT coalesce(sum(length(data)), 0) FROM block WHERE data NOT NULL)"
 
 
@@ -64,22 +64,22 @@ def rebuild_index(
 ) -> RebuildReport:
     """Make a new index for a store, from its files and from copies of the old index.
 
-    Names come from what can be read of ``store.db``, and where it is damaged, from the newest backup. What no name reaches
-    is pinned for ``recovered/<time>``.
+    Names come from the readable part of ``store.db``. Names of its damaged tables also come from backups. Content
+    that no name reaches is pinned with the owner ``recovered/<time>``.
 
     Args:
         path: the store's directory.
         timeout_seconds: how long to wait for each lock.
-        chunkers: how files may have been cut, besides the known chunkers and the sizes in the old index.
+        chunkers: chunkers by which files may have been cut, besides the known chunkers and the sizes in the old index.
         progress: called with the number of bytes read since its last call.
-        disk: does every step on the disk; for tests.
+        disk: performs every operation on the disk; for tests.
 
     Raises:
         StoreBusyError: another program uses the store.
-        StoreFormatError: the path holds no store, or a store of a newer version.
-        StoreFullError: the disk has no room for a new index; the store is unchanged.
+        StoreFormatError: the path is not a store, or is a store of a newer version.
+        StoreFullError: the disk has no space for a new index. The store is unchanged.
         ImmutableError: the store is on a read-only mount.
-        PolicyError: this user may not use something in it.
+        PolicyError: this user has no permission for a file or directory of the store.
     """
     disk = disk or Disk()
     with translate_access_errors(Path(path)):
@@ -87,7 +87,7 @@ def rebuild_index(
     with (
         translate_database_errors(layout),
         translate_disk_errors(layout.directory),
-        _alone(layout, disk, timeout_seconds),
+        _locked(layout, disk, timeout_seconds),
     ):
         finish_interrupted_move(layout, disk)
         if is_nearly_full(layout, disk):
@@ -103,19 +103,22 @@ def rebuild_index(
 
 
 def _find_store(directory: Path) -> Layout:
-    """Return the layout of a store that may be written to, whatever files it has lost."""
+    """Return the layout of a writable store, which may have lost some of its files."""
     if not directory.is_dir():
-        msg = f"there is no store at {directory}"
+        msg = f"there is no store at {directory}: name the directory of a store with --store"
         raise StoreFormatError(msg)
     layout = Layout(directory.resolve())
     layouts.check_platform(layout.directory)
     check_links(layout)
     is_one = layouts.is_store(layout) or layout.database.exists() or (layout.files.is_dir() and layout.backup.is_dir())
     if not is_one:
-        msg = f"{directory} holds no store: neither {layout.format_file.name} nor {layout.database.name}, nor its directories"
+        msg = (
+            f"{directory} is not a store: it has neither {layout.format_file.name} nor {layout.database.name}, nor the "
+            "directories of a store. Name the directory of a store with --store"
+        )
         raise StoreFormatError(msg)
     if is_read_only(layout):
-        msg = f"the store {layout.directory} is on a read-only mount and cannot be changed"
+        msg = f"the store {layout.directory} is on a read-only mount and cannot be changed: mount it writable"
         raise ImmutableError(msg)
     return layout
 
@@ -137,8 +140,8 @@ def _read_store_id(layout: Layout) -> str | None:
 
 
 @contextmanager
-def _alone(layout: Layout, disk: Disk, timeout_seconds: float) -> Iterator[None]:
-    """Keep other programs out of a store."""
+def _locked(layout: Layout, disk: Disk, timeout_seconds: float) -> Iterator[None]:
+    """Keep other programs out of a store, for the length of a ``with``."""
     layouts.make_lock_file(layout.write_lock)
     layout.make_all(disk)
     with ExitStack() as stack:
@@ -159,6 +162,7 @@ def _locks(layout: Layout, timeout_seconds: float) -> list[FileLock]:
 
 
 def _check_no_sessions(layout: Layout) -> None:
+    """Raise a ``StoreBusyError`` if another program has a session open."""
     for path in layout.sessions.iterdir():
         try:
             with path.open("rb") as text:
@@ -168,17 +172,21 @@ def _check_no_sessions(layout: Layout) -> None:
             continue
         try:
             if not file.try_lock():
-                # The file of a publication holds a deletion number instead of a process id.
-                is_named = holder.isdecimal() and not path.name.startswith(PUBLICATION_PREFIX)
-                who = f"process {holder}" if is_named else "another process"
-                msg = f"{who} uses the store {layout.directory}: end it, and every other program that uses the store, and try again"
+                is_named = holder.isdecimal() and not path.name.startswith(
+                    PUBLICATION_PREFIX
+                )  # those hold a deletion number
+                user = f"process {holder}" if is_named else "another process"
+                msg = (
+                    f"{user} uses the store {layout.directory}: end it and every other program that uses the store, "
+                    "and try again"
+                )
                 raise StoreBusyError(msg)
         finally:
             file.release()
 
 
 class _Rebuild:
-    """One rebuild. No other program is in the store."""
+    """One rebuild. No other program uses the store meanwhile."""
 
     def __init__(self, layout: Layout, disk: Disk, copies: IndexCopies, session: Session) -> None:
         self._layout = layout
@@ -199,10 +207,10 @@ class _Rebuild:
         finally:
             new_index.close()
         quarantined = scan.quarantine_unusable()
-        return replace(report, quarantined=tuple(quarantined), old_index=self._put_in_place(path))
+        return replace(report, quarantined=tuple(quarantined), old_index=self._swap(path))
 
     def _fill(self, new_index: NewIndex, damaged: tuple[LeftFile, ...]) -> RebuildReport:
-        """Add names, and pins on what no name reaches, to an index that has all blocks."""
+        """Add names, and pins on content that no name reaches, to an index that has all blocks."""
         reachability = Reachability(new_index)
         reachability.forget_healed()
         lost = take_names(new_index, self._copies.used)
@@ -228,13 +236,16 @@ class _Rebuild:
         )
 
     def _find_garbage(self) -> Callable[[bytes], bool]:
-        """Return what tells whether a block had no name. Only ``store.db`` can tell: a backup lacks later names."""
+        """Return a function that returns whether no name reached a block.
+
+        Only ``store.db`` can answer this, because a backup lacks later names. Without it the function returns False.
+        """
         if self._copies.has_all_names() and self._copies.used[0].is_whole("block"):
             return self._copies.used[0].knows
         return lambda _: False
 
     def _write_meta(self, new_index: NewIndex) -> None:
-        """Copy what stays the same. Numbers of condemnations must go on rising."""
+        """Copy the values that a rebuild keeps. The number of the last tombstone must never decrease."""
         copies = self._copies.used
         values = {key: copy.meta[key] for copy in reversed(copies) for key in copy.meta if _is_kept(key)}
         numbers = [
@@ -250,13 +261,14 @@ class _Rebuild:
         """Write the index, and a backup of it: older backups do not have the new pins."""
         new_index.finish()
         new_index.write_copy(path)
-        copy = self._session.draft()
-        with suppress(OSError, sqlite3.Error):  # without room for two, one is enough
-            new_index.write_copy(copy)
-            self._disk.rename(copy, self._layout.backup / next_backup_name(self._layout))
+        draft = self._session.draft()
+        with suppress(OSError, sqlite3.Error):  # if the disk has no space for both, the backup is left out
+            new_index.write_copy(draft)
+            self._disk.rename(draft, self._layout.backup / next_backup_name(self._layout))
             self._disk.sync_directory(self._layout.backup)
 
-    def _put_in_place(self, path: Path) -> Path | None:
+    def _swap(self, path: Path) -> Path | None:
+        """Replace the old index by the new one. Return the directory in ``quarantine`` with the old one."""
         layout, disk = self._layout, self._disk
         old_index = quarantine_index(layout, disk, self._stamp)
         disk.rename(path, layout.database)

@@ -1,4 +1,4 @@
-"""Moves to ``quarantine`` that a kill or a power loss at any moment cannot turn into a loss."""
+"""Moves of files to ``quarantine``. A kill or a power loss at any moment does not lose a file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
 
-_INCOMPLETE: Final = "moving"  # a file beside a quarantined index whose log may not have followed yet
+_INCOMPLETE: Final = "moving"  # a marker file next to a quarantined index whose log may not be moved yet
 
 
 def move_durably(disk: Disk, source: Path, destination: Path) -> None:
     """Move a file to another directory. At each moment at least one of its names is durable.
 
-    A rename between two directories is not atomic on every disk that loses power.
+    On some file systems a power loss can interrupt a rename between two directories.
     """
     try:
         disk.link(source, destination)
@@ -37,8 +37,8 @@ def quarantine_index(layout: Layout, disk: Disk, stamp: str) -> Path | None:
 
     Args:
         layout: the store.
-        disk: where it is.
-        stamp: the time, as backups have it in their names.
+        disk: performs every operation.
+        stamp: the time, in the format of the names of backups.
 
     Returns:
         The directory; None if the store had no index.
@@ -54,16 +54,16 @@ def quarantine_index(layout: Layout, disk: Disk, stamp: str) -> Path | None:
 
 
 def finish_interrupted_move(layout: Layout, disk: Disk) -> None:
-    """Continue where a rebuild was killed: a log without its database belongs to the database that was moved last."""
-    for mark in layout.quarantine.glob(f"{QUARANTINED}/{_INCOMPLETE}"):
+    """Complete the move of a killed rebuild: a log without its database belongs to the database that was moved last."""
+    for marker in layout.quarantine.glob(f"{QUARANTINED}/{_INCOMPLETE}"):
         if not layout.database.exists():
-            _move_index(layout, disk, mark.parent)
+            _move_index(layout, disk, marker.parent)
             continue
-        moved = mark.parent / layout.database.name
-        if moved.exists() and moved.samefile(layout.database):  # its old name was still there
+        moved = marker.parent / layout.database.name
+        if moved.exists() and moved.samefile(layout.database):  # killed before the old name was removed: undo the move
             disk.remove(moved)
-        disk.remove(mark)
-        disk.sync_directory(mark.parent)
+        disk.remove(marker)
+        disk.sync_directory(marker.parent)
 
 
 def _move_index(layout: Layout, disk: Disk, directory: Path) -> None:
@@ -75,6 +75,6 @@ def _move_index(layout: Layout, disk: Disk, directory: Path) -> None:
 
 
 def _index_files(layout: Layout) -> list[Path]:
-    """List SQLite's files, the database first: without it no program opens the store and reads the log alone."""
+    """Return SQLite's files, the database first: without it no program opens the store and reads the log alone."""
     database = layout.database
     return [database, layout.log, database.with_name(f"{database.name}-shm")]

@@ -1,4 +1,4 @@
-"""Report of a rebuild: what was found, and what was done."""
+"""Report of a rebuild: what it found, and what it did."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IndexCopyUse:
-    """What a rebuild took from one copy of the index.
+    """Use that a rebuild made of one copy of the index.
 
     Attributes:
-        path: the file: ``store.db``, one that an earlier rebuild moved to ``quarantine``, or a backup.
+        path: the file: ``store.db``, an index that an earlier rebuild moved to ``quarantine``, or a backup.
         state: ``whole``, ``damaged`` (some names may be lost) or ``unusable: …``.
         made_at: when its state was current, in seconds since 1970; None for ``store.db`` itself.
         names: how many names came from it.
@@ -33,12 +33,12 @@ class IndexCopyUse:
 
 @dataclass(frozen=True, slots=True)
 class LeftName:
-    """A name that does not find all of its content.
+    """Name with missing or damaged content.
 
     Attributes:
         kind: the kind of the name.
         name: the pin's owner, the ref's name, or an ``mfs://`` URI.
-        cid: what it names; None if the row in the old index is damaged.
+        cid: the CID that it names; None if the row in the old index is damaged.
     """
 
     kind: NameKind
@@ -48,11 +48,11 @@ class LeftName:
 
 @dataclass(frozen=True, slots=True)
 class LeftFile:
-    """A damaged file of the store.
+    """Damaged file of the store.
 
     Attributes:
         name: its current path below the store's directory.
-        reason: what is wrong.
+        reason: a description of the damage.
     """
 
     name: str
@@ -61,26 +61,26 @@ class LeftFile:
 
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
-    """What a rebuild found and did.
+    """Result of a rebuild.
 
     Attributes:
-        store_id: the store's id, which stays.
+        store_id: the store's id, which does not change.
         files: how many files have a row.
         blocks: how many blocks the new index has.
-        size_bytes: size of these files, and of the blocks inside the index.
-        names: how many names were taken over, by kind.
+        size_bytes: size of these files and of the blocks inside the index.
+        names: how many names were copied, by kind.
         sources: every copy of the index, newest first.
-        are_names_current: whether the names came from an undamaged ``store.db``. If not, names that were made since the
-            last copy may be lost; their content is among ``recovered``.
-        recovered_owner: owner of the pins on content without a name; None if no content was without a name.
-        recovered: what those pins keep.
-        recovered_incomplete: those of them below which a block is missing or damaged: remains of what a gc dropped, or of
-            what is lost. A rebuild cannot tell which.
-        lost: names whose content is not in the store. They are not in the new index.
-        incomplete: names that were taken over, although a block below them is missing or damaged.
-        damaged: files with bad blocks; their other blocks are used.
-        quarantined: files without a usable block, moved to ``quarantine``, where gc leaves them alone.
-        old_index: where the old index was moved; None if there was none.
+        are_names_current: whether the names came from an undamaged ``store.db``. If not, names made since the last
+            backup may be lost; their content is among ``recovered``.
+        recovered_owner: owner of the pins on content without a name; None if all content had a name.
+        recovered: the CIDs that these pins name.
+        recovered_incomplete: those of them below which a block is missing or damaged. They are remains of content that
+            gc has removed, or of lost content. A rebuild cannot distinguish the two.
+        lost: names whose block is missing in the store. They are not in the new index.
+        incomplete: names that were copied although a block below them is missing or damaged.
+        damaged: files with bad blocks. Their other blocks are used.
+        quarantined: files without a usable block, moved to ``quarantine``, where gc does not remove them.
+        old_index: the directory to which the old index was moved; None if the store had no index.
     """
 
     store_id: str
@@ -101,5 +101,5 @@ class RebuildReport:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every name found all of its content, and every file its place."""
+        """Whether the content of every name is complete, and no file is damaged or quarantined."""
         return not (self.lost or self.incomplete or self.damaged or self.quarantined)

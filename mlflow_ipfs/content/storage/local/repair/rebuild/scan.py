@@ -1,4 +1,4 @@
-"""Scan of a store: the small blocks of old indexes, then packs, then objects, each block hashed."""
+"""Scan of a store: the small blocks of old indexes, then packs, then objects. Each block is hashed."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class StoreScan:
 
     Args:
         layout: the store.
-        disk: where it is.
+        disk: performs every operation.
         new_index: the new index.
-        copies: copies of the old index.
-        chunkers: how files may have been cut, besides the known chunkers.
+        copies: the copies of the old index.
+        chunkers: chunkers by which files may have been cut, besides the known chunkers.
         progress: called with the bytes read since its last call.
 
     Attributes:
@@ -67,7 +67,7 @@ class StoreScan:
         self.unusable: list[LeftFile] = []
 
     def run(self) -> None:
-        """Scan everything: nodes first, because objects are walked from them."""
+        """Scan inline blocks and packs first, because the walk of an object needs the nodes in them."""
         self._add_inline_blocks()
         names = self._list_regular_files(self._layout.files, "*/*")
         for name in names:
@@ -82,7 +82,7 @@ class StoreScan:
             self._disk.sync_directory(directory)
 
     def _list_regular_files(self, directory: Path, pattern: str) -> list[str]:
-        """List files below a directory, as the index names them."""
+        """Return the names of the regular files below a directory, in the form of the index."""
         found = (path for path in directory.glob(pattern) if stat.S_ISREG(path.lstat().st_mode))
         return sorted(path.relative_to(self._layout.directory).as_posix() for path in found)
 
@@ -101,25 +101,25 @@ class StoreScan:
             place_id = self._index.add_place(index_rows.PACK, name, file.stamp)
             good, problem = add_pack(self._index, place_id, file, lambda: self._copies.blocks_of(name))
             file.make_durable()
-        self._settle(place_id, name, problem, is_used=good > 0)
+        self._finish_file(place_id, name, problem, is_used=good > 0)
 
     def _add_object(self, name: str) -> None:
         root = root_in(name)
         if root is None:
-            self.unusable.append(LeftFile(name, "the store gives no file such a name"))
+            self.unusable.append(LeftFile(name, "a store does not use such a file name"))
             return
         with self._open(name) as file:
             place_id = self._index.add_place(index_rows.OBJECT, name, file.stamp)
             if self._index.has_sound_object(root):
-                return  # one copy too many: the next gc removes it
+                return  # a duplicate, which the next gc removes
             is_used, problem = self._objects.add_object(place_id, file, root, lambda: self._copies.blocks_of(name))
             file.make_durable()
         if is_used:
             self._index.name_object(place_id, root, is_damaged=bool(problem))
-        self._settle(place_id, name, problem, is_used=is_used)
+        self._finish_file(place_id, name, problem, is_used=is_used)
 
     def _add_quarantined_object(self, name: str) -> None:
-        """Add the good leaves of an object that was found damaged earlier. It is never read as a whole file."""
+        """Add the good leaves of an object in quarantine. Its row gets no root, so it is never read as a whole file."""
         root = root_in(name)
         if root is None or not QUARANTINE_PREFIX.match(name.rpartition("/")[2]):
             return
@@ -138,7 +138,8 @@ class StoreScan:
             with self._guard:
                 self._progress(count)
 
-    def _settle(self, place_id: int, name: str, problem: str, *, is_used: bool) -> None:
+    def _finish_file(self, place_id: int, name: str, problem: str, *, is_used: bool) -> None:
+        """Record the damage of a file. Remove its row if it has no usable block."""
         if not is_used:
             self._index.drop_place(place_id)
             self.unusable.append(LeftFile(name, problem or "it is empty"))
@@ -147,17 +148,17 @@ class StoreScan:
             self.damaged.append(LeftFile(name, problem))
 
     def quarantine_unusable(self) -> list[LeftFile]:
-        """Move files without a usable block to ``quarantine``, where gc leaves them alone. Return their new names."""
+        """Move files without a usable block to ``quarantine``, where gc keeps them. Return the moved files."""
         moved = []
         for file in self.unusable:
-            place = f"{self._layout.quarantine.name}/{uuid.uuid4().hex[:8]}-{file.name.rpartition('/')[2]}"
-            move_durably(self._disk, self._layout.directory / file.name, self._layout.directory / place)
-            moved.append(LeftFile(place, file.reason))
+            name = f"{self._layout.quarantine.name}/{uuid.uuid4().hex[:8]}-{file.name.rpartition('/')[2]}"
+            move_durably(self._disk, self._layout.directory / file.name, self._layout.directory / name)
+            moved.append(LeftFile(name, file.reason))
         return moved
 
 
 def _recorded_chunkers(copies: IndexCopies) -> list[Chunker]:
-    """Return a chunker for each size into which old indexes have files cut."""
+    """Return a chunker for each chunk size that old indexes have recorded."""
     sizes = {size for copy in copies.used for size in copy.chunk_sizes()}
     return [FixedSizeChunker(size) for size in sorted(sizes) if 0 < size <= MAX_LEAF_BYTES]
 
@@ -170,5 +171,5 @@ def _is_block(multihash: bytes, data: bytes) -> bool:
 
 
 def measure_files(directory: Path) -> int:
-    """Estimate how many bytes a rebuild of a store has to read."""
+    """Return about how many bytes a rebuild of a store has to read."""
     return sum(path.lstat().st_size for path in Layout(directory).files.glob("*/*"))
