@@ -25,7 +25,7 @@ from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.errors import ConflictError, NotFoundError, SettingsError
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
-from support.doors import pin_owners, storage_location
+from support.mlflow_sites import pin_owners, storage_location
 from support.storages import delete_block
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
 from mlflow_ipfs.binding.dataset_inputs import dataset_digest
 from mlflow_ipfs.content.cid import CID
-from support.doors import stock_tracking
+from support.mlflow_sites import stock_tracking
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import MfsEntry
 from mlflow_ipfs.content.names.pins import Pin, PinState
-from support.doors import pin_owners, storage_location
+from support.mlflow_sites import pin_owners, storage_location
 from support.storages import delete_block
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def test_concurrent_registrations_all_get_a_pin(
 
 
 class TestAsInAServer:
-    """The registry store in the environment of a server's worker. Real servers are in ``doors/``."""
+    """The registry store in the environment of a server's worker. Real servers are in ``servers/``."""
 
     @pytest.fixture
     def serve(self, client: MlflowClient, database: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:

@@ -14,7 +14,7 @@ from mlflow.prompt.constants import IS_PROMPT_TAG_KEY, PROMPT_TEXT_TAG_KEY
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 from mlflow_ipfs.binding import mlflow_compat
-from support.doors import pin_owners, storage_location
+from support.mlflow_sites import pin_owners, storage_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_ipfs.binding.databases.claims import list_databases
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
-from support.doors import pin_owners
+from support.mlflow_sites import pin_owners
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

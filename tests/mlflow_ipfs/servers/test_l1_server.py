@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.opening import open_store
 from support.clients import ask, run_client
-from support.doors import storage_location
 from support.mlflow_server import MlflowServer, run_mlflow_server
+from support.mlflow_sites import storage_location
 from support.temporary_files import watch_temporary_files
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow_ipfs.content.mfs import MfsPath
 from support.command_line import CommandLine
 from support.copied_databases import delete_versions, make_versions, open_client
-from support.doors import pin_owners
 from support.mlflow_server import clean_environment
+from support.mlflow_sites import pin_owners
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from support.clients import run_client
-from support.doors import storage_location
+from support.mlflow_sites import storage_location
 
 if TYPE_CHECKING:
     from pathlib import Path

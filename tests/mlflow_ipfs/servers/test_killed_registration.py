@@ -14,8 +14,8 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 
 from mlflow_ipfs.binding.registry import version_pins
 from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
-from support.doors import pin_owners, storage_location
 from support.mlflow_server import clean_environment
+from support.mlflow_sites import pin_owners, storage_location
 
 if TYPE_CHECKING:
     from pathlib import Path
