@@ -22,9 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.databases import claims
+from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import DELETED_STAGE
 from mlflow_ipfs.binding.databases.connections import opened_database
-from mlflow_ipfs.binding.databases.locations import Location, read_locations, write_locations
 from mlflow_ipfs.binding.databases.sightings import forget, observe
 from mlflow_ipfs.binding.locations import (
     MFS,
@@ -112,16 +112,16 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
 
 
 def _fork(
-    engine: Engine, store: ContentStore, former_id: str, locations: Sequence[Location], destination: str | None
+    engine: Engine, store: ContentStore, former_id: str, locations: Sequence[ArtifactLocation], destination: str | None
 ) -> ForkReport:
     storage = store.storage
     sighting = observe(storage, former_id, engine)
-    if sighting.place is None:
+    if sighting.location is None:
         msg = "a database in memory can't be forked: name a file or a server"
         raise SettingsError(msg)
     base = _find_base(locations, store, destination)
-    registry_id = claims.find_fork(storage, former_id, sighting.place) or new_registry_id()
-    claims.record_fork(storage, registry_id, former_id, sighting.place)
+    registry_id = claims.find_fork(storage, former_id, sighting.location) or new_registry_id()
+    claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
         versions = list(_read_versions(connection))
@@ -194,7 +194,7 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
             yield _Version(f"{name}/{version}", cid, location)
 
 
-def _find_base(locations: Iterable[Location], store: ContentStore, destination: str | None) -> MfsPath | None:
+def _find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None) -> MfsPath | None:
     """Find out what ``mlflow-artifacts:/`` means: as the caller says, or where the store has such paths."""
     paths = set()
     for location in locations:
@@ -227,7 +227,9 @@ def _bases_of(paths: set[str], store: ContentStore) -> set[MfsPath]:
     return found
 
 
-def _claim(store: ContentStore, trees: _Trees, locations: Iterable[Location], versions: Sequence[_Version]) -> int:
+def _claim(
+    store: ContentStore, trees: _Trees, locations: Iterable[ArtifactLocation], versions: Sequence[_Version]
+) -> int:
     """Add the copy's own names to the store. Returns how many files have one."""
     places = {place for one in locations if one.table != "experiments" and (place := trees.find(one.uri))}
     count = 0
@@ -264,7 +266,7 @@ def _outermost(places: Iterable[MfsPath]) -> Iterator[MfsPath]:
             yield place
 
 
-def _change_database(engine: Engine, trees: _Trees, expected: Sequence[Location]) -> int:
+def _change_database(engine: Engine, trees: _Trees, expected: Sequence[ArtifactLocation]) -> int:
     """Change the id and all locations in one transaction.
 
     Raises:

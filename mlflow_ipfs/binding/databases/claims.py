@@ -1,7 +1,7 @@
 """Claims of databases on one store: which databases have which registry id, and so may need the same content.
 
-The store has a note for every place where a registry id was seen (``database/<registry id>/<place>``), and one
-for every fork (``fork/<registry id>``: which id it came from). While two places have one id, nothing that the id
+The store has a note for every location where a registry id was seen (``database/<registry id>/<location>``), and one
+for every fork (``fork/<registry id>``: which id it came from). While two locations have one id, nothing that the id
 has claimed is dropped: neither pins nor frozen paths nor files of its own tree. ADR 0013 says why.
 """
 
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.binding.databases.places import DatabasePlace
+from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
 from mlflow_ipfs.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -30,13 +30,13 @@ class Sighting:
 
     Attributes:
         registry_id: the database's id.
-        place: where it is; None for a database in memory.
-        others: further places with the same id, which may be in use.
+        location: where it is; None for a database in memory.
+        others: further locations with the same id, which may be in use.
     """
 
     registry_id: str
-    place: DatabasePlace | None
-    others: tuple[DatabasePlace, ...]
+    location: DatabaseLocation | None
+    others: tuple[DatabaseLocation, ...]
 
     @property
     def is_shared(self) -> bool:
@@ -45,69 +45,69 @@ class Sighting:
 
     def explain(self) -> str:
         """Return what is wrong with a shared id, and what to do."""
-        assert self.place is not None, "a database in memory has no other place"
-        others = ", ".join(_name(place) for place in self.others)
+        assert self.location is not None, "a database in memory has no other location"
+        others = ", ".join(_name(location) for location in self.others)
         return (
-            f"the MLflow databases {_name(self.place)} and {others} have the same registry id {self.registry_id}: one "
+            f"the MLflow databases {_name(self.location)} and {others} have the same registry id {self.registry_id}: one "
             "is a copy of the other. The store drops nothing that either may need, so what is deleted keeps its room. "
             "If both are used, stop the programs that use the copy and run `mlflow-ipfs databases fork "
             f"--backend-store-uri URI-OF-THE-COPY`. If {others} is not used any more, remove it, or run `mlflow-ipfs "
-            f"databases moved --backend-store-uri {self.place.uri}`"
+            f"databases moved --backend-store-uri {self.location.uri}`"
         )
 
 
-def _name(place: DatabasePlace) -> str:
-    return f"{place.uri} on {place.host}" if place.host else place.uri
+def _name(location: DatabaseLocation) -> str:
+    return f"{location.uri} on {location.host}" if location.host else location.uri
 
 
-def place_key(registry_id: str, place: DatabasePlace) -> str:
-    """Return the key of the note for a place with a registry id."""
-    return f"{SEEN}{registry_id}/{place.key}"
+def location_key(registry_id: str, location: DatabaseLocation) -> str:
+    """Return the key of the note for a location with a registry id."""
+    return f"{SEEN}{registry_id}/{location.key}"
 
 
-def list_places(storage: Storage, registry_id: str) -> list[DatabasePlace]:
-    """Return every place with a registry id."""
-    return [DatabasePlace.decode(text) for text in storage.notes.list(f"{SEEN}{registry_id}/").values()]
+def list_locations(storage: Storage, registry_id: str) -> list[DatabaseLocation]:
+    """Return every location with a registry id."""
+    return [DatabaseLocation.decode(text) for text in storage.notes.list(f"{SEEN}{registry_id}/").values()]
 
 
-def list_databases(storage: Storage) -> Mapping[str, list[DatabasePlace]]:
-    """Return every registry id that was seen with this store, and its places."""
-    found: dict[str, list[DatabasePlace]] = {}
+def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
+    """Return every registry id that was seen with this store, and its locations."""
+    found: dict[str, list[DatabaseLocation]] = {}
     for key, text in storage.notes.list(SEEN).items():
-        found.setdefault(key.split("/")[1], []).append(DatabasePlace.decode(text))
+        found.setdefault(key.split("/")[1], []).append(DatabaseLocation.decode(text))
     return found
 
 
-def record_fork(storage: Storage, registry_id: str, parent: str, place: DatabasePlace) -> None:
-    """Record that a registry id is made out of another one, for the database at a place."""
-    storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": place.key}))
+def record_fork(storage: Storage, registry_id: str, parent: str, location: DatabaseLocation) -> None:
+    """Record that a registry id is made out of another one, for the database at a location."""
+    storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": location.key}))
 
 
-def find_fork(storage: Storage, parent: str, place: DatabasePlace) -> str | None:
-    """Return the registry id that a fork of the database at a place has begun to use, if one was broken off."""
+def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str | None:
+    """Return the registry id that a fork of the database at a location has begun to use, if one was broken off."""
     for key, text in storage.notes.list(FORKED).items():
         fields = json.loads(text)
         registry_id = key.removeprefix(FORKED)
-        if (fields["from"], fields["place"]) == (parent, place.key) and not list_places(storage, registry_id):
+        if (fields["from"], fields["place"]) == (parent, location.key) and not list_locations(storage, registry_id):
             return registry_id
     return None
 
 
-def refuse_shared(storage: Storage, place: MfsPath) -> None:
+def refuse_shared(storage: Storage, path: MfsPath) -> None:
     """Refuse to delete files of a tree whose registry id two databases have.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
     """
-    registry_id = place.path.partition("/")[0]
-    places = list_places(storage, registry_id)
-    if len(places) > 1:
-        raise shared_tree(place, Sighting(registry_id, places[0], tuple(places[1:])))
+    registry_id = path.path.partition("/")[0]
+    locations = list_locations(storage, registry_id)
+    if len(locations) > 1:
+        raise shared_tree(path, Sighting(registry_id, locations[0], tuple(locations[1:])))
 
 
-def shared_tree(place: MfsPath, sighting: Sighting) -> PolicyError:
+def shared_tree(path: MfsPath, sighting: Sighting) -> PolicyError:
     """Return the error for files that two databases may need."""
-    return PolicyError(f"nothing was deleted at {place}: {sighting.explain()}")
+    return PolicyError(f"nothing was deleted at {path}: {sighting.explain()}")
 
 
 def list_forks(storage: Storage) -> Mapping[str, str]:

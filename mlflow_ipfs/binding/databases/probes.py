@@ -1,4 +1,4 @@
-"""Looks at MLflow's databases: where one is, and whether another place still has a registry id.
+"""Looks at MLflow's databases: where one is, and whether another location still has a registry id.
 
 ``database_places.py`` has the rules.
 """
@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.databases.places import POSTGRESQL, SQLITE, DatabasePlace
+from mlflow_ipfs.binding.databases.database_locations import POSTGRESQL, SQLITE, DatabaseLocation
 from mlflow_ipfs.binding.registry_id import TABLE, read_registry_id
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 
-def find_place(connection: Connection) -> DatabasePlace | None:
-    """Return the place of the database that a connection leads to; None for one in memory.
+def find_location(connection: Connection) -> DatabaseLocation | None:
+    """Return the location of the database that a connection leads to; None for one in memory.
 
     Raises:
         OSError: its file can't be looked at.
@@ -38,10 +38,10 @@ def find_place(connection: Connection) -> DatabasePlace | None:
             return None
         path = Path(url.database or "").resolve()
         status = path.stat()
-        return DatabasePlace(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
+        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
     identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
-    return DatabasePlace(kind, name, "", identity, now)
+    return DatabaseLocation(kind, name, "", identity, now)
 
 
 def is_in_memory(url: URL) -> bool:
@@ -66,18 +66,18 @@ def _system_identifier(connection: Connection) -> str | None:
         return None
 
 
-def is_gone(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
-    """Tell whether an earlier place of a registry id is gone (rule 2).
+def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+    """Tell whether an earlier location of a registry id is gone (rule 2).
 
     Args:
-        place: the earlier place.
+        location: the earlier location.
         registry_id: what was seen there.
         engine: of the database that has the id now.
     """
-    if place.kind == SQLITE:
-        return place.host == socket.gethostname() and _has_left_file(Path(place.name), registry_id)
-    if place.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
-        return _has_left_postgres(place, registry_id, engine)
+    if location.kind == SQLITE:
+        return location.host == socket.gethostname() and _has_left_file(Path(location.name), registry_id)
+    if location.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
+        return _has_left_postgres(location, registry_id, engine)
     return False
 
 
@@ -97,8 +97,8 @@ def _has_left_file(path: Path, registry_id: str) -> bool:
     return row is None or row[0] != registry_id
 
 
-def _has_left_postgres(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
-    cluster, _, oid = place.identity.rpartition("/")
+def _has_left_postgres(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+    cluster, _, oid = location.identity.rpartition("/")
     with engine.connect() as connection:
         if not oid.isdecimal() or cluster != _system_identifier(connection):
             return False

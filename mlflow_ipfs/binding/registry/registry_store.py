@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
 
-    from mlflow_ipfs.binding.databases.places import DatabasePlace
+    from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
@@ -76,7 +76,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         mlflow_compat.prepare_database(database_uri)
         super().__init__(database_uri, read_db_uri=read_database_uri)
         self.registry_id = ensure_registry_id(self.engine)
-        self._warned_of: tuple[DatabasePlace, ...] = ()
+        self._warned_of: tuple[DatabaseLocation, ...] = ()
         self._reconcile()
 
     def create_model_version(  # noqa: PLR0917 - MLflow's signature

@@ -35,7 +35,7 @@ _COLUMNS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class ArtifactLocation:
     """One artifact location.
 
     Attributes:
@@ -51,7 +51,7 @@ class Location:
     uri: str
 
 
-def read_locations(connection: Connection) -> Iterator[Location]:
+def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
     """Yield every artifact location. Tables that an older MLflow lacks are left out."""
     inspector = sqlalchemy.inspect(connection)
     for column in _COLUMNS:
@@ -60,10 +60,10 @@ def read_locations(connection: Connection) -> Iterator[Location]:
         table = _table(column)
         query = sqlalchemy.select(table).where(sqlalchemy.text(column.where), table.c[column.name].is_not(None))
         for *key, uri in connection.execute(query):
-            yield Location(column.table, column.name, tuple(key), uri)
+            yield ArtifactLocation(column.table, column.name, tuple(key), uri)
 
 
-def write_locations(connection: Connection, locations: Iterable[Location], change: Callable[[str], str]) -> int:
+def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
     """Change ``mfs://`` locations, in the caller's transaction. Returns how many differ now."""
     count = 0
     for location in locations:

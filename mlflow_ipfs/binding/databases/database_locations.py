@@ -1,21 +1,21 @@
 """Places of MLflow's databases: what tells a database that was moved from a copy of it.
 
-A registry id is a row of the database, so a copy has it, too. A place is recorded outside the database, in the
-store (``database_claims.py``). Two places with one registry id are compared by these rules:
+A registry id is a row of the database, so a copy has it, too. A location is recorded outside the database, in the
+store (``database_claims.py``). Two locations with one registry id are compared by these rules:
 
 1. They are the *same* database if
 
-   - both are files with the same path, and the host or the inode is the same too: a file that was put in the place
+   - both are files with the same path, and the host or the inode is the same too: a file that was put in the location
      of another, as by a restore, is that database; and so is the file of a container with a new host name;
    - both are files on one host with the same device and inode: renamed, or a link;
    - both have PostgreSQL's same system identifier and database oid;
    - both are other databases with the same address and name.
 
-2. An earlier place is *gone* if this process can see that the registry id is not there any more: no file has that
+2. An earlier location is *gone* if this process can see that the registry id is not there any more: no file has that
    path on the same host, or the file there has another registry id or none; no database has that oid in the same
    PostgreSQL cluster, or the one that has it has another registry id or none. Then the database was moved.
 
-3. Otherwise the earlier place is *in use*: both databases may need what the registry id has claimed. A place on
+3. Otherwise the earlier location is *in use*: both databases may need what the registry id has claimed. A location on
    another host, or in another PostgreSQL cluster, can't be looked at and counts as in use.
 """
 
@@ -32,8 +32,8 @@ POSTGRESQL: Final = "postgresql"
 
 
 @dataclass(frozen=True, slots=True)
-class DatabasePlace:
-    """A place where a database was seen.
+class DatabaseLocation:
+    """A location where a database was seen.
 
     Attributes:
         kind: ``sqlite``, ``postgresql`` or SQLAlchemy's name for another one.
@@ -51,13 +51,13 @@ class DatabasePlace:
 
     @property
     def key(self) -> str:
-        """A short name for the place."""
+        """A short name for the location."""
         text = f"{self.kind}\0{self.name}\0{self.host}\0{self.identity}"
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
     def uri(self) -> str:
-        """The place as people name it, without a user and a password."""
+        """The location as people name it, without a user and a password."""
         return f"{self.kind}:///{self.name}" if self.kind == SQLITE else f"{self.kind}://{self.name}"
 
     def encode(self) -> str:
@@ -65,8 +65,8 @@ class DatabasePlace:
         return json.dumps(asdict(self) | {"format": FORMAT})
 
     @classmethod
-    def decode(cls, text: str) -> DatabasePlace:
-        """Read a record. One of a newer format, or a damaged one, is a place that can't be looked at."""
+    def decode(cls, text: str) -> DatabaseLocation:
+        """Read a record. One of a newer format, or a damaged one, is a location that can't be looked at."""
         try:
             fields = json.loads(text)
             kind, name, host, identity = (str(fields[key]) for key in ("kind", "name", "host", "identity"))
@@ -74,8 +74,8 @@ class DatabasePlace:
         except (ValueError, KeyError, TypeError):
             return cls("unknown", "?", "?", text, 0)
 
-    def is_same(self, other: DatabasePlace) -> bool:
-        """Tell whether two places are of the same database (rule 1)."""
+    def is_same(self, other: DatabaseLocation) -> bool:
+        """Tell whether two locations are of the same database (rule 1)."""
         if self.kind != other.kind:
             return False
         if self.kind != SQLITE:
@@ -86,15 +86,15 @@ class DatabasePlace:
         return is_same_host and self.identity == other.identity
 
 
-def _inode(place: DatabasePlace) -> str:
-    return place.identity.rpartition(":")[2]
+def _inode(location: DatabaseLocation) -> str:
+    return location.identity.rpartition(":")[2]
 
 
-def since(place: DatabasePlace, earlier: DatabasePlace) -> DatabasePlace:
-    """Return a place with the time at which the same database was first seen."""
-    return replace(place, seen_at=min(place.seen_at, earlier.seen_at) or place.seen_at)
+def since(location: DatabaseLocation, earlier: DatabaseLocation) -> DatabaseLocation:
+    """Return a location with the time at which the same database was first seen."""
+    return replace(location, seen_at=min(location.seen_at, earlier.seen_at) or location.seen_at)
 
 
-def describe(place: DatabasePlace) -> dict[str, Any]:
-    """Return a place as commands print it with ``--json``."""
-    return {"uri": place.uri, "host": place.host, "seen_at": place.seen_at}
+def describe(location: DatabaseLocation) -> dict[str, Any]:
+    """Return a location as commands print it with ``--json``."""
+    return {"uri": location.uri, "host": location.host, "seen_at": location.seen_at}
