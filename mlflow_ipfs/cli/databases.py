@@ -124,11 +124,11 @@ def moved(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bo
     """
     from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.databases.database_locations import describe
-    from mlflow_ipfs.binding.databases.sightings import settle_in
+    from mlflow_ipfs.binding.databases.sightings import record_move
 
     url = find_database(backend_store_uri, os.environ)
     with cli_context.open_store() as store:
-        sighting = settle_in(store.storage, url)
+        sighting = record_move(store.storage, url)
     lines = [f"forgotten  {printable(location.uri)}" for location in sighting.others] or ["nothing to forget"]
     fields = {"registry_id": sighting.registry_id, "forgotten": [describe(location) for location in sighting.others]}
     print_result(fields, "\n".join(lines), as_json=as_json)

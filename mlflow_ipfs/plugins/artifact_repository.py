@@ -248,14 +248,14 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         one is a copy of the other, nothing is deleted.
         """
         with mlflow_errors(), self._deleting():
-            from mlflow_ipfs.binding.databases.claims import refuse_shared
+            from mlflow_ipfs.binding.databases.claims import check_not_shared
 
             store, place = self._place(artifact_path)
-            refuse_shared(store.storage, place)
+            check_not_shared(store.storage, place)
             if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
-                from mlflow_ipfs.binding.databases.sightings import refuse_servers_shared
+                from mlflow_ipfs.binding.databases.sightings import check_server_not_shared
 
-                refuse_servers_shared(store.storage, place, backend_uri)
+                check_server_not_shared(store.storage, place, backend_uri)
             store.files.delete(place)
 
 

@@ -93,7 +93,7 @@ def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str 
     return None
 
 
-def refuse_shared(storage: Storage, path: MfsPath) -> None:
+def check_not_shared(storage: Storage, path: MfsPath) -> None:
     """Refuse to delete files of a tree whose registry id two databases have.
 
     Raises:
@@ -102,10 +102,10 @@ def refuse_shared(storage: Storage, path: MfsPath) -> None:
     registry_id = path.path.partition("/")[0]
     locations = list_locations(storage, registry_id)
     if len(locations) > 1:
-        raise shared_tree(path, Sighting(registry_id, locations[0], tuple(locations[1:])))
+        raise shared_tree_error(path, Sighting(registry_id, locations[0], tuple(locations[1:])))
 
 
-def shared_tree(path: MfsPath, sighting: Sighting) -> PolicyError:
+def shared_tree_error(path: MfsPath, sighting: Sighting) -> PolicyError:
     """Return the error for files that two databases may need."""
     return PolicyError(f"nothing was deleted at {path}: {sighting.explain()}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 
-from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree
+from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree_error
 from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
 from mlflow_ipfs.binding.databases.database_locations import since
 from mlflow_ipfs.binding.databases.probes import find_location, is_gone, is_in_memory
@@ -54,7 +54,7 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     return Sighting(registry_id, location, tuple(others))
 
 
-def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
+def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
     """Record that a database is the only one with its id: it was moved from all other locations.
 
     Args:
@@ -81,7 +81,7 @@ def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
     return sighting
 
 
-def refuse_servers_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
+def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
     """Refuse to delete files behind a server whose database has a copy: its paths have no registry id in them.
 
     Args:
@@ -104,7 +104,7 @@ def refuse_servers_shared(storage: Storage, path: MfsPath, backend_uri: str) -> 
             return
         sighting = observe(storage, registry_id, connection.engine)
     if sighting.is_shared:
-        raise shared_tree(path, sighting)
+        raise shared_tree_error(path, sighting)
 
 
 def forget(storage: Storage, sighting: Sighting) -> None:

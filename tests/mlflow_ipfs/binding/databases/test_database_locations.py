@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_locations
 from mlflow_ipfs.binding.databases.connections import name_driver
 from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
-from mlflow_ipfs.binding.databases.sightings import observe, settle_in
+from mlflow_ipfs.binding.databases.sightings import observe, record_move
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage
@@ -120,7 +120,7 @@ def test_a_record_that_cannot_be_read_may_be_in_use(storage: MemoryStorage, orig
 
 def test_a_user_can_say_that_it_was_moved(storage: MemoryStorage, original: Path, copy: Path) -> None:
     see_file(storage, copy)
-    sighting = settle_in(storage, sqlalchemy.make_url(f"sqlite:///{copy}"))
+    sighting = record_move(storage, sqlalchemy.make_url(f"sqlite:///{copy}"))
     assert [location.name for location in sighting.others] == [str(original)]
     assert names(storage) == ["copy.db"]
     assert see_file(storage, copy) == ()
@@ -131,7 +131,7 @@ def test_a_restore_does_not_choose_among_several_places(
 ) -> None:
     see_file(storage, copy)
     third = Path(shutil.copy(original, tmp_path / "third.db"))
-    settle_in(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
+    record_move(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
     assert names(storage) == ["copy.db", "original.db", "third.db"]
 
 
@@ -158,9 +158,9 @@ def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
 def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_path: Path) -> None:
     make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
-        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
+        record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
     with pytest.raises(SettingsError, match="there is no database"):
-        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
+        record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
 
 
 @pytest.mark.postgres
