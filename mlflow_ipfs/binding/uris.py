@@ -43,13 +43,13 @@ class Located:
             snapshot on top of it.
         cid: a root.
         path: where below the root.
-        place: the mutable path of which it is a snapshot; its directories are then in memory alone. None: it is frozen.
+        mutable_path: the mutable path of which it is a snapshot; its directories are then in memory alone. None: it is frozen.
     """
 
     store: ContentStore
     cid: CID
     path: str = ""
-    place: MfsPath | None = None
+    mutable_path: MfsPath | None = None
 
     @property
     def root(self) -> CID:
@@ -103,42 +103,42 @@ def locate(store: ContentStore, name: ContentName, *, tracking_uri: str | None =
         return Located(store, name.cid, name.path)
     if isinstance(name, MfsPath):
         return _locate_mutable(store, name)
-    places = _ask_mlflow(name, tracking_uri)
+    locations = _ask_mlflow(name, tracking_uri)
     problem: NotFoundError | None = None
-    for place in places:
+    for location in locations:
         try:
-            return _locate_stored(store, name, place)
+            return _locate_stored(store, name, location)
         except NotFoundError as error:
             problem = problem or error
     raise problem or NotFoundError(name.text)
 
 
-def _locate_mutable(store: ContentStore, place: MfsPath) -> Located:
-    frozen = store.files.split_frozen(place)
+def _locate_mutable(store: ContentStore, path: MfsPath) -> Located:
+    frozen = store.files.split_frozen(path)
     if frozen is not None:
         return Located(store, *frozen)
-    snapshot, cid = snapshot_in_memory(store, place)
-    return Located(snapshot, cid, place=place)
+    snapshot, cid = snapshot_in_memory(store, path)
+    return Located(snapshot, cid, mutable_path=path)
 
 
-def _locate_stored(store: ContentStore, name: MlflowUri, place: str) -> Located:
-    """Find what MLflow's database names as the place of an artifact."""
-    scheme = scheme_of(place)
+def _locate_stored(store: ContentStore, name: MlflowUri, location: str) -> Located:
+    """Find what MLflow's database names as the location of an artifact."""
+    scheme = scheme_of(location)
     if scheme == IPFS:
-        found = IpfsPath.parse(place)
+        found = IpfsPath.parse(location)
         return _check_here(store, name, Located(store, found.cid, found.path))
-    frozen = _split_frozen(place) if scheme in {MFS, PROXIED} else None
+    frozen = _split_frozen(location) if scheme in {MFS, PROXIED} else None
     if frozen is not None:  # who may read it is not the question: MLflow says which CID it is
         return _check_here(store, name, Located(store, *frozen))
     if scheme == MFS:
-        return _locate_mutable(store, parse_mfs(place))
+        return _locate_mutable(store, parse_mfs(location))
     if scheme == PROXIED:
         msg = (
-            f"{name.text} is kept by an MLflow server as {place}, which can still change, so no CID stands for it yet. "
+            f"{name.text} is kept by an MLflow server as {location}, which can still change, so no CID stands for it yet. "
             "Register a model version of it, or use the server's own mfs:// path on its machine"
         )
         raise NotFoundError(msg)
-    msg = f"{name.text} is at {place}, which is not in IPFS, so there is no CID for it"
+    msg = f"{name.text} is at {location}, which is not in IPFS, so there is no CID for it"
     raise NotFoundError(msg)
 
 
@@ -149,9 +149,9 @@ def _check_here(store: ContentStore, name: MlflowUri, found: Located) -> Located
     return found
 
 
-def _split_frozen(place: str) -> tuple[CID, str] | None:
+def _split_frozen(location: str) -> tuple[CID, str] | None:
     """Take ``…/@<cid>/path`` apart."""
-    parts = place.split("/")
+    parts = location.split("/")
     for index, part in enumerate(parts):
         if part.startswith(FROZEN_PREFIX):
             return CID.parse(part.removeprefix(FROZEN_PREFIX)), "/".join(parts[index + 1 :])
@@ -159,7 +159,7 @@ def _split_frozen(place: str) -> tuple[CID, str] | None:
 
 
 def _ask_mlflow(name: MlflowUri, tracking_uri: str | None) -> list[str]:
-    """The places where MLflow looks for an artifact, in its order."""
+    """The locations where MLflow looks for an artifact, in its order."""
     # MLflow takes seconds to import, and the other names do without it.
     from mlflow_ipfs.binding import mlflow_compat  # noqa: PLC0415
 
@@ -170,10 +170,10 @@ def _ask_mlflow(name: MlflowUri, tracking_uri: str | None) -> list[str]:
             return [_below(location, path)]
         run_id, _, path = name.text.partition(":")[2].strip("/").partition("/")
         run = mlflow_compat.get_run(run_id)
-        places = [_below(str(run.info.artifact_uri), path)]
+        locations = [_below(str(run.info.artifact_uri), path)]
         model_name, _, rest = join_path(path).partition("/")
         model = mlflow_compat.find_logged_model(run, model_name) if model_name else None
-        return [*places, _below(str(model.artifact_location), rest)] if model is not None else places
+        return [*locations, _below(str(model.artifact_location), rest)] if model is not None else locations
 
 
 def _advice(name: MlflowUri) -> str:
@@ -184,9 +184,9 @@ def _advice(name: MlflowUri) -> str:
     return f"; name a version or an alias: models:/{model}/1, models:/{model}@…"
 
 
-def _below(place: str, path: str) -> str:
+def _below(location: str, path: str) -> str:
     path = check_path(path)
-    return f"{place.rstrip('/')}/{path}" if path else place
+    return f"{location.rstrip('/')}/{path}" if path else location
 
 
 @contextmanager
