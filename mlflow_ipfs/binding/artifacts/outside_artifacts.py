@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 MAX_EXAMPLES: Final = 3
-MAX_PLACES: Final = 20
-OTHER_PLACES: Final = "other places"
+MAX_ROOTS: Final = 20
+OTHER_ROOTS: Final = "other places"
 _DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
 _DEFAULT_DESTINATION: Final = "mlartifacts"  # where a server keeps proxied artifacts if it is told nothing else
 _TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
@@ -60,17 +60,17 @@ _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", 
 
 @dataclass(frozen=True, slots=True)
 class OutsideGroup:
-    """Rows of one kind whose artifacts are in one place outside the store.
+    """Rows of one kind whose artifacts are below one common root outside the store.
 
     Attributes:
         kind: what the rows describe.
-        place: the common part of their artifact locations, without credentials.
+        common_root: the common part of their artifact locations, without credentials.
         count: how many rows.
         examples: ids of some of them, at most ``MAX_EXAMPLES``.
     """
 
     kind: ArtifactKind
-    place: str
+    common_root: str
     count: int
     examples: tuple[str, ...]
 
@@ -81,11 +81,11 @@ class OutsideArtifact:
 
     Attributes:
         row: the row.
-        place: the common part of the artifact locations of its kind.
+        common_root: the common part of the artifact locations of its kind.
     """
 
     row: ArtifactRow
-    place: str
+    common_root: str
 
 
 def find_outside_artifacts(
@@ -137,40 +137,42 @@ def iterate_outside_artifacts(
     proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
     affected: dict[str, str] = {}
     for row in rows:
-        place = _place_of(row)
-        if _is_outside(row, place, store, proxied, bases):
-            yield OutsideArtifact(row, place)
+        common_root = _common_root(row)
+        if _is_outside(row, common_root, store, proxied, bases):
+            yield OutsideArtifact(row, common_root)
             if row.experiment_id is not None:
-                affected.setdefault(row.experiment_id, place)
-    for experiment_id, place in affected.items():
+                affected.setdefault(row.experiment_id, common_root)
+    for experiment_id, common_root in affected.items():
         location = experiments.get(experiment_id, "")
-        yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), place)  # noqa: FBT003
+        yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), common_root)  # noqa: FBT003
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
-    """Count rows by kind and place. After ``MAX_PLACES`` of a kind, what is left makes one group."""
+    """Count rows by kind and common root. After ``MAX_ROOTS`` of a kind, what is left makes one group."""
     found: dict[tuple[ArtifactKind, str], tuple[int, tuple[str, ...]]] = {}
-    places: Counter[ArtifactKind] = Counter()
+    roots: Counter[ArtifactKind] = Counter()
     for artifact in artifacts:
         kind = artifact.row.kind
-        key = kind, _printable(artifact.place)
-        if key not in found and places[kind] >= MAX_PLACES:
-            key = kind, OTHER_PLACES
+        key = kind, _printable(artifact.common_root)
+        if key not in found and roots[kind] >= MAX_ROOTS:
+            key = kind, OTHER_ROOTS
         if key not in found:
-            places[kind] += 1
+            roots[kind] += 1
         count, examples = found.get(key, (0, ()))
         found[key] = count + 1, (*examples, _printable(artifact.row.name))[:MAX_EXAMPLES]
     ordered = sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
-    return tuple(OutsideGroup(kind, place, *counted) for (kind, place), counted in ordered)
+    return tuple(OutsideGroup(kind, common_root, *counted) for (kind, common_root), counted in ordered)
 
 
 def describe(outside: OutsideGroup) -> str:
     """Return a group as people read it: ``3 runs in s3://bucket, for example 1f2e``."""
     noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
-    return f"{outside.count:,} {noun} in {outside.place}, for example {', '.join(outside.examples)}"
+    return f"{outside.count:,} {noun} in {outside.common_root}, for example {', '.join(outside.examples)}"
 
 
-def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]) -> bool:
+def _is_outside(
+    row: ArtifactRow, common_root: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]
+) -> bool:
     scheme = scheme_of(row.uri)
     frozen_to = cid_of_location(row.uri)
     try:
@@ -183,10 +185,10 @@ def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Pro
             return row.has_artifacts and store.files.stat(found) is None
         if scheme == PROXIED:
             return proxied.is_outside(row)
-    except (InvalidCIDError, InvalidPathError):  # names no place in any store
+    except (InvalidCIDError, InvalidPathError):  # not a valid location in any store
         return True
     if scheme in {"", "file"}:
-        return _is_on_disk(row, place, bases)
+        return _is_on_disk(row, common_root, bases)
     return True
 
 
@@ -244,9 +246,9 @@ def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
     return found
 
 
-def _is_on_disk(row: ArtifactRow, place: str, bases: tuple[Path, ...]) -> bool:
+def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> bool:
     """Tell whether a directory has files, as far as this machine can tell; if it can't, that it has."""
-    path, root = _local_path(row.uri), _local_path(place)
+    path, root = _local_path(row.uri), _local_path(common_root)
     if path is None or root is None:  # on the disk of another host
         return True
     if any(_has_file(base / path) for base in bases):
@@ -282,23 +284,23 @@ def _bases(database: URL) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(bases))
 
 
-def _place_of(row: ArtifactRow) -> str:
+def _common_root(row: ArtifactRow) -> str:
     """The part of a location that rows of its kind have in common, fit to be shown."""
     middle = {"run": row.name, "logged model": f"models/{row.name}", "trace": f"traces/{row.name}"}.get(row.kind)
-    place = row.uri.split("?", 1)[0].rstrip("/")
+    common_root = row.uri.split("?", 1)[0].rstrip("/")
     if middle is None:
-        place = _root_of(place)
+        common_root = _root_of(common_root)
     else:
-        place = place.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
-        place = _without_last(place, str(row.experiment_id))
-    return _USER.sub("", place) or row.uri[:1]
+        common_root = common_root.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
+        common_root = _without_last(common_root, str(row.experiment_id))
+    return _USER.sub("", common_root) or row.uri[:1]
 
 
-def _without_last(place: str, name: str) -> str:
+def _without_last(common_root: str, name: str) -> str:
     """``s3://b/mlruns/7`` without the experiment's number; ``mlflow-artifacts:/7`` is ``mlflow-artifacts:/``."""
-    before, slash, last = place.rpartition("/")
+    before, slash, last = common_root.rpartition("/")
     if not slash or last != name:
-        return place
+        return common_root
     return f"{before}/" if before.endswith((":", "/")) else before
 
 
