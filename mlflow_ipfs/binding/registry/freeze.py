@@ -89,26 +89,26 @@ class Freezer:
     def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
         scheme = scheme_of(uri)
         if scheme == MFS:
-            place = parse_mfs(uri)
-            self._check_stated_place(uri, place, source)
-            return self._freeze_place(place, str(place))
+            mutable_path = parse_mfs(uri)
+            self._check_stated_path(uri, mutable_path, source)
+            return self._freeze_path(mutable_path, str(mutable_path))
         if scheme == PROXIED and self._server is not None:
             host, path = split_proxied(uri)
             if host in {"", self._server.host}:
-                return self._freeze_place(self._destination().join(path), uri.rstrip("/"))
+                return self._freeze_path(self._destination().join(path), uri.rstrip("/"))
         if scheme == IPFS:
             return self._freeze_content(uri, source)
         return self._import(uri, source)
 
-    def _freeze_place(self, place: MfsPath, uri: str) -> FrozenModel:
-        """Freeze what is in a mutable tree; ``uri`` is how the version's location names the place."""
-        frozen = self._store.files.split_frozen(place)
+    def _freeze_path(self, mutable_path: MfsPath, uri: str) -> FrozenModel:
+        """Freeze what is in a mutable tree; ``uri`` is how the version's location names the mutable_path."""
+        frozen = self._store.files.split_frozen(mutable_path)
         if frozen is None:
-            owner = self._pins.pending_owner(place)
-            added = self._store.files.freeze(place, owner)
-            pending = Pending(Pin(owner, added.cid, PinState.PENDING), place)
+            owner = self._pins.pending_owner(mutable_path)
+            added = self._store.files.freeze(mutable_path, owner)
+            pending = Pending(Pin(owner, added.cid, PinState.PENDING), mutable_path)
             return self._frozen(added.cid, added.size_bytes, frozen_uri(uri, added.cid), pending)
-        above = parse_mfs(before_frozen(str(place)))
+        above = parse_mfs(before_frozen(str(mutable_path)))
         cid = self._store.resolve(*frozen)
         location = frozen_uri(before_frozen(uri), cid)
         return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
@@ -116,7 +116,7 @@ class Freezer:
     def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
         found = IpfsPath.parse(uri)
         self._check_readable(uri, found)
-        return self._place_loose(self._store.resolve(found.cid, found.path), source)
+        return self._freeze_loose(self._store.resolve(found.cid, found.path), source)
 
     def _import(self, uri: str, source: ModelSource) -> FrozenModel:
         """Bring in a model that is kept by other means than ours."""
@@ -135,24 +135,24 @@ class Freezer:
                 # only have written the URI down.
                 msg = f"the model at {uri!r} can't be read, so it can't be frozen: {error}"
                 raise NotFoundError(msg) from error
-            # The pin keeps it from a gc until it has a place; a process that dies here leaves a pending pin.
+            # The pin keeps it from a gc until it has a mutable_path; a process that dies here leaves a pending pin.
             owner = self._pins.pending_owner(None)
             added = self._store.add(path, pin=owner)
-        model = self._place_loose(added.cid, source)
+        model = self._freeze_loose(added.cid, source)
         self._store.pins.remove(added.cid, owner)
         return model
 
-    def _place_loose(self, cid: CID, source: ModelSource) -> FrozenModel:
-        """Pin content that is in no experiment, and give it a place that clients can read."""
+    def _freeze_loose(self, cid: CID, source: ModelSource) -> FrozenModel:
+        """Pin content that is in no experiment, and give it a mutable_path that clients can read."""
         owner = self._pins.pending_owner(None)
         self._store.pin(cid, owner)  # makes sure that all of it is here
         try:
             if self._server is None or self._server.destination is None:
-                place, location = None, f"{IPFS}://{cid}"
+                mutable_path, location = None, f"{IPFS}://{cid}"
             else:
                 path = join_path(self._experiment_of(source), LOOSE_DIRECTORY, self._registry_id)
-                place, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
-            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, place))
+                mutable_path, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
+            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, mutable_path))
         finally:
             self._store.pins.remove(cid, owner)
 
@@ -198,13 +198,13 @@ class Freezer:
             sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
         return sizes[cid]
 
-    def _check_stated_place(self, uri: str, place: MfsPath, source: ModelSource) -> None:
+    def _check_stated_path(self, uri: str, mutable_path: MfsPath, source: ModelSource) -> None:
         """In a server, a caller may name a mutable path only below its own run."""
         if self._server is None or not source.stated or self._is_listed(uri):
             return
         if source.run_id:
             own = mlflow_compat.get_run(source.run_id).info.artifact_uri
-            if scheme_of(own) == MFS and _is_within(place, parse_mfs(own)):
+            if scheme_of(own) == MFS and _is_within(mutable_path, parse_mfs(own)):
                 return
         msg = (
             f"{uri!r} is not among the artifacts of the run that was given, so this server does not read it for a "
@@ -233,5 +233,7 @@ class Freezer:
         )
 
 
-def _is_within(place: MfsPath, directory: MfsPath) -> bool:
-    return place.root == directory.root and f"{place.path}/".startswith(f"{directory.path}/" if directory.path else "")
+def _is_within(mutable_path: MfsPath, directory: MfsPath) -> bool:
+    return mutable_path.root == directory.root and f"{mutable_path.path}/".startswith(
+        f"{directory.path}/" if directory.path else ""
+    )

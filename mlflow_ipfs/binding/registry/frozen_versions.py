@@ -50,12 +50,12 @@ def find_versions(
     for row in session.execute(query):
         frozen_to = cid_of_location(row.storage_location)
         if frozen_to is not None and (cid is None or frozen_to == cid):
-            place = _place_of(row.storage_location, frozen_to, store, registry_id)
-            found.append(FrozenVersion(row.name, int(row.version), frozen_to, place))
+            mutable_path = _mutable_path_of(row.storage_location, frozen_to, store, registry_id)
+            found.append(FrozenVersion(row.name, int(row.version), frozen_to, mutable_path))
     return found
 
 
-def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
+def _mutable_path_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
     """The frozen path in our store that a ``storage_location`` means."""
     split = split_frozen_uri(location)
     if split is None:
@@ -75,7 +75,7 @@ def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) ->
 def _find_frozen(path: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
     """Outside of the server nobody says where it keeps its artifacts: look where the CID is frozen.
 
-    A fork has frozen the same CID below its own id; that is another database's place.
+    A fork has frozen the same CID below its own id; that is another database's mutable_path.
     """
     foreign = list_forks(store.storage).keys() - {registry_id}
     rows = [frozen for frozen in store.storage.entries.list_frozen() if frozen.cid == cid]

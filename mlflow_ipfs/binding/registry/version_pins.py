@@ -3,7 +3,7 @@
 The database says which versions exist and what they are frozen to; the pins in the store follow.
 Two systems can't commit as one, so every change runs like this:
 
-1. a *pending* pin is added: something is going on with this CID at this place;
+1. a *pending* pin is added: something is going on with this CID at this mutable_path;
 2. MLflow commits, or not;
 3. the database is asked, and the pins and frozen paths of the CID are made to agree with it;
 4. the pending pin goes.
@@ -51,13 +51,13 @@ class FrozenVersion:
         name: the registered model's name.
         version: the version's number.
         cid: root of its content.
-        place: where it may be read as ``<place>/@<cid>``; None: only as ``ipfs://<cid>``, or not known here.
+        mutable_path: where it may be read as ``<mutable_path>/@<cid>``; None: only as ``ipfs://<cid>``, or not known here.
     """
 
     name: str
     version: int
     cid: CID
-    place: MfsPath | None
+    mutable_path: MfsPath | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ class Pending:
 
     Attributes:
         pin: as it stands in the store.
-        place: the frozen path that belongs to it, if any.
+        mutable_path: the frozen path that belongs to it, if any.
     """
 
     pin: Pin
-    place: MfsPath | None
+    mutable_path: MfsPath | None
 
     @property
     def age_seconds(self) -> float:
@@ -105,18 +105,18 @@ class VersionPins:
         self._is_shared = is_shared
         self._former_ids = former_ids
 
-    def pending_owner(self, place: MfsPath | None) -> str:
+    def pending_owner(self, mutable_path: MfsPath | None) -> str:
         """A new owner for a pending pin. It says when it was made and which frozen path belongs to it."""
         owner = f"{PENDING_OWNER}{self._registry_id}/{int(time.time())}-{uuid.uuid4().hex}"
-        return f"{owner}/{place.root}/{place.path}" if place else owner
+        return f"{owner}/{mutable_path.root}/{mutable_path.path}" if mutable_path else owner
 
     @contextmanager
     def changing(self, versions: Iterable[FrozenVersion]) -> Iterator[None]:
         """Announce that versions are about to go or to change their name, and settle it afterwards."""
         pending = []
-        for cid, place in {(version.cid, version.place) for version in versions}:
+        for cid, mutable_path in {(version.cid, version.mutable_path) for version in versions}:
             try:
-                pending.append(self.claim(cid, place))
+                pending.append(self.claim(cid, mutable_path))
             except NotFoundError:  # the version may go nevertheless: there is nothing to keep or to drop
                 _logger.warning("%s, which a model version is frozen to, is not in this store", cid)
         try:
@@ -125,16 +125,16 @@ class VersionPins:
             for claim in pending:
                 self.finish(claim)
 
-    def claim(self, cid: CID, place: MfsPath | None) -> Pending:
-        """Add a pending pin, and the frozen path if there is a place.
+    def claim(self, cid: CID, mutable_path: MfsPath | None) -> Pending:
+        """Add a pending pin, and the frozen path if there is a mutable_path.
 
         Raises:
             NotFoundError: the content is not in the store.
         """
-        pending = Pending(Pin(self.pending_owner(place), cid, PinState.PENDING), place)
+        pending = Pending(Pin(self.pending_owner(mutable_path), cid, PinState.PENDING), mutable_path)
         self._store.pins.add(pending.pin)
-        if place is not None:
-            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+        if mutable_path is not None:
+            self._store.storage.entries.freeze(Frozen(mutable_path.root, mutable_path.path, cid))
         return pending
 
     def finish(self, pending: Pending) -> None:
@@ -149,7 +149,7 @@ class VersionPins:
                     return  # the pending pin stays, and what should go with it
             else:
                 self._settle(pending.pin.cid)
-                self._thaw(pending)
+                self._unfreeze_path(pending)
             self._store.pins.remove(pending.pin.cid, pending.pin.owner)
         except Exception:  # any kind: MLflow's database or the store
             _logger.warning(
@@ -173,8 +173,8 @@ class VersionPins:
     def _list_pending(self) -> list[Pending]:
         found = []
         for pin in self._store.pins.list(owner_prefix=f"{PENDING_OWNER}{self._registry_id}/"):
-            _, _, *place = pin.owner.split("/", 3)
-            found.append(Pending(pin, MfsPath(place[0], place[1]) if len(place) == 2 else None))
+            _, _, *parts = pin.owner.split("/", 3)
+            found.append(Pending(pin, MfsPath(parts[0], parts[1]) if len(parts) == 2 else None))
         return found
 
     def _settle(self, cid: CID) -> None:
@@ -208,39 +208,39 @@ class VersionPins:
 
     def _has_spare_path(self, pending: Pending) -> bool:
         """Tell whether there is a frozen path that no version of this database needs any more."""
-        return pending.place is not None and not self._is_needed(pending)
+        return pending.mutable_path is not None and not self._is_needed(pending)
 
     def _refreeze(self, version: FrozenVersion) -> None:
-        if version.place is not None:
-            frozen = Frozen(version.place.root, version.place.path, version.cid)
+        if version.mutable_path is not None:
+            frozen = Frozen(version.mutable_path.root, version.mutable_path.path, version.cid)
             if not self._store.storage.entries.is_frozen(frozen):
                 self._store.storage.entries.freeze(frozen)
 
-    def _thaw(self, pending: Pending) -> None:
+    def _unfreeze_path(self, pending: Pending) -> None:
         """Withdraw a frozen path that no version needs any more."""
         if not self._has_spare_path(pending):
             return
-        assert pending.place is not None, "it has a path"
-        place, cid = pending.place, pending.pin.cid
-        self._store.storage.entries.unfreeze(Frozen(place.root, place.path, cid))
+        assert pending.mutable_path is not None, "it has a path"
+        mutable_path, cid = pending.mutable_path, pending.pin.cid
+        self._store.storage.entries.unfreeze(Frozen(mutable_path.root, mutable_path.path, cid))
         if self._is_needed(pending):  # somebody froze it anew between the question and the unfreeze
-            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+            self._store.storage.entries.freeze(Frozen(mutable_path.root, mutable_path.path, cid))
 
     def _is_needed(self, pending: Pending) -> bool:
-        cid, place = pending.pin.cid, pending.place
+        cid, mutable_path = pending.pin.cid, pending.mutable_path
         others = (other for other in self._list_pending() if other.pin.owner != pending.pin.owner)
-        if any(other.pin.cid == cid and other.place == place for other in others):
+        if any(other.pin.cid == cid and other.mutable_path == mutable_path for other in others):
             return True
-        if any(version.place == place for version in self._read_versions(cid)):
+        if any(version.mutable_path == mutable_path for version in self._read_versions(cid)):
             return True
-        return place is not None and self._may_be_the_originals(place, cid)
+        return mutable_path is not None and self._may_need_original(mutable_path, cid)
 
-    def _may_be_the_originals(self, place: MfsPath, cid: CID) -> bool:
+    def _may_need_original(self, mutable_path: MfsPath, cid: CID) -> bool:
         """Tell whether the database that this one was forked from may need a frozen path.
 
         It does if it pins the CID, unless the path has this database's id in it.
         """
-        if self._registry_id in place.path.split("/"):
+        if self._registry_id in mutable_path.path.split("/"):
             return False
         prefixes = tuple(f"{owner}{one}/" for one in self._former_ids() for owner in (OWNER, PENDING_OWNER))
         return bool(prefixes) and any(pin.owner.startswith(prefixes) for pin in self._store.pins.list(cid=cid))
