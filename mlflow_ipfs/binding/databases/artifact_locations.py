@@ -1,4 +1,4 @@
-"""Artifact locations of MLflow's database, to be read and changed all together."""
+"""All artifact locations of MLflow's database: reading and changing them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class ArtifactLocation:
     """One artifact location.
 
     Attributes:
-        table: of which table.
-        column: in which column.
+        table: the table of the row.
+        column: the column with the location.
         key: the row's primary key.
         uri: the location.
     """
@@ -52,7 +52,7 @@ class ArtifactLocation:
 
 
 def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
-    """Yield every artifact location. Tables that an older MLflow lacks are left out."""
+    """Yield every artifact location. Tables that are missing in a database of an older MLflow are skipped."""
     inspector = sqlalchemy.inspect(connection)
     for column in _COLUMNS:
         if not inspector.has_table(column.table):
@@ -64,7 +64,7 @@ def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
 
 
 def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
-    """Change ``mfs://`` locations, in the caller's transaction. Returns how many differ now."""
+    """Change ``mfs://`` locations, in the caller's transaction. Return the number of changed locations."""
     count = 0
     for location in locations:
         if not location.uri.startswith(f"{MFS}:") or (uri := change(location.uri)) == location.uri:

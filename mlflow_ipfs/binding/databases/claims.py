@@ -1,8 +1,8 @@
 """Claims of databases on one store: which databases have which registry id, and so may need the same content.
 
-The store has a note for every location where a registry id was seen (``database/<registry id>/<location>``), and one
-for every fork (``fork/<registry id>``: which id it came from). While two locations have one id, nothing that the id
-has claimed is dropped: neither pins nor frozen paths nor files of its own tree. ADR 0013 says why.
+The store has a note ``database/<registry id>/<location>`` for every location where a registry id was seen. It has a
+note ``fork/<registry id>`` for every fork, with the id that was forked. While two locations have the same id, nothing
+that the id has claimed is deleted: no pins, no frozen paths and no files of the id's tree. ADR 0013 has the reasons.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FORKED: Final = "fork/"
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What the store knows about one database.
+    """The store's knowledge of one database.
 
     Attributes:
         registry_id: the database's id.
-        location: where it is; None for a database in memory.
-        others: further locations with the same id, which may be in use.
+        location: the database's location; None for a database in memory.
+        others: other locations with the same id, which may be in use.
     """
 
     registry_id: str
@@ -40,38 +40,34 @@ class Sighting:
 
     @property
     def is_shared(self) -> bool:
-        """Whether another database may need what this one has claimed."""
+        """True if another database may need the content that this database has claimed."""
         return bool(self.others)
 
     def explain(self) -> str:
-        """Return what is wrong with a shared id, and what to do."""
+        """Return a message about the shared id, with the commands that resolve it."""
         assert self.location is not None, "a database in memory has no other location"
         others = ", ".join(_name(location) for location in self.others)
         return (
             f"the MLflow databases {_name(self.location)} and {others} have the same registry id {self.registry_id}: one "
-            "is a copy of the other. The store drops nothing that either may need, so what is deleted keeps its room. "
+            "is a copy of the other. The store keeps everything that either may need, so deletions do not free space. "
             "If both are used, stop the programs that use the copy and run `mlflow-ipfs databases fork "
-            f"--backend-store-uri URI-OF-THE-COPY`. If {others} is not used any more, remove it, or run `mlflow-ipfs "
+            f"--backend-store-uri URI-OF-THE-COPY`. If {others} is no longer used, remove it, or run `mlflow-ipfs "
             f"databases moved --backend-store-uri {self.location.uri}`"
         )
 
 
-def _name(location: DatabaseLocation) -> str:
-    return f"{location.uri} on {location.host}" if location.host else location.uri
-
-
 def location_key(registry_id: str, location: DatabaseLocation) -> str:
-    """Return the key of the note for a location with a registry id."""
+    """Return the key of the note for a registry id at a location."""
     return f"{SEEN}{registry_id}/{location.key}"
 
 
 def list_locations(storage: Storage, registry_id: str) -> list[DatabaseLocation]:
-    """Return every location with a registry id."""
+    """Return every recorded location of a registry id."""
     return [DatabaseLocation.decode(text) for text in storage.notes.list(f"{SEEN}{registry_id}/").values()]
 
 
 def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
-    """Return every registry id that was seen with this store, and its locations."""
+    """Return every registry id that was seen with this store, with its locations."""
     found: dict[str, list[DatabaseLocation]] = {}
     for key, text in storage.notes.list(SEEN).items():
         found.setdefault(key.split("/")[1], []).append(DatabaseLocation.decode(text))
@@ -79,12 +75,12 @@ def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
 
 
 def record_fork(storage: Storage, registry_id: str, parent: str, location: DatabaseLocation) -> None:
-    """Record that a registry id is made out of another one, for the database at a location."""
+    """Record that a registry id was forked from its parent id, for the database at a location."""
     storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": location.key}))
 
 
 def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str | None:
-    """Return the registry id that a fork of the database at a location has begun to use, if one was broken off."""
+    """Return the registry id of an interrupted fork of the database at a location; None if no fork was interrupted."""
     for key, text in storage.notes.list(FORKED).items():
         fields = json.loads(text)
         registry_id = key.removeprefix(FORKED)
@@ -94,7 +90,7 @@ def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str 
 
 
 def check_not_shared(storage: Storage, path: MfsPath) -> None:
-    """Refuse to delete files of a tree whose registry id two databases have.
+    """Check that only one database has the registry id of a tree, before files of the tree are deleted.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
@@ -111,16 +107,20 @@ def shared_tree_error(path: MfsPath, sighting: Sighting) -> PolicyError:
 
 
 def list_forks(storage: Storage) -> Mapping[str, str]:
-    """Return every registry id that a fork has made, and the id that it was made out of."""
+    """Return every registry id that a fork created, with its parent id."""
     notes = storage.notes.list(FORKED)
     return {key.removeprefix(FORKED): str(json.loads(text)["from"]) for key, text in notes.items()}
 
 
 def find_ancestors(storage: Storage, registry_id: str) -> set[str]:
-    """Return the registry ids that a database had before it was forked."""
+    """Return the registry ids that a database had before its forks."""
     parents, found = list_forks(storage), {registry_id}
     parent = parents.get(registry_id)
     while parent is not None and parent not in found:
         found.add(parent)
         parent = parents.get(parent)
     return found - {registry_id}
+
+
+def _name(location: DatabaseLocation) -> str:
+    return f"{location.uri} on {location.host}" if location.host else location.uri

@@ -1,6 +1,6 @@
-"""Looks at MLflow's databases: where one is, and whether another location still has a registry id.
+"""Probes of MLflow's databases: the location of a database, and whether another location still has a registry id.
 
-``database_places.py`` has the rules.
+The rules are in ``database_locations.py``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def find_location(connection: Connection) -> DatabaseLocation | None:
-    """Return the location of the database that a connection leads to; None for one in memory.
+    """Return the location of the database of a connection; None for a database in memory.
 
     Raises:
-        OSError: its file can't be looked at.
+        OSError: the status of the database file can't be read.
     """
     url = connection.engine.url
     kind, now = url.get_backend_name(), int(time.time())
@@ -45,7 +45,7 @@ def find_location(connection: Connection) -> DatabaseLocation | None:
 
 
 def is_in_memory(url: URL) -> bool:
-    """Tell whether a SQLite database has no file, or one that only SQLite can name."""
+    """Return True if a SQLite database has no file, or has a ``file:`` URI, which only SQLite can resolve."""
     return url.get_backend_name() == SQLITE and (not url.database or url.database.startswith((":memory:", "file:")))
 
 
@@ -57,7 +57,7 @@ def _postgres_identity(connection: Connection, name: str) -> str:
 
 
 def _system_identifier(connection: Connection) -> str | None:
-    """The number that tells a cluster from others; None if the user may not read it."""
+    """Return the unique number of a PostgreSQL cluster; None if the database user may not read it."""
     try:
         with connection.begin_nested():
             found = connection.execute(sqlalchemy.text("SELECT system_identifier FROM pg_control_system()"))
@@ -67,12 +67,12 @@ def _system_identifier(connection: Connection) -> str | None:
 
 
 def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
-    """Tell whether an earlier location of a registry id is gone (rule 2).
+    """Return True if an earlier location of a registry id is gone (rule 2).
 
     Args:
         location: the earlier location.
-        registry_id: what was seen there.
-        engine: of the database that has the id now.
+        registry_id: the registry id that was seen there.
+        engine: engine of the database that has the id now.
     """
     if location.kind == SQLITE:
         return location.host == socket.gethostname() and _has_left_file(Path(location.name), registry_id)
@@ -92,7 +92,7 @@ def _has_left_file(path: Path, registry_id: str) -> bool:
     except OSError:
         return False
     except sqlite3.Error as error:
-        # Only a database without the table has lost its id for certain; one that is busy or unreadable may have it.
+        # Only a database without the table certainly has no id; a busy or unreadable database may still have it.
         return "no such table" in str(error)
     return row is None or row[0] != registry_id
 

@@ -1,4 +1,4 @@
-"""Sightings: the store is told where a database is, and tells whether another location has the same registry id."""
+"""Sightings: records of database locations in the store, which show whether another location has the same registry id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sqlalchemy
 
 from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree_error
 from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
-from mlflow_ipfs.binding.databases.database_locations import since
+from mlflow_ipfs.binding.databases.database_locations import with_first_sighting
 from mlflow_ipfs.binding.databases.probes import find_location, is_gone, is_in_memory
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import ImmutableError, NotFoundError
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
-    """Record that a database has a registry id, and find out whether another one has it too.
+    """Record the location of a database with a registry id. Return it with the other locations that have the same id.
 
     Earlier locations that are gone are forgotten: the database was moved from there.
 
     Raises:
         StoreBusyError, StoreFullError: the location can't be recorded.
-        sqlalchemy.exc.SQLAlchemyError, OSError: the database can't be asked where it is.
+        sqlalchemy.exc.SQLAlchemyError, OSError: the location of the database can't be determined.
     """
     with engine.connect() as connection:
         location = find_location(connection)
@@ -39,13 +39,13 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     others, former = [], []
     for other in known:
         if other.is_same(location):
-            location = since(location, other)
+            location = with_first_sighting(location, other)
             former.append(other)
         elif is_gone(other, registry_id, engine):
             former.append(other)
         else:
             others.append(other)
-    with suppress(ImmutableError):  # a store that can't change drops nothing
+    with suppress(ImmutableError):  # a read-only store never deletes content, so it needs no record
         if location not in former:
             storage.notes.set(location_key(registry_id, location), location.encode())
         for other in former:
@@ -55,16 +55,16 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
 
 
 def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
-    """Record that a database is the only one with its id: it was moved from all other locations.
+    """Record that a database was moved to its current location, and forget other locations with the same id.
 
     Args:
         storage: the store.
         url: the database.
-        from_any: forget all other locations; False: forget one only if it is the only one, so that there is no doubt
-            which location the database was moved from.
+        from_any: True: forget all other locations. False: forget another location only if there is exactly one, so
+            that the former location is unambiguous.
 
     Returns:
-        What was known before. Its other locations are forgotten, if that was not in doubt.
+        The sighting before the other locations were forgotten.
 
     Raises:
         NotFoundError: the database has no registry id.
@@ -73,7 +73,10 @@ def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sightin
     with opened_database(url) as connection:
         registry_id = read_registry_id(connection)
         if registry_id is None:
-            msg = f"{url.render_as_string(hide_password=True)} has no registry id: mlflow-ipfs keeps nothing for it"
+            msg = (
+                f"{url.render_as_string(hide_password=True)} has no registry id, so the store keeps no content for it. "
+                "If this is the wrong database, name another one"
+            )
             raise NotFoundError(msg)
         sighting = observe(storage, registry_id, connection.engine)
     for location in sighting.others if from_any or len(sighting.others) == 1 else ():
@@ -82,15 +85,19 @@ def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sightin
 
 
 def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
-    """Refuse to delete files behind a server whose database has a copy: its paths have no registry id in them.
+    """Check that a server's database has no copy, before files behind the server are deleted.
+
+    The mutable paths behind a server do not contain a registry id, so the database has to be checked.
 
     Args:
         storage: the store.
-        path: the files.
+        path: the path of the files to delete.
         backend_uri: the server's database.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
+        StoreBusyError: another program locked the database for too long.
+        SettingsError: the database can't be read.
     """
     backend = backend_uri.removeprefix(PREFIX)
     if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
@@ -108,6 +115,6 @@ def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -
 
 
 def forget(storage: Storage, sighting: Sighting) -> None:
-    """Record that a registry id is not at a location any more."""
+    """Record that a registry id is no longer at the sighting's location."""
     if sighting.location is not None:
         storage.notes.delete(location_key(sighting.registry_id, sighting.location))

@@ -159,7 +159,7 @@ def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_p
     make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
         record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
-    with pytest.raises(SettingsError, match="there is no database"):
+    with pytest.raises(SettingsError, match="does not exist"):
         record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
 
 
