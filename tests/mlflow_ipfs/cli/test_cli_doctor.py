@@ -197,7 +197,7 @@ class TestModelVersions:
         (tmp_path / "empty.db").touch()
         for uri, reason in (
             (f"sqlite:///{tmp_path}/none.db", "is not a file"),
-            (f"sqlite:///{tmp_path}/empty.db", "cannot be read"),
+            (f"sqlite:///{tmp_path}/empty.db", "can't be read"),
             ("https://mlflow.example", "a server's address"),
         ):
             records = cli("doctor", "--json", "--backend-store-uri", uri, code=1).records

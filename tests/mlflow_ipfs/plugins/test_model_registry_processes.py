@@ -64,7 +64,7 @@ class TestAsInAServer:
         (frozen,) = store.storage.entries.list_frozen()
         assert f"{frozen.root}/{frozen.path}" == f"mlflow/below/7/{proxied_run.info.run_id}/artifacts/best"
 
-    def test_another_process_thaws_what_a_server_froze(
+    def test_another_process_unfreezes_what_a_server_froze(
         self,
         serve: Callable[[str], None],
         proxied_run: Any,

@@ -43,7 +43,7 @@ if step == "before MLflow's commit":
 elif step == "after MLflow's commit":
     VersionPins.finish = die
 elif step == "after the version's pin":
-    VersionPins._thaw = die
+    VersionPins._unfreeze_unneeded = die
 mlflow.MlflowClient().create_model_version("m", source)
 """
 
