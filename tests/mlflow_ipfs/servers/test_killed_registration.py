@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 REGISTER = """
 import os, signal, sys
 import mlflow
-from mlflow_ipfs.binding import registry_store
+from mlflow_ipfs.binding.registry import registry_store
 from mlflow_ipfs.binding.mlflow_compat import SqlRegistryStore
 from mlflow_ipfs.binding.registry.version_pins import VersionPins
 
