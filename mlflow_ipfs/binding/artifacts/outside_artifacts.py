@@ -1,16 +1,16 @@
-"""Artifacts that MLflow's database names and the store does not contain.
+"""Artifacts that MLflow's database names but the store does not contain.
 
-Whether a row's artifacts are outside is decided by where they are, not by how the location is spelled:
+Whether a row's artifacts are outside the store depends on where they are stored, not on the spelling of the location:
 
 =====================  ================================================================================
 location               outside if
 =====================  ================================================================================
 frozen to a CID        the root block is not in the store
-``mfs://``             the database shows that files were logged, and the store has none there
-``mlflow-artifacts:``  the store has no files there, and the files are on this machine's disk, or the database
-                       shows that files were logged, or no such location of the database is in the store
-a path, ``file:``      the directory has a file in it, or is on a disk that this machine does not have
-anything else          always: looking would need the network and its credentials
+``mfs://``             the database shows that files were logged, and the store has no files there
+``mlflow-artifacts:``  the store has no files there, and one of these is true: the files are on this machine's disk;
+                       the database shows that files were logged; no such location of the database is in the store
+a path, ``file:``      the directory contains a file, or is on a disk that this machine does not have
+anything else          always: a check would need network access and credentials
 =====================  ================================================================================
 """
 
@@ -52,7 +52,7 @@ MAX_EXAMPLES: Final = 3
 MAX_ROOTS: Final = 20
 OTHER_ROOTS: Final = "other places"
 _DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
-_DEFAULT_DESTINATION: Final = "mlartifacts"  # where a server keeps proxied artifacts if it is told nothing else
+_DEFAULT_DESTINATION: Final = "mlartifacts"  # MLflow's default directory of a server for proxied artifacts
 _TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
 _USER: Final = re.compile(r"(?<=://)[^/@]*@")
 _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", "model version", "trace")
@@ -65,8 +65,8 @@ class OutsideGroup:
     Attributes:
         kind: what the rows describe.
         common_root: the common part of their artifact locations, without credentials.
-        count: how many rows.
-        examples: ids of some of them, at most ``MAX_EXAMPLES``.
+        count: number of rows.
+        examples: ids of some of the rows, at most ``MAX_EXAMPLES``.
     """
 
     kind: ArtifactKind
@@ -95,12 +95,12 @@ def find_outside_artifacts(
     environ: Mapping[str, str] | None = None,
     timeout_seconds: float = LOCK_SECONDS,
 ) -> tuple[OutsideGroup, ...]:
-    """Return what the store does not contain of the artifacts that MLflow's database names, grouped.
+    """Return the rows of MLflow's database whose artifacts the store does not contain, in groups.
 
     Args:
-        database: MLflow's database. It is only read.
-        store: the store to look into.
-        environ: MLflow's settings; None: the environment of this process.
+        database: MLflow's database. The database is not changed.
+        store: the store to search.
+        environ: the environment variables with MLflow's settings; None: those of this process.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
@@ -120,9 +120,9 @@ def iterate_outside_artifacts(
     """Yield every row whose artifacts are outside the store, and then the experiments that have such rows.
 
     Args:
-        database: MLflow's database; a relative location is looked for beside a SQLite file, too.
-        store: the store to look into.
-        environ: MLflow's settings; None: the environment of this process.
+        database: MLflow's database. Relative locations are also resolved against the directory of a SQLite file.
+        store: the store to search.
+        environ: the environment variables with MLflow's settings; None: those of this process.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
@@ -130,7 +130,7 @@ def iterate_outside_artifacts(
         SettingsError: the database can't be read.
     """
     with opened_database(database, timeout_seconds) as connection:
-        # All at once: MLflow's writers wait for a reader of SQLite, and looking at directories may take minutes.
+        # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
         experiments = read_experiments(connection)
         rows = [row for row in iterate_rows(connection) if row.has_artifacts or scheme_of(row.uri) != MFS]
     bases = _bases(database)
@@ -148,7 +148,7 @@ def iterate_outside_artifacts(
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
-    """Count rows by kind and common root. After ``MAX_ROOTS`` of a kind, what is left makes one group."""
+    """Count rows by kind and common root. The rows of a kind beyond ``MAX_ROOTS`` roots form one group."""
     found: dict[tuple[ArtifactKind, str], tuple[int, tuple[str, ...]]] = {}
     roots: Counter[ArtifactKind] = Counter()
     for artifact in artifacts:
@@ -165,7 +165,7 @@ def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
 
 
 def describe(outside: OutsideGroup) -> str:
-    """Return a group as people read it: ``3 runs in s3://bucket, for example 1f2e``."""
+    """Return a group as text for users: ``3 runs in s3://bucket, for example 1f2e``."""
     noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
     return f"{outside.count:,} {noun} in {outside.common_root}, for example {', '.join(outside.examples)}"
 
@@ -193,7 +193,7 @@ def _is_outside(
 
 
 class _Proxied:
-    """What is known about the files behind ``mlflow-artifacts:`` locations, which do not name their destination."""
+    """The known files behind ``mlflow-artifacts:`` locations, which do not name the server's destination."""
 
     def __init__(self, stored: set[str], directories: tuple[Path, ...], *, is_store: bool) -> None:
         self._stored = stored
@@ -204,7 +204,7 @@ class _Proxied:
     def find(
         cls, rows: Iterable[ArtifactRow], store: ContentStore, environ: Mapping[str, str], bases: tuple[Path, ...]
     ) -> _Proxied:
-        """Find out which of the database's proxied locations have files in the store."""
+        """Search the store for files at the proxied locations of the database."""
         wanted = {path for row in rows if (path := _proxied_path(row.uri)) is not None}
         destination = next((environ[name] for name in _DESTINATIONS if environ.get(name)), "")
         directories = [base / _DEFAULT_DESTINATION for base in bases]
@@ -214,7 +214,7 @@ class _Proxied:
         return cls(stored, tuple(directories), is_store=scheme_of(destination) == MFS)
 
     def is_outside(self, row: ArtifactRow) -> bool:
-        """Tell whether the files of a row are not in the store."""
+        """Return True if the files of a row are not in the store."""
         path = _proxied_path(row.uri)
         if path is None:
             return True
@@ -225,7 +225,7 @@ class _Proxied:
 
 
 def _proxied_path(uri: str) -> str | None:
-    """The path of a proxied location that is not frozen."""
+    """Return the path of a proxied location; None for a frozen or malformed location, or one with another scheme."""
     if scheme_of(uri) != PROXIED or cid_of_location(uri) is not None:
         return None
     try:
@@ -235,7 +235,7 @@ def _proxied_path(uri: str) -> str | None:
 
 
 def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
-    """Those of the paths that have files below any directory of the store's mutable trees."""
+    """Return the wanted paths that have files below any directory of the store's mutable trees."""
     found: set[str] = set()
     for root in store.roots():
         if root.kind is not NameKind.FILE:
@@ -247,7 +247,7 @@ def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
 
 
 def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> bool:
-    """Tell whether a directory has files, as far as this machine can tell; if it can't, that it has."""
+    """Return True if a directory contains files, or if this machine can't determine it."""
     path, root = _local_path(row.uri), _local_path(common_root)
     if path is None or root is None:  # on the disk of another host
         return True
@@ -259,7 +259,7 @@ def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> 
 
 
 def _local_path(uri: str) -> str | None:
-    """The path that a location without a scheme, or with ``file:``, means on this machine."""
+    """Return the local path of a location without a scheme or with ``file:``; None if it names another host."""
     if scheme_of(uri) != "file":
         return uri
     split = urlsplit(uri)
@@ -277,7 +277,10 @@ def _has_file(path: Path) -> bool:
 
 
 def _bases(database: URL) -> tuple[Path, ...]:
-    """Where a relative location may start: this process's directory, and that of a SQLite file."""
+    """Return the directories against which relative locations are resolved.
+
+    These are the current directory of this process, and the directory of a SQLite file.
+    """
     bases = [Path.cwd()]
     if database.get_backend_name() == "sqlite" and database.database:
         bases.append(Path(database.database).absolute().parent)
@@ -285,7 +288,7 @@ def _bases(database: URL) -> tuple[Path, ...]:
 
 
 def _common_root(row: ArtifactRow) -> str:
-    """The part of a location that rows of its kind have in common, fit to be shown."""
+    """Return the part of a row's location that rows of its kind have in common, without credentials."""
     middle = {"run": row.name, "logged model": f"models/{row.name}", "trace": f"traces/{row.name}"}.get(row.kind)
     common_root = row.uri.split("?", 1)[0].rstrip("/")
     if middle is None:
@@ -297,7 +300,10 @@ def _common_root(row: ArtifactRow) -> str:
 
 
 def _without_last(common_root: str, name: str) -> str:
-    """``s3://b/mlruns/7`` without the experiment's number; ``mlflow-artifacts:/7`` is ``mlflow-artifacts:/``."""
+    """Remove the experiment's number from a URI: ``s3://b/mlruns/7`` becomes ``s3://b/mlruns``.
+
+    The root ``mlflow-artifacts:/7`` keeps its slash: ``mlflow-artifacts:/``.
+    """
     before, slash, last = common_root.rpartition("/")
     if not slash or last != name:
         return common_root
@@ -305,12 +311,12 @@ def _without_last(common_root: str, name: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text with what a terminal, and the record in a backup, can't have escaped."""
+    """Return the text with unprintable characters escaped, for terminals and for the record in a backup."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _root_of(uri: str) -> str:
-    """The root of a model version's location: the bucket, or the directory that a path is in."""
+    """Return the root of a model version's location: the bucket, or the directory that contains the path."""
     if scheme_of(uri) in {"", "file"}:
         without = _TAIL.sub("", uri)
         return without if without != uri else uri.rpartition("/")[0] or uri
