@@ -89,8 +89,8 @@ def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str]
             continue
         if _cid_of(source) != cid:
             msg = (
-                f"MLflow would not record the source {dataset.source}: in this experiment, dataset {dataset.name!r} "
-                f"with the digest {dataset.digest!r} already has the source {source}. Pass "
+                f"dataset {dataset.name!r} can't be logged: with the digest {dataset.digest!r} it already has the source "
+                f"{source} in this experiment, so MLflow would not record {dataset.source}. Pass "
                 f"digest={dataset_digest(cid)!r} (the end of the CID) or another name to mlflow.data.from_…"
             )
             raise ConflictError(msg)
