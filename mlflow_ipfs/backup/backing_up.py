@@ -176,7 +176,7 @@ def _describe(
         versions=_versions(),
         complete=True,
         outside_artifacts=[
-            {"kind": group.kind, "place": group.common_root, "count": group.count, "examples": list(group.examples)}
+            {"kind": group.kind, "place": group.place, "count": group.count, "examples": list(group.examples)}
             for group in outside
         ],
     )

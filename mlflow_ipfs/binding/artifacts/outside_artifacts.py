@@ -64,13 +64,13 @@ class OutsideGroup:
 
     Attributes:
         kind: what the rows describe.
-        common_root: the common part of their artifact locations, without credentials.
+        place: the common part of their artifact locations, without credentials. The name is a key of ``--json`` output.
         count: number of rows.
         examples: ids of some of the rows, at most ``MAX_EXAMPLES``.
     """
 
     kind: ArtifactKind
-    common_root: str
+    place: str
     count: int
     examples: tuple[str, ...]
 
@@ -167,7 +167,7 @@ def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
 def describe(outside: OutsideGroup) -> str:
     """Return a group as text for users: ``3 runs in s3://bucket, for example 1f2e``."""
     noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
-    return f"{outside.count:,} {noun} in {outside.common_root}, for example {', '.join(outside.examples)}"
+    return f"{outside.count:,} {noun} in {outside.place}, for example {', '.join(outside.examples)}"
 
 
 def _is_outside(

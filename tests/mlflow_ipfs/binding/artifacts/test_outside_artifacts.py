@@ -48,9 +48,7 @@ def stock(url: URL) -> MlflowClient:
 
 
 def find(url: URL, store: ContentStore, **environ: str) -> list[tuple[str, str, int]]:
-    return [
-        (group.kind, group.common_root, group.count) for group in find_outside_artifacts(url, store, environ=environ)
-    ]
+    return [(group.kind, group.place, group.count) for group in find_outside_artifacts(url, store, environ=environ)]
 
 
 def execute(url: URL, statement: str, **values: Any) -> None:
@@ -140,11 +138,7 @@ def test_a_version_frozen_in_another_store_is_outside(
     del store
     with open_local_storage(tmp_path / "other") as storage:
         [group] = find_outside_artifacts(url, ContentStore(storage))
-    assert (group.kind, group.common_root, group.examples) == (
-        "model version",
-        "mfs://mlflow",
-        (f"m/{version.version}",),
-    )
+    assert (group.kind, group.place, group.examples) == ("model version", "mfs://mlflow", (f"m/{version.version}",))
 
 
 @pytest.mark.parametrize(
@@ -233,8 +227,8 @@ def test_groups_are_few_and_fit_to_be_shown(url: URL, stock: MlflowClient, store
     assert BackupDirectory(tmp_path / "backup", Disk()).read() == manifest  # which takes printable text only
     runs = [group for group in find_outside_artifacts(url, store) if group.kind == "run"]
     assert len(runs) == MAX_ROOTS + 1
-    assert (runs[0].common_root, runs[0].count) == (OTHER_ROOTS, 3)
-    assert runs[1].common_root == "s3://bucket-00\\u200b"
+    assert (runs[0].place, runs[0].count) == (OTHER_ROOTS, 3)
+    assert runs[1].place == "s3://bucket-00\\u200b"
 
 
 def test_the_texts_in_the_queries_are_mlflows() -> None:
