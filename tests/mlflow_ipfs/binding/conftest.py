@@ -16,7 +16,7 @@ __all__ = ["client", "database", "empty_database", "store"]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
-    """A store and a database to back up."""
+    """Return a store and a database to back up."""
     site = Site(tmp_path)
     yield site
     site.storage.close()

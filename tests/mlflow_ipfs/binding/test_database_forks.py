@@ -169,7 +169,7 @@ def test_what_has_no_registry_id_is_not_forked(empty_database: Path, store: Cont
 
 
 class Proxied:
-    """A database whose artifacts go through a server (level L1): this process stands in for the server."""
+    """A database whose artifacts go through a server (level L1). This process acts as the server."""
 
     def __init__(self, client: MlflowClient, database: Path, store: ContentStore, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch

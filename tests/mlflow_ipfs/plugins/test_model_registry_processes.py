@@ -1,4 +1,4 @@
-"""The registry store as a server's worker has it, and as it is opened after another process died."""
+"""The registry store in a server's worker, and after another process died."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class TestAsInAServer:
 
 
 class TestReconcile:
-    """What a process that died left behind is settled when the registry is opened again."""
+    """The changes of a process that died are completed when the registry is opened again."""
 
     @pytest.fixture
     def reopen(self, client: MlflowClient, database: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Sources of model versions with odd names, in crowded experiments, of hostile shape, or that nobody can read."""
+"""Sources of model versions with odd names, in crowded experiments, of hostile shape, or unreadable."""
 
 from __future__ import annotations
 

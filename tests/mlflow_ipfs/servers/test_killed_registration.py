@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of registering a version: nothing that MLflow committed is ever lost."""
+"""`kill -9` during the registration of a version: everything that MLflow committed is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2 behind a real server with two workers: both of its stores are ours."""
+"""L2: this package's tracking store and registry store, in a real server with two workers."""
 
 from __future__ import annotations
 

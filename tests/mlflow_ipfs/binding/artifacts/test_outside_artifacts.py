@@ -1,4 +1,4 @@
-"""Artifacts that MLflow's database names and the store does not contain: a backup without them says so."""
+"""Artifacts that MLflow's database names but the store does not contain: a backup without them reports them."""
 
 from __future__ import annotations
 

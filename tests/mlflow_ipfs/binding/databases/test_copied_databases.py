@@ -1,4 +1,4 @@
-"""A copy of a database has its registry id: neither drops what the other may need, until the copy is forked."""
+"""Copies of a database share its registry id: until a fork, neither deletes content that the other may need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which location of a database is the same, which one is gone, and which one may be in use."""
+"""Locations of a database: the same database, a location that is gone, and a location that may be in use."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def storage() -> Iterator[MemoryStorage]:
 
 
 def see(storage: MemoryStorage, uri: str) -> Sighting:
-    """Open a database, as a store of MLflow's does."""
+    """Open a database as MLflow's stores do."""
     engine = sqlalchemy.create_engine(name_driver(uri), poolclass=NullPool)
     try:
         return observe(storage, ensure_registry_id(engine), engine)
@@ -45,7 +45,7 @@ def see(storage: MemoryStorage, uri: str) -> Sighting:
 
 
 def see_file(storage: MemoryStorage, path: Path) -> tuple[str, ...]:
-    """The paths of the other locations."""
+    """Return the paths of the other locations."""
     return tuple(location.name for location in see(storage, f"sqlite:///{path}").others)
 
 

@@ -1,4 +1,4 @@
-"""Pins of model versions, where two processes change the same ones at the same time."""
+"""Pins of model versions that two processes change at the same time."""
 
 from __future__ import annotations
 
