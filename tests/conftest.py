@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pytest_sessionfinish", "pytest_terminal_summary"]  # pytest finds these hooks by their names here
 
-SLOW_DIRECTORYS = {"doors", "examples"}
+SLOW_DIRECTORIES = {"servers", "examples"}
 PROJECT = Path(__file__).resolve().parent.parent
 
 set_hypothesis_home_dir(PROJECT / ".hypothesis")
@@ -148,4 +148,4 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what starts MLflow in new processes first: with several workers, none is left alone with it at the end."""
-    items.sort(key=lambda item: SLOW_DIRECTORYS.isdisjoint(item.path.parts))
+    items.sort(key=lambda item: SLOW_DIRECTORIES.isdisjoint(item.path.parts))

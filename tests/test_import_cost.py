@@ -1,4 +1,4 @@
-"""What an import may cost: MLflow loads our doors at its own import, in every process of every user."""
+"""Cost of imports: MLflow loads the plugin modules at its own import, in every process of every user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAMEWORKS = {"keras", "lightning", "matplotlib", "plotly", "pytorch_lightning",
 DATA_LIBRARIES = {"pandas", "pyarrow"}
 
 # Measured 5 to 20 ms; a machine under load is slower, an import of a framework takes seconds.
-DOOR_LIMIT_SECONDS = 0.25
+PLUGIN_LIMIT_SECONDS = 0.25
 TRIES = 3
 
 PROBE = """
@@ -26,12 +26,12 @@ import importlib, importlib.metadata, json, sys, time
 
 all_entry_points = importlib.metadata.entry_points
 
-def entry_points_of_others(**selected):  # else `import mlflow` has loaded our doors before the clock starts
+def other_entry_points(**selected):  # else `import mlflow` has loaded the plugin modules before the clock starts
     return importlib.metadata.EntryPoints(
         entry for entry in all_entry_points(**selected) if not entry.value.startswith("mlflow_ipfs")
     )
 
-importlib.metadata.entry_points = entry_points_of_others
+importlib.metadata.entry_points = other_entry_points
 before_names, names = json.loads(sys.argv[1])
 for name in before_names:
     importlib.import_module(name)
@@ -70,33 +70,33 @@ def measure_import(names: list[str], *, after: list[str], directory: Path) -> Im
     return ImportCost(seconds, set(modules))
 
 
-def find_doors() -> list[str]:
+def find_plugin_modules() -> list[str]:
     entries = importlib.metadata.distribution("mlflow-ipfs").entry_points
     return sorted({entry.module for entry in entries if entry.group.startswith("mlflow.")})
 
 
 @pytest.fixture(scope="module")
-def doors_after_mlflow(tmp_path_factory: pytest.TempPathFactory) -> ImportCost:
-    """The cost of all doors together, the best of a few tries."""
-    directory = tmp_path_factory.mktemp("doors")
+def plugins_after_mlflow(tmp_path_factory: pytest.TempPathFactory) -> ImportCost:
+    """Return the cost of importing all plugin modules, the best of a few tries."""
+    directory = tmp_path_factory.mktemp("plugins")
     costs: list[ImportCost] = []
-    while len(costs) < TRIES and all(cost.seconds > DOOR_LIMIT_SECONDS for cost in costs):
-        costs.append(measure_import(find_doors(), after=["mlflow"], directory=directory))
+    while len(costs) < TRIES and all(cost.seconds > PLUGIN_LIMIT_SECONDS for cost in costs):
+        costs.append(measure_import(find_plugin_modules(), after=["mlflow"], directory=directory))
     assert list(directory.iterdir()) == [], "an import left something behind"
     return min(costs, key=lambda cost: cost.seconds)
 
 
-def test_a_door_brings_in_no_framework_and_no_data_library(doors_after_mlflow: ImportCost) -> None:
-    assert doors_after_mlflow.packages & (FRAMEWORKS | DATA_LIBRARIES | {"click"}) == set()
+def test_a_plugin_module_brings_in_no_framework_and_no_data_library(plugins_after_mlflow: ImportCost) -> None:
+    assert plugins_after_mlflow.packages & (FRAMEWORKS | DATA_LIBRARIES | {"click"}) == set()
 
 
-def test_a_door_does_not_load_mlflows_sql_stores(doors_after_mlflow: ImportCost) -> None:
-    loaded = {module for module in doors_after_mlflow.modules if module.endswith(".sqlalchemy_store")}
+def test_a_plugin_module_does_not_load_mlflows_sql_stores(plugins_after_mlflow: ImportCost) -> None:
+    loaded = {module for module in plugins_after_mlflow.modules if module.endswith(".sqlalchemy_store")}
     assert loaded == set(), "only the builder functions may load them, when a store is opened"
 
 
-def test_all_doors_together_import_fast(doors_after_mlflow: ImportCost) -> None:
-    assert doors_after_mlflow.seconds < DOOR_LIMIT_SECONDS
+def test_all_plugin_modules_together_import_fast(plugins_after_mlflow: ImportCost) -> None:
+    assert plugins_after_mlflow.seconds < PLUGIN_LIMIT_SECONDS
 
 
 def test_importing_the_package_and_using_its_names_needs_the_standard_library_only(tmp_path: Path) -> None:

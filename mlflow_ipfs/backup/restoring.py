@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_ipfs.backup.backup_directory import BackupDirectory, Manifest
 from mlflow_ipfs.backup.database_copies import DatabaseRestore, open_restore, sqlite_file
-from mlflow_ipfs.binding.databases.sightings import settle_in
+from mlflow_ipfs.binding.databases.sightings import record_move
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.backup import (
     INDEX,
@@ -114,7 +114,7 @@ def _record_location(target: Path, database: URL) -> None:
     """Record the new location of the database in the restored store. The original database belongs to another store."""
     with open_local_storage(target, create=False) as storage:
         try:
-            settle_in(storage, database, from_any=False)
+            record_move(storage, database, from_any=False)
         except NotFoundError:
             return  # the plugin has not opened this database yet
         except (MlflowIpfsError, SQLAlchemyError, OSError) as error:  # the restore itself is complete

@@ -1,1 +1,1 @@
-"""What ties MLflow to CIDs: locations, sources, freezing. Private MLflow imports stand in ``mlflow_compat`` only."""
+"""The binding of MLflow to CIDs: locations, sources and freezing. Only ``mlflow_compat`` imports private MLflow code."""

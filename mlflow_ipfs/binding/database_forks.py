@@ -1,15 +1,15 @@
-"""Forks: a copied database gets a registry id of its own, and claims of its own on everything it names.
+"""Forks: a copied database gets a new registry id, and separate claims on all the content it names.
 
-In this order, so that a fork that is broken off can be run again:
+The steps run in this order, so that an interrupted fork can be run again:
 
-1. the new id is recorded in the store;
-2. every file of a run, logged model or trace gets a second row in the mutable tree, below the new id, and every
-   frozen version a second pin and a second frozen path. No bytes are copied;
-3. one transaction of the database changes all ``mfs://`` locations and the id;
-4. the place is recorded under the new id, and forgotten under the former one.
+1. The new id is recorded in the store.
+2. Every file of a run, logged model or trace gets a second row in the mutable tree, below the new id. Every frozen
+   version gets a second pin and a second frozen path. No bytes are copied.
+3. One transaction of the database changes all ``mfs://`` locations and the id.
+4. The location of the database is recorded under the new id, and forgotten under the former one.
 
-Locations ``mlflow-artifacts:/…`` stay as they are: MLflow's clients and servers take them apart. What they mean is
-decided by the server's ``--artifacts-destination``, so the copy's server needs another one, which the report names.
+``mlflow-artifacts:/…`` locations do not change, because MLflow's clients and servers parse them. The server's
+``--artifacts-destination`` defines what they mean. So the copy's server needs another destination: see ``ForkReport``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.databases import claims
+from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import DELETED_STAGE
 from mlflow_ipfs.binding.databases.connections import opened_database
-from mlflow_ipfs.binding.databases.locations import Location, read_locations, write_locations
 from mlflow_ipfs.binding.databases.sightings import forget, observe
 from mlflow_ipfs.binding.locations import (
     MFS,
@@ -52,23 +52,23 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
-_BATCH: Final = 1000  # names in one commit of the store
+_BATCH: Final = 1000  # number of names in one commit of the store
 
 
 @dataclass(frozen=True, slots=True)
 class ForkReport:
-    """What a fork did.
+    """The result of a fork.
 
     Attributes:
-        former_id: the registry id that the database had.
-        registry_id: the one it has now.
-        versions: how many model versions have a pin of their own.
-        files: how many files have a row of their own in the mutable trees.
-        locations: how many locations in the database were changed.
+        former_id: the registry id that the database had before the fork.
+        registry_id: the registry id that the database has now.
+        versions: number of model versions that got a pin for the new id.
+        files: number of files that got a row in the mutable trees below the new id.
+        locations: number of artifact locations in the database that were changed.
         missing: model versions whose content is not in the store.
-        destination: what the database's server needs as ``--artifacts-destination`` from now on; None if none of the
-            database's artifacts goes through a server.
-        others: how many other places have the former id.
+        destination: the ``--artifacts-destination`` that the database's server needs from now on; None if the database
+            has no artifacts behind a server.
+        others: number of other database locations with the former id.
     """
 
     former_id: str
@@ -82,22 +82,27 @@ class ForkReport:
 
 
 def fork_database(url: URL, store: ContentStore, destination: str | None) -> ForkReport:
-    """Give a copied database a registry id and claims of its own. No other program may use it meanwhile.
+    """Give a copied database a new registry id and separate claims. No other program may use the database meanwhile.
 
     Args:
         url: the copy.
-        store: where its content is.
-        destination: the ``--artifacts-destination`` of the copy's server so far; None: find it out.
+        store: the store with the content of the database.
+        destination: the current ``--artifacts-destination`` of the copy's server; None: derive it from the store.
 
     Raises:
         NotFoundError: the database has no registry id, so it claims nothing.
-        SettingsError: the database can't be read, or it is not clear what its ``mlflow-artifacts:`` locations mean.
-        ConflictError: another program changed the database meanwhile; nothing was changed in it.
+        SettingsError: the database can't be read or is in memory, or the meaning of its ``mlflow-artifacts:``
+            locations is ambiguous.
+        ConflictError: another program changed the database meanwhile; the fork did not change it.
+        MlflowIpfsError: the database can't be changed.
     """
     with opened_database(url) as connection:
         former_id = read_registry_id(connection)
         if former_id is None:
-            msg = f"{_shown(url)} has no registry id: mlflow-ipfs keeps nothing for it, so there is nothing to fork"
+            msg = (
+                f"{_render(url)} has no registry id, so the store keeps no content for it and a fork is not needed. If "
+                "this is the wrong database, name another one"
+            )
             raise NotFoundError(msg)
         locations = list(read_locations(connection))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool)
@@ -105,23 +110,23 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
         return _fork(engine, store, former_id, locations, destination)
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or error
-        msg = f"{_shown(url)} could not be changed ({reason}); it is as it was. Stop the programs that use it, and try again"
+        msg = f"{_render(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
         raise MlflowIpfsError(msg) from error
     finally:
         engine.dispose()
 
 
 def _fork(
-    engine: Engine, store: ContentStore, former_id: str, locations: Sequence[Location], destination: str | None
+    engine: Engine, store: ContentStore, former_id: str, locations: Sequence[ArtifactLocation], destination: str | None
 ) -> ForkReport:
     storage = store.storage
     sighting = observe(storage, former_id, engine)
-    if sighting.place is None:
-        msg = "a database in memory can't be forked: name a file or a server"
+    if sighting.location is None:
+        msg = "a database in memory can't be forked; name a database file or a server"
         raise SettingsError(msg)
     base = _find_base(locations, store, destination)
-    registry_id = claims.find_fork(storage, former_id, sighting.place) or new_registry_id()
-    claims.record_fork(storage, registry_id, former_id, sighting.place)
+    registry_id = claims.find_fork(storage, former_id, sighting.location) or new_registry_id()
+    claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
         versions = list(_read_versions(connection))
@@ -139,33 +144,33 @@ def _fork(
 
 @dataclass(frozen=True, slots=True)
 class _Trees:
-    """Where the copy's files were, and where they are from now on.
+    """The mapping from the mutable paths of the original database to those of the copy.
 
     Attributes:
         former_id: the former registry id.
-        registry_id: the new one.
-        base: what ``mlflow-artifacts:/`` has meant; None if it means nothing.
+        registry_id: the new registry id.
+        base: the mutable path that ``mlflow-artifacts:/`` meant before the fork; None if the database does not use it.
     """
 
     former_id: str
     registry_id: str
     base: MfsPath | None
 
-    def move(self, place: MfsPath) -> MfsPath:
-        """The copy's own place for what is at a place of both databases."""
-        first, _, rest = place.path.partition("/")
-        below = rest if first == self.former_id else place.path
-        return MfsPath(place.root, f"{self.registry_id}/{below}" if below else self.registry_id)
+    def move(self, path: MfsPath) -> MfsPath:
+        """Return the copy's path for a path that both databases use."""
+        first, _, rest = path.path.partition("/")
+        below = rest if first == self.former_id else path.path
+        return MfsPath(path.root, f"{self.registry_id}/{below}" if below else self.registry_id)
 
     def move_uri(self, uri: str) -> str:
-        """The same for an ``mfs://`` location."""
+        """Return the copy's URI for an ``mfs://`` location that both databases use."""
         mutable = before_frozen(uri)
         if self.find(mutable) is None:
             return uri
         return f"{self.move(parse_mfs(mutable))}{uri[len(mutable.rstrip('/')) :] if mutable != uri else ''}"
 
     def find(self, uri: str) -> MfsPath | None:
-        """The mutable place of a location in the store; None if it has none."""
+        """Return the mutable path that an artifact location means; None if it means no path of the store."""
         mutable = before_frozen(uri)
         try:
             if scheme_of(mutable) == MFS:
@@ -194,8 +199,11 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
             yield _Version(f"{name}/{version}", cid, location)
 
 
-def _find_base(locations: Iterable[Location], store: ContentStore, destination: str | None) -> MfsPath | None:
-    """Find out what ``mlflow-artifacts:/`` means: as the caller says, or where the store has such paths."""
+def _find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None) -> MfsPath | None:
+    """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
+
+    The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store.
+    """
     paths = set()
     for location in locations:
         if scheme_of(location.uri) == PROXIED and location.table != "experiments":
@@ -204,36 +212,39 @@ def _find_base(locations: Iterable[Location], store: ContentStore, destination: 
         return None
     if destination is not None:
         if scheme_of(destination) != MFS:
-            msg = f"--artifacts-destination {destination!r} is not in the store: name it as mfs://<root>"
+            msg = f"--artifacts-destination {destination!r} is not in the store; write mfs://<root>"
             raise SettingsError(msg)
         return parse_mfs(destination)
     found = _bases_of(paths, store)
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
-        msg = f"the store has artifacts of this database in {shown}: name the one of its server with --artifacts-destination"
+        msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"
         raise SettingsError(msg)
     return next(iter(found), None)
 
 
 def _bases_of(paths: set[str], store: ContentStore) -> set[MfsPath]:
+    """Return every mutable path of the store below which one of the paths exists."""
     found = set()
-    for kept in store.roots():
-        if kept.kind not in {NameKind.FILE, NameKind.FROZEN}:
+    for content in store.roots():
+        if content.kind not in {NameKind.FILE, NameKind.FROZEN}:
             continue
-        root, *parts = kept.name.removeprefix(f"{MFS}://").split("/")
+        root, *parts = content.name.removeprefix(f"{MFS}://").split("/")
         for start in range(len(parts)):
             if not paths.isdisjoint("/".join(parts[start:end]) for end in range(start + 1, len(parts) + 1)):
                 found.add(MfsPath(root, "/".join(parts[:start])))
     return found
 
 
-def _claim(store: ContentStore, trees: _Trees, locations: Iterable[Location], versions: Sequence[_Version]) -> int:
-    """Add the copy's own names to the store. Returns how many files have one."""
-    places = {place for one in locations if one.table != "experiments" and (place := trees.find(one.uri))}
+def _claim(
+    store: ContentStore, trees: _Trees, locations: Iterable[ArtifactLocation], versions: Sequence[_Version]
+) -> int:
+    """Add rows, pins and frozen paths for the new id to the store. Return the number of files that got a row."""
+    paths = {path for one in locations if one.table != "experiments" and (path := trees.find(one.uri))}
     count = 0
     batch: list[MfsEntry] = []
-    for place in _outermost(places):
-        for entry in store.storage.entries.walk(place.root, place.path):
+    for path in _outermost(paths):
+        for entry in store.storage.entries.walk(path.root, path.path):
             moved = trees.move(MfsPath(entry.root, entry.path))
             batch.append(MfsEntry(moved.root, moved.path, entry.cid, entry.size_bytes, entry.dag_bytes, entry.mtime_ns))
             count += 1
@@ -244,8 +255,9 @@ def _claim(store: ContentStore, trees: _Trees, locations: Iterable[Location], ve
     for start in range(0, len(versions), _BATCH):
         part = versions[start : start + _BATCH]
         pins = [Pin(f"{OWNER}{trees.registry_id}/{version.name}", version.cid) for version in part]
-        placed = [(trees.move(place), version.cid) for version in part if (place := trees.find(version.location))]
-        _commit(store, Changes(pins=pins, frozen=[Frozen(place.root, place.path, cid) for place, cid in placed]))
+        paths_and_cids = [(trees.move(path), version.cid) for version in part if (path := trees.find(version.location))]
+        frozen = [Frozen(path.root, path.path, cid) for path, cid in paths_and_cids]
+        _commit(store, Changes(pins=pins, frozen=frozen))
     return count
 
 
@@ -254,33 +266,33 @@ def _commit(store: ContentStore, changes: Changes) -> None:
         publication.commit(changes)
 
 
-def _outermost(places: Iterable[MfsPath]) -> Iterator[MfsPath]:
-    """Yield places that are below no other one of them."""
+def _outermost(paths: Iterable[MfsPath]) -> Iterator[MfsPath]:
+    """Yield the paths that are not below another one of the paths."""
     chosen: set[tuple[str, ...]] = set()
-    for place in sorted(places, key=lambda place: (place.root, place.path.split("/"))):
-        parts = (place.root, *place.path.split("/"))
+    for path in sorted(paths, key=lambda path: (path.root, path.path.split("/"))):
+        parts = (path.root, *path.path.split("/"))
         if not any(parts[:length] in chosen for length in range(1, len(parts))):
             chosen.add(parts)
-            yield place
+            yield path
 
 
-def _change_database(engine: Engine, trees: _Trees, expected: Sequence[Location]) -> int:
-    """Change the id and all locations in one transaction.
+def _change_database(engine: Engine, trees: _Trees, expected: Sequence[ArtifactLocation]) -> int:
+    """Change the id and all locations in one transaction. Return the number of changed locations.
 
     Raises:
         ConflictError: another program changed the database since its locations were read.
     """
     with engine.begin() as connection:
-        # The id first: from here on no other program can write to a SQLite database.
+        # The id is changed first: from then on no other program can write to a SQLite database.
         is_former = replace_registry_id(connection, trees.former_id, trees.registry_id)
         if not is_former or set(read_locations(connection)) != set(expected):
             msg = (
-                f"another program changed {_shown(engine.url)} while it was forked; the database is as it was. Stop the "
-                "programs that use it, and run the command again"
+                f"another program changed {_render(engine.url)} during the fork, so the fork did not change the database. "
+                "Stop the programs that use it and run the command again"
             )
             raise ConflictError(msg)
         return write_locations(connection, expected, trees.move_uri)
 
 
-def _shown(url: URL) -> str:
+def _render(url: URL) -> str:
     return url.render_as_string(hide_password=True)

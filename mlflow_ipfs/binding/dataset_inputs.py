@@ -1,7 +1,7 @@
 """Dataset inputs of a run, and the CIDs that their sources name.
 
-MLflow records one source for each (experiment, name, digest): the first one. Its own digests are made of a sample of
-the rows, so two files can share one. A record names the right CID for certain only if its digest follows from the CID.
+MLflow records one source for each (experiment, name, digest): the first one. MLflow computes a digest from a sample of
+the rows, so two files can have the same digest. The CID of a record is certain only if the digest is derived from it.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-DIGEST_LENGTH: Final = 36  # width of MLflow's column; of a CIDv1 in base32 that leaves 178 bits of the hash
+DIGEST_LENGTH: Final = 36  # width of MLflow's column; holds 178 bits of the hash of a CIDv1 in base32
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetInputs:
-    """Datasets of a run whose source is ``ipfs://``.
+    """The datasets of a run whose source is ``ipfs://``.
 
     Attributes:
         cids: the CIDs that are certain, in the order of the inputs.
-        uncertain: names of the datasets whose recorded source may be the one of another run.
+        uncertain: names of the datasets whose recorded source may be that of another run.
     """
 
     cids: tuple[str, ...] = ()
@@ -41,18 +41,18 @@ class DatasetInputs:
 
 
 def dataset_digest(cid: CID) -> str:
-    """Return the digest of a dataset with that CID: the end of the CID, as much as MLflow's column takes."""
+    """Return the digest of a dataset with a CID: the last ``DIGEST_LENGTH`` characters of the CID."""
     return str(cid)[-DIGEST_LENGTH:]
 
 
 def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
-    """Return the ``ipfs://`` datasets of a run. Empty, with a warning, if the run cannot be read."""
+    """Return the ``ipfs://`` datasets of a run. If the run can't be read, log a warning and return no datasets."""
     if not run_id:
         return DatasetInputs()
     try:
         run = mlflow_compat.get_run(run_id)
-    except Exception:  # noqa: BLE001 - lineage is a help, never a reason to fail a registration
-        _logger.warning("the datasets of run %s can't be read, so its model version does not name them", run_id)
+    except Exception:  # noqa: BLE001 - missing lineage must not make the registration fail
+        _logger.warning("the datasets of run %s can't be read; its model version is registered without them", run_id)
         return DatasetInputs()
     datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
     named = [(dataset, cid) for dataset in datasets if (cid := _cid_of(dataset.source)) is not None]
@@ -67,7 +67,7 @@ def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
 
 
 def ipfs_datasets(datasets: Iterable[Dataset]) -> list[Dataset]:
-    """Return those of the datasets whose source is ``ipfs://``."""
+    """Return the datasets whose source is ``ipfs://``."""
     return [dataset for dataset in datasets if _cid_of(dataset.source) is not None]
 
 
@@ -75,11 +75,11 @@ def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str]
     """Check that MLflow will record the CIDs of datasets that are about to be logged to a run.
 
     Args:
-        datasets: in the order in which MLflow gets them; it records the first of each name and digest.
-        recorded: the sources that the run's experiment has already, by name and digest.
+        datasets: in the order in which MLflow gets them; MLflow records the first of each name and digest.
+        recorded: the sources that are already recorded in the run's experiment, by name and digest.
 
     Raises:
-        ConflictError: MLflow would keep another source.
+        ConflictError: MLflow would record another source.
     """
     known = dict(recorded)
     for dataset in datasets:
@@ -89,9 +89,9 @@ def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str]
             continue
         if _cid_of(source) != cid:
             msg = (
-                f"dataset {dataset.name!r} with the digest {dataset.digest!r} has the source {source} in this "
-                f"experiment already, so MLflow would not record {dataset.source}. Pass digest={dataset_digest(cid)!r} "
-                "(the end of the CID) or another name to mlflow.data.from_…"
+                f"dataset {dataset.name!r} can't be logged: with the digest {dataset.digest!r} it already has the source "
+                f"{source} in this experiment, so MLflow would not record {dataset.source}. Pass "
+                f"digest={dataset_digest(cid)!r} (the end of the CID) or another name to mlflow.data.from_…"
             )
             raise ConflictError(msg)
         if dataset.digest != dataset_digest(cid):
@@ -100,8 +100,8 @@ def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str]
 
 def _warn(dataset: Dataset, cid: CID) -> None:
     _logger.warning(
-        "dataset %r: its digest %r is not that of its source ipfs://%s, so another file may have the same one, and "
-        "model versions do not name the CID. Pass digest=%r (the end of the CID) to mlflow.data.from_…",
+        "dataset %r: the digest %r is not derived from the source ipfs://%s, so another file may have the same digest; "
+        "model versions will not list the CID. Pass digest=%r (the end of the CID) to mlflow.data.from_…",
         dataset.name,
         dataset.digest,
         cid,
@@ -114,4 +114,4 @@ def _cid_of(source: str) -> CID | None:
         uri = json.loads(source).get("uri", "")
         return IpfsPath.parse(uri).cid if scheme_of(uri) == IPFS else None
     except (ValueError, AttributeError, TypeError, MlflowIpfsError):
-        return None  # the source of another plugin; its text is its own affair
+        return None  # the source of another plugin, in that plugin's format

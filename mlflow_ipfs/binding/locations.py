@@ -1,6 +1,6 @@
 """The URIs that name content: ``ipfs://``, ``mfs://`` and MLflow's ``mlflow-artifacts:``.
 
-Paths in MLflow's URIs are plain text, not percent-encoded: MLflow joins them by hand.
+Paths in MLflow's URIs are not percent-encoded: MLflow joins them as plain strings.
 """
 
 from __future__ import annotations
@@ -18,90 +18,89 @@ PROXIED: Final = "mlflow-artifacts"
 
 
 def scheme_of(uri: str) -> str:
-    """The scheme of an URI, in lower case; ``""`` for a path."""
+    """Return the scheme of a URI, in lower case; ``""`` for a path."""
     scheme, colon, _ = uri.partition(":")
     return scheme.lower() if colon and "/" not in scheme else ""
 
 
 def join_path(*parts: str | None) -> str:
-    """Join the parts of a content path that are not empty."""
+    """Join the non-empty parts of a content path with slashes."""
     return "/".join(part.strip("/") for part in parts if part and part.strip("/"))
 
 
 @dataclass(frozen=True, slots=True)
 class IpfsPath:
-    """``ipfs://<cid>[/path]``: immutable content."""
+    """A path of immutable content, ``ipfs://<cid>[/path]``."""
 
     cid: CID
     path: str = ""
 
     @classmethod
     def parse(cls, uri: str) -> IpfsPath:
-        """Read the URI. MLflow collapses slashes when it joins, so ``ipfs:/<cid>`` is understood too.
+        """Parse a URI. MLflow collapses slashes when it joins paths, so ``ipfs:/<cid>`` is accepted too.
 
         Raises:
-            InvalidCIDError: what stands where the CID must be is none, for example a host.
-            InvalidPathError: not an ``ipfs://`` URI, or it has a query or fragment.
+            InvalidCIDError: the first component is not a CID, for example a host name.
+            InvalidPathError: the URI does not start with ``ipfs:``, or it has a query or fragment.
         """
         if scheme_of(uri) != IPFS:
-            msg = f"{uri!r} is not of the form ipfs://<cid>/<path>"
+            msg = f"{uri!r} does not have the form ipfs://<cid>/<path>"
             raise InvalidPathError(msg)
-        refuse_query(uri)
-        # The CID is not taken from a URL parser's host name: that would lower its case, and a
-        # CIDv0 is case-sensitive.
+        check_no_query(uri)
+        # A URL parser would convert the host name, which is the CID, to lower case; a CIDv0 is case-sensitive.
         text, _, path = uri.partition(":")[2].lstrip("/").partition("/")
         try:
             return cls(CID.parse(text), check_path(path))
         except InvalidCIDError as error:
-            msg = f"{uri!r}: after ipfs:// there must be a CID; hosts and gateways are never named here ({error})"
+            msg = f"{uri!r} has no valid CID after ipfs:// ({error}); write ipfs://<cid>/<path>, without a host or gateway"
             raise InvalidCIDError(msg) from error
 
 
 def check_path(path: str | None) -> str:
-    """Check a path below a root, and drop slashes at its ends.
+    """Check a path below a root, and return it without slashes at its ends.
 
     Raises:
-        InvalidPathError: it has empty, ``.`` or ``..`` parts, or a NUL character.
+        InvalidPathError: the path has an empty, ``.`` or ``..`` component, or a NUL character.
     """
     path = (path or "").strip("/")
     if path and ("\0" in path or any(part in {"", ".", ".."} for part in path.split("/"))):
-        msg = f"the path {path!r} has an empty part, '.', '..' or a NUL character"
+        msg = f"the path {path!r} has an empty, '.' or '..' component or a NUL character; write it without these"
         raise InvalidPathError(msg)
     return path
 
 
-def refuse_query(uri: str) -> None:
-    """Refuse what a URL parser would cut off.
+def check_no_query(uri: str) -> None:
+    """Raise if a URI has a query or a fragment: MLflow's URL parser would cut it off.
 
     Raises:
         InvalidPathError: the URI has a ``?`` or a ``#``.
     """
     if "?" in uri or "#" in uri:
-        msg = f"{uri!r} has a '?' or a '#', which MLflow would take for the start of a query or a fragment"
+        msg = f"{uri!r} has a '?' or a '#', which MLflow would read as a query or a fragment; use a path without it"
         raise InvalidPathError(msg)
 
 
 def parse_mfs(uri: str) -> MfsPath:
-    """Read ``mfs://<root>/<path>``.
+    """Parse ``mfs://<root>/<path>``.
 
     Raises:
-        InvalidPathError: malformed, or it has a query or fragment.
+        InvalidPathError: the URI is malformed, or it has a query or fragment.
     """
     if scheme_of(uri) != MFS or not uri.partition(":")[2].startswith("//"):
-        msg = f"{uri!r} is not of the form mfs://<root>/<path>"
+        msg = f"{uri!r} does not have the form mfs://<root>/<path>"
         raise InvalidPathError(msg)
-    refuse_query(uri)
+    check_no_query(uri)
     root, _, path = uri.partition("://")[2].partition("/")
     return MfsPath(root, check_path(path))
 
 
 def split_proxied(uri: str) -> tuple[str, str]:
-    """Take ``mlflow-artifacts://<host>/<path>`` apart; the host is empty in ``mlflow-artifacts:/<path>``.
+    """Split ``mlflow-artifacts://<host>/<path>`` into host and path. The host of ``mlflow-artifacts:/<path>`` is ``""``.
 
     Raises:
-        InvalidPathError: the path leaves its root.
+        InvalidPathError: the URI has a query or fragment, or the path has an empty, ``.`` or ``..`` component.
     """
-    refuse_query(uri)
+    check_no_query(uri)
     rest = uri.partition(":")[2]
     if not rest.startswith("//"):
         return "", check_path(rest)
@@ -110,19 +109,19 @@ def split_proxied(uri: str) -> tuple[str, str]:
 
 
 def frozen_uri(mutable: str, cid: CID) -> str:
-    """The URI of a CID frozen below a mutable URI."""
+    """Return the URI of a CID that is frozen below a mutable URI."""
     return f"{mutable.rstrip('/')}/@{cid}"
 
 
 def before_frozen(uri: str) -> str:
-    """The mutable URI in ``<mutable>/@<cid>[/path]``. An ``@`` inside a name, or in a host, is nothing special."""
+    """Return the mutable URI in ``<mutable>/@<cid>[/path]``. An ``@`` inside a name or in the host is ignored."""
     start = uri.find("://") + len("://") if "://" in uri else 0
     end = uri.find("/@", start)
     return uri if end < 0 else uri[:end]
 
 
 def split_frozen_uri(uri: str) -> tuple[str, CID] | None:
-    """Take ``<mutable>/@<cid>`` apart. None if it does not end like that."""
+    """Split ``<mutable>/@<cid>`` into URI and CID. Return None if the URI does not end in ``/@<cid>``."""
     mutable, _, last = uri.rpartition("/")
     if not mutable or not last.startswith("@"):
         return None
@@ -133,7 +132,7 @@ def split_frozen_uri(uri: str) -> tuple[str, CID] | None:
 
 
 def cid_of_location(uri: str | None) -> CID | None:
-    """The CID that a version's ``storage_location`` is frozen to, or None if it is not frozen."""
+    """Return the CID that a version's ``storage_location`` is frozen to; None if it is not frozen."""
     if not uri:
         return None
     if scheme_of(uri) == IPFS:

@@ -1,10 +1,10 @@
-"""Every import from MLflow's private modules, in one place.
+"""All uses of MLflow's private modules.
 
-MLflow promises to keep ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions`` and
-``mlflow.store.artifact.artifact_repo``. What is here may change with any release of it: a new
-MLflow means reading this file, and no other. Imports are inside functions, because MLflow loads
-our doors while it is itself being imported; the classes that ours derive from come by name:
-``mlflow_compat.SqlRegistryStore``, ``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlDataset``, ``.SqlRun``.
+MLflow's public API is ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions`` and
+``mlflow.store.artifact.artifact_repo``. Everything else may change with any release of MLflow, and only this file has
+to be checked then. Imports are inside functions, because MLflow loads the plugin modules while it is being imported
+itself. Classes are attributes of this module that load on first access: ``mlflow_compat.SqlRegistryStore``,
+``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlDataset`` and ``.SqlRun``.
 """
 
 # ruff: noqa: PLC0415
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
 
 # Copies of mlflow.server.constants: importing that module would load Flask into every client.
-# tests/mlflow_ipfs/binding/test_mlflow_compat.py holds them equal.
+# tests/mlflow_ipfs/binding/test_mlflow_compat.py checks that they are equal.
 SERVER_BACKEND_STORE: Final = "_MLFLOW_SERVER_FILE_STORE"
 SERVER_ARTIFACT_ROOT: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 SERVER_ARTIFACTS_DESTINATION: Final = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
 SERVER_SERVES_ARTIFACTS: Final = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
 READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 
-DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # what MLflow takes when nobody named an artifact root
+DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # MLflow's default for an artifact root that is not set
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
-_TABLES_SECONDS: Final = 120.0  # for another process that makes or upgrades MLflow's tables
+_TABLES_SECONDS: Final = 120.0  # wait for another process that creates or upgrades MLflow's tables
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
-PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # what MLflow writes as a prompt's source
+PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # placeholders that MLflow writes as the source
 
 _CLASSES: Final = {
     "SqlDataset": ("mlflow.store.tracking.dbmodels.models", "SqlDataset"),
@@ -55,6 +55,7 @@ _CLASSES: Final = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the classes
+    """Load one of MLflow's classes on first access."""
     if name not in _CLASSES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
@@ -67,8 +68,8 @@ class Server:
     """The ``mlflow server`` that this process is a worker of.
 
     Attributes:
-        destination: its ``--artifacts-destination``, if it serves artifacts; else None.
-        host: what stands for itself in ``mlflow-artifacts://<host>/…``; empty if it doesn't name itself.
+        destination: the server's ``--artifacts-destination``; None if the server does not serve artifacts.
+        host: the host in the ``mlflow-artifacts://<host>/…`` locations that the server writes; ``""`` if it writes none.
     """
 
     destination: str | None
@@ -76,7 +77,7 @@ class Server:
 
     @classmethod
     def current(cls, environ: Mapping[str, str] | None = None) -> Server | None:
-        """The server around this process, or None in a client."""
+        """Return the server that this process is a worker of; None in a client."""
         environ = os.environ if environ is None else environ
         if SERVER_BACKEND_STORE not in environ:
             return None
@@ -87,17 +88,17 @@ class Server:
 
 
 def workspaces_enabled() -> bool:
-    """Whether MLflow's multi-tenant workspaces are switched on."""
+    """Return True if MLflow's multi-tenant workspaces are enabled."""
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 
     return bool(MLFLOW_ENABLE_WORKSPACES.get())
 
 
 def prepare_database(database_uri: str) -> None:
-    """Make MLflow's tables, once, however many processes start at the same time, and of whichever users.
+    """Create MLflow's tables if they are missing. Safe with concurrent processes of different users.
 
     Raises:
-        PolicyError: this user may not use the lock file that MLflow keeps in the temporary directory.
+        PolicyError: this user may not read the lock file that MLflow keeps in the temporary directory.
         StoreBusyError: another process held that lock for too long.
     """
     from mlflow.store.db.utils import _all_tables_exist, _initialize_tables, _safe_initialize_tables
@@ -114,9 +115,10 @@ def prepare_database(database_uri: str) -> None:
 
 @contextmanager
 def _lock_of_another_user(error: PermissionError) -> Iterator[None]:
-    """Hold the lock file that MLflow could not open: it opens it for writing, which only the user who made it may do.
+    """Hold the lock file that MLflow could not open.
 
-    A lock needs no right to write. The file stays MLflow's own, so that this excludes MLflow's processes too.
+    MLflow opens the file for writing, which only the file's owner may do. A lock needs only the right to read. The
+    same file is used, so the lock excludes MLflow's own processes too.
     """
     path = Path(str(error.filename))
     try:
@@ -126,62 +128,62 @@ def _lock_of_another_user(error: PermissionError) -> Iterator[None]:
         if isinstance(refusal, MlflowIpfsError) or refusal.filename != str(path):
             raise
         msg = (
-            f"MLflow's lock {path} belongs to another user, and this one may not read it: remove it while no MLflow of that "
-            "user is starting, or set TMPDIR to a directory of this user"
+            f"MLflow's lock {path} belongs to another user and can't be read. Remove it while no MLflow process of that "
+            "user is starting, or set TMPDIR to a directory of the current user"
         )
         raise PolicyError(msg) from refusal
 
 
 def model_name_and_version(model_uri: str) -> tuple[str | None, str | None, str | None]:
-    """Take a ``models:/…`` URI apart into name, version and model id; what it lacks is None.
+    """Split a ``models:/…`` URI into name, version and model id. A part that the URI does not have is None.
 
     Raises:
-        MlflowException: it is none; a status that no client retries.
+        MlflowException: the URI is malformed. Clients do not retry the exception's HTTP status.
     """
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import _parse_model_uri
 
     try:
         parsed = _parse_model_uri(model_uri)
-    except MlflowException as error:  # its own code is the one of a server's fault
+    except MlflowException as error:  # MLflow's error code here means an internal server error
         raise MlflowException.invalid_parameter_value(error.message) from error
     return parsed.name, parsed.version, parsed.model_id
 
 
 def get_run(run_id: str) -> Run:
-    """Read a run from the tracking store that MLflow uses in this process."""
+    """Return a run of the tracking store that MLflow uses in this process."""
     from mlflow import MlflowClient
 
     return MlflowClient().get_run(run_id)
 
 
 def get_logged_model(model_id: str) -> LoggedModel:
-    """Read a logged model from the tracking store that MLflow uses in this process."""
+    """Return a logged model of the tracking store that MLflow uses in this process."""
     from mlflow import MlflowClient
 
     return MlflowClient().get_logged_model(model_id)
 
 
 def find_logged_model(run: Run, name: str) -> LoggedModel | None:
-    """The newest logged model of a run with that name, as ``runs:/<run id>/<name>`` means it."""
+    """Return the newest logged model of a run with a name, as ``runs:/<run id>/<name>`` means it; None if it is missing."""
     from mlflow import MlflowClient
 
-    if "'" in name:  # a logged model can't have that in its name, and the filter no way to write it
+    if "'" in name:  # not allowed in the name of a logged model, and the filter syntax has no escape for it
         return None
-    mine = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
-    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=mine, max_results=1)
+    condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
+    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=condition, max_results=1)
     return found[0] if found else None
 
 
 def download_foreign(uri: str, directory: str) -> str:
-    """Download an artifact of any kind that MLflow knows. Returns where it lies."""
+    """Download an artifact from any location that MLflow supports. Return its local path."""
     from mlflow.artifacts import download_artifacts
 
     return str(download_artifacts(artifact_uri=uri, dst_path=directory))
 
 
 def in_mlflow_command() -> bool:
-    """Whether the ``mlflow`` command runs in this process: what it downloads must outlive it."""
+    """Return True if this process runs the ``mlflow`` command: its downloads must remain after the process ends."""
     command_line = sys.modules.get("mlflow.cli")
     if command_line is None:
         return False
@@ -192,14 +194,14 @@ def in_mlflow_command() -> bool:
 
 
 def make_temporary_directory() -> str:
-    """A directory where MLflow puts downloads. Nobody removes it (MLflow issue #12140)."""
+    """Create a directory for downloads as MLflow does. The directory is never removed (MLflow issue #12140)."""
     from mlflow.utils.file_utils import create_tmp_dir
 
     return str(create_tmp_dir())
 
 
 def read_replica_uri() -> str | None:
-    """The read replica of the server's database, as ``mlflow server`` passes it on."""
+    """Return the read replica of the server's database, as ``mlflow server`` passes it to its workers; None if unset."""
     return os.environ.get(READ_REPLICA)
 
 
@@ -209,7 +211,7 @@ def server_backend_uri() -> str | None:
 
 
 def deleted_stage() -> str:
-    """The stage that marks a model version as deleted; its row stays."""
+    """Return the stage of a deleted model version, which still has a row in the database."""
     from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL
 
     return str(STAGE_DELETED_INTERNAL)
@@ -217,14 +219,14 @@ def deleted_stage() -> str:
 
 @contextmanager
 def show_progress(description: str, size_bytes: int) -> Iterator[Callable[[int], None] | None]:
-    """MLflow's own progress bar for one transfer.
+    """Show MLflow's progress bar during one transfer.
 
     Args:
-        description: what stands before the bar.
-        size_bytes: of the whole transfer. MLflow shows no bar below 500 MB.
+        description: the text before the bar.
+        size_bytes: size of the whole transfer. MLflow shows no bar below 500 MB.
 
     Yields:
-        What to call with the number of bytes just moved; None if no bar is shown.
+        A function to call with the number of bytes just transferred; None if no bar is shown.
     """
     from mlflow.utils.file_utils import ArtifactProgressBar
 
@@ -233,33 +235,36 @@ def show_progress(description: str, size_bytes: int) -> Iterator[Callable[[int],
 
 
 def is_shown_in_browser(path: str) -> bool:
-    """Whether MLflow's server gives a file of that name another content type than plain bytes."""
+    """Return True if MLflow's server sends a file of that name with another content type than plain bytes."""
     from mlflow.utils.mime_type_utils import _guess_mime_type
 
     return bool(_guess_mime_type(path) != "application/octet-stream")
 
 
 def prepare_client(tracking_uri: str | None) -> None:
-    """Make MLflow's client ready for one question of the command line.
+    """Configure MLflow's client for one query of the command line.
 
     Args:
-        tracking_uri: whom to ask; None: as the environment says.
+        tracking_uri: the tracking server or database to query; None: the one that the environment sets.
     """
     import logging
 
     import mlflow
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
-    for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" is no answer to the question
+    for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" would clutter the command's output
         logging.getLogger(name).setLevel(logging.ERROR)
     if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
-        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's own default waits four minutes for a server that is away
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's default waits four minutes for an unreachable server
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
 
 
 def model_location(models_uri: str) -> tuple[str, str]:
-    """Where MLflow keeps what ``models:/…`` names (a version, an alias, a logged model), and the path below it."""
+    """Return MLflow's artifact location for a ``models:/…`` URI, and the path below the location.
+
+    The URI may name a version, an alias or a logged model.
+    """
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 
     root, path = ModelsArtifactRepository.split_models_uri(models_uri)

@@ -1,8 +1,7 @@
-"""Our errors as MLflow tells them: the error code, and the HTTP status a server answers with.
+"""Translation of this package's errors to MLflow's: the error code, and the HTTP status of a server's response.
 
-An MLflow client retries 408, 429, 500, 502, 503 and 504 for minutes. So only what may pass on
-its own (a busy lock, a node that is away) gets one of these; everything else must be answered
-with a status that ends the request at once.
+An MLflow client retries 408, 429, 500, 502, 503 and 504 for minutes. Only a transient error, such as a busy lock or an
+unreachable node, gets one of these. Every other error gets a status that ends the request at once.
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ _CODES: Final[tuple[tuple[type[errors.MlflowIpfsError], int], ...]] = (
     (errors.StoreFormatError, codes.INVALID_STATE),
 )
 
-# MLflow answers these codes with 500 and 429. Asking again will not mend a damaged block.
+# MLflow maps these codes to 500 and 429. A retry does not repair a damaged block.
 _STATUS: Final = {"DATA_LOSS": 409, "INVALID_STATE": 409, "RESOURCE_EXHAUSTED": 507}
 
 
 class ContentException(MlflowException):
-    """An MLflow exception whose HTTP status makes no client retry in vain."""
+    """An MLflow exception whose HTTP status causes no useless retries by clients."""
 
     def get_http_status_code(self) -> int:
-        """The status that MLflow's server answers with."""
+        """Return the HTTP status of the response of MLflow's server."""
         status = _STATUS.get(self.error_code)
         return status if status is not None else int(super().get_http_status_code())  # type: ignore[no-untyped-call]
 
 
 def to_mlflow_exception(error: errors.MlflowIpfsError) -> ContentException:
-    """The MLflow exception that says the same."""
+    """Return the MLflow exception with the same message as an error of this package."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), codes.INTERNAL_ERROR)
     if error.transient:
         code = codes.TEMPORARILY_UNAVAILABLE
@@ -63,12 +62,15 @@ def to_mlflow_exception(error: errors.MlflowIpfsError) -> ContentException:
 
 @contextmanager
 def mlflow_errors() -> Iterator[None]:
-    """Translate what is raised inside. MLflow's own exceptions keep their code and get our status."""
+    """Translate errors that the body of the ``with`` raises.
+
+    MLflow's own exceptions keep their error code and get the HTTP status of ``ContentException``.
+    """
     try:
         yield
     except errors.MlflowIpfsError as error:
         if isinstance(error, errors.IntegrityError):
-            _logger.error("%s", error)  # noqa: TRY400 - MLflow swallows the reason when it downloads from runs:/…
+            _logger.error("%s", error)  # noqa: TRY400 - MLflow drops the reason when it downloads from runs:/…
         raise to_mlflow_exception(error) from error
     except MlflowException as error:
         if error.error_code not in _STATUS or isinstance(error, ContentException):

@@ -1,9 +1,9 @@
 """The registry id: a random name that a database gets once and keeps.
 
-Roots of artifacts and owners of pins carry it, so that two databases on one store never share a
-path or release each other's pins. It stands in a small table of its own beside MLflow's, which
-`mlflow db upgrade` leaves alone. A copy of a database has the id of the original: ``database_claims.py`` finds
-that out, and ``database_forks.py`` gives the copy an id of its own.
+Artifact roots and pin owners contain the id. Two databases that use one store therefore never share a path or release
+each other's pins. The id is stored in a separate table next to MLflow's tables; `mlflow db upgrade` does not change
+that table. A copy of a database has the id of the original: ``databases/sightings.py`` detects this, and
+``database_forks.py`` gives the copy a new id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ID_BYTES = 8
 TABLE: Final = "mlflow_ipfs_registry"
 
-_metadata = sqlalchemy.MetaData()  # not MLflow's: it checks that every table in its own exists
+_metadata = sqlalchemy.MetaData()  # separate from MLflow's, because MLflow checks that all tables of its own exist
 _table = sqlalchemy.Table(
     TABLE,
     _metadata,
@@ -30,7 +30,7 @@ _table = sqlalchemy.Table(
 
 
 def ensure_registry_id(engine: Engine) -> str:
-    """The id of a database; made now if there is none. Safe with many processes at once."""
+    """Return the id of a database; create it if the database has none. Concurrent processes get the same id."""
     _create_table(engine)
     with engine.connect() as connection:
         found = _read(connection)
@@ -39,7 +39,7 @@ def ensure_registry_id(engine: Engine) -> str:
             with engine.begin() as connection:
                 connection.execute(_table.insert().values(only_row=1, registry_id=new_registry_id()))
         except IntegrityError:
-            pass  # another process was first; its id counts
+            pass  # another process inserted its id first: use that one
         with engine.connect() as connection:
             found = _read(connection)
     assert found is not None, "the row was inserted, by this process or another"
@@ -47,19 +47,23 @@ def ensure_registry_id(engine: Engine) -> str:
 
 
 def new_registry_id() -> str:
-    """Return an id that no database has."""
+    """Return a new random id."""
     return secrets.token_hex(ID_BYTES)
 
 
 def read_registry_id(connection: Connection) -> str | None:
-    """Return the id of a database; None if it has none yet. Changes nothing."""
+    """Return the id of a database; None if it has none yet. The database is not changed."""
     if not sqlalchemy.inspect(connection).has_table(TABLE):
         return None
     return _read(connection)
 
 
 def replace_registry_id(connection: Connection, former: str, registry_id: str) -> bool:
-    """Give a database another id, in the caller's transaction. Returns False if it does not have the former one."""
+    """Replace the id of a database, in the caller's transaction.
+
+    Returns:
+        False if the database does not have the former id; then nothing is changed.
+    """
     changed = connection.execute(_table.update().where(_table.c.registry_id == former).values(registry_id=registry_id))
     return changed.rowcount == 1
 
@@ -68,7 +72,7 @@ def _create_table(engine: Engine) -> None:
     try:
         _metadata.create_all(engine)
     except (OperationalError, ProgrammingError):
-        # Two processes looked, both saw no table, and the other one made it.
+        # Another process created the table after this one had checked for it.
         if not sqlalchemy.inspect(engine).has_table(_table.name):
             raise
 

@@ -1,4 +1,4 @@
-"""From what a caller names as a model version's source to the place where the bytes are."""
+"""Resolution of a model version's source, as the caller names it, to the location of its bytes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's bytes are.
+    """The location of a model's bytes.
 
     Attributes:
-        uris: the places to look at, in order; the first that has anything counts.
-        stated: the caller wrote the URI; else MLflow's own records name it.
+        uris: the locations to try, in order; the first one with content is used.
+        stated: True if the caller wrote the URI; False if MLflow's own records name it.
         run_id: the run that the model comes from, if known.
     """
 
@@ -36,15 +36,16 @@ class ModelSource:
 def resolve_source(
     source: str, run_id: str | None, *, version_location: Callable[[str | None, str | None], str]
 ) -> ModelSource:
-    """Follow ``models:/`` and ``runs:/`` to the URI of the artifacts.
+    """Resolve ``models:/`` and ``runs:/`` to the URI of the artifacts.
 
     Args:
-        source: as given to ``create_model_version``.
-        run_id: likewise.
-        version_location: the ``storage_location`` of another version, by its name and version.
+        source: the argument of ``create_model_version``.
+        run_id: the argument of ``create_model_version``.
+        version_location: returns the ``storage_location`` of another version, by its name and version.
 
     Raises:
         MlflowException: MLflow does not know the run, model or version, or the model is not ready.
+        InvalidPathError: the source is empty, or it names a version by something other than its number.
     """
     scheme = scheme_of(source)
     if scheme == "models":
@@ -52,7 +53,7 @@ def resolve_source(
         if model_id is None:
             _check_numbered(source, version)
             location = version_location(name, version)
-            # A version that is not frozen has the location that its client wrote.
+            # The location of a version that is not frozen was written by its client.
             return ModelSource((location,), stated=cid_of_location(location) is None, run_id=run_id)
         model = mlflow_compat.get_logged_model(model_id)
         _check_ready(model)
@@ -60,13 +61,13 @@ def resolve_source(
     if scheme == "runs":
         return _run_source(source)
     if not source:
-        msg = "a model version needs a source: runs:/<run id>/<path>, models:/<model id> or ipfs://<cid>"
+        msg = "the model version has no source; give runs:/<run id>/<path>, models:/<model id> or ipfs://<cid>"
         raise InvalidPathError(msg)
     return ModelSource((source,), stated=True, run_id=run_id or None)
 
 
 def _run_source(source: str) -> ModelSource:
-    """``runs:/<run id>/<path>``: the run's artifacts, or the logged model of that name."""
+    """Resolve ``runs:/<run id>/<path>`` to the run's artifacts, and then to the logged model of that name."""
     run_id, _, path = source.partition(":")[2].strip("/").partition("/")
     run = mlflow_compat.get_run(run_id)
     uris = [f"{run.info.artifact_uri.rstrip('/')}/{join_path(path)}".rstrip("/")]
@@ -80,14 +81,14 @@ def _run_source(source: str) -> ModelSource:
 
 def _check_numbered(source: str, version: str | None) -> None:
     if version is None:
-        msg = f"{source!r} names no version by its number, and what it names may change; write models:/<name>/<number>"
+        msg = f"{source!r} does not have a version number, so its meaning may change; write models:/<name>/<number>"
         raise InvalidPathError(msg)
 
 
 def _check_ready(model: LoggedModel) -> None:
     if str(model.status) != "READY":
         msg = (
-            f"logged model {model.model_id} is {model.status}, so its files may still change and can't be frozen; "
-            "call mlflow.finalize_logged_model first"
+            f"logged model {model.model_id} can't be frozen: its status is {model.status}, so its files may still "
+            "change. Call mlflow.finalize_logged_model first"
         )
         raise MlflowException(msg, error_code=INVALID_STATE)

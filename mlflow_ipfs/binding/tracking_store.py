@@ -1,4 +1,4 @@
-"""MLflow's SQL tracking store, whose experiments keep their artifacts in IPFS by default."""
+"""MLflow's SQL tracking store, extended so that experiments keep their artifacts in IPFS by default."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _logger = logging.getLogger(__name__)
 
 
 class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's class is not typed
-    """The tracking store of ``ipfs+sqlite://`` and its like.
+    """The tracking store of ``ipfs+sqlite://`` and ``ipfs+postgresql://``.
 
     Args:
         database_uri: MLflow's own URI of the database, ``sqlite:///…``.
-        artifact_root: where experiments keep artifacts, as the user named it; None if nobody did.
-        default_root: where they keep them then, in a directory named by the registry id.
-        read_database_uri: a read replica, if there is one.
+        artifact_root: the artifact root of experiments, as the user set it; None if it is not set.
+        default_root: the artifact root if ``artifact_root`` is None; the registry id is appended to it.
+        read_database_uri: the database's read replica, if any.
     """
 
     registry_id: str
@@ -52,23 +52,23 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         super().__init__(database_uri, artifact_root or str(default_root), read_db_uri=read_database_uri)
 
     def _initialize_store_state(self) -> None:
-        """MLflow's hook between making the tables and making experiment 0, which needs the root."""
+        """Set the artifact root. MLflow calls this hook after it creates the tables and before experiment 0."""
         self.registry_id = ensure_registry_id(self.engine)
-        self._record_place()
+        self._record_location()
         if self._root_is_default:
             self.artifact_root_uri = str(self._default_root.join(self.registry_id))
         super()._initialize_store_state()
 
-    def _record_place(self) -> None:
-        """Let the store know where the database is. Runs can be read even if the store can't."""
+    def _record_location(self) -> None:
+        """Record the database's location in the store. Log a failure, because runs can be read without the store."""
         settings = Settings.from_environment()
         if not settings.store.exists():
             return
         try:
             with open_store(settings, create=False) as store:
                 sighting = observe(store.storage, self.registry_id, self.engine)
-        except Exception as error:  # noqa: BLE001 - whatever it is
-            _logger.warning("it could not be recorded where the database of this store is: %s", error)
+        except Exception as error:  # noqa: BLE001 - no failure of the store may stop the tracking store
+            _logger.warning("the store could not record the location of the MLflow database: %s", error)
             return
         if sighting.is_shared:
             _logger.warning("%s", sighting.explain())
@@ -78,13 +78,16 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
     ) -> str:
         """Create an experiment.
 
-        In a server, a client may not choose a place of the store for it: the server would read
-        and write there with its own rights, be it another experiment's place.
+        In a server, a client may not choose an ``mfs://`` or ``ipfs://`` location. The server would read and write
+        there with its own rights, even if the location belongs to another experiment.
+
+        Raises:
+            MlflowException: a client of a server named such a location.
         """
         if artifact_location and scheme_of(artifact_location) in {MFS, IPFS} and Server.current() is not None:
             msg = (
-                f"this server gives experiments their place in the store itself, so {name!r} can't have "
-                f"{artifact_location!r}; leave the location out"
+                f"experiment {name!r} can't have the artifact location {artifact_location!r}: this server chooses the "
+                "locations in its store itself; leave the location out"
             )
             with mlflow_errors():
                 raise PolicyError(msg)
@@ -99,8 +102,8 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         """Log inputs to a run.
 
         Raises:
-            MlflowException: a dataset names a CID, and MLflow would keep another source that it has for that name
-                and digest.
+            MlflowException: a dataset names a CID, and MLflow would keep the source already recorded for that name and
+                digest.
         """
         given = [item.dataset for item in datasets or ()]
         with mlflow_errors():
@@ -108,7 +111,7 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         super().log_inputs(run_id, datasets, models)
 
     def _recorded_sources(self, run_id: str, datasets: list[Dataset]) -> dict[tuple[str, str], str]:
-        """Return the sources that a run's experiment has for the names and digests of datasets."""
+        """Return the recorded sources of a run's experiment for the names and digests of datasets."""
         if not datasets:
             return {}
         columns: tuple[Any, ...] = SqlDataset.name, SqlDataset.digest, SqlDataset.dataset_source

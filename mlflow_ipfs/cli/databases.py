@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from mlflow_ipfs.binding.database_forks import ForkReport
-    from mlflow_ipfs.binding.databases.places import DatabasePlace
+    from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -51,21 +51,21 @@ def _database_option(command: Command) -> Command:
 def ls(cli_context: CliContext, *, as_json: bool) -> None:
     """List every database that used the store: its registry id, its location, and the time of its first use."""
     from mlflow_ipfs.binding.databases.claims import list_databases
-    from mlflow_ipfs.binding.databases.places import describe
+    from mlflow_ipfs.binding.databases.database_locations import describe
 
     with cli_context.open_store() as store:
         found = list_databases(store.storage)
-    for registry_id, places in found.items():
-        for place in places:
-            fields = {"registry_id": registry_id} | describe(place) | {"is_shared": len(places) > 1}
-            print_result(fields, _line(registry_id, place, is_shared=len(places) > 1), as_json=as_json)
+    for registry_id, locations in found.items():
+        for location in locations:
+            fields = {"registry_id": registry_id} | describe(location) | {"is_shared": len(locations) > 1}
+            print_result(fields, _line(registry_id, location, is_shared=len(locations) > 1), as_json=as_json)
 
 
-def _line(registry_id: str, place: DatabasePlace, *, is_shared: bool) -> str:
-    since = datetime.fromtimestamp(place.seen_at, UTC).isoformat(timespec="seconds")
-    where = f" on {place.host}" if place.host else ""
+def _line(registry_id: str, location: DatabaseLocation, *, is_shared: bool) -> str:
+    since = datetime.fromtimestamp(location.seen_at, UTC).isoformat(timespec="seconds")
+    where = f" on {location.host}" if location.host else ""
     shared = "  (one of several with this registry id)" if is_shared else ""
-    return printable(f"{registry_id}  {place.uri}{where}, since {since}{shared}")
+    return printable(f"{registry_id}  {location.uri}{where}, since {since}{shared}")
 
 
 @databases.command(short_help="Give a copied database its own registry id.")
@@ -127,12 +127,12 @@ def moved(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bo
     them. Caution: if a database at one of them is still used, its deletions also remove content of this database.
     """
     from mlflow_ipfs.backup.database_copies import find_database
-    from mlflow_ipfs.binding.databases.places import describe
-    from mlflow_ipfs.binding.databases.sightings import settle_in
+    from mlflow_ipfs.binding.databases.database_locations import describe
+    from mlflow_ipfs.binding.databases.sightings import record_move
 
     url = find_database(backend_store_uri, os.environ)
     with cli_context.open_store() as store:
-        sighting = settle_in(store.storage, url)
-    lines = [f"forgotten  {printable(place.uri)}" for place in sighting.others] or ["nothing to forget"]
-    fields = {"registry_id": sighting.registry_id, "forgotten": [describe(place) for place in sighting.others]}
+        sighting = record_move(store.storage, url)
+    lines = [f"forgotten  {printable(location.uri)}" for location in sighting.others] or ["nothing to forget"]
+    fields = {"registry_id": sighting.registry_id, "forgotten": [describe(location) for location in sighting.others]}
     print_result(fields, "\n".join(lines), as_json=as_json)

@@ -38,7 +38,7 @@ def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, 
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         entries = _list(found)
-        directories = [entry.cid for entry in entries if found.place and entry.is_dir]
+        directories = [entry.cid for entry in entries if found.mutable_path and entry.is_dir]
         unnamed = {cid for cid in directories if not store.has(cid)}
     if as_json:
         for entry in entries:
@@ -51,7 +51,7 @@ def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, 
         click.echo(line)
     if unnamed:
         print_notice(
-            f"directories without a CID can still change; `mlflow-ipfs pin add {found.place}` pins the present state of "
+            f"directories without a CID can still change; `mlflow-ipfs pin add {found.mutable_path}` pins the present state of "
             "the listed directory and prints its CID"
         )
 

@@ -53,8 +53,8 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
     with cli_context.open_store() as store:
         for content in contents:
             found = find(store, content, tracking_uri)
-            if found.place is not None:
-                root = store.pin_files(found.place)
+            if found.mutable_path is not None:
+                root = store.pin_files(found.mutable_path)
             else:
                 root = found.root
                 store.pin(root)

@@ -1,1 +1,1 @@
-"""The doors: each file is named by the MLflow entry-point group that loads it."""
+"""The plugin modules. Each is named after the MLflow entry-point group that loads it."""

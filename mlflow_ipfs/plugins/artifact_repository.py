@@ -1,10 +1,11 @@
-"""MLflow artifact repositories for ``ipfs://<cid>`` (read-only) and ``mfs://<root>/<path>``.
+"""Plugin module with the MLflow artifact repositories for ``ipfs://<cid>`` (read-only) and ``mfs://<root>/<path>``.
 
-MLflow builds a repository for nearly every call of a client, so the constructors do nothing but
-remember the URI; the store behind them is opened once per process, at the first use.
+MLflow creates a repository for nearly every call of a client, so the constructors only save the URI. The store is
+opened once per process, at the first use.
 """
 
-# MLflow loads this file at its own import, in every process of every user: what takes time to load comes at first use.
+# MLflow loads this file at its own import, in every process of every user. Modules that load slowly are imported at
+# first use.
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
-MAX_PREVIEW_BYTES: Final = 64 << 20  # above the 50 MB up to which MLflow's UI shows a file
+MAX_PREVIEW_BYTES: Final = 64 << 20  # more than 50 MB, the largest file that MLflow's UI shows
 
 
 class ContentArtifactRepository(ArtifactRepository):
-    """What both repositories share: reading."""
+    """The common base class of both repositories, which implements reading."""
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
@@ -44,42 +45,43 @@ class ContentArtifactRepository(ArtifactRepository):
 
     @abstractmethod
     def _open_tree(self) -> ArtifactTree:
-        """The tree that the repository's URI names."""
+        """Return the tree that the repository's URI names."""
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
-        """The artifacts directly in a directory, with their sizes; none for a file."""
+        """Return the entries of a directory, with their sizes. The list is empty for a file."""
         with mlflow_errors():
             items = self._open_tree().list(path or "")
         return [FileInfo(item.path, item.is_dir, item.size_bytes) for item in items]
 
     def download_artifacts(self, artifact_path: str | None, dst_path: str | None = None) -> str:
-        """Bring a file or directory to the local disk, and return where it is.
+        """Download a file or directory to the local disk, and return its local path.
 
         Args:
-            artifact_path: path below the repository's URI; empty: all of it.
-            dst_path: directory to write it to, as files of the user's own. None: a private copy that
-                shares bytes with the store where that is safe, and goes when the process ends.
+            artifact_path: path below the repository's URI; empty or None: the whole repository.
+            dst_path: directory to write the user's own files to. None: create a private copy, which shares bytes with
+                the store where that is safe, and which is removed when the process ends.
         """
         from mlflow_ipfs.binding.locations import check_path
 
         with mlflow_errors():
-            path = check_path(artifact_path)  # MLflow joins it to the directory: "/a" would lead out of there
+            path = check_path(artifact_path)  # MLflow joins the path to the directory: "/a" would lead out of it
             served = self._link_for_server(path, dst_path) if path and dst_path else None
             if served is not None:
                 return served
             directory = dst_path or self._make_private_directory()
             root = None if path else self._root_file()
-            if root is not None:  # MLflow's own loop knows directories only
+            if root is not None:  # MLflow's method handles only directories
                 target = Path(directory, root)
                 self._download_file("", str(target))
                 return str(target)
             return str(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
 
     def _link_for_server(self, path: str, directory: str) -> str | None:
-        """Link a file that MLflow's server is about to send into its temporary directory.
+        """Create a symlink in a server's temporary directory, to a file that the server is about to send.
 
         Returns:
-            None if the caller is not a server with a request to answer, or if the store has no single file.
+            The path of the symlink. None if the caller is not a server that answers a request, or if the store has no
+            single file with the content.
         """
         from mlflow_ipfs.binding.artifacts.served_files import link_into, take_download
 
@@ -90,11 +92,11 @@ class ContentArtifactRepository(ArtifactRepository):
         return str(link) if link is not None else None
 
     def _root_file(self) -> str | None:
-        """The file name to use if the repository's URI names a file, else None."""
+        """Return a name for the local file if the repository's URI names a file, else None."""
         try:
             is_dir = self._open_tree().stat("").is_dir
         except NotFoundError:
-            return None  # a run without artifacts is an empty directory; other trees say so themselves
+            return None  # a run without artifacts counts as an empty directory; a frozen tree raises in ``list``
         return None if is_dir else posixpath.basename(self.artifact_uri.rstrip("/"))
 
     def _make_private_directory(self) -> str:
@@ -105,7 +107,7 @@ class ContentArtifactRepository(ArtifactRepository):
         return str(directory)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
-        """Write one file to the local disk. Called by MLflow in several threads."""
+        """Write one file to the local disk. MLflow calls this in several threads."""
         with mlflow_errors():
             destination = Path(local_path)
             private = any(destination.is_relative_to(directory) for directory in self._private_directories)
@@ -113,7 +115,7 @@ class ContentArtifactRepository(ArtifactRepository):
 
     @contextlib.contextmanager
     def _deleting(self) -> Iterator[None]:
-        """Tell `mlflow gc` of a malformed URI in the one way that it gets past."""
+        """Report a malformed URI with ``InvalidUrlException``: `mlflow gc` continues only after this exception."""
         try:
             self._open_tree()
         except (InvalidCIDError, InvalidPathError) as error:
@@ -121,14 +123,14 @@ class ContentArtifactRepository(ArtifactRepository):
         yield
 
     def get_local_path(self, artifact_path: str) -> str | None:
-        """Return a file for MLflow's server to answer from at once, or None.
+        """Return the path of a file that MLflow's server can send at once, or None.
 
-        MLflow's server calls this on its event loop, so nothing is opened, hashed or assembled here. After None the
-        server calls ``download_artifacts`` on a thread, which does that; damage is found there, too.
+        MLflow's server calls this on its event loop, so no store is opened and no file is hashed or assembled here. If
+        the result is None, the server calls ``download_artifacts`` on a thread, which does this and detects damage.
 
-        MLflow takes the content type from the file's name, and a file of the store has none. So
-        what a browser may want to show is sent under its own name instead, unless it is too
-        large to be shown.
+        MLflow derives the content type from the file name, and a file of the store does not have the artifact's name.
+        So for an artifact that a browser can show, the result is None, and the server sends the file under the
+        artifact's name. Files over ``MAX_PREVIEW_BYTES`` are too large to be shown.
         """
         from mlflow_ipfs.binding.artifacts.served_files import expect_download, must_not_wait
 
@@ -142,7 +144,7 @@ class ContentArtifactRepository(ArtifactRepository):
         tree = self._open_tree()
         item = tree.stat(artifact_path)
         if item.is_dir:
-            msg = f"{artifact_path!r} is a directory, not a file"
+            msg = f"{artifact_path!r} is a directory, not a file; name a file in it"
             raise IsDirectoryError(msg)
         if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
             return None
@@ -151,7 +153,7 @@ class ContentArtifactRepository(ArtifactRepository):
 
 
 class IpfsArtifactRepository(ContentArtifactRepository):
-    """``ipfs://<cid>[/path]``: content that nobody can change."""
+    """The repository of ``ipfs://<cid>[/path]``: immutable content."""
 
     def _open_tree(self) -> ArtifactTree:
 
@@ -162,34 +164,34 @@ class IpfsArtifactRepository(ContentArtifactRepository):
         return FrozenTree(_shared_store(), found.cid, found.path)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Refuse."""
-        self._refuse_write(local_file, artifact_path)
+        """Raise: the content of a CID can't change."""
+        self._raise_immutable(local_file, artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Refuse."""
-        self._refuse_write(local_dir, artifact_path)
+        """Raise: the content of a CID can't change."""
+        self._raise_immutable(local_dir, artifact_path)
 
-    def _refuse_write(self, source: str, artifact_path: str | None) -> None:
+    def _raise_immutable(self, source: str, artifact_path: str | None) -> None:
         msg = (
-            f"{os.fspath(source)!r} can't be logged to {self.artifact_uri}/{artifact_path or ''}: an ipfs:// URI names "
-            "content, and content never changes. Log to a run or to an mfs:// URI"
+            f"{os.fspath(source)!r} can't be logged to {self.artifact_uri}/{artifact_path or ''}: the content of an "
+            "ipfs:// URI never changes. Log to a run or to an mfs:// URI"
         )
         with mlflow_errors():
             raise ImmutableError(msg)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Refuse, unless there is nothing to delete: `mlflow gc` must get past an URI without content."""
+        """Raise, unless the path does not exist: `mlflow gc` must continue after a URI without content."""
         with mlflow_errors(), self._deleting(), contextlib.suppress(NotFoundError):
             self._open_tree().stat(artifact_path or "")
             msg = (
-                f"{self.artifact_uri}/{artifact_path or ''} is immutable; its bytes go with its last pin: "
-                "`mlflow-ipfs pin rm` and `mlflow-ipfs gc`"
+                f"{self.artifact_uri}/{artifact_path or ''} can't be deleted, because it is immutable; remove its last "
+                "pin with `mlflow-ipfs pin rm`, and free its space with `mlflow-ipfs gc`"
             )
             raise ImmutableError(msg)
 
 
 class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
-    """``mfs://<root>/<path>``: a mutable tree; ``…/@<cid>`` is what was frozen below a path of it."""
+    """The repository of ``mfs://<root>/<path>``: a mutable tree; ``…/@<cid>`` is content frozen below one of its paths."""
 
     def _open_tree(self) -> MutableTree:
 
@@ -198,7 +200,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
         return MutableTree(_shared_store(), parse_mfs(self.artifact_uri))
 
-    def _place(self, artifact_path: str | None, name: str = "") -> tuple[ContentStore, MfsPath]:
+    def _target(self, artifact_path: str | None, name: str = "") -> tuple[ContentStore, MfsPath]:
 
         from mlflow_ipfs.binding.locations import join_path
 
@@ -206,31 +208,31 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         return tree.store, tree.at(join_path(artifact_path, name) if name else artifact_path or "")
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Publish one file. It is durable when the call returns."""
+        """Publish one file. The file is durable when the call returns."""
         with mlflow_errors():
-            store, place = self._place(artifact_path, Path(local_file).name)
+            store, target = self._target(artifact_path, Path(local_file).name)
             with _show_upload(Path(local_file)) as progress:
-                store.files.put_file(place, Path(local_file), progress=progress)
+                store.files.put_file(target, Path(local_file), progress=progress)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Publish all files of a directory in one step: readers see all of them or none."""
+        """Publish all files of a directory atomically: a reader sees all of them or none."""
         with mlflow_errors():
-            store, place = self._place(artifact_path)
+            store, target = self._target(artifact_path)
             with _show_upload(Path(local_dir)) as progress:
-                store.files.put_tree(place, Path(local_dir), progress=progress)
+                store.files.put_tree(target, Path(local_dir), progress=progress)
 
     def log_artifact_from_stream(
         self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
-        """Publish what a stream yields, without a temporary file of MLflow's."""
+        """Publish the content of a stream, without a temporary file of MLflow."""
         with mlflow_errors():
-            store, place = self._place(artifact_path, posixpath.basename(artifact_file_name))
-            store.files.put_stream(place, stream)
+            store, target = self._target(artifact_path, posixpath.basename(artifact_file_name))
+            store.files.put_stream(target, stream)
 
     async def log_artifact_from_async_stream(
         self, chunks: AsyncIterable[bytes], artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
-        """Publish the body of a request; how MLflow's server takes uploads."""
+        """Publish the body of a request. MLflow's server calls this for uploads."""
         from mlflow_ipfs.binding.artifacts.uploads import publish_stream
         from mlflow_ipfs.config import Settings
 
@@ -242,26 +244,28 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
             await publish_stream(chunks, publish, timeout_seconds=timeout_seconds)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
-        """Forget the files at a path and below it; nothing there is no error.
+        """Delete the files at a path and below it. A path that does not exist is not an error.
 
-        What was frozen below the path stays: model versions need it. In a tree that two databases have, because
-        one is a copy of the other, nothing is deleted.
+        Content that is frozen below the path stays, because model versions need it.
+
+        Raises:
+            MlflowException: one database is a copy of another, and both may need the files; nothing was deleted.
         """
         with mlflow_errors(), self._deleting():
-            from mlflow_ipfs.binding.databases.claims import refuse_shared
+            from mlflow_ipfs.binding.databases.claims import check_not_shared
 
-            store, place = self._place(artifact_path)
-            refuse_shared(store.storage, place)
+            store, target = self._target(artifact_path)
+            check_not_shared(store.storage, target)
             if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
-                from mlflow_ipfs.binding.databases.sightings import refuse_servers_shared
+                from mlflow_ipfs.binding.databases.sightings import check_server_not_shared
 
-                refuse_servers_shared(store.storage, place, backend_uri)
-            store.files.delete(place)
+                check_server_not_shared(store.storage, target, backend_uri)
+            store.files.delete(target)
 
 
 @contextlib.contextmanager
 def _show_upload(path: Path) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar for publishing a file or directory, if it is a long one."""
+    """Show MLflow's progress bar while a file or directory is published, if it is large enough for a bar."""
     files = path.rglob("*") if path.is_dir() else (path,)
     size_bytes = sum(file.stat().st_size for file in files if file.is_file())
     with mlflow_compat.show_progress(f"Uploading {path}", size_bytes) as progress:

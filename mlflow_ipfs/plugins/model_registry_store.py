@@ -1,6 +1,6 @@
-"""MLflow model registry store for ``ipfs+sqlite://`` and ``ipfs+postgresql://``: versions are frozen."""
+"""Plugin module with the MLflow model registry store for ``ipfs+sqlite://`` and ``ipfs+postgresql://``."""
 
-# MLflow loads this file at its own import; SQLAlchemy comes only with the first store.
+# MLflow loads this file at its own import; SQLAlchemy is loaded with the first store.
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
-    """Build the store. MLflow calls this once per process and URI.
+    """Create a model registry store. MLflow calls this once per process and URI.
 
     Args:
-        store_uri: ``ipfs+sqlite:///<file>``; may be the database of the tracking store.
+        store_uri: ``ipfs+sqlite:///<file>`` or ``ipfs+postgresql://…``; may be the database of the tracking store.
+
+    Raises:
+        MlflowException: the URI or a setting is invalid, or MLflow's tables can't be created.
     """
     from mlflow_ipfs.binding import mlflow_compat
     from mlflow_ipfs.binding.databases.connections import database_uri

@@ -1,6 +1,6 @@
-"""MLflow tracking store for ``ipfs+sqlite://`` and ``ipfs+postgresql://``."""
+"""Plugin module with the MLflow tracking store for ``ipfs+sqlite://`` and ``ipfs+postgresql://``."""
 
-# MLflow loads this file at its own import; SQLAlchemy comes only with the first store.
+# MLflow loads this file at its own import; SQLAlchemy is loaded with the first store.
 # ruff: noqa: PLC0415
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 
 def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> ContentTrackingStore:
-    """Build the store. MLflow calls this once per process and URI.
+    """Create a tracking store. MLflow calls this once per process and URI.
 
     Args:
-        store_uri: ``ipfs+sqlite:///<file>``.
-        artifact_uri: where experiments keep artifacts. A client gives None: then the server's
-            setting counts, as for MLflow's own stores, then ``MLFLOW_IPFS_ROOT``.
+        store_uri: ``ipfs+sqlite:///<file>`` or ``ipfs+postgresql://…``.
+        artifact_uri: the artifact root of experiments. A client passes None: then the server's setting is used, as for
+            MLflow's own stores, and ``MLFLOW_IPFS_ROOT`` if the server has none.
+
+    Raises:
+        MlflowException: the URI or a setting is invalid, or MLflow's tables can't be created.
     """
     from mlflow_ipfs.binding import mlflow_compat
     from mlflow_ipfs.binding.databases.connections import database_uri
@@ -29,7 +32,7 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
     with mlflow_errors():
         root = artifact_uri or os.environ.get(mlflow_compat.SERVER_ARTIFACT_ROOT)
         if root == mlflow_compat.DEFAULT_LOCAL_ROOT:
-            root = None  # not what a user named: `mlflow server --no-serve-artifacts` fills it in
+            root = None  # not set by a user: `mlflow server --no-serve-artifacts` fills in this default
         return ContentTrackingStore(
             database_uri(store_uri),
             root,

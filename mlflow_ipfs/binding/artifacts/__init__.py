@@ -1,1 +1,1 @@
-"""Artifacts: trees of files between MLflow and the store."""
+"""Artifacts: the trees of files that MLflow reads from the store and writes to it."""

@@ -1,4 +1,4 @@
-"""Artifacts as trees: what the artifact repositories read, whether frozen or mutable."""
+"""Frozen and mutable artifact trees, as the artifact repositories read them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.names.entries import MfsEntry
     from mlflow_ipfs.content.store import ContentStore
 
-MAX_SYMLINKS: Final = 40  # as Linux
+MAX_SYMLINKS: Final = 40  # the limit of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Item:
     """One artifact.
 
     Attributes:
-        path: where it is, from the tree's root; ``""`` is the root itself.
+        path: the path from the tree's root; ``""`` is the root itself.
+        is_dir: True for a directory.
         size_bytes: size of a file; None for a directory.
     """
 
@@ -40,52 +41,54 @@ class Item:
 
 
 class ArtifactTree(Protocol):
-    """A tree of files that can be read. Paths are ``a/b/c``, from the tree's root."""
+    """A readable tree of files. Paths have the form ``a/b/c`` and start at the tree's root."""
 
     def stat(self, path: str) -> Item:
-        """What is at a path.
+        """Return the artifact at a path.
 
         Raises:
-            NotFoundError: nothing.
+            NotFoundError: the path does not exist.
         """
 
     def list(self, path: str) -> list[Item]:
-        """What is directly in a directory. Of a file, or of nothing in a mutable tree, an empty list.
+        """Return the entries of a directory.
+
+        The list is empty for a file, and for a path that does not exist in a mutable tree.
 
         Raises:
-            NotFoundError: nothing is there, in a tree that can't change.
+            NotFoundError: the path does not exist in a frozen tree.
         """
 
     def local_path(self, path: str, *, wait: bool = True) -> Path | None:
-        """A read-only file that is the content, or None if there is none, as for small files.
+        """Return the path of a read-only file with the content; None if the store has no such file, as for small files.
 
         Args:
-            path: where the file is.
-            wait: False: as ``ContentStore.local_path``.
+            path: the path of the file in the tree.
+            wait: see ``ContentStore.local_path``.
 
         Raises:
-            NotFoundError: nothing is there.
-            IsDirectoryError: a directory is there.
+            NotFoundError: the path does not exist.
+            IsDirectoryError: the path is a directory.
         """
 
     def copy_file(self, path: str, destination: Path, *, private: bool) -> None:
         """Write a file's content to ``destination``.
 
         Args:
-            path: where the file is.
-            destination: where it goes.
-            private: the destination is a private view, which may share bytes with the store; else
-                it is the user's own file.
+            path: the path of the file in the tree.
+            destination: the local file to write.
+            private: True if the destination is in a private view, which may share bytes with the store; False if it is
+                the user's own file.
 
         Raises:
-            NotFoundError: nothing is there.
-            IsDirectoryError: a directory is there.
+            NotFoundError: the path does not exist.
+            IsDirectoryError: the path is a directory.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenTree:
-    """The content below a CID. A symlink counts as the file that it leads to, inside the same content."""
+    """The content below a CID. Symlinks to files inside the same content are followed."""
 
     store: ContentStore
     cid: CID
@@ -121,30 +124,34 @@ class FrozenTree:
             self.store.view(cid, dst=destination, progress=progress)
 
     def _find_file(self, path: str) -> CID:
-        """The CID of the file at a path.
+        """Return the CID of the file at a path.
 
         Raises:
-            NotFoundError: nothing is there, or a symlink that leads out of the content.
-            IsDirectoryError: a directory is there.
+            NotFoundError: the path does not exist, a symlink leads out of the content, or the chain of symlinks is too long.
+            IsDirectoryError: the path is a directory.
         """
-        place = join_path(self.prefix, check_path(path))
+        current = join_path(self.prefix, check_path(path))
         for _ in range(MAX_SYMLINKS):
-            entry = self.store.stat(self.cid, place)
+            entry = self.store.stat(self.cid, current)
             if entry.is_dir:
-                msg = f"{join_path(str(self.cid), place)} is a directory, not a file"
+                msg = f"{join_path(str(self.cid), current)} is a directory, not a file; name a file in it"
                 raise IsDirectoryError(msg)
             if entry.kind != "symlink":
                 return entry.cid
             target = read_unixfs(self.store.storage.blocks, entry.cid).data.data or b""
-            place = self._follow(place, os.fsdecode(target))
-        msg = f"{join_path(str(self.cid), self.prefix, path)} is a chain of more than {MAX_SYMLINKS} symlinks"
+            current = self._follow(current, os.fsdecode(target))
+        msg = f"{join_path(str(self.cid), self.prefix, path)} can't be read: it is a chain of more than {MAX_SYMLINKS} symlinks"
         raise NotFoundError(msg)
 
-    def _follow(self, place: str, target: str) -> str:
-        """Where a symlink leads. Never out of the content: a server would hand out files of its own disk."""
-        followed = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
+    def _follow(self, path: str, target: str) -> str:
+        """Return the path that a symlink leads to.
+
+        Raises:
+            NotFoundError: the target is outside the content. A server must not send files of its own disk.
+        """
+        followed = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         if target.startswith("/") or followed == ".." or followed.startswith("../"):
-            msg = f"{join_path(str(self.cid), place)} is a symlink to {target!r}, which is not in this content"
+            msg = f"{join_path(str(self.cid), path)} is a symlink to {target!r}, which is not in this content"
             raise NotFoundError(msg)
         return "" if followed == "." else followed
 
@@ -161,18 +168,18 @@ def _mutable_item(path: str, entry: MfsEntry | MfsDirectory) -> Item:
 
 @dataclass(frozen=True, slots=True)
 class MutableTree:
-    """The files below a mutable path, and what is frozen below it as ``@<cid>``."""
+    """The files below a mutable path, and the content that is frozen below it as ``@<cid>``."""
 
     store: ContentStore
     location: MfsPath
 
     def at(self, path: str) -> MfsPath:
-        """The place of a path of this tree in the mutable tree."""
+        """Return the mutable path of a path in this tree."""
         path = check_path(path)
         return self.location.join(path) if path else self.location
 
     def frozen_at(self, path: str) -> tuple[FrozenTree, str] | None:
-        """The frozen tree that a path leads into, and the path in it; None if it leads into none.
+        """Return the frozen tree that a path leads into, and the path in that tree; None if the path is mutable.
 
         Raises:
             NotFoundError: the path names a CID that is not frozen there.
@@ -187,11 +194,7 @@ class MutableTree:
             tree, inside = frozen
             item = tree.stat(inside)
             return Item(path, item.is_dir, item.size_bytes)
-        entry = self.store.files.stat(self.at(path))
-        if entry is None:
-            msg = f"there is no artifact at {self.at(path)}"
-            raise NotFoundError(msg)
-        return _mutable_item(path, entry)
+        return _mutable_item(path, self._entry(path))
 
     def list(self, path: str) -> list[Item]:
         """See ``ArtifactTree``."""
@@ -213,14 +216,18 @@ class MutableTree:
         tree.copy_file(inside, destination, private=private)
 
     def _file(self, path: str) -> tuple[FrozenTree, str]:
-        """The content of the file at a path."""
+        """Return a frozen tree with the content of the file at a path, and the path in that tree."""
         if frozen := self.frozen_at(path):
             return frozen
-        entry = self.store.files.stat(self.at(path))
-        if entry is None:
-            msg = f"there is no artifact at {self.at(path)}"
-            raise NotFoundError(msg)
+        entry = self._entry(path)
         if isinstance(entry, MfsDirectory):
-            msg = f"{self.at(path)} is a directory, not a file"
+            msg = f"{self.at(path)} is a directory, not a file; name a file in it"
             raise IsDirectoryError(msg)
         return FrozenTree(self.store, entry.cid), ""
+
+    def _entry(self, path: str) -> MfsEntry | MfsDirectory:
+        entry = self.store.files.stat(self.at(path))
+        if entry is None:
+            msg = f"no artifact exists at {self.at(path)}"
+            raise NotFoundError(msg)
+        return entry

@@ -1,16 +1,16 @@
-"""Artifacts that MLflow's database names and the store does not contain.
+"""Artifacts that MLflow's database names but the store does not contain.
 
-Whether a row's artifacts are outside is decided by where they are, not by how the location is spelled:
+Whether a row's artifacts are outside the store depends on where they are stored, not on the spelling of the location:
 
 =====================  ================================================================================
 location               outside if
 =====================  ================================================================================
 frozen to a CID        the root block is not in the store
-``mfs://``             the database shows that files were logged, and the store has none there
-``mlflow-artifacts:``  the store has no files there, and the files are on this machine's disk, or the database
-                       shows that files were logged, or no such location of the database is in the store
-a path, ``file:``      the directory has a file in it, or is on a disk that this machine does not have
-anything else          always: looking would need the network and its credentials
+``mfs://``             the database shows that files were logged, and the store has no files there
+``mlflow-artifacts:``  the store has no files there, and one of these is true: the files are on this machine's disk;
+                       the database shows that files were logged; no such location of the database is in the store
+a path, ``file:``      the directory contains a file, or is on a disk that this machine does not have
+anything else          always: a check would need network access and credentials
 =====================  ================================================================================
 """
 
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 MAX_EXAMPLES: Final = 3
-MAX_PLACES: Final = 20
-OTHER_PLACES: Final = "other places"
+MAX_ROOTS: Final = 20
+OTHER_ROOTS: Final = "other places"
 _DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
-_DEFAULT_DESTINATION: Final = "mlartifacts"  # where a server keeps proxied artifacts if it is told nothing else
+_DEFAULT_DESTINATION: Final = "mlartifacts"  # MLflow's default directory of a server for proxied artifacts
 _TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
 _USER: Final = re.compile(r"(?<=://)[^/@]*@")
 _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", "model version", "trace")
@@ -60,13 +60,13 @@ _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", 
 
 @dataclass(frozen=True, slots=True)
 class OutsideGroup:
-    """Rows of one kind whose artifacts are in one place outside the store.
+    """Rows of one kind whose artifacts are below one common root outside the store.
 
     Attributes:
         kind: what the rows describe.
-        place: the common part of their artifact locations, without credentials.
-        count: how many rows.
-        examples: ids of some of them, at most ``MAX_EXAMPLES``.
+        place: the common part of their artifact locations, without credentials. The name is a key of ``--json`` output.
+        count: number of rows.
+        examples: ids of some of the rows, at most ``MAX_EXAMPLES``.
     """
 
     kind: ArtifactKind
@@ -81,11 +81,11 @@ class OutsideArtifact:
 
     Attributes:
         row: the row.
-        place: the common part of the artifact locations of its kind.
+        common_root: the common part of the artifact locations of its kind.
     """
 
     row: ArtifactRow
-    place: str
+    common_root: str
 
 
 def find_outside_artifacts(
@@ -95,12 +95,12 @@ def find_outside_artifacts(
     environ: Mapping[str, str] | None = None,
     timeout_seconds: float = LOCK_SECONDS,
 ) -> tuple[OutsideGroup, ...]:
-    """Return what the store does not contain of the artifacts that MLflow's database names, grouped.
+    """Return the rows of MLflow's database whose artifacts the store does not contain, in groups.
 
     Args:
-        database: MLflow's database. It is only read.
-        store: the store to look into.
-        environ: MLflow's settings; None: the environment of this process.
+        database: MLflow's database. The database is not changed.
+        store: the store to search.
+        environ: the environment variables with MLflow's settings; None: those of this process.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
@@ -120,9 +120,9 @@ def iterate_outside_artifacts(
     """Yield every row whose artifacts are outside the store, and then the experiments that have such rows.
 
     Args:
-        database: MLflow's database; a relative location is looked for beside a SQLite file, too.
-        store: the store to look into.
-        environ: MLflow's settings; None: the environment of this process.
+        database: MLflow's database. Relative locations are also resolved against the directory of a SQLite file.
+        store: the store to search.
+        environ: the environment variables with MLflow's settings; None: those of this process.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
@@ -130,47 +130,49 @@ def iterate_outside_artifacts(
         SettingsError: the database can't be read.
     """
     with opened_database(database, timeout_seconds) as connection:
-        # All at once: MLflow's writers wait for a reader of SQLite, and looking at directories may take minutes.
+        # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
         experiments = read_experiments(connection)
         rows = [row for row in iterate_rows(connection) if row.has_artifacts or scheme_of(row.uri) != MFS]
     bases = _bases(database)
     proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
     affected: dict[str, str] = {}
     for row in rows:
-        place = _place_of(row)
-        if _is_outside(row, place, store, proxied, bases):
-            yield OutsideArtifact(row, place)
+        common_root = _common_root(row)
+        if _is_outside(row, common_root, store, proxied, bases):
+            yield OutsideArtifact(row, common_root)
             if row.experiment_id is not None:
-                affected.setdefault(row.experiment_id, place)
-    for experiment_id, place in affected.items():
+                affected.setdefault(row.experiment_id, common_root)
+    for experiment_id, common_root in affected.items():
         location = experiments.get(experiment_id, "")
-        yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), place)  # noqa: FBT003
+        yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), common_root)  # noqa: FBT003
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
-    """Count rows by kind and place. After ``MAX_PLACES`` of a kind, what is left makes one group."""
+    """Count rows by kind and common root. The rows of a kind beyond ``MAX_ROOTS`` roots form one group."""
     found: dict[tuple[ArtifactKind, str], tuple[int, tuple[str, ...]]] = {}
-    places: Counter[ArtifactKind] = Counter()
+    roots: Counter[ArtifactKind] = Counter()
     for artifact in artifacts:
         kind = artifact.row.kind
-        key = kind, _printable(artifact.place)
-        if key not in found and places[kind] >= MAX_PLACES:
-            key = kind, OTHER_PLACES
+        key = kind, _printable(artifact.common_root)
+        if key not in found and roots[kind] >= MAX_ROOTS:
+            key = kind, OTHER_ROOTS
         if key not in found:
-            places[kind] += 1
+            roots[kind] += 1
         count, examples = found.get(key, (0, ()))
         found[key] = count + 1, (*examples, _printable(artifact.row.name))[:MAX_EXAMPLES]
     ordered = sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
-    return tuple(OutsideGroup(kind, place, *counted) for (kind, place), counted in ordered)
+    return tuple(OutsideGroup(kind, common_root, *counted) for (kind, common_root), counted in ordered)
 
 
 def describe(outside: OutsideGroup) -> str:
-    """Return a group as people read it: ``3 runs in s3://bucket, for example 1f2e``."""
+    """Return a group as text for users: ``3 runs in s3://bucket, for example 1f2e``."""
     noun = outside.kind if outside.count == 1 else f"{outside.kind}s"
     return f"{outside.count:,} {noun} in {outside.place}, for example {', '.join(outside.examples)}"
 
 
-def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]) -> bool:
+def _is_outside(
+    row: ArtifactRow, common_root: str, store: ContentStore, proxied: _Proxied, bases: tuple[Path, ...]
+) -> bool:
     scheme = scheme_of(row.uri)
     frozen_to = cid_of_location(row.uri)
     try:
@@ -183,15 +185,15 @@ def _is_outside(row: ArtifactRow, place: str, store: ContentStore, proxied: _Pro
             return row.has_artifacts and store.files.stat(found) is None
         if scheme == PROXIED:
             return proxied.is_outside(row)
-    except (InvalidCIDError, InvalidPathError):  # names no place in any store
+    except (InvalidCIDError, InvalidPathError):  # not a valid location in any store
         return True
     if scheme in {"", "file"}:
-        return _is_on_disk(row, place, bases)
+        return _is_on_disk(row, common_root, bases)
     return True
 
 
 class _Proxied:
-    """What is known about the files behind ``mlflow-artifacts:`` locations, which do not name their destination."""
+    """The known files behind ``mlflow-artifacts:`` locations, which do not name the server's destination."""
 
     def __init__(self, stored: set[str], directories: tuple[Path, ...], *, is_store: bool) -> None:
         self._stored = stored
@@ -202,7 +204,7 @@ class _Proxied:
     def find(
         cls, rows: Iterable[ArtifactRow], store: ContentStore, environ: Mapping[str, str], bases: tuple[Path, ...]
     ) -> _Proxied:
-        """Find out which of the database's proxied locations have files in the store."""
+        """Search the store for files at the proxied locations of the database."""
         wanted = {path for row in rows if (path := _proxied_path(row.uri)) is not None}
         destination = next((environ[name] for name in _DESTINATIONS if environ.get(name)), "")
         directories = [base / _DEFAULT_DESTINATION for base in bases]
@@ -212,7 +214,7 @@ class _Proxied:
         return cls(stored, tuple(directories), is_store=scheme_of(destination) == MFS)
 
     def is_outside(self, row: ArtifactRow) -> bool:
-        """Tell whether the files of a row are not in the store."""
+        """Return True if the files of a row are not in the store."""
         path = _proxied_path(row.uri)
         if path is None:
             return True
@@ -223,7 +225,7 @@ class _Proxied:
 
 
 def _proxied_path(uri: str) -> str | None:
-    """The path of a proxied location that is not frozen."""
+    """Return the path of a proxied location; None for a frozen or malformed location, or one with another scheme."""
     if scheme_of(uri) != PROXIED or cid_of_location(uri) is not None:
         return None
     try:
@@ -233,7 +235,7 @@ def _proxied_path(uri: str) -> str | None:
 
 
 def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
-    """Those of the paths that have files below any directory of the store's mutable trees."""
+    """Return the wanted paths that have files below any directory of the store's mutable trees."""
     found: set[str] = set()
     for root in store.roots():
         if root.kind is not NameKind.FILE:
@@ -244,9 +246,9 @@ def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
     return found
 
 
-def _is_on_disk(row: ArtifactRow, place: str, bases: tuple[Path, ...]) -> bool:
-    """Tell whether a directory has files, as far as this machine can tell; if it can't, that it has."""
-    path, root = _local_path(row.uri), _local_path(place)
+def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> bool:
+    """Return True if a directory contains files, or if this machine can't determine it."""
+    path, root = _local_path(row.uri), _local_path(common_root)
     if path is None or root is None:  # on the disk of another host
         return True
     if any(_has_file(base / path) for base in bases):
@@ -257,7 +259,7 @@ def _is_on_disk(row: ArtifactRow, place: str, bases: tuple[Path, ...]) -> bool:
 
 
 def _local_path(uri: str) -> str | None:
-    """The path that a location without a scheme, or with ``file:``, means on this machine."""
+    """Return the local path of a location without a scheme or with ``file:``; None if it names another host."""
     if scheme_of(uri) != "file":
         return uri
     split = urlsplit(uri)
@@ -275,40 +277,46 @@ def _has_file(path: Path) -> bool:
 
 
 def _bases(database: URL) -> tuple[Path, ...]:
-    """Where a relative location may start: this process's directory, and that of a SQLite file."""
+    """Return the directories against which relative locations are resolved.
+
+    These are the current directory of this process, and the directory of a SQLite file.
+    """
     bases = [Path.cwd()]
     if database.get_backend_name() == "sqlite" and database.database:
         bases.append(Path(database.database).absolute().parent)
     return tuple(dict.fromkeys(bases))
 
 
-def _place_of(row: ArtifactRow) -> str:
-    """The part of a location that rows of its kind have in common, fit to be shown."""
+def _common_root(row: ArtifactRow) -> str:
+    """Return the part of a row's location that rows of its kind have in common, without credentials."""
     middle = {"run": row.name, "logged model": f"models/{row.name}", "trace": f"traces/{row.name}"}.get(row.kind)
-    place = row.uri.split("?", 1)[0].rstrip("/")
+    common_root = row.uri.split("?", 1)[0].rstrip("/")
     if middle is None:
-        place = _root_of(place)
+        common_root = _root_of(common_root)
     else:
-        place = place.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
-        place = _without_last(place, str(row.experiment_id))
-    return _USER.sub("", place) or row.uri[:1]
+        common_root = common_root.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
+        common_root = _without_last(common_root, str(row.experiment_id))
+    return _USER.sub("", common_root) or row.uri[:1]
 
 
-def _without_last(place: str, name: str) -> str:
-    """``s3://b/mlruns/7`` without the experiment's number; ``mlflow-artifacts:/7`` is ``mlflow-artifacts:/``."""
-    before, slash, last = place.rpartition("/")
+def _without_last(common_root: str, name: str) -> str:
+    """Remove the experiment's number from a URI: ``s3://b/mlruns/7`` becomes ``s3://b/mlruns``.
+
+    The root ``mlflow-artifacts:/7`` keeps its slash: ``mlflow-artifacts:/``.
+    """
+    before, slash, last = common_root.rpartition("/")
     if not slash or last != name:
-        return place
+        return common_root
     return f"{before}/" if before.endswith((":", "/")) else before
 
 
 def _printable(text: str) -> str:
-    """The text with what a terminal, and the record in a backup, can't have escaped."""
+    """Return the text with unprintable characters escaped, for terminals and for the record in a backup."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _root_of(uri: str) -> str:
-    """The root of a model version's location: the bucket, or the directory that a path is in."""
+    """Return the root of a model version's location: the bucket, or the directory that contains the path."""
     if scheme_of(uri) in {"", "file"}:
         without = _TAIL.sub("", uri)
         return without if without != uri else uri.rpartition("/")[0] or uri

@@ -1,9 +1,9 @@
-"""Files that MLflow's server sends from the store, although ``get_local_path`` had no path for them yet.
+"""Files that MLflow's server sends from the store after ``get_local_path`` returned None.
 
-MLflow's server asks for a path on its event loop, where nothing may be hashed or assembled. Without a path it calls
-``download_artifacts`` on a thread, with a temporary directory that it only reads from and then removes. So a symlink
-to the store's file is enough there, and nothing is copied. Every other caller of ``download_artifacts`` gets files
-of its own, which it may write to.
+MLflow's server calls ``get_local_path`` on its event loop, where files may not be hashed or assembled. If the result is
+None, the server calls ``download_artifacts`` on a thread. It passes a temporary directory that it only reads from and
+then removes, so a symlink to the store's file is sufficient and no bytes are copied. Every other caller of
+``download_artifacts`` gets separate files, which the caller may write to.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from mlflow_ipfs.opening import shared_store_if_open
 if TYPE_CHECKING:
     from pathlib import Path
 
-_asked: ContextVar[tuple[str, str] | None] = ContextVar("mlflow_ipfs_asked", default=None)
-"""The artifact of which this request has got no path. The server's thread runs in a copy of the request's context."""
+# The artifact for which ``get_local_path`` returned None in this request. The server's thread runs in a copy of the
+# request's context.
+_expected: ContextVar[tuple[str, str] | None] = ContextVar("mlflow_ipfs_expected", default=None)
 
 
 def must_not_wait() -> bool:
-    """Tell whether the caller is on an event loop and the store is not open: to open it may take seconds."""
+    """Return True if the caller is on an event loop and the store is not open: opening it may take seconds."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -32,20 +33,20 @@ def must_not_wait() -> bool:
 
 
 def expect_download(artifact_uri: str, path: str) -> None:
-    """Record, in a server, that the request which is being answered will download an artifact."""
+    """Record, in a server, that the current request will download an artifact."""
     if Server.current() is not None:
-        _asked.set((artifact_uri, path.strip("/")))
+        _expected.set((artifact_uri, path.strip("/")))
 
 
 def take_download(artifact_uri: str, path: str) -> bool:
-    """Tell, once, whether a download is the one that the server needs for the request which is being answered."""
-    is_expected = _asked.get() == (artifact_uri, path)
-    _asked.set(None)
+    """Return True if a download is the one that the current request expects. A second call returns False."""
+    is_expected = _expected.get() == (artifact_uri, path)
+    _expected.set(None)
     return is_expected
 
 
 def link_into(directory: Path, name: str, file: Path) -> Path | None:
-    """Make a symlink to a file of the store. Returns None on a file system without symlinks."""
+    """Create a symlink to a file of the store, and return the path of the symlink; None if the symlink can't be created."""
     link = directory / name
     try:
         link.symlink_to(file)

@@ -1,4 +1,4 @@
-"""Snapshots of mutable trees that change nothing: the directories that the entries imply stay in memory."""
+"""In-memory snapshots of mutable trees: the directory nodes are not written to the store."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def snapshot_in_memory(store: ContentStore, location: MfsPath) -> tuple[ContentStore, CID]:
-    """What a file or directory of a mutable tree is at this moment, without publishing it.
+    """Return the current content of a file or directory of a mutable tree, without publishing it.
 
     Returns:
-        A store that reads like the given one and has the directory's nodes as well; the directory's CID.
+        A store with the content of the given one and the nodes of the directory; the CID of the file or directory.
         Closing the given store closes both.
 
     Raises:
-        NotFoundError: nothing is there.
+        NotFoundError: the path does not exist.
     """
     snapshot = ContentStore(cast("Storage", _SnapshotStorage(store.storage)))
     return snapshot, snapshot.files.snapshot(location).cid
 
 
 class _SnapshotStorage:
-    """A storage of which only the publications differ: they stay in memory."""
+    """A storage whose publications stay in memory; everything else is that of another storage."""
 
     def __init__(self, below: Storage) -> None:
         self._below = below
@@ -37,11 +37,11 @@ class _SnapshotStorage:
         self.blocks = _SnapshotBlocks(below.blocks, self._nodes)
 
     def publish(self, *, hold_existing: bool = False) -> _MemoryPublication:
-        """Collect blocks in memory."""
-        del hold_existing  # nothing gets a name
+        """Start a publication whose blocks stay in memory."""
+        del hold_existing  # in-memory content is not named, so existing blocks need no protection
         return _MemoryPublication(self._nodes)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - everything else is the storage below
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any attribute of the other storage
         return getattr(self._below, name)
 
 

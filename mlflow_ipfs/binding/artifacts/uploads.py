@@ -1,4 +1,4 @@
-"""Uploads through the server: an async stream of the event loop, read by a thread as a file."""
+"""Uploads through the server: a thread reads the async stream of the event loop as a file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlflow_ipfs.errors import RemoteError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable
 
-MAX_UPLOADS = 32  # at a time and process; more wait in line, downloads have threads of their own
-LEAST_BYTES = 64 << 10  # what a client must send in its time; with less it would hold a thread, and off gc, for ever
+MAX_UPLOADS = 32  # concurrent uploads in one process; further uploads wait, and downloads use other threads
+LEAST_BYTES = 64 << 10  # minimum to send within the timeout; a slower client would block a thread, and gc, for ever
 
 
 async def publish_stream(
@@ -24,16 +24,16 @@ async def publish_stream(
 ) -> None:
     """Call ``publish`` in a thread, with the stream as a file.
 
-    The thread asks the event loop for the next chunk when it needs one, so no more than one is
-    ever in memory and a fast client waits for a slow disk.
+    The thread requests each chunk from the event loop when it needs one. So at most one chunk is in memory, and a fast
+    client waits for a slow disk.
 
     Args:
         chunks: the request's body.
-        publish: reads the file to its end and keeps it.
-        timeout_seconds: the longest wait for the client's next bytes, as far as ``LEAST_BYTES`` of them.
+        publish: reads the file to its end and publishes the content.
+        timeout_seconds: the longest wait for the client's next ``LEAST_BYTES``, in seconds.
 
     Raises:
-        RemoteError: the client fell silent, or nearly so.
+        RemoteError: the client sent less than ``LEAST_BYTES`` within the timeout.
     """
     loop = asyncio.get_running_loop()
     stream = io.BufferedReader(_ChunkReader(chunks, loop, timeout_seconds), 1 << 20)
@@ -42,13 +42,13 @@ async def publish_stream(
 
 @functools.cache
 def _upload_threads(pid: int) -> concurrent.futures.ThreadPoolExecutor:
-    """Threads of this process; after a fork there are others."""
+    """Return the upload threads of this process. A forked process has another id, and so gets its own threads."""
     del pid
     return concurrent.futures.ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="mlflow-ipfs-upload")
 
 
 class _ChunkReader(io.RawIOBase):
-    """A readable file over an async stream of chunks. Used by one thread, which is not the loop's."""
+    """A readable file over an async stream of chunks. Only one thread, other than the event loop's, may use it."""
 
     def __init__(self, chunks: AsyncIterable[bytes], loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class _ChunkReader(io.RawIOBase):
         self._loop = loop
         self._timeout_seconds = timeout_seconds
         self._rest = memoryview(b"")
-        self._waited_seconds = 0.0  # for the client, not for our own disk, since it last sent LEAST_BYTES
+        self._waited_seconds = 0.0  # for the client, not for the disk, since the client last completed LEAST_BYTES
         self._received_bytes = 0
 
     def readable(self) -> bool:
@@ -81,8 +81,8 @@ class _ChunkReader(io.RawIOBase):
         except TimeoutError:
             future.cancel()
             msg = (
-                f"the client sent {self._received_bytes} bytes in {self._timeout_seconds:g} s, less than {LEAST_BYTES}; "
-                "the upload is given up"
+                f"the upload was aborted: the client sent {self._received_bytes} bytes in {self._timeout_seconds:g} s, "
+                f"less than {LEAST_BYTES}; try again over a faster connection"
             )
             raise RemoteError(msg) from None
         self._count(len(chunk or b""), time.monotonic() - began)

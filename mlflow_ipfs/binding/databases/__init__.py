@@ -1,1 +1,1 @@
-"""MLflow's databases that use a store: where each was seen, and copies of them."""
+"""MLflow's databases that use a store: the locations where they were seen, and copies of them."""

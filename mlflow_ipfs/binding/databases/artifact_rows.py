@@ -1,7 +1,7 @@
-"""Rows of MLflow's database that say where artifacts are.
+"""Rows of MLflow's database with artifact locations.
 
-The tables are read with plain SQL, not with MLflow's classes: a database of an older MLflow has fewer
-tables and columns, and reading it must neither migrate nor create anything.
+The tables are read with plain SQL, not with MLflow's classes: a database of an older MLflow has fewer tables and
+columns, and a read must neither migrate the database nor create tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ArtifactKind = Literal["experiment", "run", "logged model", "model version", "trace"]
 
 READY: Final = 2  # LoggedModelStatus.READY: the model's files were logged
-DELETED_STAGE: Final = "Deleted_Internal"  # of a model version
+DELETED_STAGE: Final = "Deleted_Internal"  # stage of a deleted model version
 EXTERNAL_TAG: Final = "mlflow.model.isExternal"
 LOCATION_TAG: Final = "mlflow.artifactLocation"
 _IS_EXTERNAL: Final = (
@@ -45,7 +45,7 @@ _VERSIONS: Final = (
     "SELECT name, version, coalesce(nullif(storage_location, ''), source) FROM model_versions"  # noqa: S608 - fixed
     f" WHERE coalesce(current_stage, '') != '{DELETED_STAGE}'"
 )
-_FOLLOWED: Final = ("models:", "runs:")  # a version's source that names another row
+_FOLLOWED: Final = ("models:", "runs:")  # schemes of a version's source that refers to another row
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ArtifactRow:
     Attributes:
         kind: what the row describes.
         name: the row's id; ``<model>/<version>`` for a model version.
-        experiment_id: the experiment it belongs to; None for a model version.
+        experiment_id: the experiment that the row belongs to; None for a model version.
         uri: the artifact location, as stored.
         has_artifacts: True if the database itself shows that files were logged; False if the location may be empty.
     """
@@ -68,7 +68,7 @@ class ArtifactRow:
 
 
 def read_experiments(connection: Connection) -> dict[str, str]:
-    """Return the artifact location of each experiment, by its id."""
+    """Return the artifact locations of all experiments, by experiment id."""
     if not _has(connection, "experiments", "experiment_id", "artifact_location"):
         return {}
     rows = connection.execute(sqlalchemy.text("SELECT experiment_id, artifact_location FROM experiments"))

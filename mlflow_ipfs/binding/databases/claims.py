@@ -1,8 +1,8 @@
 """Claims of databases on one store: which databases have which registry id, and so may need the same content.
 
-The store has a note for every place where a registry id was seen (``database/<registry id>/<place>``), and one
-for every fork (``fork/<registry id>``: which id it came from). While two places have one id, nothing that the id
-has claimed is dropped: neither pins nor frozen paths nor files of its own tree. ADR 0013 says why.
+The store has a note ``database/<registry id>/<location>`` for every location where a registry id was seen. It has a
+note ``fork/<registry id>`` for every fork, with the id that was forked. While two locations have the same id, nothing
+that the id has claimed is deleted: no pins, no frozen paths and no files of the id's tree. ADR 0013 has the reasons.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.binding.databases.places import DatabasePlace
+from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
 from mlflow_ipfs.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -26,101 +26,101 @@ FORKED: Final = "fork/"
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What the store knows about one database.
+    """The store's knowledge of one database.
 
     Attributes:
         registry_id: the database's id.
-        place: where it is; None for a database in memory.
-        others: further places with the same id, which may be in use.
+        location: the database's location; None for a database in memory.
+        others: other locations with the same id, which may be in use.
     """
 
     registry_id: str
-    place: DatabasePlace | None
-    others: tuple[DatabasePlace, ...]
+    location: DatabaseLocation | None
+    others: tuple[DatabaseLocation, ...]
 
     @property
     def is_shared(self) -> bool:
-        """Whether another database may need what this one has claimed."""
+        """True if another database may need the content that this database has claimed."""
         return bool(self.others)
 
     def explain(self) -> str:
-        """Return what is wrong with a shared id, and what to do."""
-        assert self.place is not None, "a database in memory has no other place"
-        others = ", ".join(_name(place) for place in self.others)
+        """Return a message about the shared id, with the commands that resolve it."""
+        assert self.location is not None, "a database in memory has no other location"
+        others = ", ".join(_name(location) for location in self.others)
         return (
-            f"the MLflow databases {_name(self.place)} and {others} have the same registry id {self.registry_id}: one "
-            "is a copy of the other. The store drops nothing that either may need, so what is deleted keeps its room. "
+            f"the MLflow databases {_name(self.location)} and {others} have the same registry id {self.registry_id}: one "
+            "is a copy of the other. The store keeps everything that either may need, so deletions do not free space. "
             "If both are used, stop the programs that use the copy and run `mlflow-ipfs databases fork "
-            f"--backend-store-uri URI-OF-THE-COPY`. If {others} is not used any more, remove it, or run `mlflow-ipfs "
-            f"databases moved --backend-store-uri {self.place.uri}`"
+            f"--backend-store-uri URI-OF-THE-COPY`. If {others} is no longer used, remove it, or run `mlflow-ipfs "
+            f"databases moved --backend-store-uri {self.location.uri}`"
         )
 
 
-def _name(place: DatabasePlace) -> str:
-    return f"{place.uri} on {place.host}" if place.host else place.uri
+def location_key(registry_id: str, location: DatabaseLocation) -> str:
+    """Return the key of the note for a registry id at a location."""
+    return f"{SEEN}{registry_id}/{location.key}"
 
 
-def place_key(registry_id: str, place: DatabasePlace) -> str:
-    """Return the key of the note for a place with a registry id."""
-    return f"{SEEN}{registry_id}/{place.key}"
+def list_locations(storage: Storage, registry_id: str) -> list[DatabaseLocation]:
+    """Return every recorded location of a registry id."""
+    return [DatabaseLocation.decode(text) for text in storage.notes.list(f"{SEEN}{registry_id}/").values()]
 
 
-def list_places(storage: Storage, registry_id: str) -> list[DatabasePlace]:
-    """Return every place with a registry id."""
-    return [DatabasePlace.decode(text) for text in storage.notes.list(f"{SEEN}{registry_id}/").values()]
-
-
-def list_databases(storage: Storage) -> Mapping[str, list[DatabasePlace]]:
-    """Return every registry id that was seen with this store, and its places."""
-    found: dict[str, list[DatabasePlace]] = {}
+def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
+    """Return every registry id that was seen with this store, with its locations."""
+    found: dict[str, list[DatabaseLocation]] = {}
     for key, text in storage.notes.list(SEEN).items():
-        found.setdefault(key.split("/")[1], []).append(DatabasePlace.decode(text))
+        found.setdefault(key.split("/")[1], []).append(DatabaseLocation.decode(text))
     return found
 
 
-def record_fork(storage: Storage, registry_id: str, parent: str, place: DatabasePlace) -> None:
-    """Record that a registry id is made out of another one, for the database at a place."""
-    storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": place.key}))
+def record_fork(storage: Storage, registry_id: str, parent: str, location: DatabaseLocation) -> None:
+    """Record that a registry id was forked from its parent id, for the database at a location."""
+    storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": location.key}))
 
 
-def find_fork(storage: Storage, parent: str, place: DatabasePlace) -> str | None:
-    """Return the registry id that a fork of the database at a place has begun to use, if one was broken off."""
+def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str | None:
+    """Return the registry id of an interrupted fork of the database at a location; None if no fork was interrupted."""
     for key, text in storage.notes.list(FORKED).items():
         fields = json.loads(text)
         registry_id = key.removeprefix(FORKED)
-        if (fields["from"], fields["place"]) == (parent, place.key) and not list_places(storage, registry_id):
+        if (fields["from"], fields["place"]) == (parent, location.key) and not list_locations(storage, registry_id):
             return registry_id
     return None
 
 
-def refuse_shared(storage: Storage, place: MfsPath) -> None:
-    """Refuse to delete files of a tree whose registry id two databases have.
+def check_not_shared(storage: Storage, path: MfsPath) -> None:
+    """Check that only one database has the registry id of a tree, before files of the tree are deleted.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
     """
-    registry_id = place.path.partition("/")[0]
-    places = list_places(storage, registry_id)
-    if len(places) > 1:
-        raise shared_tree(place, Sighting(registry_id, places[0], tuple(places[1:])))
+    registry_id = path.path.partition("/")[0]
+    locations = list_locations(storage, registry_id)
+    if len(locations) > 1:
+        raise shared_tree_error(path, Sighting(registry_id, locations[0], tuple(locations[1:])))
 
 
-def shared_tree(place: MfsPath, sighting: Sighting) -> PolicyError:
+def shared_tree_error(path: MfsPath, sighting: Sighting) -> PolicyError:
     """Return the error for files that two databases may need."""
-    return PolicyError(f"nothing was deleted at {place}: {sighting.explain()}")
+    return PolicyError(f"nothing was deleted at {path}: {sighting.explain()}")
 
 
 def list_forks(storage: Storage) -> Mapping[str, str]:
-    """Return every registry id that a fork has made, and the id that it was made out of."""
+    """Return every registry id that a fork created, with its parent id."""
     notes = storage.notes.list(FORKED)
     return {key.removeprefix(FORKED): str(json.loads(text)["from"]) for key, text in notes.items()}
 
 
 def find_ancestors(storage: Storage, registry_id: str) -> set[str]:
-    """Return the registry ids that a database had before it was forked."""
+    """Return the registry ids that a database had before its forks."""
     parents, found = list_forks(storage), {registry_id}
     parent = parents.get(registry_id)
     while parent is not None and parent not in found:
         found.add(parent)
         parent = parents.get(parent)
     return found - {registry_id}
+
+
+def _name(location: DatabaseLocation) -> str:
+    return f"{location.uri} on {location.host}" if location.host else location.uri

@@ -1,4 +1,4 @@
-"""Connections to MLflow's database for reading what MLflow's own classes do not tell."""
+"""Read connections to MLflow's database, for data that MLflow's own classes do not provide."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
 PREFIX: Final = "ipfs+"
+LOCK_SECONDS: Final = 30.0  # MLflow's writers hold SQLite's lock only for the duration of a commit
 _POSTGRESQL: Final = "postgresql"
-_DRIVERS: Final = ("psycopg", "psycopg2")  # that SQLAlchemy has taken by itself: 2.1 the first, older ones the second
+_DRIVERS: Final = ("psycopg", "psycopg2")  # defaults of SQLAlchemy: the first one since 2.1, the second one before
 
 
 def database_uri(store_uri: str) -> str:
-    """MLflow's own URI of the database that an ``ipfs+…`` URI names.
+    """Return MLflow's own URI of the database that an ``ipfs+…`` URI names.
 
     Raises:
-        SettingsError: not of that form, or MLflow's workspaces are on.
+        SettingsError: the URI does not start with ``ipfs+``, or MLflow's workspaces are enabled.
     """
     if not store_uri.startswith(PREFIX):
-        msg = f"{store_uri.partition(':')[0]!r} is no store of mlflow-ipfs; write ipfs+sqlite:///<file>"
+        msg = f"{store_uri.partition(':')[0]!r} is not a store URI of mlflow-ipfs; write ipfs+sqlite:///<file>"
         raise SettingsError(msg)
     if mlflow_compat.workspaces_enabled():
         msg = (
-            "MLflow's workspaces (MLFLOW_ENABLE_WORKSPACES) don't work with ipfs+ stores yet; switch them off, or use "
-            "a stock --backend-store-uri and --registry-store-uri with --artifacts-destination mfs://<root>"
+            "ipfs+ stores do not support MLflow's workspaces (MLFLOW_ENABLE_WORKSPACES) yet; disable workspaces, or use "
+            "MLflow's own --backend-store-uri and --registry-store-uri with --artifacts-destination mfs://<root>"
         )
         raise SettingsError(msg)
     return name_driver(store_uri.removeprefix(PREFIX))
 
 
 def name_driver(uri: str) -> str:
-    """Name the driver in a URI that names none, if SQLAlchemy may take one by itself that isn't installed.
+    """Add the installed driver to a PostgreSQL URI that names no driver, and return the URI.
 
-    MLflow's documentation says psycopg2, and SQLAlchemy 2.1 takes psycopg.
+    SQLAlchemy's default may be a driver that is not installed: MLflow's documentation recommends psycopg2, and
+    SQLAlchemy 2.1 defaults to psycopg. If both drivers or no driver is installed, the URI is returned unchanged.
     """
     scheme, _, rest = uri.partition(":")
     installed = [driver for driver in _DRIVERS if find_spec(driver) is not None]
@@ -55,25 +57,22 @@ def name_driver(uri: str) -> str:
     return f"{scheme}+{installed[0]}:{rest}"
 
 
-LOCK_SECONDS: Final = 30.0  # for MLflow's writers, each of whom holds SQLite's lock for the length of a commit
-
-
 @contextmanager
 def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
-    """Connect to MLflow's database for reading, for the length of a ``with``.
+    """Connect to MLflow's database for reading, and disconnect at the end of the ``with`` statement.
 
     Args:
         url: the database.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
 
     Raises:
-        StoreBusyError: another program locked it for too long.
-        SettingsError: it can't be read.
+        StoreBusyError: another program locked the database for too long.
+        SettingsError: the database does not exist or can't be read.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
     shown = url.render_as_string(hide_password=True)
     if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
-        msg = f"there is no database {shown}; name another one"
+        msg = f"the database {shown} does not exist; name another one"
         raise SettingsError(msg)
     options = {"timeout": timeout_seconds} if is_sqlite else {}
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
@@ -82,7 +81,7 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
             yield connection
     except SQLAlchemyError as error:
         if _is_busy(error):
-            msg = f"another program keeps MLflow's database {shown} locked; end it, or try again"
+            msg = f"another program keeps MLflow's database {shown} locked; end that program, or try again later"
             raise StoreBusyError(msg) from error
         msg = f"MLflow's database {shown} can't be read: {getattr(error, 'orig', None) or error}; name another one"
         raise SettingsError(msg) from error

@@ -1,6 +1,6 @@
-"""Looks at MLflow's databases: where one is, and whether another place still has a registry id.
+"""Probes of MLflow's databases: the location of a database, and whether another location still has a registry id.
 
-``database_places.py`` has the rules.
+The rules are in ``database_locations.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.databases.places import POSTGRESQL, SQLITE, DatabasePlace
+from mlflow_ipfs.binding.databases.database_locations import POSTGRESQL, SQLITE, DatabaseLocation
 from mlflow_ipfs.binding.registry_id import TABLE, read_registry_id
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
 
-def find_place(connection: Connection) -> DatabasePlace | None:
-    """Return the place of the database that a connection leads to; None for one in memory.
+def find_location(connection: Connection) -> DatabaseLocation | None:
+    """Return the location of the database of a connection; None for a database in memory.
 
     Raises:
-        OSError: its file can't be looked at.
+        OSError: the status of the database file can't be read.
     """
     url = connection.engine.url
     kind, now = url.get_backend_name(), int(time.time())
@@ -38,14 +38,14 @@ def find_place(connection: Connection) -> DatabasePlace | None:
             return None
         path = Path(url.database or "").resolve()
         status = path.stat()
-        return DatabasePlace(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
+        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
     identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
-    return DatabasePlace(kind, name, "", identity, now)
+    return DatabaseLocation(kind, name, "", identity, now)
 
 
 def is_in_memory(url: URL) -> bool:
-    """Tell whether a SQLite database has no file, or one that only SQLite can name."""
+    """Return True if a SQLite database has no file, or has a ``file:`` URI, which only SQLite can resolve."""
     return url.get_backend_name() == SQLITE and (not url.database or url.database.startswith((":memory:", "file:")))
 
 
@@ -57,7 +57,7 @@ def _postgres_identity(connection: Connection, name: str) -> str:
 
 
 def _system_identifier(connection: Connection) -> str | None:
-    """The number that tells a cluster from others; None if the user may not read it."""
+    """Return the unique number of a PostgreSQL cluster; None if the database user may not read it."""
     try:
         with connection.begin_nested():
             found = connection.execute(sqlalchemy.text("SELECT system_identifier FROM pg_control_system()"))
@@ -66,18 +66,18 @@ def _system_identifier(connection: Connection) -> str | None:
         return None
 
 
-def is_gone(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
-    """Tell whether an earlier place of a registry id is gone (rule 2).
+def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+    """Return True if an earlier location of a registry id is gone (rule 2).
 
     Args:
-        place: the earlier place.
-        registry_id: what was seen there.
-        engine: of the database that has the id now.
+        location: the earlier location.
+        registry_id: the registry id that was seen there.
+        engine: engine of the database that has the id now.
     """
-    if place.kind == SQLITE:
-        return place.host == socket.gethostname() and _has_left_file(Path(place.name), registry_id)
-    if place.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
-        return _has_left_postgres(place, registry_id, engine)
+    if location.kind == SQLITE:
+        return location.host == socket.gethostname() and _has_left_file(Path(location.name), registry_id)
+    if location.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
+        return _has_left_postgres(location, registry_id, engine)
     return False
 
 
@@ -92,13 +92,13 @@ def _has_left_file(path: Path, registry_id: str) -> bool:
     except OSError:
         return False
     except sqlite3.Error as error:
-        # Only a database without the table has lost its id for certain; one that is busy or unreadable may have it.
+        # Only a database without the table certainly has no id; a busy or unreadable database may still have it.
         return "no such table" in str(error)
     return row is None or row[0] != registry_id
 
 
-def _has_left_postgres(place: DatabasePlace, registry_id: str, engine: Engine) -> bool:
-    cluster, _, oid = place.identity.rpartition("/")
+def _has_left_postgres(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+    cluster, _, oid = location.identity.rpartition("/")
     with engine.connect() as connection:
         if not oid.isdecimal() or cluster != _system_identifier(connection):
             return False

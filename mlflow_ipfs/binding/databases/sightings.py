@@ -1,4 +1,4 @@
-"""Sightings: the store is told where a database is, and tells whether another place has the same registry id."""
+"""Sightings: records of database locations in the store, which show whether another location has the same registry id."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy
 
-from mlflow_ipfs.binding.databases.claims import Sighting, list_places, place_key, shared_tree
+from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree_error
 from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
-from mlflow_ipfs.binding.databases.places import since
-from mlflow_ipfs.binding.databases.probes import find_place, is_gone, is_in_memory
+from mlflow_ipfs.binding.databases.database_locations import with_first_sighting
+from mlflow_ipfs.binding.databases.probes import find_location, is_gone, is_in_memory
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import ImmutableError, NotFoundError
 
@@ -23,48 +23,48 @@ if TYPE_CHECKING:
 
 
 def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
-    """Record that a database has a registry id, and find out whether another one has it too.
+    """Record the location of a database with a registry id. Return it with the other locations that have the same id.
 
-    Earlier places that are gone are forgotten: the database was moved from there.
+    Earlier locations that are gone are forgotten: the database was moved from there.
 
     Raises:
-        StoreBusyError, StoreFullError: the place can't be recorded.
-        sqlalchemy.exc.SQLAlchemyError, OSError: the database can't be asked where it is.
+        StoreBusyError, StoreFullError: the location can't be recorded.
+        sqlalchemy.exc.SQLAlchemyError, OSError: the location of the database can't be determined.
     """
     with engine.connect() as connection:
-        place = find_place(connection)
-    if place is None:
+        location = find_location(connection)
+    if location is None:
         return Sighting(registry_id, None, ())
-    known = list_places(storage, registry_id)
+    known = list_locations(storage, registry_id)
     others, former = [], []
     for other in known:
-        if other.is_same(place):
-            place = since(place, other)
+        if other.is_same(location):
+            location = with_first_sighting(location, other)
             former.append(other)
         elif is_gone(other, registry_id, engine):
             former.append(other)
         else:
             others.append(other)
-    with suppress(ImmutableError):  # a store that can't change drops nothing
-        if place not in former:
-            storage.notes.set(place_key(registry_id, place), place.encode())
+    with suppress(ImmutableError):  # a read-only store never deletes content, so it needs no record
+        if location not in former:
+            storage.notes.set(location_key(registry_id, location), location.encode())
         for other in former:
-            if other.key != place.key:
-                storage.notes.delete(place_key(registry_id, other))
-    return Sighting(registry_id, place, tuple(others))
+            if other.key != location.key:
+                storage.notes.delete(location_key(registry_id, other))
+    return Sighting(registry_id, location, tuple(others))
 
 
-def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
-    """Record that a database is the only one with its id: it was moved from all other places.
+def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
+    """Record that a database was moved to its current location, and forget other locations with the same id.
 
     Args:
         storage: the store.
         url: the database.
-        from_any: forget all other places; False: forget one only if it is the only one, so that there is no doubt
-            which place the database was moved from.
+        from_any: True: forget all other locations. False: forget another location only if there is exactly one, so
+            that the former location is unambiguous.
 
     Returns:
-        What was known before. Its other places are forgotten, if that was not in doubt.
+        The sighting before the other locations were forgotten.
 
     Raises:
         NotFoundError: the database has no registry id.
@@ -73,24 +73,31 @@ def settle_in(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:
     with opened_database(url) as connection:
         registry_id = read_registry_id(connection)
         if registry_id is None:
-            msg = f"{url.render_as_string(hide_password=True)} has no registry id: mlflow-ipfs keeps nothing for it"
+            msg = (
+                f"{url.render_as_string(hide_password=True)} has no registry id, so the store keeps no content for it. "
+                "If this is the wrong database, name another one"
+            )
             raise NotFoundError(msg)
         sighting = observe(storage, registry_id, connection.engine)
-    for place in sighting.others if from_any or len(sighting.others) == 1 else ():
-        storage.notes.delete(place_key(registry_id, place))
+    for location in sighting.others if from_any or len(sighting.others) == 1 else ():
+        storage.notes.delete(location_key(registry_id, location))
     return sighting
 
 
-def refuse_servers_shared(storage: Storage, place: MfsPath, backend_uri: str) -> None:
-    """Refuse to delete files behind a server whose database has a copy: its paths have no registry id in them.
+def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
+    """Check that a server's database has no copy, before files behind the server are deleted.
+
+    The mutable paths behind a server do not contain a registry id, so the database has to be checked.
 
     Args:
         storage: the store.
-        place: the files.
+        path: the path of the files to delete.
         backend_uri: the server's database.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
+        StoreBusyError: another program locked the database for too long.
+        SettingsError: the database can't be read.
     """
     backend = backend_uri.removeprefix(PREFIX)
     if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
@@ -104,10 +111,10 @@ def refuse_servers_shared(storage: Storage, place: MfsPath, backend_uri: str) ->
             return
         sighting = observe(storage, registry_id, connection.engine)
     if sighting.is_shared:
-        raise shared_tree(place, sighting)
+        raise shared_tree_error(path, sighting)
 
 
 def forget(storage: Storage, sighting: Sighting) -> None:
-    """Record that a registry id is not at a place any more."""
-    if sighting.place is not None:
-        storage.notes.delete(place_key(sighting.registry_id, sighting.place))
+    """Record that a registry id is no longer at the sighting's location."""
+    if sighting.location is not None:
+        storage.notes.delete(location_key(sighting.registry_id, sighting.location))

@@ -1,1 +1,1 @@
-"""The model registry: frozen versions, their pins and tags."""
+"""The model registry: frozen model versions, their pins and their tags."""

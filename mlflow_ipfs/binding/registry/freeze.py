@@ -1,4 +1,4 @@
-"""Freeze: bind a model version to one CID for ever."""
+"""Freezing: the permanent binding of a model version to one CID."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
-LOOSE_DIRECTORY: Final = "registry"  # below the experiment: content that came from no run of it
+REGISTRY_DIRECTORY: Final = "registry"  # below an experiment: content that does not come from one of its runs
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
-    """A model whose content is pinned, and may now be registered.
+    """A model whose content is pinned, so that a version of it can be registered.
 
     Attributes:
-        cid: the directory that holds ``MLmodel``.
-        size_bytes: sum of the sizes of its files.
+        cid: the directory with the file ``MLmodel``.
+        size_bytes: sum of the sizes of all files in the directory.
         location: the version's ``storage_location``.
-        pending: the pin that keeps it until the version's own pin does.
+        pending: the pin that retains the content until the version has a confirmed pin.
     """
 
     cid: CID
@@ -52,14 +52,14 @@ class FrozenModel:
 
 
 class Freezer:
-    """Finds, pins and locates the content of model versions.
+    """The procedure that finds, pins and locates the content of model versions.
 
     Args:
-        store: where content is kept.
-        pins: of the registry.
-        registry_id: of the database.
-        settings: what may be imported.
-        server: the server that this process works for, if any.
+        store: the store that keeps the content.
+        pins: the pins of the registry.
+        registry_id: the registry id of the database.
+        settings: the settings, which limit the sources that may be imported.
+        server: the server that this process is a worker of; None in a client.
     """
 
     def __init__(
@@ -72,12 +72,13 @@ class Freezer:
         self._server = server
 
     def freeze(self, source: ModelSource) -> FrozenModel:
-        """Pin the content of a source, as it is now.
+        """Pin the current content of a source.
 
         Raises:
-            NotFoundError: nothing is there.
-            PolicyError: this server may not read it, or could not serve it.
-            IntegrityError, StoreFullError, …: about the store.
+            NotFoundError: the source has no content, or it can't be read.
+            PolicyError: this server may not read the source, or could not serve the frozen content.
+            InvalidPathError: the location of the version is too long for MLflow's database.
+            MlflowIpfsError: the store reports an error, such as ``IntegrityError`` or ``StoreFullError``.
         """
         for uri in source.uris[:-1]:
             try:
@@ -89,26 +90,26 @@ class Freezer:
     def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
         scheme = scheme_of(uri)
         if scheme == MFS:
-            place = parse_mfs(uri)
-            self._check_stated_place(uri, place, source)
-            return self._freeze_place(place, str(place))
+            mutable_path = parse_mfs(uri)
+            self._check_stated_path(uri, mutable_path, source)
+            return self._freeze_path(mutable_path, str(mutable_path))
         if scheme == PROXIED and self._server is not None:
             host, path = split_proxied(uri)
             if host in {"", self._server.host}:
-                return self._freeze_place(self._destination().join(path), uri.rstrip("/"))
+                return self._freeze_path(self._destination().join(path), uri.rstrip("/"))
         if scheme == IPFS:
             return self._freeze_content(uri, source)
         return self._import(uri, source)
 
-    def _freeze_place(self, place: MfsPath, uri: str) -> FrozenModel:
-        """Freeze what is in a mutable tree; ``uri`` is how the version's location names the place."""
-        frozen = self._store.files.split_frozen(place)
+    def _freeze_path(self, mutable_path: MfsPath, uri: str) -> FrozenModel:
+        """Freeze the content at a mutable path; the version's location will start with ``uri``."""
+        frozen = self._store.files.split_frozen(mutable_path)
         if frozen is None:
-            owner = self._pins.pending_owner(place)
-            added = self._store.files.freeze(place, owner)
-            pending = Pending(Pin(owner, added.cid, PinState.PENDING), place)
+            owner = self._pins.pending_owner(mutable_path)
+            added = self._store.files.freeze(mutable_path, owner)
+            pending = Pending(Pin(owner, added.cid, PinState.PENDING), mutable_path)
             return self._frozen(added.cid, added.size_bytes, frozen_uri(uri, added.cid), pending)
-        above = parse_mfs(before_frozen(str(place)))
+        above = parse_mfs(before_frozen(str(mutable_path)))
         cid = self._store.resolve(*frozen)
         location = frozen_uri(before_frozen(uri), cid)
         return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
@@ -116,43 +117,43 @@ class Freezer:
     def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
         found = IpfsPath.parse(uri)
         self._check_readable(uri, found)
-        return self._place_loose(self._store.resolve(found.cid, found.path), source)
+        return self._freeze_cid(self._store.resolve(found.cid, found.path), source)
 
     def _import(self, uri: str, source: ModelSource) -> FrozenModel:
-        """Bring in a model that is kept by other means than ours."""
+        """Import a model that is stored outside the store, and freeze it."""
         if self._server is not None and not self._is_listed(uri):
             msg = (
-                f"this server may not import {uri!r}: it would read it with its own rights. Its operator can list the "
-                "prefix in MLFLOW_IPFS_IMPORT_ALLOW"
+                f"this server does not import {uri!r} for a client, because it would read it with the server's rights. "
+                "The operator can list the prefix in MLFLOW_IPFS_IMPORT_ALLOW"
             )
             raise PolicyError(msg)
-        # MLflow's download threads may still be writing when one of them fails: that must not hide why it failed.
+        # MLflow's download threads may still be writing when one of them fails; a cleanup error must not hide the cause.
         with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-import-", ignore_cleanup_errors=True) as directory:
             try:
                 path = mlflow_compat.download_foreign(uri, directory)
             except Exception as error:
-                # Anything: a missing library, an unknown scheme, another program's server. MLflow itself would
-                # only have written the URI down.
+                # Any error is possible, for example a missing library, an unknown scheme or an unreachable server.
+                # MLflow itself would only have recorded the URI.
                 msg = f"the model at {uri!r} can't be read, so it can't be frozen: {error}"
                 raise NotFoundError(msg) from error
-            # The pin keeps it from a gc until it has a place; a process that dies here leaves a pending pin.
+            # The pin protects the content from gc until it is frozen. A process that dies here leaves a pending pin.
             owner = self._pins.pending_owner(None)
             added = self._store.add(path, pin=owner)
-        model = self._place_loose(added.cid, source)
+        model = self._freeze_cid(added.cid, source)
         self._store.pins.remove(added.cid, owner)
         return model
 
-    def _place_loose(self, cid: CID, source: ModelSource) -> FrozenModel:
-        """Pin content that is in no experiment, and give it a place that clients can read."""
+    def _freeze_cid(self, cid: CID, source: ModelSource) -> FrozenModel:
+        """Pin content that does not belong to an experiment, and freeze it at a path that clients can read."""
         owner = self._pins.pending_owner(None)
-        self._store.pin(cid, owner)  # makes sure that all of it is here
+        self._store.pin(cid, owner)  # raises if any block of the content is missing
         try:
             if self._server is None or self._server.destination is None:
-                place, location = None, f"{IPFS}://{cid}"
+                mutable_path, location = None, f"{IPFS}://{cid}"
             else:
-                path = join_path(self._experiment_of(source), LOOSE_DIRECTORY, self._registry_id)
-                place, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
-            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, place))
+                path = join_path(self._experiment_of(source), REGISTRY_DIRECTORY, self._registry_id)
+                mutable_path, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
+            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, mutable_path))
         finally:
             self._store.pins.remove(cid, owner)
 
@@ -160,8 +161,8 @@ class Freezer:
         if len(location) > mlflow_compat.MAX_LOCATION_LENGTH:
             self._pins.finish(pending)
             msg = (
-                f"the location {location!r} has {len(location)} characters, more than the "
-                f"{mlflow_compat.MAX_LOCATION_LENGTH} that MLflow's database takes; use shorter directory names"
+                f"the model can't be frozen: its location {location!r} has {len(location)} characters, but MLflow's "
+                f"database stores at most {mlflow_compat.MAX_LOCATION_LENGTH}; use shorter directory names"
             )
             raise InvalidPathError(msg)
         return FrozenModel(cid, size_bytes, location, pending)
@@ -170,8 +171,8 @@ class Freezer:
         destination = self._server.destination if self._server else None
         if destination is None or scheme_of(destination) != MFS:
             msg = (
-                f"this server keeps artifacts in {destination!r}, where nothing can be frozen: start it with "
-                "--artifacts-destination mfs://<root>"
+                f"the model can't be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
+                "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
             )
             raise PolicyError(msg)
         return parse_mfs(destination)
@@ -180,9 +181,10 @@ class Freezer:
         return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
 
     def _size(self, cid: CID) -> int:
-        """Sum of the sizes of all files below a CID, in bytes.
+        """Return the sum of the sizes of all files below a CID, in bytes.
 
-        Content may be hostile: directories are counted once, however many links lead to them, and at any depth.
+        Content may be hostile: each directory is listed once, however many links lead to it, and the depth is not
+        limited by Python's stack.
         """
         entry = self._store.stat(cid)
         if not entry.is_dir:
@@ -198,28 +200,28 @@ class Freezer:
             sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
         return sizes[cid]
 
-    def _check_stated_place(self, uri: str, place: MfsPath, source: ModelSource) -> None:
-        """In a server, a caller may name a mutable path only below its own run."""
+    def _check_stated_path(self, uri: str, mutable_path: MfsPath, source: ModelSource) -> None:
+        """Raise if a client of a server names a mutable path that is not below the artifacts of its run."""
         if self._server is None or not source.stated or self._is_listed(uri):
             return
         if source.run_id:
             own = mlflow_compat.get_run(source.run_id).info.artifact_uri
-            if scheme_of(own) == MFS and _is_within(place, parse_mfs(own)):
+            if scheme_of(own) == MFS and _is_within(mutable_path, parse_mfs(own)):
                 return
         msg = (
-            f"{uri!r} is not among the artifacts of the run that was given, so this server does not read it for a "
-            "client; register runs:/<run id>/<path> or models:/<model id>"
+            f"{uri!r} is not below the artifacts of the given run, so this server does not read it for a client; "
+            "register runs:/<run id>/<path> or models:/<model id>"
         )
         raise PolicyError(msg)
 
     def _check_readable(self, uri: str, found: IpfsPath) -> None:
-        """In a server, a caller may name content by CID only if somebody pinned it by hand."""
+        """Raise if a client of a server names a CID that only model versions have pinned."""
         if self._server is None or self._is_listed(uri):
             return
         owners = (pin.owner for pin in self._store.pins.list(cid=found.cid))
         if all(owner.startswith((OWNER, PENDING_OWNER)) for owner in owners):
             msg = (
-                f"{found.cid} is not pinned by a user of this server's store, so it may belong to somebody else's "
+                f"{found.cid} is not pinned by a user of this server's store, so it may belong to another user's "
                 "model; pin it (`mlflow-ipfs pin add`), or let the operator list the prefix in MLFLOW_IPFS_IMPORT_ALLOW"
             )
             raise PolicyError(msg)
@@ -233,5 +235,7 @@ class Freezer:
         )
 
 
-def _is_within(place: MfsPath, directory: MfsPath) -> bool:
-    return place.root == directory.root and f"{place.path}/".startswith(f"{directory.path}/" if directory.path else "")
+def _is_within(mutable_path: MfsPath, directory: MfsPath) -> bool:
+    return mutable_path.root == directory.root and f"{mutable_path.path}/".startswith(
+        f"{directory.path}/" if directory.path else ""
+    )

@@ -1,4 +1,4 @@
-"""What MLflow's database says about frozen versions."""
+"""Frozen model versions in MLflow's database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,16 @@ def find_versions(
     version: int | None = None,
     cid: CID | None = None,
 ) -> list[FrozenVersion]:
-    """The versions that exist and are frozen, of a model, of a number or to a CID."""
+    """Return the existing frozen versions of a registry, filtered by model name, version number and CID.
+
+    Args:
+        session: a session of the registry's database.
+        store: the store with the content.
+        registry_id: the registry id of the database.
+        name: return versions of this registered model only; None: of all models.
+        version: return versions with this number only; None: with any number.
+        cid: return versions that are frozen to this CID only; None: to any CID.
+    """
     columns: tuple[Any, ...] = SqlModelVersion.name, SqlModelVersion.version, SqlModelVersion.storage_location
     query = sqlalchemy.select(*columns).where(SqlModelVersion.current_stage != mlflow_compat.deleted_stage())
     if name is not None:
@@ -50,13 +59,13 @@ def find_versions(
     for row in session.execute(query):
         frozen_to = cid_of_location(row.storage_location)
         if frozen_to is not None and (cid is None or frozen_to == cid):
-            place = _place_of(row.storage_location, frozen_to, store, registry_id)
-            found.append(FrozenVersion(row.name, int(row.version), frozen_to, place))
+            mutable_path = _mutable_path_of(row.storage_location, frozen_to, store, registry_id)
+            found.append(FrozenVersion(row.name, int(row.version), frozen_to, mutable_path))
     return found
 
 
-def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
-    """The frozen path in our store that a ``storage_location`` means."""
+def _mutable_path_of(location: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
+    """Return the mutable path below which a ``storage_location`` is frozen; None if it is not known here."""
     split = split_frozen_uri(location)
     if split is None:
         return None
@@ -73,9 +82,10 @@ def _place_of(location: str, cid: CID, store: ContentStore, registry_id: str) ->
 
 
 def _find_frozen(path: str, cid: CID, store: ContentStore, registry_id: str) -> MfsPath | None:
-    """Outside of the server nobody says where it keeps its artifacts: look where the CID is frozen.
+    """Return the mutable path below which a CID is frozen for a path behind a server; None if it is ambiguous.
 
-    A fork has frozen the same CID below its own id; that is another database's place.
+    Outside of the server, its ``--artifacts-destination`` is not known, so the frozen paths are searched. Paths below
+    the id of a fork are excluded: they belong to another database.
     """
     foreign = list_forks(store.storage).keys() - {registry_id}
     rows = [frozen for frozen in store.storage.entries.list_frozen() if frozen.cid == cid]

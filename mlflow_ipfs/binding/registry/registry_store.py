@@ -1,4 +1,4 @@
-"""MLflow's SQL model registry, with versions that are frozen to a CID."""
+"""MLflow's SQL model registry, extended so that each model version is frozen to a CID."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
 
-    from mlflow_ipfs.binding.databases.places import DatabasePlace
+    from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
@@ -43,7 +43,7 @@ PROMPT_REASON: Final = "prompt: MLflow keeps its text in tags, so it has no file
 
 @dataclass(slots=True)
 class _Rewrite:
-    """What the version that is about to be inserted gets as its location."""
+    """The location to set in the next row of a model version that MLflow inserts."""
 
     location: str
     done: bool = False
@@ -54,7 +54,7 @@ _rewrite: ContextVar[_Rewrite | None] = ContextVar("mlflow_ipfs_rewrite", defaul
 
 @sqlalchemy.event.listens_for(SqlModelVersion, "before_insert")
 def _set_location(mapper: object, connection: object, version: Any) -> None:  # noqa: ANN401 - an ORM object
-    """Set the location in MLflow's own transaction, so that no version ever stands there unfrozen."""
+    """Set the location in MLflow's own transaction, so that the version is never visible unfrozen."""
     del mapper, connection
     rewrite = _rewrite.get()
     if rewrite is not None:
@@ -63,11 +63,11 @@ def _set_location(mapper: object, connection: object, version: Any) -> None:  # 
 
 
 class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's class is not typed
-    """The registry of ``ipfs+sqlite://`` and its like.
+    """The model registry of ``ipfs+sqlite://`` and ``ipfs+postgresql://``.
 
     Args:
         database_uri: MLflow's own URI of the database, ``sqlite:///…``.
-        read_database_uri: a read replica, if there is one.
+        read_database_uri: the database's read replica, if any.
     """
 
     registry_id: str
@@ -76,7 +76,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         mlflow_compat.prepare_database(database_uri)
         super().__init__(database_uri, read_db_uri=read_database_uri)
         self.registry_id = ensure_registry_id(self.engine)
-        self._warned_of: tuple[DatabasePlace, ...] = ()
+        self._warned_of: tuple[DatabaseLocation, ...] = ()
         self._reconcile()
 
     def create_model_version(  # noqa: PLR0917 - MLflow's signature
@@ -90,7 +90,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         local_model_path: str | None = None,
         model_id: str | None = None,
     ) -> ModelVersion:
-        """Create a version, bound to the content that its source has now."""
+        """Create a version, and bind it to the current content of its source."""
 
         def create(tags: list[ModelVersionTag] | None) -> ModelVersion:
             version: ModelVersion = super(FreezingRegistryStore, self).create_model_version(
@@ -111,7 +111,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             except (MlflowIpfsError, MlflowException, OSError) as error:
                 if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
                     raise
-                _logger.warning("model version of %s is registered, but not frozen: %s", name, error)
+                _logger.warning("a model version of %s is registered but not frozen: %s", name, error)
                 return create(version_tags.unfrozen_tags(tags, str(error)))
             try:
                 with self._inserting_at(model.location):
@@ -122,30 +122,30 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 pins.finish(model.pending)
 
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
-        """Set a tag on a version, unless the tag is one of ours."""
+        """Set a tag of a version. Raise if only the registration may write the tag."""
         with mlflow_errors():
             _check_not_reserved(name, version, tag.key)
         super().set_model_version_tag(name, version, tag)
 
     def delete_model_version_tag(self, name: str, version: str | int, key: str) -> None:
-        """Delete a tag of a version, unless the tag is one of ours."""
+        """Delete a tag of a version. Raise if only the registration may write the tag."""
         with mlflow_errors():
             _check_not_reserved(name, version, key)
         super().delete_model_version_tag(name, version, key)
 
     def delete_model_version(self, name: str, version: str | int) -> None:
-        """Delete a version, and drop its pin."""
-        number = int(version) if str(version).isdigit() else None  # MLflow itself refuses what is no number
+        """Delete a version, and remove its pin."""
+        number = int(version) if str(version).isdigit() else None  # MLflow rejects a version that is not a number
         with mlflow_errors(), self._changing(name, number):
             super().delete_model_version(name, version)
 
     def delete_registered_model(self, name: str) -> None:
-        """Delete a model with all its versions, and drop their pins."""
+        """Delete a model with all its versions, and remove their pins."""
         with mlflow_errors(), self._changing(name):
             super().delete_registered_model(name)
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
-        """Rename a model; the pins of its versions change their owner's name with it."""
+        """Rename a model, and the owners of the pins of its versions."""
         with mlflow_errors(), self._changing(name):
             renamed: RegisteredModel = super().rename_registered_model(name, new_name)
             return renamed
@@ -167,38 +167,38 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         )
 
     def _is_prompt(self, name: str, source: str, tags: list[ModelVersionTag] | None) -> bool:
-        """Return whether a version is a prompt: its text is in tags, and its source is MLflow's placeholder.
+        """Return True if a version is a prompt: its text is in tags, and its source is MLflow's placeholder.
 
-        The prompt tag alone proves nothing: any client may set it, on a model with files as well.
+        The prompt tag alone is not sufficient: any client may set it, even on a model with files.
         """
         if source not in mlflow_compat.PROMPT_SOURCES:
             return False
         given = {tag.key: tag.value for tag in tags or ()}
         if given.get(mlflow_compat.PROMPT_TAG, "").lower() == "true":
             return True
-        return bool(self.get_registered_model(name)._is_prompt())  # noqa: SLF001 - as MLflow's server asks
+        return bool(self.get_registered_model(name)._is_prompt())  # noqa: SLF001 - MLflow's server calls it too
 
     @contextmanager
     def _changing(self, name: str, version: int | None = None) -> Iterator[None]:
-        """Keep pins true while versions of a model change."""
+        """Keep the pins consistent with the database while the body changes versions of a model."""
         store = shared_store()
         affected = self._find_versions(store, name=name, version=version)
         with self._pins(store).changing(affected):
             yield
 
     def _pins(self, store: ContentStore) -> VersionPins:
-        self.registry_id = ensure_registry_id(self.engine)  # a fork may have changed it since this process began
-        self._sight(store)
+        self.registry_id = ensure_registry_id(self.engine)  # a fork may have changed it since this process started
+        self._observe(store)
         return VersionPins(
             store,
             self.registry_id,
             lambda cid: self._find_versions(store, cid=cid),
-            is_shared=lambda: self._sight(store).is_shared,
+            is_shared=lambda: self._observe(store).is_shared,
             former_ids=lambda: claims.find_ancestors(store.storage, self.registry_id),
         )
 
-    def _sight(self, store: ContentStore) -> claims.Sighting:
-        """Record where the database is, and warn once if another one has its id."""
+    def _observe(self, store: ContentStore) -> claims.Sighting:
+        """Record the database's location, and warn once if another database has the same id."""
         sighting = observe(store.storage, self.registry_id, self.engine)
         if sighting.others != self._warned_of:
             self._warned_of = sighting.others
@@ -209,35 +209,36 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
     def _find_versions(
         self, store: ContentStore, *, name: str | None = None, version: int | None = None, cid: CID | None = None
     ) -> list[FrozenVersion]:
-        """The versions that exist, are frozen, and match."""
+        """Return the existing frozen versions that match."""
         with self.ManagedSessionMaker() as session:
             return find_versions(session, store, self.registry_id, name=name, version=version, cid=cid)
 
     def _reconcile(self) -> None:
-        """Finish what processes that died left undone. The registry must open even if the store does not."""
+        """Complete the changes of processes that died. The registry must open even if the store can't be opened."""
         settings = Settings.from_environment()
         if not settings.store.exists():
             return
         try:
             with open_store(settings, create=False) as store:
                 self._pins(store).reconcile()
-        except Exception as error:  # noqa: BLE001 - whatever it is, versions can still be listed
-            _logger.warning("the pins of this registry could not be checked: %s", error)
+        except Exception as error:  # noqa: BLE001 - after any error, versions can still be listed
+            _logger.warning("the pins of this model registry could not be checked: %s", error)
 
 
 def _is_forbidden_content(error: Exception, source: str) -> bool:
-    """Return whether a client names content of the store that the server may not read for it.
+    """Return True if a client names content of the store that the server may not read for the client.
 
-    A version with such a location would let the client read the content: MLflow's server sends a version's files.
+    A version with such a location would let the client read the content, because MLflow's server sends the files of
+    any version.
     """
     return isinstance(error, PolicyError) and scheme_of(source) in {MFS, IPFS}
 
 
 def _check_not_reserved(name: str, version: str | int, key: str) -> None:
-    """Raise if a tag says what a version is frozen to. Only the registration writes it."""
+    """Raise if a tag describes the frozen content of a version: only the registration may write such a tag."""
     if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
         msg = (
-            f"the tag {key!r} of version {version} of {name!r} is not changed: it is written once, when the version is "
-            "registered. Use another key; the operator can change it with MLFLOW_IPFS_FREEZE=off"
+            f"the tag {key!r} of version {version} of {name!r} can't be changed: it is written once, when the version is "
+            "registered. Use another key; the operator can change the tag with MLFLOW_IPFS_FREEZE=off"
         )
         raise PolicyError(msg)

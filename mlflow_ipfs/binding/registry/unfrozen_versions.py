@@ -1,4 +1,4 @@
-"""Model versions in MLflow's database that are not frozen, found by their location: tags may be missing."""
+"""Model versions in MLflow's database that are not frozen, found by location because tags may be missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UnfrozenVersion:
     Attributes:
         name: the registered model's name.
         version: the version's number.
-        location: where MLflow looks for its files.
+        location: the location from which MLflow reads the version's files.
     """
 
     name: str
@@ -38,7 +38,7 @@ class VersionCounts:
 
     Attributes:
         frozen: number of versions that are frozen.
-        prompts: number of prompts. They have no files.
+        prompts: number of prompts, which have no files.
         unfrozen: all other versions.
     """
 
@@ -48,11 +48,11 @@ class VersionCounts:
 
 
 def count_versions(database: URL) -> VersionCounts:
-    """Read which model versions of a database are frozen.
+    """Count the model versions of a database that are frozen, and list those that are not.
 
     Raises:
         NotFoundError: the database is a SQLite file that does not exist.
-        StoreFormatError: the database cannot be read, or it is not MLflow's.
+        StoreFormatError: the database can't be read, or it is not an MLflow database.
     """
     if database.get_backend_name() == "sqlite" and not Path(database.database or "").is_file():
         msg = f"{database.database!r} is not a file; name MLflow's database with --backend-store-uri"
@@ -62,8 +62,9 @@ def count_versions(database: URL) -> VersionCounts:
         with engine.connect() as connection:
             return _count(connection)
     except sqlalchemy.exc.SQLAlchemyError as error:
-        place = database.render_as_string(hide_password=True)
-        msg = f"the model versions in {place} cannot be read: {getattr(error, 'orig', None) or error}"
+        uri = database.render_as_string(hide_password=True)
+        reason = getattr(error, "orig", None) or error
+        msg = f"the model versions in {uri} can't be read ({reason}); name MLflow's database with --backend-store-uri"
         raise StoreFormatError(msg) from error
     finally:
         engine.dispose()

@@ -1,18 +1,18 @@
-"""Pins of model versions, kept true to MLflow's database.
+"""Pins of model versions, kept consistent with MLflow's database.
 
-The database says which versions exist and what they are frozen to; the pins in the store follow.
-Two systems can't commit as one, so every change runs like this:
+The database is authoritative for the versions that exist and their CIDs; the pins in the store follow it. The database
+and the store can't commit in one transaction, so every change has these steps:
 
-1. a *pending* pin is added: something is going on with this CID at this place;
-2. MLflow commits, or not;
-3. the database is asked, and the pins and frozen paths of the CID are made to agree with it;
-4. the pending pin goes.
+1. A *pending* pin is added, for a CID and a mutable path that are about to change.
+2. MLflow commits or rolls back.
+3. The database is read, and the confirmed pins and frozen paths of the CID are updated to match it.
+4. The pending pin is removed.
 
-A process that dies in between leaves the pending pin. It keeps the bytes, and the next process
-that opens the registry does steps 3 and 4 for it.
+A process that dies after step 1 leaves the pending pin, which retains the content. The next process that opens the
+registry runs steps 3 and 4.
 
-While a copy of the database is in use, too (``database_claims.py``), one database can't tell what the other needs:
-step 3 only adds, and where it would have dropped something, the pending pin stays.
+While a copy of the database is also in use (``databases/claims.py``), a process can't determine what the other database
+needs. Step 3 then only adds pins and frozen paths. If it would have removed one, the pending pin stays.
 """
 
 from __future__ import annotations
@@ -40,54 +40,55 @@ _logger = logging.getLogger(__name__)
 
 OWNER: Final = "model-version:"
 PENDING_OWNER: Final = "model-version-pending:"
-PENDING_SECONDS: Final = 24 * 3600  # no database transaction takes that long; bytes kept a day too long do no harm
+PENDING_SECONDS: Final = 24 * 3600  # longer than any database transaction; content kept a day too long does no harm
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenVersion:
-    """A model version that exists, and what it is frozen to.
+    """A model version that exists and is frozen.
 
     Attributes:
         name: the registered model's name.
         version: the version's number.
-        cid: root of its content.
-        place: where it may be read as ``<place>/@<cid>``; None: only as ``ipfs://<cid>``, or not known here.
+        cid: root of the version's content.
+        mutable_path: the content can be read as ``<mutable_path>/@<cid>``; None: it can be read only as
+            ``ipfs://<cid>``, or the path is not known here.
     """
 
     name: str
     version: int
     cid: CID
-    place: MfsPath | None
+    mutable_path: MfsPath | None
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A pending pin: the claim that a version may be coming, going or changing its name.
+    """A pending pin: a version may be about to be created, deleted or renamed.
 
     Attributes:
-        pin: as it stands in the store.
-        place: the frozen path that belongs to it, if any.
+        pin: the pin in the store.
+        mutable_path: the mutable path below which the CID is frozen, if any.
     """
 
     pin: Pin
-    place: MfsPath | None
+    mutable_path: MfsPath | None
 
     @property
     def age_seconds(self) -> float:
-        """How long ago it was made, by the wall clock of whoever made it."""
-        made = self.pin.owner.split("/")[1].partition("-")[0]
-        return time.time() - int(made)
+        """The time since the pin was added, as recorded by the wall clock of the process that added it."""
+        added = self.pin.owner.split("/")[1].partition("-")[0]
+        return time.time() - int(added)
 
 
 class VersionPins:
     """The pins of one registry in one store.
 
     Args:
-        store: where the content is.
-        registry_id: of the database.
-        read_versions: asks the database for the versions that exist and are frozen to a CID.
-        is_shared: tells whether another database has the same registry id, so that nothing may be dropped.
-        former_ids: tells the ids of the databases that this one was forked from.
+        store: the store with the content.
+        registry_id: the registry id of the database.
+        read_versions: reads from the database the existing versions that are frozen to a CID.
+        is_shared: returns True if another database has the same registry id; then no pin or frozen path is removed.
+        former_ids: returns the ids that this database had before it was forked.
     """
 
     def __init__(
@@ -105,98 +106,98 @@ class VersionPins:
         self._is_shared = is_shared
         self._former_ids = former_ids
 
-    def pending_owner(self, place: MfsPath | None) -> str:
-        """A new owner for a pending pin. It says when it was made and which frozen path belongs to it."""
+    def pending_owner(self, mutable_path: MfsPath | None) -> str:
+        """Return a new owner for a pending pin, which contains the current time and the mutable path."""
         owner = f"{PENDING_OWNER}{self._registry_id}/{int(time.time())}-{uuid.uuid4().hex}"
-        return f"{owner}/{place.root}/{place.path}" if place else owner
+        return f"{owner}/{mutable_path.root}/{mutable_path.path}" if mutable_path else owner
 
     @contextmanager
     def changing(self, versions: Iterable[FrozenVersion]) -> Iterator[None]:
-        """Announce that versions are about to go or to change their name, and settle it afterwards."""
+        """Claim versions before the body deletes or renames them, and update their pins afterwards."""
         pending = []
-        for cid, place in {(version.cid, version.place) for version in versions}:
+        for cid, mutable_path in {(version.cid, version.mutable_path) for version in versions}:
             try:
-                pending.append(self.claim(cid, place))
-            except NotFoundError:  # the version may go nevertheless: there is nothing to keep or to drop
-                _logger.warning("%s, which a model version is frozen to, is not in this store", cid)
+                pending.append(self.claim(cid, mutable_path))
+            except NotFoundError:  # the version may change nevertheless: the store has no content to keep or to delete
+                _logger.warning("%s is not in this store, but a model version is frozen to it", cid)
         try:
             yield
         finally:
             for claim in pending:
                 self.finish(claim)
 
-    def claim(self, cid: CID, place: MfsPath | None) -> Pending:
-        """Add a pending pin, and the frozen path if there is a place.
+    def claim(self, cid: CID, mutable_path: MfsPath | None) -> Pending:
+        """Add a pending pin, and a frozen path if ``mutable_path`` is given.
 
         Raises:
             NotFoundError: the content is not in the store.
         """
-        pending = Pending(Pin(self.pending_owner(place), cid, PinState.PENDING), place)
+        pending = Pending(Pin(self.pending_owner(mutable_path), cid, PinState.PENDING), mutable_path)
         self._store.pins.add(pending.pin)
-        if place is not None:
-            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+        if mutable_path is not None:
+            self._store.storage.entries.freeze(Frozen(mutable_path.root, mutable_path.path, cid))
         return pending
 
     def finish(self, pending: Pending) -> None:
-        """Make the store agree with the database, then drop the pending pin.
+        """Update the store to match the database, then remove the pending pin.
 
-        The database has already decided, so trouble here is no error of the caller's: it is logged,
-        and the pending pin stays until the registry is opened again.
+        The database has already committed or rolled back, so an error here does not make the caller's change fail. The
+        error is logged, and the pending pin stays until the registry is opened again.
         """
         try:
             if self._is_shared():
                 if self._add_missing(pending.pin.cid) or self._has_spare_path(pending):
-                    return  # the pending pin stays, and what should go with it
+                    return  # the pending pin stays, together with what should be removed
             else:
-                self._settle(pending.pin.cid)
-                self._thaw(pending)
+                self._update_confirmed(pending.pin.cid)
+                self._unfreeze_unneeded(pending)
             self._store.pins.remove(pending.pin.cid, pending.pin.owner)
-        except Exception:  # any kind: MLflow's database or the store
+        except Exception:  # MLflow's database and the store may raise any kind of error
             _logger.warning(
-                "the pins of %s could not be brought up to date; its bytes stay, and the next process that opens "
-                "the registry tries again",
+                "the pins of %s could not be updated; its content is kept, and the next process that opens the model "
+                "registry tries again",
                 pending.pin.cid,
                 exc_info=True,
             )
 
     def reconcile(self) -> None:
-        """Do what processes that died left undone. Cheap when there is nothing."""
+        """Complete the changes of processes that died. Without pending pins this is cheap."""
         is_shared = self._is_shared()
         for pending in self._list_pending():
-            if is_shared:  # the other database's, perhaps
+            if is_shared:  # the pending pin may belong to the other database
                 self._add_missing(pending.pin.cid)
             elif pending.age_seconds > PENDING_SECONDS:
                 self.finish(pending)
-            else:  # perhaps alive: only what is true in any case
-                self._settle(pending.pin.cid)
+            else:  # the process may be alive: update the confirmed pins, and keep the pending pin
+                self._update_confirmed(pending.pin.cid)
 
     def _list_pending(self) -> list[Pending]:
         found = []
         for pin in self._store.pins.list(owner_prefix=f"{PENDING_OWNER}{self._registry_id}/"):
-            _, _, *place = pin.owner.split("/", 3)
-            found.append(Pending(pin, MfsPath(place[0], place[1]) if len(place) == 2 else None))
+            _, _, *parts = pin.owner.split("/", 3)
+            found.append(Pending(pin, MfsPath(parts[0], parts[1]) if len(parts) == 2 else None))
         return found
 
-    def _settle(self, cid: CID) -> None:
-        """Let the confirmed pins and frozen paths of a CID be those of the versions that exist.
+    def _update_confirmed(self, cid: CID) -> None:
+        """Update the confirmed pins and frozen paths of a CID to match the versions that exist.
 
-        A pin that goes may be wanted again by the time it is gone: a model can be deleted and made
-        anew under its old name, with the same version number. So after every removal it looks again.
+        A pin may be needed again by the time it is removed: a model can be deleted and created again under its old
+        name, with the same version number. So the database is read again after every removal.
         """
-        while self._settle_once(cid):
+        while self._update_once(cid):
             pass
 
-    def _settle_once(self, cid: CID) -> bool:
-        """Returns whether a pin was removed."""
-        unwanted = self._add_missing(cid)
-        for owner in unwanted:
+    def _update_once(self, cid: CID) -> bool:
+        """Add missing pins and remove pins without a version. Return True if a pin was removed."""
+        unneeded = self._add_missing(cid)
+        for owner in unneeded:
             self._store.pins.remove(cid, owner)
-        return bool(unwanted)
+        return bool(unneeded)
 
     def _add_missing(self, cid: CID) -> set[str]:
-        """Add the pins and frozen paths that the versions of a CID lack. Returns the owners of pins without a version."""
+        """Add the missing pins and frozen paths of the versions of a CID. Return the owners of pins without a version."""
         prefix = f"{OWNER}{self._registry_id}/"
-        # The order matters: a pin that is seen here was confirmed before the database is read.
+        # The pins are listed before the database is read: then each listed pin was confirmed before that.
         existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
         versions = list(self._read_versions(cid))
         wanted = {f"{prefix}{version.name}/{version.version}" for version in versions}
@@ -207,40 +208,40 @@ class VersionPins:
         return existing - wanted
 
     def _has_spare_path(self, pending: Pending) -> bool:
-        """Tell whether there is a frozen path that no version of this database needs any more."""
-        return pending.place is not None and not self._is_needed(pending)
+        """Return True if the CID is frozen below a mutable path for which no version needs it any more."""
+        return pending.mutable_path is not None and not self._is_needed(pending)
 
     def _refreeze(self, version: FrozenVersion) -> None:
-        if version.place is not None:
-            frozen = Frozen(version.place.root, version.place.path, version.cid)
+        if version.mutable_path is not None:
+            frozen = Frozen(version.mutable_path.root, version.mutable_path.path, version.cid)
             if not self._store.storage.entries.is_frozen(frozen):
                 self._store.storage.entries.freeze(frozen)
 
-    def _thaw(self, pending: Pending) -> None:
-        """Withdraw a frozen path that no version needs any more."""
+    def _unfreeze_unneeded(self, pending: Pending) -> None:
+        """Remove the frozen path if no version needs it any more."""
         if not self._has_spare_path(pending):
             return
-        assert pending.place is not None, "it has a path"
-        place, cid = pending.place, pending.pin.cid
-        self._store.storage.entries.unfreeze(Frozen(place.root, place.path, cid))
-        if self._is_needed(pending):  # somebody froze it anew between the question and the unfreeze
-            self._store.storage.entries.freeze(Frozen(place.root, place.path, cid))
+        assert pending.mutable_path is not None, "a spare path exists"
+        mutable_path, cid = pending.mutable_path, pending.pin.cid
+        self._store.storage.entries.unfreeze(Frozen(mutable_path.root, mutable_path.path, cid))
+        if self._is_needed(pending):  # another process froze it again between the check and the removal
+            self._store.storage.entries.freeze(Frozen(mutable_path.root, mutable_path.path, cid))
 
     def _is_needed(self, pending: Pending) -> bool:
-        cid, place = pending.pin.cid, pending.place
+        cid, mutable_path = pending.pin.cid, pending.mutable_path
         others = (other for other in self._list_pending() if other.pin.owner != pending.pin.owner)
-        if any(other.pin.cid == cid and other.place == place for other in others):
+        if any(other.pin.cid == cid and other.mutable_path == mutable_path for other in others):
             return True
-        if any(version.place == place for version in self._read_versions(cid)):
+        if any(version.mutable_path == mutable_path for version in self._read_versions(cid)):
             return True
-        return place is not None and self._may_be_the_originals(place, cid)
+        return mutable_path is not None and self._may_be_needed_by_original(mutable_path, cid)
 
-    def _may_be_the_originals(self, place: MfsPath, cid: CID) -> bool:
-        """Tell whether the database that this one was forked from may need a frozen path.
+    def _may_be_needed_by_original(self, mutable_path: MfsPath, cid: CID) -> bool:
+        """Return True if the database that this one was forked from may need a frozen path.
 
-        It does if it pins the CID, unless the path has this database's id in it.
+        The original may need the path if it pins the CID, unless the path contains this database's id.
         """
-        if self._registry_id in place.path.split("/"):
+        if self._registry_id in mutable_path.path.split("/"):
             return False
         prefixes = tuple(f"{owner}{one}/" for one in self._former_ids() for owner in (OWNER, PENDING_OWNER))
         return bool(prefixes) and any(pin.owner.startswith(prefixes) for pin in self._store.pins.list(cid=cid))

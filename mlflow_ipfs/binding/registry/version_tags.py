@@ -1,4 +1,4 @@
-"""Tags that show in MLflow's own UI what a model version is frozen to, and what data it came from."""
+"""Tags that show in MLflow's UI the CID that a model version is frozen to, and the CIDs of its datasets."""
 
 from __future__ import annotations
 
@@ -26,25 +26,28 @@ MAX_REASON_LENGTH: Final = 1000
 def frozen_tags(
     given: Iterable[ModelVersionTag] | None, model: FrozenModel, run_id: str | None
 ) -> list[ModelVersionTag]:
-    """The caller's tags with ours; ours win, as a copied version brings those of its original."""
-    ours = {CID_TAG: str(model.cid), SIZE_TAG: str(model.size_bytes)}
+    """Return the caller's tags with the tags of a frozen version.
+
+    The caller's reserved tags are dropped: a copied version has those of its original.
+    """
+    reserved = {CID_TAG: str(model.cid), SIZE_TAG: str(model.size_bytes)}
     datasets = read_dataset_inputs(run_id)
     if datasets.cids:
-        ours[DATASETS_TAG] = ",".join(datasets.cids)
+        reserved[DATASETS_TAG] = ",".join(datasets.cids)
     if datasets.uncertain:
-        ours[UNCERTAIN_TAG] = ", ".join(datasets.uncertain)
-    return _merge(given, ours)
+        reserved[UNCERTAIN_TAG] = ", ".join(datasets.uncertain)
+    return _merge(given, reserved)
 
 
 def unfrozen_tags(given: Iterable[ModelVersionTag] | None, reason: str) -> list[ModelVersionTag]:
-    """Return the caller's tags with the mark of a version that is not frozen, and the reason."""
+    """Return the caller's tags with the tags of a version that is not frozen, which give the reason."""
     return _merge(given, {FROZEN_TAG: "false", REASON_TAG: reason[:MAX_REASON_LENGTH]})
 
 
 def without_reserved(given: Iterable[ModelVersionTag] | None) -> list[ModelVersionTag]:
-    """Return the caller's tags without those that only the registration writes."""
+    """Return the caller's tags without the tags that only the registration may write."""
     return [tag for tag in given or () if tag.key not in RESERVED]
 
 
-def _merge(given: Iterable[ModelVersionTag] | None, ours: dict[str, str]) -> list[ModelVersionTag]:
-    return without_reserved(given) + [ModelVersionTag(key, value) for key, value in ours.items()]
+def _merge(given: Iterable[ModelVersionTag] | None, reserved: dict[str, str]) -> list[ModelVersionTag]:
+    return without_reserved(given) + [ModelVersionTag(key, value) for key, value in reserved.items()]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.backup_sites import Site
-from support.doors import client, database, empty_database, store
+from support.mlflow_sites import client, database, empty_database, store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

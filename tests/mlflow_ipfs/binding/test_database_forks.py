@@ -25,7 +25,7 @@ from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.errors import ConflictError, NotFoundError, SettingsError
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
-from support.doors import pin_owners, storage_location
+from support.mlflow_sites import pin_owners, storage_location
 from support.storages import delete_block
 
 if TYPE_CHECKING:
@@ -163,13 +163,13 @@ def test_what_has_no_registry_id_is_not_forked(empty_database: Path, store: Cont
     database = Path(shutil.copy(empty_database, tmp_path / "plain.db"))
     with pytest.raises(NotFoundError, match="no registry id"):
         fork(database, store)
-    with pytest.raises(SettingsError, match="there is no database"):
+    with pytest.raises(SettingsError, match="does not exist"):
         fork(tmp_path / "none.db", store)
     assert not (tmp_path / "none.db").exists()
 
 
 class Proxied:
-    """A database whose artifacts go through a server (level L1): this process stands in for the server."""
+    """A database whose artifacts go through a server (level L1). This process acts as the server."""
 
     def __init__(self, client: MlflowClient, database: Path, store: ContentStore, patch: pytest.MonkeyPatch) -> None:
         self._patch = patch

@@ -1,4 +1,4 @@
-"""What we copied from MLflow, or lean on, is still so in the MLflow that is installed."""
+"""The constants copied from MLflow, and the private API in use, match the installed MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow's database when another user of the machine has used it first."""
+"""MLflow's database after another user of the machine has opened it first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Import what making the tables needs, while this process may read it."""
+    """Import the modules that creating the tables needs, while this process may read them."""
     mlflow_compat.prepare_database(f"sqlite:///{tmp_path_factory.mktemp('imported')}/mlflow.db")
 
 

@@ -275,4 +275,4 @@ def test_versions_of_a_server_are_verified_on_its_machine(tmp_path: Path, mlflow
         )
     assert verified.records[0]["cid"] == project.cid
     assert mutable.code == 3
-    assert "kept by an MLflow server" in mutable.stderr
+    assert "stored by an MLflow server" in mutable.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
-from support.doors import client, database, empty_database, store
+from support.mlflow_sites import client, database, empty_database, store
+from support.registered_models import logged_model, registry_id, run_id, version
 
-__all__ = ["client", "database", "empty_database", "store"]
+__all__ = ["client", "database", "empty_database", "logged_model", "registry_id", "run_id", "store", "version"]

@@ -24,7 +24,7 @@ RUN = "mfs://mlflow/1/run/artifacts"
 
 
 def get_artifact_repository(uri: str) -> Any:
-    """As MLflow builds it; its own class says less than ours can do."""
+    """Return MLflow's repository for a URI as ``Any``: MLflow's base class does not declare all methods."""
     return artifact_repository_registry.get_artifact_repository(uri)
 
 
@@ -349,7 +349,7 @@ def test_a_stream_that_breaks_off_leaves_nothing(store: ContentStore) -> None:
 def test_a_silent_client_is_given_up(
     store: ContentStore, monkeypatch: pytest.MonkeyPatch, pause_seconds: float
 ) -> None:
-    """One that sends a byte now and then, too: its upload would keep gc away for ever."""
+    """A client that only sends a byte from time to time is also aborted: its upload would block gc for ever."""
     repository = get_artifact_repository("mfs://mlflow")
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -358,7 +358,7 @@ def test_a_silent_client_is_given_up(
             await asyncio.sleep(pause_seconds)
 
     monkeypatch.setenv("MLFLOW_IPFS_TIMEOUT_SECONDS", "0.3")
-    with pytest.raises(MlflowException, match="upload is given up"):
+    with pytest.raises(MlflowException, match="upload was aborted"):
         asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
     assert repository.list_artifacts() == []
     store.collect_garbage()

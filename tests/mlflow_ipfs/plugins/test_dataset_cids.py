@@ -16,7 +16,7 @@ from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
 from mlflow_ipfs.binding.dataset_inputs import dataset_digest
 from mlflow_ipfs.content.cid import CID
-from support.doors import stock_tracking
+from support.mlflow_sites import stock_tracking
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ V0 = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n"
 
 @pytest.fixture
 def parquet_files(tmp_path: Path) -> list[Path]:
-    """Two files of one name that differ in one row. MLflow's digest is made of a sample of the rows."""
+    """Two files of one name that differ in one row. MLflow computes its digest from a sample of the rows."""
     files = []
     for directory, value in (("one", 0), ("two", 1)):
         frame = pd.DataFrame({"x": range(ROWS), "y": [0] * ROWS})
@@ -55,7 +55,7 @@ def dataset_of(cid: CID, file: Path, **digest: str) -> Any:
 
 
 def train(file: Path, dataset: Any) -> str:
-    """Log a run with one dataset and one model file; returns the run's id."""
+    """Log a run with one dataset and one model file. Return the run's id."""
     with mlflow.start_run() as run:
         mlflow.log_input(dataset, "training")
         mlflow.log_artifact(str(file), "model")
@@ -87,7 +87,7 @@ def test_each_version_names_the_file_that_it_was_trained_on(
 def test_with_mlflows_digest_no_version_names_a_wrong_file(
     client: MlflowClient, store: ContentStore, parquet_files: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As with a stock tracking store, at L1: it records the first source, and says nothing."""
+    """At L1, MLflow's own tracking store records the first source without a warning."""
     client.create_registered_model("m")
     cids = [store.add(file).cid for file in parquet_files]
     datasets = [dataset_of(cid, file) for cid, file in zip(cids, parquet_files, strict=True)]
@@ -103,7 +103,7 @@ def test_with_mlflows_digest_no_version_names_a_wrong_file(
     assert f"digest={dataset_digest(cids[0])!r}" in caplog.text
 
 
-def test_our_tracking_store_refuses_what_mlflow_would_not_record(
+def test_the_tracking_store_refuses_a_source_that_mlflow_would_not_record(
     client: MlflowClient, store: ContentStore, parquet_files: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = (store.add(file).cid for file in parquet_files)

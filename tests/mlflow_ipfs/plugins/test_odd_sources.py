@@ -1,4 +1,4 @@
-"""Sources of model versions with odd names, in crowded experiments, of hostile shape, or that nobody can read."""
+"""Sources of model versions with odd names, in crowded experiments, of hostile shape, or unreadable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
 from mlflow_ipfs.content.codecs.unixfs import NodeType, UnixFSData, encode_data
-from support.doors import storage_location
+from support.mlflow_sites import storage_location
 from support.storages import put_block
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What MLflow's server gets from the artifact repository: on its event loop nothing slow, on a thread no copy."""
+"""The artifact repository in MLflow's server: no slow work on the event loop, and no copy on a thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RUN = "mfs://mlflow/1/run/artifacts"
 
 @pytest.fixture
 def repository(store: ContentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A run with ``first.bin``, a file of its own, and ``second.bin``, in pieces."""
+    """A run with ``first.bin``, which is stored as a whole file, and ``second.bin``, which is stored in separate chunks."""
     del store
     monkeypatch.setattr(object_writer, "DEDUPE_BYTES", SIZE_BYTES)
     logged = get_artifact_repository(RUN)

@@ -14,7 +14,7 @@ from mlflow.prompt.constants import IS_PROMPT_TAG_KEY, PROMPT_TEXT_TAG_KEY
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
 from mlflow_ipfs.binding import mlflow_compat
-from support.doors import pin_owners, storage_location
+from support.mlflow_sites import pin_owners, storage_location
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def model_directory(directory: Path, weights: str = "one") -> Path:
 
 
 def registry(client: MlflowClient) -> Any:
-    """Return our registry store. MLflow's fluent client refuses some calls that its REST API lets through."""
+    """Return the registry store. MLflow's fluent client refuses some calls that its REST API accepts."""
     return client._get_registry_client().store
 
 
@@ -58,7 +58,7 @@ def run_source(client: MlflowClient, run_id: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def make_model(client: MlflowClient, run_id: str, tmp_path: Path) -> Callable[..., Any]:
-    """Makes a logged model with two files, and with the tags given."""
+    """Return a function that creates a logged model with two files and the given tags."""
 
     def make(tags: dict[str, str], *, files: bool = True) -> Any:
         run = client.get_run(run_id)
@@ -191,7 +191,7 @@ class TestPrompts:
 def test_external_models_are_frozen_like_any_other(
     mode: str, client: MlflowClient, store: ContentStore, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow writes one file, ``MLmodel``, for an external model: it says that the rest is elsewhere."""
+    """MLflow writes one file, ``MLmodel``, for an external model. The file names the location of the other files."""
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", mode)
     model = mlflow.create_external_model(name="elsewhere")
     version = mlflow.register_model(f"models:/{model.model_id}", "m")
@@ -204,7 +204,7 @@ def test_external_models_are_frozen_like_any_other(
 
 
 class TestReservedTags:
-    """What our tags say of a version stays true: MLflow's API neither sets nor deletes them."""
+    """The reserved tags of a version stay correct: MLflow's API neither sets nor deletes them."""
 
     @pytest.mark.parametrize("key", ["ipfs.cid", "ipfs.size_bytes", "ipfs.dataset_cids", "ipfs.frozen"])
     def test_they_can_not_be_changed(self, key: str, client: MlflowClient, run_id: str, run_source: str) -> None:
@@ -254,7 +254,7 @@ class TestReservedTags:
 def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
     client: MlflowClient, store: ContentStore, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A version from before the freeze names any place. Copying it must not read what its client may not read."""
+    """A version from before the freeze may name any location. A copy of it must not read what its client may not read."""
     from mlflow_ipfs.content.mfs import MfsPath
 
     store.files.put_tree(MfsPath("mlflow", "secret"), model_directory(tmp_path / "secret"))
@@ -272,7 +272,7 @@ def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
 def test_best_effort_is_no_way_around_what_a_server_may_read(
     source: str, client: MlflowClient, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MLflow's server would hand out the files at the location of a version that is not frozen."""
+    """MLflow's server would send the files at the location of a version that is not frozen."""
     client.create_registered_model("m")
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
     monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")

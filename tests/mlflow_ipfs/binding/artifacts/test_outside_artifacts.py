@@ -1,4 +1,4 @@
-"""Artifacts that MLflow's database names and the store does not contain: a backup without them says so."""
+"""Artifacts that MLflow's database names but the store does not contain: a backup without them reports them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlflow_ipfs.backup.backing_up import make_backup
 from mlflow_ipfs.backup.backup_directory import BackupDirectory
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.outside_artifacts import (
-    MAX_PLACES,
-    OTHER_PLACES,
+    MAX_ROOTS,
+    OTHER_ROOTS,
     OutsideGroup,
     find_outside_artifacts,
 )
@@ -220,14 +220,14 @@ def test_a_relative_location_is_looked_for_beside_the_database(
 
 
 def test_groups_are_few_and_fit_to_be_shown(url: URL, stock: MlflowClient, store: ContentStore, tmp_path: Path) -> None:
-    for number in range(MAX_PLACES + 3):
+    for number in range(MAX_ROOTS + 3):
         run_id = stock.create_run("0").info.run_id
         move_run(url, run_id, f"s3://bucket-{number:02}\u200b/{run_id}/artifacts")
     manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=bool)
     assert BackupDirectory(tmp_path / "backup", Disk()).read() == manifest  # which takes printable text only
     runs = [group for group in find_outside_artifacts(url, store) if group.kind == "run"]
-    assert len(runs) == MAX_PLACES + 1
-    assert (runs[0].place, runs[0].count) == (OTHER_PLACES, 3)
+    assert len(runs) == MAX_ROOTS + 1
+    assert (runs[0].place, runs[0].count) == (OTHER_ROOTS, 3)
     assert runs[1].place == "s3://bucket-00\\u200b"
 
 

@@ -1,4 +1,4 @@
-"""A copy of a database has its registry id: neither drops what the other may need, until the copy is forked."""
+"""Copies of a database share its registry id: until a fork, neither deletes content that the other may need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_ipfs.binding.databases.claims import list_databases
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
-from support.doors import pin_owners
+from support.mlflow_sites import pin_owners
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,7 +61,9 @@ def test_a_moved_database_is_the_same(
     delete_versions(open_client(moved))
     assert caplog.text == ""
     assert pin_owners(store) == []
-    assert [[place.name for place in places] for places in list_databases(store.storage).values()] == [[str(moved)]]
+    assert [[location.name for location in locations] for locations in list_databases(store.storage).values()] == [
+        [str(moved)]
+    ]
     store.collect_garbage()
     for entry in store.storage.entries.walk("mlflow", ""):
         store.storage.entries.delete(entry.root, entry.path)
@@ -96,8 +98,8 @@ def test_a_place_on_another_host_counts_as_in_use(
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
     delete_versions(open_client(copy))
     assert len(pin_owners(store, "model-version:")) == VERSIONS
-    [places] = list_databases(store.storage).values()
-    assert len(places) == 2
+    [locations] = list_databases(store.storage).values()
+    assert len(locations) == 2
 
 
 def test_the_same_file_seen_with_another_host_name_is_the_same(
@@ -107,5 +109,5 @@ def test_the_same_file_seen_with_another_host_name_is_the_same(
     monkeypatch.setattr("socket.gethostname", lambda: "container-2")
     delete_versions(open_client(database))
     assert pin_owners(store) == []
-    [[place]] = list_databases(store.storage).values()
-    assert place.host == "container-2"
+    [[location]] = list_databases(store.storage).values()
+    assert location.host == "container-2"

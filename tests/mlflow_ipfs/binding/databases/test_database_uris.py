@@ -1,4 +1,4 @@
-"""Which of PostgreSQL's drivers a URI gets that names none."""
+"""The PostgreSQL driver that is added to a URI without one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BARE = "postgresql://me:p%3Aw@host:5432/mlflow?sslmode=require"
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[str]], None]:
-    """Let nothing but these drivers be installed."""
+    """Pretend that only these drivers are installed."""
 
     def install(drivers: set[str]) -> None:
         monkeypatch.setattr(connections, "find_spec", lambda name: name if name in drivers else None)

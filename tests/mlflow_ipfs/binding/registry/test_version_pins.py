@@ -1,4 +1,4 @@
-"""Pins of model versions, where two processes change the same ones at the same time."""
+"""Pins of model versions that two processes change at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_a_version_that_comes_back_while_its_pin_goes_keeps_a_pin(store: ContentStore) -> None:
-    """A model is deleted, and made anew by somebody else before the deletion has dropped the old version's pin."""
+    """A model is deleted, and created again by another process before the deletion has removed the old version's pin."""
     root = store.add_bytes(b"model", pin=None)
     pin = Pin(f"{OWNER}registry/m/1", root)
     store.pins.add(pin)

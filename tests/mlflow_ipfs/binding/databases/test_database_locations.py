@@ -1,4 +1,4 @@
-"""Which place of a database is the same, which one is gone, and which one may be in use."""
+"""Locations of a database: the same database, a location that is gone, and a location that may be in use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_places
+from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_locations
 from mlflow_ipfs.binding.databases.connections import name_driver
-from mlflow_ipfs.binding.databases.places import DatabasePlace
-from mlflow_ipfs.binding.databases.sightings import observe, settle_in
+from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
+from mlflow_ipfs.binding.databases.sightings import observe, record_move
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage
@@ -36,7 +36,7 @@ def storage() -> Iterator[MemoryStorage]:
 
 
 def see(storage: MemoryStorage, uri: str) -> Sighting:
-    """Open a database, as a store of MLflow's does."""
+    """Open a database as MLflow's stores do."""
     engine = sqlalchemy.create_engine(name_driver(uri), poolclass=NullPool)
     try:
         return observe(storage, ensure_registry_id(engine), engine)
@@ -45,8 +45,8 @@ def see(storage: MemoryStorage, uri: str) -> Sighting:
 
 
 def see_file(storage: MemoryStorage, path: Path) -> tuple[str, ...]:
-    """The paths of the other places."""
-    return tuple(place.name for place in see(storage, f"sqlite:///{path}").others)
+    """Return the paths of the other locations."""
+    return tuple(location.name for location in see(storage, f"sqlite:///{path}").others)
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def copy(original: Path, tmp_path: Path) -> Path:
 
 
 def names(storage: MemoryStorage) -> list[str]:
-    [places] = list_databases(storage).values()
-    return sorted(Path(place.name).name for place in places)
+    [locations] = list_databases(storage).values()
+    return sorted(Path(location.name).name for location in locations)
 
 
 def test_a_copy_is_found_from_both_sides(storage: MemoryStorage, original: Path, copy: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_record_that_cannot_be_read_may_be_in_use(storage: MemoryStorage, orig
 
 def test_a_user_can_say_that_it_was_moved(storage: MemoryStorage, original: Path, copy: Path) -> None:
     see_file(storage, copy)
-    sighting = settle_in(storage, sqlalchemy.make_url(f"sqlite:///{copy}"))
-    assert [place.name for place in sighting.others] == [str(original)]
+    sighting = record_move(storage, sqlalchemy.make_url(f"sqlite:///{copy}"))
+    assert [location.name for location in sighting.others] == [str(original)]
     assert names(storage) == ["copy.db"]
     assert see_file(storage, copy) == ()
 
@@ -131,7 +131,7 @@ def test_a_restore_does_not_choose_among_several_places(
 ) -> None:
     see_file(storage, copy)
     third = Path(shutil.copy(original, tmp_path / "third.db"))
-    settle_in(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
+    record_move(storage, sqlalchemy.make_url(f"sqlite:///{third}"), from_any=False)
     assert names(storage) == ["copy.db", "original.db", "third.db"]
 
 
@@ -145,12 +145,12 @@ def test_with_a_store_that_cannot_change_a_copy_is_found_and_nothing_is_recorded
     other = sqlalchemy.create_engine(f"sqlite:///{copy}", poolclass=NullPool)
     with open_local_storage(tmp_path / "store", read_only=True) as storage:
         assert observe(storage, registry_id, other).is_shared
-        assert len(list_places(storage, registry_id)) == 1
+        assert len(list_locations(storage, registry_id)) == 1
 
 
 def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
     engine = sqlalchemy.create_engine("sqlite://")
-    assert observe(storage, ensure_registry_id(engine), engine).place is None
+    assert observe(storage, ensure_registry_id(engine), engine).location is None
     engine.dispose()
     assert storage.notes.list() == {}
 
@@ -158,9 +158,9 @@ def test_a_database_in_memory_has_no_place(storage: MemoryStorage) -> None:
 def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_path: Path) -> None:
     make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
-        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
-    with pytest.raises(SettingsError, match="there is no database"):
-        settle_in(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
+        record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
+    with pytest.raises(SettingsError, match="does not exist"):
+        record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
 
 
 @pytest.mark.postgres
@@ -169,7 +169,7 @@ def test_postgresql_copies_and_moves(storage: MemoryStorage, postgres: PostgresS
     assert not see(storage, postgres.uri(original)).is_shared
     copy = postgres.create_database(template=original)
     sighting = see(storage, postgres.uri(copy))
-    assert [place.uri for place in sighting.others] == [f"postgresql://127.0.0.1:{postgres.port}/{original}"]
+    assert [location.uri for location in sighting.others] == [f"postgresql://127.0.0.1:{postgres.port}/{original}"]
     assert postgres.password not in sighting.explain()
     assert see(storage, postgres.uri(original)).is_shared
     renamed = f"{original}_renamed"
@@ -192,8 +192,8 @@ def test_an_ordinary_user_of_postgresql_may_ask(storage: MemoryStorage, postgres
     uri = f"postgresql://{user}:x@127.0.0.1:{postgres.port}/{name}"
     [before] = list_databases(storage).values()
     assert not see(storage, uri).is_shared
-    assert [place.identity for place in list_places(storage, next(iter(list_databases(storage))))] == [
-        place.identity for place in before
+    assert [location.identity for location in list_locations(storage, next(iter(list_databases(storage))))] == [
+        location.identity for location in before
     ]
 
 
@@ -201,6 +201,6 @@ def test_an_ordinary_user_of_postgresql_may_ask(storage: MemoryStorage, postgres
 def test_another_cluster_may_be_in_use(storage: MemoryStorage, postgres: PostgresServer) -> None:
     name = postgres.create_database()
     sighting = see(storage, postgres.uri(name))
-    elsewhere = DatabasePlace("postgresql", "db:5432/mlflow", "", "7000000000000000000/16384", 1)
+    elsewhere = DatabaseLocation("postgresql", "db:5432/mlflow", "", "7000000000000000000/16384", 1)
     storage.notes.set(f"{SEEN}{sighting.registry_id}/{elsewhere.key}", elsewhere.encode())
-    assert [place.name for place in see(storage, postgres.uri(name)).others] == ["db:5432/mlflow"]
+    assert [location.name for location in see(storage, postgres.uri(name)).others] == ["db:5432/mlflow"]

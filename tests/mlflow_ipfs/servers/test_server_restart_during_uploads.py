@@ -1,4 +1,4 @@
-"""`kill -9` of a whole server while clients upload: what it has acknowledged is there when it runs again."""
+"""`kill -9` of a whole server while clients upload: every acknowledged upload is kept after the restart."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ ARTIFACTS = "1/run/artifacts"
 
 
 def content(name: str) -> bytes:
-    """What a name's file has: of all sizes, none like another."""
+    """Return the content of the file with a name. Sizes vary, and all contents differ."""
     chance = random.Random(name)
     return name.encode() + chance.randbytes(chance.choice(SIZES_BYTES))
 
 
 @dataclass
 class Uploads:
-    """Clients that upload until they are told to stop, whether or not a server is there.
+    """Clients that upload until they are stopped, whether or not a server is running.
 
     Attributes:
         url: where the server is.
@@ -123,7 +123,7 @@ def test_acknowledged_uploads_outlive_a_killed_server(database: Path, tmp_path: 
 
 
 def check_store(directory: Path, uploads: Uploads) -> None:
-    """The store is sound, and has what was uploaded and nothing else, also after a gc."""
+    """Check that the store is undamaged and has exactly the uploaded content, also after a gc."""
     storage = open_local_storage(directory)
     with ContentStore(storage) as store:
         check_sound(storage)

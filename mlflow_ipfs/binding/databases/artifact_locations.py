@@ -1,4 +1,4 @@
-"""Artifact locations of MLflow's database, to be read and changed all together."""
+"""All artifact locations of MLflow's database: reading and changing them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _COLUMNS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Location:
+class ArtifactLocation:
     """One artifact location.
 
     Attributes:
-        table: of which table.
-        column: in which column.
+        table: the table of the row.
+        column: the column with the location.
         key: the row's primary key.
         uri: the location.
     """
@@ -51,8 +51,8 @@ class Location:
     uri: str
 
 
-def read_locations(connection: Connection) -> Iterator[Location]:
-    """Yield every artifact location. Tables that an older MLflow lacks are left out."""
+def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
+    """Yield every artifact location. Tables that are missing in a database of an older MLflow are skipped."""
     inspector = sqlalchemy.inspect(connection)
     for column in _COLUMNS:
         if not inspector.has_table(column.table):
@@ -60,11 +60,11 @@ def read_locations(connection: Connection) -> Iterator[Location]:
         table = _table(column)
         query = sqlalchemy.select(table).where(sqlalchemy.text(column.where), table.c[column.name].is_not(None))
         for *key, uri in connection.execute(query):
-            yield Location(column.table, column.name, tuple(key), uri)
+            yield ArtifactLocation(column.table, column.name, tuple(key), uri)
 
 
-def write_locations(connection: Connection, locations: Iterable[Location], change: Callable[[str], str]) -> int:
-    """Change ``mfs://`` locations, in the caller's transaction. Returns how many differ now."""
+def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
+    """Change ``mfs://`` locations, in the caller's transaction. Return the number of changed locations."""
     count = 0
     for location in locations:
         if not location.uri.startswith(f"{MFS}:") or (uri := change(location.uri)) == location.uri:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the MLflow doors: a store, a database and MLflow pointed at them, all in the test's directory."""
+"""Fixtures for tests of the plugin modules: a store, a database and an MLflow client, below the test directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContentStore]:
-    """The store that the doors use in this test, in ``<tmp>/store``."""
+    """Yield the store that the plugin modules use in this test, at ``<tmp>/store``."""
     monkeypatch.setenv("MLFLOW_IPFS_STORE", f"local:{tmp_path}/store")
     yield shared_store()
     close_shared_stores()
@@ -31,7 +31,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ContentSt
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with MLflow's tables and nothing in them. Making one takes seconds, a copy does not."""
+    """Return a SQLite file with empty MLflow tables. Creating one takes seconds; copying it is fast."""
     file = tmp_path_factory.mktemp("database") / "empty.db"
     engine = create_sqlalchemy_engine_with_retry(f"sqlite:///{file}")
     _safe_initialize_tables(engine)
@@ -41,13 +41,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def database(empty_database: Path, tmp_path: Path) -> Path:
-    """A database of this test's own, ``<tmp>/mlflow.db``."""
+    """Return a database for this test alone, ``<tmp>/mlflow.db``."""
     return Path(shutil.copy(empty_database, tmp_path / "mlflow.db"))
 
 
 @pytest.fixture
 def client(database: Path, store: ContentStore) -> Iterator[MlflowClient]:
-    """MLflow in this process, on ``ipfs+sqlite://``: no server."""
+    """Yield an MLflow client in this process, on ``ipfs+sqlite://`` and without a server."""
     del store
     mlflow.set_tracking_uri(f"ipfs+sqlite:///{database}")
     yield MlflowClient()
@@ -58,7 +58,7 @@ def client(database: Path, store: ContentStore) -> Iterator[MlflowClient]:
 
 
 def storage_location(database: Path, name: str, version: int | str) -> str:
-    """What MLflow's database says of where a version's files are."""
+    """Return the storage location of a model version in MLflow's database."""
     with sqlite3.connect(database) as connection:
         rows = connection.execute(
             "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?", (name, int(version))
@@ -68,13 +68,13 @@ def storage_location(database: Path, name: str, version: int | str) -> str:
 
 
 def pin_owners(store: ContentStore, prefix: str = "model-version") -> list[str]:
-    """Who pins what model versions need, with a stand-in for the random part of a pending owner."""
+    """Return the owners of the pins that model versions need."""
     return [pin.owner for pin in store.pins.list(owner_prefix=prefix)]
 
 
 @contextmanager
 def stock_tracking(client: MlflowClient) -> Iterator[None]:
-    """Log inputs as MLflow's own tracking store does, without what ours adds."""
+    """Log inputs with MLflow's own method, without the checks of ``ContentTrackingStore``."""
     tracking = client._tracking_client.store
     ours = vars(type(tracking))["log_inputs"]
     del type(tracking).log_inputs

@@ -1,4 +1,4 @@
-"""L1: a stock tracking store, our registry store and artifact repository in a real server with two workers."""
+"""L1: MLflow's own tracking store with this package's registry store, in a real server with two workers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.opening import open_store
 from support.clients import ask, run_client
-from support.doors import storage_location
 from support.mlflow_server import MlflowServer, run_mlflow_server
+from support.mlflow_sites import storage_location
 from support.temporary_files import watch_temporary_files
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ AT_ONCE_SECONDS = 5  # measured 0.02; MLflow's own way takes 246 s of retries
 
 @dataclass(frozen=True)
 class L1:
-    """A running server, its directory, and a look into its database and store."""
+    """A running server, its directory, and queries of its database and store."""
 
     server: MlflowServer
     directory: Path
@@ -297,7 +297,7 @@ class TestWhatAServerReadsForAClient:
 
 
 class TestFreezeRequired:
-    """No tag that a client sets lets a version past the freeze."""
+    """A client can't set a tag that exempts a version from freezing."""
 
     UNFROZEN = "tags.`ipfs.frozen` = 'false'"
 
@@ -353,7 +353,7 @@ class TestFreezeRequired:
 
 @pytest.mark.timeout(400)
 def test_an_operator_can_list_what_may_be_imported(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:
-    """And a server whose artifacts are not in IPFS says what to change."""
+    """A server whose artifacts are not in IPFS reports the setting to change."""
     for name in ("models", "models-secret"):
         (tmp_path / name / "net").mkdir(parents=True)
         (tmp_path / name / "net/MLmodel").write_text("flavors: {}\n")

@@ -1,4 +1,4 @@
-"""One GET of a file that has to be assembled first, and everything else that a worker answers meanwhile."""
+"""A GET of a file that has to be assembled first, and the other requests that the worker answers meanwhile."""
 
 from __future__ import annotations
 

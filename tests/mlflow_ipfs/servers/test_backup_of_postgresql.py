@@ -1,4 +1,4 @@
-"""`mlflow-ipfs backup` of a server on PostgreSQL beside its clients, and a second server on what was restored."""
+"""`mlflow-ipfs backup` of a server on PostgreSQL that serves clients, and a second server on the restored backup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""L2 behind a real server with two workers: both of its stores are ours."""
+"""L2: this package's tracking store and registry store, in a real server with two workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from support.clients import run_client
-from support.doors import storage_location
+from support.mlflow_sites import storage_location
 
 if TYPE_CHECKING:
     from pathlib import Path

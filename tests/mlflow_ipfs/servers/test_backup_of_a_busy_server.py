@@ -1,4 +1,4 @@
-"""`mlflow-ipfs backup` beside a server whose clients log, overwrite, register and delete, and a gc without grace."""
+"""`mlflow-ipfs backup` during a gc without grace, and while a server's clients log, overwrite, register and delete."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GC_PAUSE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Operator:
-    """Somebody with a shell on the server's machine."""
+    """A user with a shell on the server's machine."""
 
     directory: Path
 

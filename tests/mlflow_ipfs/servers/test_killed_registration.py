@@ -1,4 +1,4 @@
-"""`kill -9` in the middle of registering a version: nothing that MLflow committed is ever lost."""
+"""`kill -9` during the registration of a version: everything that MLflow committed is kept."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 
 from mlflow_ipfs.binding.registry import version_pins
 from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
-from support.doors import pin_owners, storage_location
 from support.mlflow_server import clean_environment
+from support.mlflow_sites import pin_owners, storage_location
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 REGISTER = """
 import os, signal, sys
 import mlflow
-from mlflow_ipfs.binding import registry_store
+from mlflow_ipfs.binding.registry import registry_store
 from mlflow_ipfs.binding.mlflow_compat import SqlRegistryStore
 from mlflow_ipfs.binding.registry.version_pins import VersionPins
 
@@ -43,7 +43,7 @@ if step == "before MLflow's commit":
 elif step == "after MLflow's commit":
     VersionPins.finish = die
 elif step == "after the version's pin":
-    VersionPins._thaw = die
+    VersionPins._unfreeze_unneeded = die
 mlflow.MlflowClient().create_model_version("m", source)
 """
 

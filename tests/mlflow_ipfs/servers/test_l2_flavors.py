@@ -69,7 +69,7 @@ def test_a_model_is_logged_and_loaded_by_every_uri(code: str, env: dict[str, str
 
 
 def names_of_requirements(model: Path) -> None:
-    """A model must load where our package is not installed: nothing that MLflow infers may name it."""
+    """A model must load where mlflow-ipfs is not installed: MLflow must not infer it as a requirement."""
     written = [model / name for name in ("requirements.txt", "conda.yaml", "python_env.yaml", "MLmodel")]
     assert (model / "requirements.txt").read_text().startswith("mlflow==")
     for file in written:

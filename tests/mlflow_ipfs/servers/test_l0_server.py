@@ -1,4 +1,4 @@
-"""L0: stock stores; only the artifacts are in IPFS. And an experiment whose location is ``mfs://…``."""
+"""L0: MLflow's own stores, with artifacts in IPFS; and an experiment whose location is ``mfs://…``."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_upload_is_cut_like_the_file_added_by_path(
 def test_an_experiment_with_an_mfs_location_of_its_own(
     mlflow_server: StartServer, database: Path, tmp_path: Path
 ) -> None:
-    """Clients with our package write straight into the store that they share with the server."""
+    """Clients with mlflow-ipfs write directly to the store that they share with the server."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     server = mlflow_server("--backend-store-uri", f"sqlite:///{database}", env=env)
     answer = run_client(CODE, server.url, "mfs://team/e", directory=tmp_path, env=env)

@@ -1,4 +1,4 @@
-"""MLflow's own commands on our stores: `mlflow gc`, `mlflow db upgrade`, `mlflow artifacts download`."""
+"""MLflow's own commands on this package's stores: `mlflow gc`, `mlflow db upgrade`, `mlflow artifacts download`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow_ipfs.content.mfs import MfsPath
 from support.command_line import CommandLine
 from support.copied_databases import delete_versions, make_versions, open_client
-from support.doors import pin_owners
 from support.mlflow_server import clean_environment
+from support.mlflow_sites import pin_owners
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,7 +44,7 @@ def run_mlflow(*arguments: str, directory: Path) -> str:
 
 
 def make_version(client: MlflowClient, directory: Path, name: str) -> tuple[str, str]:
-    """A registered version of a logged model. Returns the ids of its run and of the model."""
+    """Register a version of a logged model. Return the ids of its run and of the model."""
     (directory / "model").mkdir(exist_ok=True)
     (directory / "model/MLmodel").write_text("flavors: {}\n")
     (directory / "model/weights.bin").write_text(name)
@@ -142,7 +142,7 @@ def test_what_the_mlflow_command_downloads_outlives_it(client: MlflowClient, tmp
 
 
 def test_the_cli_and_stock_mlflow_read_the_same_database(client: MlflowClient, database: Path, tmp_path: Path) -> None:
-    """An ipfs+sqlite database stays an MLflow database: the stock store opens it, too."""
+    """MLflow's own store can open an ipfs+sqlite database too."""
     make_version(client, tmp_path, "m")
     stock = mlflow.MlflowClient(tracking_uri=f"sqlite:///{database}", registry_uri=f"sqlite:///{database}")
     assert stock.get_model_version("m", "1").tags == client.get_model_version("m", "1").tags
