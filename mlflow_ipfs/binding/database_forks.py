@@ -91,10 +91,10 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
 
     Raises:
         NotFoundError: the database has no registry id, so it claims nothing.
-        SettingsError: the database can't be read or is in memory, or the meaning of its ``mlflow-artifacts:``
+        SettingsError: the database cannot be read or is in memory, or the meaning of its ``mlflow-artifacts:``
             locations is ambiguous.
         ConflictError: another program changed the database meanwhile; the fork did not change it.
-        MlflowIpfsError: the database can't be changed.
+        MlflowIpfsError: the database cannot be changed.
     """
     with opened_database(url) as connection:
         former_id = read_registry_id(connection)
@@ -122,7 +122,7 @@ def _fork(
     storage = store.storage
     sighting = observe(storage, former_id, engine)
     if sighting.location is None:
-        msg = "a database in memory can't be forked; name a database file or a server"
+        msg = "a database in memory cannot be forked; name a database file or a server"
         raise SettingsError(msg)
     base = _find_base(locations, store, destination)
     registry_id = claims.find_fork(storage, former_id, sighting.location) or new_registry_id()

@@ -46,13 +46,13 @@ def dataset_digest(cid: CID) -> str:
 
 
 def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
-    """Return the ``ipfs://`` datasets of a run. If the run can't be read, log a warning and return no datasets."""
+    """Return the ``ipfs://`` datasets of a run. If the run cannot be read, log a warning and return no datasets."""
     if not run_id:
         return DatasetInputs()
     try:
         run = mlflow_compat.get_run(run_id)
     except Exception:  # noqa: BLE001 - missing lineage must not make the registration fail
-        _logger.warning("the datasets of run %s can't be read; its model version is registered without them", run_id)
+        _logger.warning("the datasets of run %s cannot be read; its model version is registered without them", run_id)
         return DatasetInputs()
     datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
     named = [(dataset, cid) for dataset in datasets if (cid := _cid_of(dataset.source)) is not None]
@@ -89,7 +89,7 @@ def check_sources(datasets: Iterable[Dataset], recorded: Mapping[tuple[str, str]
             continue
         if _cid_of(source) != cid:
             msg = (
-                f"dataset {dataset.name!r} can't be logged: with the digest {dataset.digest!r} it already has the source "
+                f"dataset {dataset.name!r} cannot be logged: with the digest {dataset.digest!r} it already has the source "
                 f"{source} in this experiment, so MLflow would not record {dataset.source}. Pass "
                 f"digest={dataset_digest(cid)!r} (the end of the CID) or another name to mlflow.data.from_…"
             )

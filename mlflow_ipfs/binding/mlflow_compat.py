@@ -128,7 +128,7 @@ def _lock_of_another_user(error: PermissionError) -> Iterator[None]:
         if isinstance(refusal, MlflowIpfsError) or refusal.filename != str(path):
             raise
         msg = (
-            f"MLflow's lock {path} belongs to another user and can't be read. Remove it while no MLflow process of that "
+            f"MLflow's lock {path} belongs to another user and cannot be read. Remove it while no MLflow process of that "
             "user is starting, or set TMPDIR to a directory of the current user"
         )
         raise PolicyError(msg) from refusal

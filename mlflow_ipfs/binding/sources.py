@@ -88,7 +88,7 @@ def _check_numbered(source: str, version: str | None) -> None:
 def _check_ready(model: LoggedModel) -> None:
     if str(model.status) != "READY":
         msg = (
-            f"logged model {model.model_id} can't be frozen: its status is {model.status}, so its files may still "
+            f"logged model {model.model_id} cannot be frozen: its status is {model.status}, so its files may still "
             "change. Call mlflow.finalize_logged_model first"
         )
         raise MlflowException(msg, error_code=INVALID_STATE)

@@ -86,7 +86,7 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         """
         if artifact_location and scheme_of(artifact_location) in {MFS, IPFS} and Server.current() is not None:
             msg = (
-                f"experiment {name!r} can't have the artifact location {artifact_location!r}: this server chooses the "
+                f"experiment {name!r} cannot have the artifact location {artifact_location!r}: this server chooses the "
                 "locations in its store itself; leave the location out"
             )
             with mlflow_errors():

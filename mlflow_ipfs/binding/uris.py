@@ -99,7 +99,7 @@ def locate(store: ContentStore, name: ContentName, *, tracking_uri: str | None =
 
     Raises:
         NotFoundError: MLflow or the store does not know the name, or the content is not in this store.
-        InvalidPathError: MLflow can't parse the URI.
+        InvalidPathError: MLflow cannot parse the URI.
         RemoteError: MLflow failed.
     """
     if isinstance(name, IpfsPath):

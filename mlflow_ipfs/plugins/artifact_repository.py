@@ -164,16 +164,16 @@ class IpfsArtifactRepository(ContentArtifactRepository):
         return FrozenTree(_shared_store(), found.cid, found.path)
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
-        """Raise: the content of a CID can't change."""
+        """Raise: the content of a CID cannot change."""
         self._raise_immutable(local_file, artifact_path)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
-        """Raise: the content of a CID can't change."""
+        """Raise: the content of a CID cannot change."""
         self._raise_immutable(local_dir, artifact_path)
 
     def _raise_immutable(self, source: str, artifact_path: str | None) -> None:
         msg = (
-            f"{os.fspath(source)!r} can't be logged to {self.artifact_uri}/{artifact_path or ''}: the content of an "
+            f"{os.fspath(source)!r} cannot be logged to {self.artifact_uri}/{artifact_path or ''}: the content of an "
             "ipfs:// URI never changes. Log to a run or to an mfs:// URI"
         )
         with mlflow_errors():
@@ -184,7 +184,7 @@ class IpfsArtifactRepository(ContentArtifactRepository):
         with mlflow_errors(), self._deleting(), contextlib.suppress(NotFoundError):
             self._open_tree().stat(artifact_path or "")
             msg = (
-                f"{self.artifact_uri}/{artifact_path or ''} can't be deleted, because it is immutable; remove its last "
+                f"{self.artifact_uri}/{artifact_path or ''} cannot be deleted, because it is immutable; remove its last "
                 "pin with `mlflow-ipfs pin rm`, and free its space with `mlflow-ipfs gc`"
             )
             raise ImmutableError(msg)

@@ -18,7 +18,7 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
         store_uri: ``ipfs+sqlite:///<file>`` or ``ipfs+postgresql://…``; may be the database of the tracking store.
 
     Raises:
-        MlflowException: the URI or a setting is invalid, or MLflow's tables can't be created.
+        MlflowException: the URI or a setting is invalid, or MLflow's tables cannot be created.
     """
     from mlflow_ipfs.binding import mlflow_compat
     from mlflow_ipfs.binding.databases.connections import database_uri

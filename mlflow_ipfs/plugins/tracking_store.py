@@ -21,7 +21,7 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
             MLflow's own stores, and ``MLFLOW_IPFS_ROOT`` if the server has none.
 
     Raises:
-        MlflowException: the URI or a setting is invalid, or MLflow's tables can't be created.
+        MlflowException: the URI or a setting is invalid, or MLflow's tables cannot be created.
     """
     from mlflow_ipfs.binding import mlflow_compat
     from mlflow_ipfs.binding.databases.connections import database_uri

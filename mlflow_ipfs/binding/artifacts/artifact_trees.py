@@ -140,7 +140,7 @@ class FrozenTree:
                 return entry.cid
             target = read_unixfs(self.store.storage.blocks, entry.cid).data.data or b""
             current = self._follow(current, os.fsdecode(target))
-        msg = f"{join_path(str(self.cid), self.prefix, path)} can't be read: it is a chain of more than {MAX_SYMLINKS} symlinks"
+        msg = f"{join_path(str(self.cid), self.prefix, path)} cannot be read: it is a chain of more than {MAX_SYMLINKS} symlinks"
         raise NotFoundError(msg)
 
     def _follow(self, path: str, target: str) -> str:

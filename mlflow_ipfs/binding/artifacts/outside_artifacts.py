@@ -105,7 +105,7 @@ def find_outside_artifacts(
 
     Raises:
         StoreBusyError: another program locked the database for too long.
-        SettingsError: the database can't be read.
+        SettingsError: the database cannot be read.
     """
     return group(iterate_outside_artifacts(database, store, environ=environ, timeout_seconds=timeout_seconds))
 
@@ -127,7 +127,7 @@ def iterate_outside_artifacts(
 
     Raises:
         StoreBusyError: another program locked the database for too long.
-        SettingsError: the database can't be read.
+        SettingsError: the database cannot be read.
     """
     with opened_database(database, timeout_seconds) as connection:
         # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
@@ -247,7 +247,7 @@ def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
 
 
 def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> bool:
-    """Return True if a directory contains files, or if this machine can't determine it."""
+    """Return True if a directory contains files, or if this machine cannot determine it."""
     path, root = _local_path(row.uri), _local_path(common_root)
     if path is None or root is None:  # on the disk of another host
         return True

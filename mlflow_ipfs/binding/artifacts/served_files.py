@@ -46,7 +46,7 @@ def take_download(artifact_uri: str, path: str) -> bool:
 
 
 def link_into(directory: Path, name: str, file: Path) -> Path | None:
-    """Create a symlink to a file of the store, and return the path of the symlink; None if the symlink can't be created."""
+    """Create a symlink to a file of the store, and return the path of the symlink; None if the symlink cannot be created."""
     link = directory / name
     try:
         link.symlink_to(file)

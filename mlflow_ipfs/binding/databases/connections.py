@@ -67,7 +67,7 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
 
     Raises:
         StoreBusyError: another program locked the database for too long.
-        SettingsError: the database does not exist or can't be read.
+        SettingsError: the database does not exist or cannot be read.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
     shown = url.render_as_string(hide_password=True)
@@ -83,7 +83,7 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
         if _is_busy(error):
             msg = f"another program keeps MLflow's database {shown} locked; end that program, or try again later"
             raise StoreBusyError(msg) from error
-        msg = f"MLflow's database {shown} can't be read: {getattr(error, 'orig', None) or error}; name another one"
+        msg = f"MLflow's database {shown} cannot be read: {getattr(error, 'orig', None) or error}; name another one"
         raise SettingsError(msg) from error
     finally:
         engine.dispose()

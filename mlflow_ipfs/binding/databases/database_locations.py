@@ -16,7 +16,7 @@ store (``claims.py``). Two locations with one registry id are compared by these 
    PostgreSQL: no database of the same cluster has that oid, or that database has a different or no registry id.
 
 3. Otherwise the earlier location is *in use*: both databases may need the content that the registry id has claimed.
-   A location on another host, or in another PostgreSQL cluster, can't be checked and counts as in use.
+   A location on another host, or in another PostgreSQL cluster, cannot be checked and counts as in use.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DatabaseLocation:
 
     @classmethod
     def decode(cls, text: str) -> DatabaseLocation:
-        """Parse a JSON record. A damaged record becomes a location that can't be checked (rule 3)."""
+        """Parse a JSON record. A damaged record becomes a location that cannot be checked (rule 3)."""
         try:
             fields = json.loads(text)
             kind, name, host, identity = (str(fields[key]) for key in ("kind", "name", "host", "identity"))

@@ -29,7 +29,7 @@ def find_location(connection: Connection) -> DatabaseLocation | None:
     """Return the location of the database of a connection; None for a database in memory.
 
     Raises:
-        OSError: the status of the database file can't be read.
+        OSError: the status of the database file cannot be read.
     """
     url = connection.engine.url
     kind, now = url.get_backend_name(), int(time.time())

@@ -28,8 +28,8 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     Earlier locations that are gone are forgotten: the database was moved from there.
 
     Raises:
-        StoreBusyError, StoreFullError: the location can't be recorded.
-        sqlalchemy.exc.SQLAlchemyError, OSError: the location of the database can't be determined.
+        StoreBusyError, StoreFullError: the location cannot be recorded.
+        sqlalchemy.exc.SQLAlchemyError, OSError: the location of the database cannot be determined.
     """
     with engine.connect() as connection:
         location = find_location(connection)
@@ -68,7 +68,7 @@ def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sightin
 
     Raises:
         NotFoundError: the database has no registry id.
-        SettingsError: the database can't be read.
+        SettingsError: the database cannot be read.
     """
     with opened_database(url) as connection:
         registry_id = read_registry_id(connection)
@@ -97,7 +97,7 @@ def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
         StoreBusyError: another program locked the database for too long.
-        SettingsError: the database can't be read.
+        SettingsError: the database cannot be read.
     """
     backend = backend_uri.removeprefix(PREFIX)
     if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):

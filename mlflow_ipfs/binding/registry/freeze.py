@@ -75,7 +75,7 @@ class Freezer:
         """Pin the current content of a source.
 
         Raises:
-            NotFoundError: the source has no content, or it can't be read.
+            NotFoundError: the source has no content, or it cannot be read.
             PolicyError: this server may not read the source, or could not serve the frozen content.
             InvalidPathError: the location of the version is too long for MLflow's database.
             MlflowIpfsError: the store reports an error, such as ``IntegrityError`` or ``StoreFullError``.
@@ -134,7 +134,7 @@ class Freezer:
             except Exception as error:
                 # Any error is possible, for example a missing library, an unknown scheme or an unreachable server.
                 # MLflow itself would only have recorded the URI.
-                msg = f"the model at {uri!r} can't be read, so it can't be frozen: {error}"
+                msg = f"the model at {uri!r} cannot be read, so it cannot be frozen: {error}"
                 raise NotFoundError(msg) from error
             # The pin protects the content from gc until it is frozen. A process that dies here leaves a pending pin.
             owner = self._pins.pending_owner(None)
@@ -161,7 +161,7 @@ class Freezer:
         if len(location) > mlflow_compat.MAX_LOCATION_LENGTH:
             self._pins.finish(pending)
             msg = (
-                f"the model can't be frozen: its location {location!r} has {len(location)} characters, but MLflow's "
+                f"the model cannot be frozen: its location {location!r} has {len(location)} characters, but MLflow's "
                 f"database stores at most {mlflow_compat.MAX_LOCATION_LENGTH}; use shorter directory names"
             )
             raise InvalidPathError(msg)
@@ -171,7 +171,7 @@ class Freezer:
         destination = self._server.destination if self._server else None
         if destination is None or scheme_of(destination) != MFS:
             msg = (
-                f"the model can't be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
+                f"the model cannot be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
                 "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
             )
             raise PolicyError(msg)

@@ -214,7 +214,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             return find_versions(session, store, self.registry_id, name=name, version=version, cid=cid)
 
     def _reconcile(self) -> None:
-        """Complete the changes of processes that died. The registry must open even if the store can't be opened."""
+        """Complete the changes of processes that died. The registry must open even if the store cannot be opened."""
         settings = Settings.from_environment()
         if not settings.store.exists():
             return
@@ -238,7 +238,7 @@ def _check_not_reserved(name: str, version: str | int, key: str) -> None:
     """Raise if a tag describes the frozen content of a version: only the registration may write such a tag."""
     if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
         msg = (
-            f"the tag {key!r} of version {version} of {name!r} can't be changed: it is written once, when the version is "
+            f"the tag {key!r} of version {version} of {name!r} cannot be changed: it is written once, when the version is "
             "registered. Use another key; the operator can change the tag with MLFLOW_IPFS_FREEZE=off"
         )
         raise PolicyError(msg)

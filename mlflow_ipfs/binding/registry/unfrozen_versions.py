@@ -52,7 +52,7 @@ def count_versions(database: URL) -> VersionCounts:
 
     Raises:
         NotFoundError: the database is a SQLite file that does not exist.
-        StoreFormatError: the database can't be read, or it is not an MLflow database.
+        StoreFormatError: the database cannot be read, or it is not an MLflow database.
     """
     if database.get_backend_name() == "sqlite" and not Path(database.database or "").is_file():
         msg = f"{database.database!r} is not a file; name MLflow's database with --backend-store-uri"
@@ -64,7 +64,7 @@ def count_versions(database: URL) -> VersionCounts:
     except sqlalchemy.exc.SQLAlchemyError as error:
         uri = database.render_as_string(hide_password=True)
         reason = getattr(error, "orig", None) or error
-        msg = f"the model versions in {uri} can't be read ({reason}); name MLflow's database with --backend-store-uri"
+        msg = f"the model versions in {uri} cannot be read ({reason}); name MLflow's database with --backend-store-uri"
         raise StoreFormatError(msg) from error
     finally:
         engine.dispose()

@@ -1,7 +1,7 @@
 """Pins of model versions, kept consistent with MLflow's database.
 
 The database is authoritative for the versions that exist and their CIDs; the pins in the store follow it. The database
-and the store can't commit in one transaction, so every change has these steps:
+and the store cannot commit in one transaction, so every change has these steps:
 
 1. A *pending* pin is added, for a CID and a mutable path that are about to change.
 2. MLflow commits or rolls back.
@@ -11,7 +11,7 @@ and the store can't commit in one transaction, so every change has these steps:
 A process that dies after step 1 leaves the pending pin, which retains the content. The next process that opens the
 registry runs steps 3 and 4.
 
-While a copy of the database is also in use (``databases/claims.py``), a process can't determine what the other database
+While a copy of the database is also in use (``databases/claims.py``), a process cannot determine what the other database
 needs. Step 3 then only adds pins and frozen paths. If it would have removed one, the pending pin stays.
 """
 

@@ -70,7 +70,7 @@ def attempt(directory: Path, *, verify: bool) -> MlflowIpfsError | None:
 
 
 def outside(directory: Path) -> dict[Path, tuple[int, int]]:
-    """All that isn't in the destination."""
+    """All that is not in the destination."""
     paths = [path for name in ("backup", "outside") for path in (directory / name).rglob("*")]
     return {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in paths if not path.is_dir()}
 

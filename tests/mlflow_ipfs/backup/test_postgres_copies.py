@@ -1,4 +1,4 @@
-"""PostgreSQL's part of a backup: what is refused, what a failure leaves, and that nobody waits for who doesn't answer."""
+"""PostgreSQL's part of a backup: what is refused, what a failure leaves, and that nobody waits for who does not answer."""
 
 from __future__ import annotations
 

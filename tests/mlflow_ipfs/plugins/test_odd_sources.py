@@ -76,13 +76,13 @@ def test_a_source_that_mlflow_cannot_read(
     source: str, client: MlflowClient, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del run_id
-    with pytest.raises(MlflowException, match="can't be read") as caught:
+    with pytest.raises(MlflowException, match="cannot be read") as caught:
         client.create_model_version("m", source)
     assert caught.value.get_http_status_code() == 404
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
     tags = client.create_model_version("m", source).tags
     assert tags["ipfs.frozen"] == "false"
-    assert "can't be read" in tags["ipfs.unfrozen_reason"]
+    assert "cannot be read" in tags["ipfs.unfrozen_reason"]
 
 
 def nested(store: ContentStore, depth: int, links: int) -> CID:

@@ -297,7 +297,7 @@ class TestWhatAServerReadsForAClient:
 
 
 class TestFreezeRequired:
-    """A client can't set a tag that exempts a version from freezing."""
+    """A client cannot set a tag that exempts a version from freezing."""
 
     UNFROZEN = "tags.`ipfs.frozen` = 'false'"
 

@@ -35,7 +35,7 @@ TOP = MfsPath("mlflow")
 
 
 class Pipe(io.RawIOBase):
-    """Gives a stream's bytes a few at a time and once only; can't be rewound, has no size."""
+    """Gives a stream's bytes a few at a time and once only; cannot be rewound, has no size."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
@@ -146,7 +146,7 @@ def test_a_chunker_that_does_not_cover_the_stream_is_an_error(tmp_path: Path) ->
 
 
 class BrokenDisk(Disk):
-    """Can't read back what was written."""
+    """Cannot read back what was written."""
 
     def read_at(self, descriptor: int, offset: int, length: int) -> bytes:
         del descriptor, offset, length

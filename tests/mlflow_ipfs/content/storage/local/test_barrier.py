@@ -64,7 +64,7 @@ def test_a_gc_that_cannot_remove_its_log_has_done_its_work(storage: LocalStorage
 
 @pytest.mark.usefixtures("busy")
 def test_the_error_of_a_gc_is_raised_and_not_that_of_removing_the_log(storage: LocalStorage) -> None:
-    message = "a node that is needed can't be read"
+    message = "a node that is needed cannot be read"
     with pytest.raises(IntegrityError, match=message), barrier.write_barrier(storage._context.database):
         raise IntegrityError(message)
     assert is_left(storage)

@@ -1,4 +1,4 @@
-"""What survives a loss of power: ``kill -9`` can't find a missing fsync, so the order of steps is watched."""
+"""What survives a loss of power: ``kill -9`` cannot find a missing fsync, so the order of steps is watched."""
 
 from __future__ import annotations
 

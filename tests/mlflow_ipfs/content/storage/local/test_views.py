@@ -1,4 +1,4 @@
-"""Views share bytes with the store only where writing to the one can't reach the other."""
+"""Views share bytes with the store only where writing to the one cannot reach the other."""
 
 from __future__ import annotations
 
