@@ -92,7 +92,7 @@ def test_the_file_counts_below_the_environment(home: dict[str, str]) -> None:
         ("ROOT", "mfs://a/../b", ".."),
         ("PROFILE", "nice", "unixfs-v1-2025"),
         ("CHUNKER", "rabin", "size-<bytes>"),
-        ("CHUNKER", "size-0", "outside"),
+        ("CHUNKER", "size-0", "out of range"),
         ("TIMEOUT_SECONDS", "soon", "soon"),
         ("TIMEOUT_SECONDS", "0", "positive"),
         ("TIMEOUT_SECONDS", "inf", "positive"),
