@@ -7,8 +7,8 @@ for its group is shared: files created in it are accessible to the group as well
 directories, a new file is private.
 
 The containing directory is opened first, and the status of the open directory is used. Root renames and links only
-between directories of one owner. So a symlink in the place of a directory cannot make root give away, or place, a file
-outside the owner's directories.
+between directories of one owner, or of one group that may write to both. So a symlink in the place of a directory cannot
+make root give away, or place, a file where the owner or the group could not have placed it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def rename(source: Path, destination: Path) -> None:
     """Move a file or directory within its file system.
 
     Raises:
-        PolicyError: this process is root, and the two directories belong to different users.
+        PolicyError: this process is root, and the two directories belong to different users and are not shared by a group.
         OSError: the operating system reports another error.
     """
     if not _is_root():
@@ -110,7 +110,7 @@ def link(source: Path, destination: Path) -> None:
     """Create a hard link.
 
     Raises:
-        PolicyError: this process is root, and the two directories belong to different users.
+        PolicyError: this process is root, and the two directories belong to different users and are not shared by a group.
         OSError: the operating system reports another error.
     """
     if not _is_root():
@@ -128,11 +128,11 @@ def _is_root() -> bool:
 def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int]]:
     """Open the directories that contain two paths. Raise ``PolicyError`` if they belong to different users."""
     with _directory_of(source) as (old, _), _directory_of(destination) as (new, _):
-        owner, other = os.fstat(old).st_uid, os.fstat(new).st_uid
-        if owner != other:
+        owner, other = os.fstat(old), os.fstat(new)
+        if owner.st_uid != other.st_uid and not _are_shared(owner, other):
             msg = (
-                f"{destination} was not created: root places files of user {owner} only in directories of that user, "
-                f"but {destination.parent} belongs to user {other}; change its owner (chown), "
+                f"{destination} was not created: root places files of user {owner.st_uid} only in directories of that "
+                f"user, but {destination.parent} belongs to user {other.st_uid}; change its owner (chown), "
                 "or remove it if it is a symlink"
             )
             raise PolicyError(msg)
@@ -141,6 +141,11 @@ def _two_directories(source: Path, destination: Path) -> Iterator[tuple[int, int
         except OSError as error:
             error.filename, error.filename2 = str(source), str(destination)
             raise
+
+
+def _are_shared(first: os.stat_result, second: os.stat_result) -> bool:
+    """Return whether one group may write to two directories: each of its members could place the file."""
+    return bool(first.st_gid == second.st_gid and first.st_mode & second.st_mode & stat.S_IWGRP)
 
 
 @contextmanager

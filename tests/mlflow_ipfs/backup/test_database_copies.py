@@ -89,6 +89,7 @@ def test_a_writer_in_mlflows_database_is_waited_for_but_nobody_waits_for_it(
     assert site.restore("restored") == 1
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_locked_is_an_error_that_names_it(site: Site) -> None:
     site.advance(1)
     with closing(sqlite3.connect(site.database, isolation_level=None)) as writer:

@@ -230,6 +230,7 @@ def test_a_full_disk_under_what_waits(tmp_path: Path) -> None:
             check_sound(store.storage)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_what_waits(tmp_path: Path) -> None:
     count, size = 3000, 10_000
     path = tmp_path / "x.car"
@@ -345,6 +346,7 @@ def test_a_continued_import_holds_what_the_first_part_left(monkeypatch: pytest.M
         assert results == [[ROOT]]
 
 
+@pytest.mark.slow
 def test_gc_all_the_time_beside_imports_in_any_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(import_steps, "STEP_SECONDS", 0.05)
     monkeypatch.setattr(import_steps, "STEP_BLOCKS", 4)

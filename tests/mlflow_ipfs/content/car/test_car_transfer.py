@@ -81,6 +81,7 @@ def import_all(transfer: CarImport, stream: io.BytesIO) -> None:
     transfer.finish(USER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", CARS)
 @pytest.mark.usefixtures("small_steps")
 def test_an_import_cut_at_any_byte_goes_on_from_where_it_says(make: Any) -> None:

@@ -63,6 +63,7 @@ BOMBS: dict[str, Callable[[Blocks], CID]] = {
         (b"c", shared_shards(blocks, 20)),
     ),
 }
+SLOW = dict.fromkeys(("wide directories", "parts", "a file of many levels"), pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def car_of(blocks: Blocks, root: CID) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("kind", ["memory", "local"])
-@pytest.mark.parametrize("bomb", list(BOMBS))
+@pytest.mark.parametrize("bomb", [pytest.param(name, marks=SLOW.get(name, ())) for name in BOMBS])
 def test_every_walk_ends(bomb: str, kind: str, tmp_path: Path) -> None:
     blocks = Blocks()
     root = BOMBS[bomb](blocks)
@@ -190,6 +191,7 @@ def test_sizes_that_no_file_has(data: UnixFSData, words: str) -> None:
         part_bounds(CID.of(b"x"), data)
 
 
+@pytest.mark.slow
 def test_the_largest_file_can_be_sought_in() -> None:
     blocks = Blocks()
     root, size = put_leaf(blocks, b"x"), 1

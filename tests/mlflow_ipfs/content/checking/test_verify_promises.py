@@ -153,6 +153,7 @@ def judge(blocks: Blocks, root: CID) -> None:
         event("does not verify")
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_sound_content_verifies(data: st.DataObject) -> None:
     blocks = Blocks()

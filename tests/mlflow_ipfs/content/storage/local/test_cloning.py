@@ -82,6 +82,7 @@ def test_only_new_files_are_copied_and_needless_ones_removed(storage: LocalStora
     assert back_up(storage, target).copied_files == 0
 
 
+@pytest.mark.slow
 def test_what_goes_after_the_moment_is_in_the_copy(storage: LocalStorage, directory: Path, target: Path) -> None:
     root, cids = publish_file(storage, os.urandom(50_000)), publish_pack(storage)
 
@@ -180,6 +181,7 @@ class Traffic:
                 storage.collect_garbage()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_store_and_companion_show_one_moment_while_both_change(directory: Path, target: Path) -> None:
     with open_local_storage(directory) as storage, ThreadPoolExecutor(3) as pool:

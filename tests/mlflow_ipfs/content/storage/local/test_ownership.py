@@ -139,6 +139,25 @@ def test_the_members_of_a_group_share_a_store(ordinary_user: OrdinaryUser) -> No
     assert {gid for _, gid in owners_of(store)} == {group}
 
 
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize(("mode", "is_allowed"), [(0o2770, True), (0o2750, False)])
+def test_root_moves_files_between_directories_of_a_group(
+    ordinary_user: OrdinaryUser, mode: int, *, is_allowed: bool
+) -> None:
+    directories = [ordinary_user.directory / name for name in ("one", "two")]
+    for directory, uid in zip(directories, (1001, 1002), strict=True):
+        directory.mkdir()
+        os.chown(directory, uid, 54_321)
+        directory.chmod(mode)
+    (directories[0] / "file").touch()
+    if is_allowed:
+        Disk().rename(directories[0] / "file", directories[1] / "file")
+        assert os.listdir(directories[1]) == ["file"]
+    else:
+        with pytest.raises(PolicyError, match="belongs to user 1002"):
+            Disk().rename(directories[0] / "file", directories[1] / "file")
+
+
 def test_a_directory_that_others_may_read_is_no_shared_one(ordinary_user: OrdinaryUser) -> None:
     store = ordinary_user.directory / "store"
 
