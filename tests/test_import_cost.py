@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 FRAMEWORKS = {"keras", "lightning", "matplotlib", "plotly", "pytorch_lightning", "sklearn", "tensorflow", "torch"}
 DATA_LIBRARIES = {"pandas", "pyarrow"}
 
@@ -23,7 +25,6 @@ TRIES = 3
 
 PROBE = """
 import importlib, importlib.metadata, json, sys, time
-
 all_entry_points = importlib.metadata.entry_points
 
 def other_entry_points(**selected):  # else `import mlflow` has loaded the plugin modules before the clock starts

@@ -22,6 +22,8 @@ from support.backup_sites import Site, recorded_number
 from support.processes import fork_child, wait_until
 from support.storages import SteppedDisk
 
+pytestmark = pytest.mark.slow
+
 LONG_SECONDS = 60.0
 RACERS = 4
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.storage.local import LocalStorage
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def backup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -232,7 +234,6 @@ def test_no_directory_of_a_backup_is_followed_elsewhere(backup: Path, tmp_path: 
 
 
 @given(seed=st.integers(0, (1 << 32) - 1), count=st.sampled_from([1, 1, 1, 2, 5]), verify=st.booleans())
-@pytest.mark.slow
 def test_whatever_is_wrong_with_a_backup(backup: Path, seed: int, count: int, verify: bool) -> None:
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="mlflow-ipfs-test-") as name:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from support.unprivileged import OrdinaryUser
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:Starting with pandas version 4"),  # MLflow's own, when it hashes a frame
 ]

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.files.chunker import Chunker
 
+pytestmark = pytest.mark.slow
+
 TOP = MfsPath("mlflow")
 
 

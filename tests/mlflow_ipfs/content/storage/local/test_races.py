@@ -35,6 +35,8 @@ from support.storages import (
 if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local import LocalStorage
 
+pytestmark = pytest.mark.slow
+
 
 def finish(*children: int) -> None:
     """Wait for children; each must have ended well."""
@@ -85,7 +87,6 @@ def test_threads_publish_at_once_with_one_storage(directory: Path) -> None:
         assert files_of(storage) == {row[0] for row in rows_of(storage, "SELECT name FROM place")}
 
 
-@pytest.mark.slow
 def test_gc_beside_publishers_and_readers(directory: Path) -> None:
     with open_local_storage(directory) as storage:
         [kept] = publish_blocks(storage, b"kept all along")
