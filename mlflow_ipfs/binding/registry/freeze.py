@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
+
+_logger = logging.getLogger(__name__)
 
 REGISTRY_DIRECTORY: Final = "registry"  # below an experiment: content that does not come from one of its runs
 
@@ -89,6 +92,7 @@ class Freezer:
 
     def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
         scheme = scheme_of(uri)
+        _logger.debug("freezing the source %r", uri)
         if scheme == MFS:
             mutable_path = parse_mfs(uri)
             self._check_stated_path(uri, mutable_path, source)
@@ -165,6 +169,7 @@ class Freezer:
                 f"database stores at most {mlflow_compat.MAX_LOCATION_LENGTH}; use shorter directory names"
             )
             raise InvalidPathError(msg)
+        _logger.debug("frozen as %s, %d bytes, at %s", cid, size_bytes, location)
         return FrozenModel(cid, size_bytes, location, pending)
 
     def _destination(self) -> MfsPath:

@@ -16,6 +16,7 @@ killed, it leaves files that are deletable, tombstoned or without rows; the next
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.blocks.base import BlockReader
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
+
+_logger = logging.getLogger(__name__)
 
 _PLACES_PER_TRANSACTION: Final = 5_000
 _LOG_READS: Final = 3  # reads of the log without the write lock, so that the last read, with the lock, is short
@@ -210,6 +213,13 @@ class _Collection:
                 marks.mark(connection, barrier.read(connection))
                 marks.mark(connection, self._held.read_new())
         tombstoned = self._tombstone(due, barrier, marks)
+        _logger.debug(
+            "no name needs %d files: %d wait for the grace period or an open publication, %d are needed again, %d are deleted",
+            len(deletable),
+            len(deletable) - len(due),
+            len(due) - len(tombstoned),
+            len(tombstoned),
+        )
         tally = _Tally(plan)
         tally.count([place for place in plan.unneeded if place.id in tombstoned])
         if moved and all(place.id in tombstoned for place in moved):

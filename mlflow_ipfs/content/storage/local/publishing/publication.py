@@ -6,6 +6,7 @@ gc does not delete the blocks that it found in the store: see ``files/open_publi
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.index_rows import NewBlock, Stamp
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
     from mlflow_ipfs.content.system.locking import LockFile
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +187,17 @@ class LocalPublication:
         self._roots.add(root)
         self._seen.update(row.multihash for row in rows)
         if is_known:
+            _logger.debug("%s: a file of %d bytes is stored already", root.hex(), size_bytes)
             drop_draft(self._context.disk, draft)
             return
         with self._context.database.read() as connection:
             new = find_new_leaves(connection, rows, size_bytes) if self._class == index_rows.OWNED else None
         if new is not None:
+            _logger.debug("%s: storing only the %d new of %d leaves", root.hex(), len(new), len(rows))
             move_leaves(self._context.disk, draft, new, self._small.put)
             drop_draft(self._context.disk, draft)
             return
+        _logger.debug("%s: storing a file of %d bytes as one object", root.hex(), size_bytes)
         self._new_bytes += size_bytes
         self._start_sync(draft, index_rows.OBJECT, root, rows)
 
