@@ -41,7 +41,8 @@ def _database_option(command: Command) -> Command:
     return click.option(
         "--backend-store-uri",
         metavar="URI",
-        help="The database  [default: MLFLOW_BACKEND_STORE_URI, else MLFLOW_TRACKING_URI]",
+        required=True,  # without a default: the settings of a shell name the original, and the copy is meant
+        help="The database that was copied or moved.",
     )(command)
 
 
@@ -77,9 +78,7 @@ def _line(registry_id: str, location: DatabaseLocation, *, is_shared: bool) -> s
 )
 @json_option
 @pass_cli_context
-def fork(
-    cli_context: CliContext, backend_store_uri: str | None, artifacts_destination: str | None, *, as_json: bool
-) -> None:
+def fork(cli_context: CliContext, backend_store_uri: str, artifacts_destination: str | None, *, as_json: bool) -> None:
     """Give a copied database its own registry id, pins, frozen paths and artifact trees.
 
     Afterwards, deletions in the copy do not affect the original, nor the reverse. No content is copied.
@@ -120,7 +119,7 @@ def _fork_lines(report: ForkReport) -> list[str]:
 @_database_option
 @json_option
 @pass_cli_context
-def moved(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool) -> None:
+def moved(cli_context: CliContext, backend_store_uri: str, *, as_json: bool) -> None:
     """Declare that a database has moved and is used only at its present location.
 
     The store then ignores all other recorded locations with the same registry id, because it may not be able to check

@@ -48,6 +48,12 @@ def rebuild(cli_context: CliContext, *, as_json: bool) -> None:
     if not report.is_whole:
         msg = "the store has a new index and can be used, but some content or names are damaged or lost; see the list above"
         raise MlflowIpfsError(msg)
+    if not report.sources:
+        msg = (
+            "the store has a new index, but no copy of the old one was found: all names are lost, and so are small files "
+            "and directories that only the old index contained. If there is a backup, restore it with `mlflow-ipfs restore`"
+        )
+        raise MlflowIpfsError(msg)
 
 
 def _fields(report: RebuildReport) -> dict[str, Any]:

@@ -36,8 +36,8 @@ _NOUNS: Final = {"model": "version", "frozen": "frozen path", "outbox": "pending
 def gc(cli_context: CliContext, *, dry_run: bool, show_all: bool, grace_hours: float, as_json: bool) -> None:
     """Remove content that no pin, ref, mfs:// file or model version retains.
 
-    Content is tombstoned when a gc first finds it deletable. A gc after the grace period removes the content, unless
-    something needs it again. Training can continue while gc runs.
+    The first gc that finds such content marks it as deletable. A gc after the grace period removes it, unless something
+    needs it again. Training can continue while gc runs.
     """
     if show_all and not dry_run:
         msg = "--all requires --dry-run"

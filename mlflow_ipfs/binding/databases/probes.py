@@ -36,7 +36,9 @@ def find_location(connection: Connection) -> DatabaseLocation | None:
     if kind == SQLITE:
         if is_in_memory(url):
             return None
-        path = Path(url.database or "").resolve()
+        # The path that is open: a relative one in the URL may mean another file after the process changed its directory.
+        opened = connection.exec_driver_sql("PRAGMA database_list").all()
+        path = Path(next(row[2] for row in opened if row[1] == "main")).resolve()
         status = path.stat()
         return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy
 
 from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree_error
 from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
-from mlflow_ipfs.binding.databases.database_locations import with_first_sighting
+from mlflow_ipfs.binding.databases.database_locations import SQLITE, DatabaseLocation, with_first_sighting
 from mlflow_ipfs.binding.databases.probes import find_location, is_gone, is_in_memory
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import ImmutableError, NotFoundError
@@ -38,7 +39,7 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
     known = list_locations(storage, registry_id)
     others, former = [], []
     for other in known:
-        if other.is_same(location):
+        if other.is_same(location) and not _has_successor(other, location, registry_id, engine):
             location = with_first_sighting(location, other)
             former.append(other)
         elif is_gone(other, registry_id, engine):
@@ -52,6 +53,16 @@ def observe(storage: Storage, registry_id: str, engine: Engine) -> Sighting:
             if other.key != location.key:
                 storage.notes.delete(location_key(registry_id, other))
     return Sighting(registry_id, location, tuple(others))
+
+
+def _has_successor(former: DatabaseLocation, location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+    """Return True if a renamed database left a copy at its former path, as ``mv db bak; cp bak db`` does."""
+    if former.kind != SQLITE or former.name == location.name or is_gone(former, registry_id, engine):
+        return False
+    try:
+        return not Path(former.name).samefile(location.name)
+    except OSError:
+        return False  # the path vanished just now
 
 
 def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sighting:

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.content.blocks.base import BlockReader
+from mlflow_ipfs.content.system.forking import forget_in_child
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ class ReadThroughReader(BlockReader):
         self._open_cache = open_cache
         self._fetched: dict[bytes, tuple[CID, bytes]] = {}  # by multihash; kept until their publication has committed
         self._fetched_bytes = 0
+        self._guard = threading.Lock()
+        self._publishing = threading.Lock()
+        forget_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Replace the locks: a thread of the parent process may have held them."""
         self._guard = threading.Lock()
         self._publishing = threading.Lock()
 

@@ -61,6 +61,9 @@ class VerifyingReader(BlockReader):
         walk = _ExpectedBlocks(root)
         with closing(self._fetcher.fetch_dag(root, deadline, scope=scope)) as blocks:
             for cid, data in blocks:
+                if deadline.has_passed:
+                    msg = f"{self._fetcher.name} did not send {root} within {deadline.timeout_seconds:g} s: try again"
+                    raise RemoteError(msg)
                 if walk.was_seen(cid):
                     continue
                 if not walk.expects(cid):

@@ -90,7 +90,10 @@ def test_without_any_copy_all_names_are_lost(cli: CommandLine) -> None:
     lose_index(cli)
     for path in (cli.store / "backup").iterdir():
         path.unlink()
-    lines = cli("doctor", "--rebuild", code=0).lines
+    done = cli("doctor", "--rebuild", code=1)
+    assert "all names are lost" in done.stderr
+    assert "`mlflow-ipfs restore`" in done.stderr
+    lines = done.lines
     assert "  sources      none: neither an old index nor a backup of it was found" in lines
     assert "  names        none" in lines
     assert "               all names are lost, because no copy of the index is readable" in lines

@@ -211,7 +211,7 @@ class LocalStorage:
 
     def close(self) -> None:
         """Release files and locks. Views remain until the process ends."""
-        if self._context.session.is_open:  # this process has written something
+        if self._context.session.is_open or self._context.database.has_written:  # small content needs no session
             make_backup_if_due(self._context)
         self._context.session.close()
         self._context.leases.release_all()

@@ -79,6 +79,29 @@ def test_opening_it_again_writes_nothing(
     assert see_file(storage, original) == ()
 
 
+def test_a_renamed_database_with_a_copy_in_its_old_place_is_not_moved(
+    storage: MemoryStorage, original: Path, tmp_path: Path
+) -> None:
+    """``mv db bak; cp bak db``: the file with the recorded inode has another path, and the path has another file."""
+    renamed = tmp_path / "renamed.db"
+    original.rename(renamed)
+    shutil.copyfile(renamed, original)
+    assert see_file(storage, renamed) == (str(original),)
+
+
+def test_a_relative_path_is_the_one_that_was_opened(
+    storage: MemoryStorage, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(original.parent)
+    engine = sqlalchemy.create_engine(f"sqlite:///{original.name}", poolclass=NullPool)
+    registry_id = registry_id_of(original)
+    (original.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(original.parent / "elsewhere")
+    sighting = observe(storage, registry_id, engine)
+    assert sighting.location is not None
+    assert (sighting.location.name, sighting.others) == (str(original.resolve()), ())
+
+
 def test_links_are_the_same_file(storage: MemoryStorage, original: Path, tmp_path: Path) -> None:
     (tmp_path / "symlink.db").symlink_to(original)
     (tmp_path / "hard.db").hardlink_to(original)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -157,3 +160,28 @@ def test_threads_share_a_reader(tiers: Tiers, monkeypatch: pytest.MonkeyPatch) -
     tiers.reader.flush()
     assert len(list(multihashes(tiers.local))) == len(BLOCKS)
     assert tiers.reader._fetched_bytes == 0
+
+
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(tiers: Tiers) -> None:
+    with tiers.reader._publishing, tiers.reader._guard:
+        child = os.fork()
+        if child == 0:
+            try:
+                data = tiers.reader.get(BLOCKS[0][0])
+                tiers.reader.flush()
+                os._exit(0 if data == BLOCKS[0][1] else 1)
+            except BaseException:  # noqa: BLE001 - a child of a test must not go on as pytest
+                os._exit(2)
+    assert wait_for(child) == 0
+
+
+def wait_for(child: int) -> int:
+    """The exit status of a process; it is killed after 20 seconds."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -126,3 +126,16 @@ def test_an_absent_root_is_not_found(source: MemoryStorage, fetcher: MemoryFetch
     assert next(iter(reader.get_dag(root, Deadline.after(1))))[0] == root
     with pytest.raises(NotFoundError):
         list(reader.get_dag(ROOT, Deadline.after(1)))
+
+
+def test_a_source_that_repeats_itself_for_ever_is_ended_by_the_deadline() -> None:
+    class Endless(Sends):
+        def fetch_dag(
+            self, root: CID, deadline: Deadline, *, scope: DagScope = "all"
+        ) -> Generator[tuple[CID, bytes], None, None]:
+            del root, deadline, scope
+            while True:
+                yield ROOT, NODE
+
+    with pytest.raises(RemoteError, match=r"within 0\.1 s"):
+        list(VerifyingReader(Endless([]), timeout_seconds=1).get_dag(ROOT, Deadline.after(0.1)))

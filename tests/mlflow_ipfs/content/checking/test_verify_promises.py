@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.checking.verify import verify_dag
@@ -154,6 +154,7 @@ def judge(blocks: Blocks, root: CID) -> None:
 
 
 @pytest.mark.slow
+@settings(max_examples=50)  # deep trees take long to write and to remove
 @given(st.data())
 def test_sound_content_verifies(data: st.DataObject) -> None:
     blocks = Blocks()

@@ -90,6 +90,7 @@ class Database:
         self._write_lock = write_lock
         self._timeout_seconds = timeout_seconds
         self._read_only = read_only
+        self._has_written = False
         self._idle: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
         self._is_closed = False
@@ -106,6 +107,11 @@ class Database:
     def timeout_seconds(self) -> float:
         """How long to wait for another process."""
         return self._timeout_seconds
+
+    @property
+    def has_written(self) -> bool:
+        """Whether a transaction has committed since this object was opened, in this process or in its parent."""
+        return self._has_written
 
     def check_writable(self) -> None:
         """Raise if the store cannot be changed.
@@ -189,6 +195,7 @@ class Database:
                 if connection.in_transaction:
                     connection.rollback()
                 raise
+            self._has_written = True
             # The commit is durable already: a failed checkpoint is retried by a later commit.
             with suppress(sqlite3.Error, OSError):
                 self._checkpoint_if_large(connection)
@@ -216,6 +223,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection. Later reads and writes raise ValueError."""
+        self._has_written = False
         with self._guard:
             self._is_closed = True
             idle, self._idle = self._idle, []

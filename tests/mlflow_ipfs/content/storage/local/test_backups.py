@@ -83,6 +83,13 @@ def test_closing_makes_one_a_day_if_something_was_written(directory: Path) -> No
     assert len(names(directory)) == 2
 
 
+def test_closing_makes_one_if_only_small_content_was_written(directory: Path) -> None:
+    """Content of a few bytes is stored in the index, without a draft: the index is the only place that has it."""
+    with open_local_storage(directory) as storage:
+        publish_blocks(storage, b"small")
+    assert len(list((directory / "backup").iterdir())) == 1
+
+
 def test_a_copy_is_one_consistent_state_while_others_write(storage: LocalStorage, directory: Path) -> None:
     stop = threading.Event()
 

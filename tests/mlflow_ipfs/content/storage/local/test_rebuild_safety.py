@@ -74,7 +74,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFormatError, match="is not a store"):
         rebuild_index(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
-    with pytest.raises(StoreFormatError, match="there is no store"):
+    with pytest.raises(StoreFormatError, match="no store found"):
         rebuild_index(tmp_path / "nothing")
 
 

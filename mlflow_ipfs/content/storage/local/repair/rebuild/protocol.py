@@ -105,7 +105,7 @@ def rebuild_index(
 def _find_store(directory: Path) -> Layout:
     """Return the layout of a writable store, which may have lost some of its files."""
     if not directory.is_dir():
-        msg = f"there is no store at {directory}: name the directory of a store with --store"
+        msg = f"no store found at {directory}: name the directory of a store with --store"
         raise StoreFormatError(msg)
     layout = Layout(directory.resolve())
     layouts.check_platform(layout.directory)
