@@ -384,7 +384,7 @@ class ContentStore:
             NotFoundError: a block below a root is neither in the CAR nor in the store.
             StoreFullError, StoreBusyError: the last step, at most 240 MiB, was not stored.
         """
-        with CarImport(self.storage, all_blocks=all_blocks, progress=progress) as transfer:
+        with self.begin_car_import(all_blocks=all_blocks, progress=progress) as transfer:
             transfer.take(file, part)
             return transfer.finish(pin)
 
