@@ -165,7 +165,7 @@ class _Trees:
     def move_uri(self, uri: str) -> str:
         """Return the copy's URI for an ``mfs://`` location that both databases use."""
         mutable = before_frozen(uri)
-        if self.find(mutable) is None:
+        if scheme_of(mutable) != MFS or self.find(mutable) is None:
             return uri
         return f"{self.move(parse_mfs(mutable))}{uri[len(mutable.rstrip('/')) :] if mutable != uri else ''}"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy
 
 from mlflow_ipfs.binding.databases.artifact_rows import LOCATION_TAG
-from mlflow_ipfs.binding.locations import MFS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
     from sqlalchemy import Connection, TableClause
 
@@ -21,16 +21,18 @@ class _Column:
     table: str
     keys: tuple[str, ...]
     name: str
+    experiment: str = "experiment_id"
     where: str = "1 = 1"
 
 
+_TRACE_EXPERIMENT: Final = "(SELECT i.experiment_id FROM trace_info i WHERE i.request_id = trace_tags.request_id)"
 _COLUMNS: Final = (
     _Column("experiments", ("experiment_id",), "artifact_location"),
     _Column("runs", ("run_uuid",), "artifact_uri"),
     _Column("logged_models", ("model_id",), "artifact_location"),
-    _Column("trace_tags", ("request_id", "key"), "value", f"key = '{LOCATION_TAG}'"),
-    _Column("model_versions", ("name", "version"), "storage_location"),
-    _Column("model_versions", ("name", "version"), "source"),
+    _Column("trace_tags", ("request_id", "key"), "value", _TRACE_EXPERIMENT, f"key = '{LOCATION_TAG}'"),
+    _Column("model_versions", ("name", "version"), "storage_location", "NULL"),
+    _Column("model_versions", ("name", "version"), "source", "NULL"),
 )
 
 
@@ -43,12 +45,14 @@ class ArtifactLocation:
         column: the column with the location.
         key: the row's primary key.
         uri: the location.
+        experiment_id: the experiment that the row belongs to; None for a model version.
     """
 
     table: str
     column: str
     key: tuple[str | int, ...]
     uri: str
+    experiment_id: str | None = None
 
 
 def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
@@ -58,16 +62,21 @@ def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
         if not inspector.has_table(column.table):
             continue
         table = _table(column)
-        query = sqlalchemy.select(table).where(sqlalchemy.text(column.where), table.c[column.name].is_not(None))
-        for *key, uri in connection.execute(query):
-            yield ArtifactLocation(column.table, column.name, tuple(key), uri)
+        experiment: sqlalchemy.ColumnElement[Any] = sqlalchemy.literal_column(column.experiment)
+        query = sqlalchemy.select(*table.c, experiment).where(
+            sqlalchemy.text(column.where), table.c[column.name].is_not(None)
+        )
+        for *key, uri, experiment_id in connection.execute(query):
+            yield ArtifactLocation(
+                column.table, column.name, tuple(key), uri, None if experiment_id is None else str(experiment_id)
+            )
 
 
 def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
-    """Change ``mfs://`` locations, in the caller's transaction. Return the number of changed locations."""
+    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed."""
     count = 0
     for location in locations:
-        if not location.uri.startswith(f"{MFS}:") or (uri := change(location.uri)) == location.uri:
+        if (uri := change(location.uri)) == location.uri:
             continue
         column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
         table = _table(column)
