@@ -76,9 +76,19 @@ def _line(registry_id: str, location: DatabaseLocation, *, is_shared: bool) -> s
     metavar="URI",
     help="The value with which the server of the copy ran  [default: MLFLOW_ARTIFACTS_DESTINATION, else detected]",
 )
+@click.option(
+    "--even-if-unshared", is_flag=True, help="Fork even if the store has seen no other database with this registry id."
+)
 @json_option
 @pass_cli_context
-def fork(cli_context: CliContext, backend_store_uri: str, artifacts_destination: str | None, *, as_json: bool) -> None:
+def fork(
+    cli_context: CliContext,
+    backend_store_uri: str,
+    artifacts_destination: str | None,
+    *,
+    even_if_unshared: bool,
+    as_json: bool,
+) -> None:
     """Give a copied database its own registry id, pins, frozen paths and artifact trees.
 
     Afterwards, deletions in the copy do not affect the original, nor the reverse. No content is copied.
@@ -92,7 +102,7 @@ def fork(cli_context: CliContext, backend_store_uri: str, artifacts_destination:
     url = find_database(backend_store_uri, os.environ)
     destination = artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None
     with cli_context.open_store() as store:
-        report = fork_database(url, store, destination)
+        report = fork_database(url, store, destination, even_if_unshared=even_if_unshared)
     print_result(asdict(report), "\n".join(_fork_lines(report)), as_json=as_json)
     for name in report.missing:
         print_notice(f"{printable(name)} was not pinned, because its content is not in the store")

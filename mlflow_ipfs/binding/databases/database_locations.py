@@ -12,8 +12,8 @@ store (``claims.py``). Two locations with one registry id are compared by these 
    - Both are databases of another kind with the same address and name.
 
 2. An earlier location is *gone* if this process can verify that the registry id is no longer there. Then the database
-   was moved. For a file: no file has that path on the same host, or that file has a different or no registry id. For
-   PostgreSQL: no database of the same cluster has that oid, or that database has a different or no registry id.
+   was moved. For a file: the disk of that path is mounted on the same host, and no file has that path, or that file has
+   a different or no registry id. For PostgreSQL: no database of the same cluster has that oid, or that database has a different or no registry id.
 
 3. Otherwise the earlier location is *in use*: both databases may need the content that the registry id has claimed.
    A location on another host, or in another PostgreSQL cluster, cannot be checked and counts as in use.

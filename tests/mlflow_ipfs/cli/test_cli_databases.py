@@ -72,7 +72,9 @@ def test_fork(cli: CommandLine, database: Path, copy: Path) -> None:
 
 
 def test_a_fork_of_the_only_database_reports_what_is_kept(cli: CommandLine, database: Path) -> None:
-    done = cli("databases", "fork", "--backend-store-uri", f"sqlite:///{database}", "--json")
+    arguments = ("databases", "fork", "--backend-store-uri", f"sqlite:///{database}")
+    assert "--even-if-unshared" in cli(*arguments, code=5).stderr
+    done = cli(*arguments, "--even-if-unshared", "--json")
     [record] = done.records
     assert record["others"] == 0
     assert f"no other database with the registry id {record['former_id']} has used" in done.stderr
