@@ -16,8 +16,6 @@ from mlflow_ipfs.backup import postgres_copies
 from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
 from mlflow_ipfs.backup.database_copies import find_database
 from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
-from mlflow_ipfs.content.storage.local import open_local_storage
-from mlflow_ipfs.content.store import ContentStore
 from mlflow_ipfs.errors import (
     ConflictError,
     MlflowIpfsError,
@@ -26,40 +24,26 @@ from mlflow_ipfs.errors import (
     StoreBusyError,
     StoreFormatError,
 )
+from support.postgres_backups import WAIT_SECONDS, store, url
 from support.processes import find_free_port
-from support.storages import publish_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import URL
 
+    from mlflow_ipfs.content.store import ContentStore
     from support.postgres import PostgresServer
 
-WAIT_SECONDS = 60
+__all__ = ["store", "url"]
+
 ROWS = 200_000
-
-
-@pytest.fixture
-def url(postgres: PostgresServer) -> URL:
-    """A database with a table that MLflow has."""
-    name = postgres.create_database()
-    postgres.ask(name, "CREATE TABLE experiments (number INTEGER)")
-    postgres.ask(name, "INSERT INTO experiments VALUES (7)")
-    return find_database(postgres.uri(name), {})
 
 
 @pytest.fixture
 def empty(postgres: PostgresServer) -> URL:
     return find_database(postgres.uri(postgres.create_database()), {})
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ContentStore]:
-    with open_local_storage(tmp_path / "store", timeout_seconds=WAIT_SECONDS) as storage:
-        publish_file(storage, os.urandom(20_000))
-        yield ContentStore(storage)
 
 
 def copy_to(path: Path, url: URL) -> Path:

@@ -22,6 +22,7 @@ from mlflow_ipfs.errors import (
     MlflowIpfsError,
     StoreBusyError,
 )
+from support.postgres_backups import WAIT_SECONDS, store, url
 from support.processes import find_free_port, wait_until
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from support.postgres import PostgresServer
 
-WAIT_SECONDS = 60
+__all__ = ["store", "url"]
+
 ROWS = 200_000
 
 
