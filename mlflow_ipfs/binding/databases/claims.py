@@ -74,6 +74,12 @@ def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
     return found
 
 
+def forget_database(storage: Storage, registry_id: str) -> None:
+    """Delete every note about a registry id."""
+    for key in (*storage.notes.list(f"{SEEN}{registry_id}/"), f"{FORKED}{registry_id}"):
+        storage.notes.delete(key)
+
+
 def list_shared(storage: Storage) -> list[Sighting]:
     """Return a sighting for every registry id that was seen at several locations."""
     return [

@@ -40,10 +40,10 @@ def find_location(connection: Connection) -> DatabaseLocation | None:
         opened = connection.exec_driver_sql("PRAGMA database_list").all()
         path = Path(next(row[2] for row in opened if row[1] == "main")).resolve()
         status = path.stat()
-        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
+        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now, now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
     identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
-    return DatabaseLocation(kind, name, "", identity, now)
+    return DatabaseLocation(kind, name, "", identity, now, now)
 
 
 def is_in_memory(url: URL) -> bool:
@@ -68,17 +68,17 @@ def _system_identifier(connection: Connection) -> str | None:
         return None
 
 
-def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine | None) -> bool:
     """Return True if an earlier location of a registry id is gone (rule 2).
 
     Args:
         location: the earlier location.
         registry_id: the registry id that was seen there.
-        engine: engine of the database that has the id now.
+        engine: engine of the database that has the id now; None if there is none, so that only files can be checked.
     """
     if location.kind == SQLITE:
         return location.host == socket.gethostname() and _has_left_file(location, registry_id)
-    if location.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
+    if location.kind == POSTGRESQL and engine is not None and engine.url.get_backend_name() == POSTGRESQL:
         return _has_left_postgres(location, registry_id, engine)
     return False
 
