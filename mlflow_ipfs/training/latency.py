@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from mlflow_ipfs.errors import InvalidDataError
+from mlflow_ipfs.training.metric_names import INFERENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -140,8 +141,8 @@ class LatencyRecorder:
             total.merge(histogram)
         return total
 
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics of ``metric_names``. Percentiles are left out if nothing was measured after the warm-up."""
+    def metrics(self, prefix: str = INFERENCE) -> dict[str, float]:
+        """Return the metrics of ``metric_names``, below a prefix. Percentiles are left out if nothing was measured after the warm-up."""
         total = self.total()
         found = {"measured_batches": float(total.count), "warmup_batches": float(self.warmup_batches)}
         if self.first_batch_ns is not None:
@@ -154,7 +155,7 @@ class LatencyRecorder:
             found["samples_per_second"] = total.samples / (total.total_ns / 1e9) if total.total_ns else 0.0
         if self.peak_memory_bytes:
             found["peak_memory_mb"] = max(self.peak_memory_bytes.values()) / 1e6
-        return {f"inference/{name}": value for name, value in found.items()}
+        return {f"{prefix}/{name}": value for name, value in found.items()}
 
     def to_json(self, *, device: str = "", stage: str = "") -> bytes:
         """Return everything that was recorded, for the artifact that reports read (``LATENCY_ARTIFACT``)."""

@@ -1,6 +1,8 @@
 """Names, units and steps of every metric that this project logs. Callbacks and reports read this table.
 
-Losses, accuracies and other values that a model logs itself keep the names that the model gives them.
+Losses, accuracies and other values that a model logs itself keep the names that the model gives them. ``{stage}`` is
+``predict`` or ``test``; the metrics collector has ``<model>/inference/…`` instead. In Lightning, the step of the metrics of an
+epoch is the number of batches that stepped, as in its MLFlowLogger, and ``epoch`` is logged at the same step.
 """
 
 from __future__ import annotations
@@ -53,16 +55,24 @@ _TRAINING: Final = (
     MetricName(DATASET_BYTES_PER_SECOND, "B/s", "once", "Bytes of a dataset by its dataset_load_seconds."),
 )
 _LATENCY: Final = (
-    MetricName(f"{INFERENCE}/latency_p50_ms", "ms", "once", "Median latency of a batch, after warm-up, closed loop."),
-    MetricName(f"{INFERENCE}/latency_p90_ms", "ms", "once", "90th percentile of the latency of a batch."),
-    MetricName(f"{INFERENCE}/latency_p95_ms", "ms", "once", "95th percentile of the latency of a batch."),
-    MetricName(f"{INFERENCE}/latency_p99_ms", "ms", "once", "99th percentile; absent below 100 measured batches."),
-    MetricName(f"{INFERENCE}/latency_max_ms", "ms", "once", "Longest latency of a measured batch."),
-    MetricName(f"{INFERENCE}/first_batch_ms", "ms", "once", "Latency of the very first batch, the cold start."),
-    MetricName(f"{INFERENCE}/measured_batches", "", "once", "Number of batches behind the percentiles."),
-    MetricName(f"{INFERENCE}/warmup_batches", "", "once", "Number of batches dropped as warm-up."),
-    MetricName(f"{INFERENCE}/samples_per_second", "1/s", "once", "Samples by the sum of the measured latencies."),
-    MetricName(f"{INFERENCE}/peak_memory_mb", "MB", "once", "Highest memory of the device, or RSS on a CPU."),
+    MetricName(
+        f"{INFERENCE}/{{stage}}/latency_p50_ms", "ms", "once", "Median latency of a batch, after warm-up, closed loop."
+    ),
+    MetricName(f"{INFERENCE}/{{stage}}/latency_p90_ms", "ms", "once", "90th percentile of the latency of a batch."),
+    MetricName(f"{INFERENCE}/{{stage}}/latency_p95_ms", "ms", "once", "95th percentile of the latency of a batch."),
+    MetricName(
+        f"{INFERENCE}/{{stage}}/latency_p99_ms", "ms", "once", "99th percentile; absent below 100 measured batches."
+    ),
+    MetricName(f"{INFERENCE}/{{stage}}/latency_max_ms", "ms", "once", "Longest latency of a measured batch."),
+    MetricName(
+        f"{INFERENCE}/{{stage}}/first_batch_ms", "ms", "once", "Latency of the very first batch, the cold start."
+    ),
+    MetricName(f"{INFERENCE}/{{stage}}/measured_batches", "", "once", "Number of batches behind the percentiles."),
+    MetricName(f"{INFERENCE}/{{stage}}/warmup_batches", "", "once", "Number of batches dropped as warm-up."),
+    MetricName(
+        f"{INFERENCE}/{{stage}}/samples_per_second", "1/s", "once", "Samples by the sum of the measured latencies."
+    ),
+    MetricName(f"{INFERENCE}/{{stage}}/peak_memory_mb", "MB", "once", "Highest memory of the device, or RSS on a CPU."),
 )
 # MLflow's own names, so that its UI groups and draws them in the same charts.
 _RESOURCES: Final = (

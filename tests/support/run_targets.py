@@ -47,7 +47,7 @@ class MemoryTarget:
 
     def find_or_create(self, run: SpooledRun) -> str:
         self._answer()
-        return self.runs.setdefault(run.id, f"run-{len(self.runs) + 1}")
+        return self.runs.setdefault(run.run_key, f"run-{len(self.runs) + 1}")
 
     def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
         self._answer(for_a_run=True)

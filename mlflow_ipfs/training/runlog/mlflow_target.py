@@ -42,10 +42,13 @@ class MlflowTarget:
             client = self._open()
             experiment = client.get_experiment_by_name(run.experiment)
             experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.experiment)
-            found = client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{run.id}'", max_results=1)
+            found = client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{run.run_key}'", max_results=1)
             if found:
                 return str(found[0].info.run_id)
-            tags = {**run.tags, ID_TAG: run.id}
+            if not run.creates_run:
+                msg = f"the run with the tag {ID_TAG} {run.run_key} does not exist yet; another process creates it"
+                raise UnreachableError(msg)
+            tags = {**run.tags, ID_TAG: run.run_key}
             created = client.create_run(experiment_id, run.created_at, tags, run.run_name)
             return str(created.info.run_id)
 
@@ -99,6 +102,8 @@ def _translated() -> Iterator[None]:
 
     try:
         yield
+    except UnreachableError:
+        raise
     except MlflowException as error:
         message = f"MLflow answered: {error}"
         if error.error_code in _GONE or _NOT_ACTIVE in str(error):

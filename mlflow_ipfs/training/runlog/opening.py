@@ -29,8 +29,9 @@ def open_run_log(
     experiment: str | None = None,
     run_name: str | None = None,
     tags: Mapping[str, str] | None = None,
+    run_key: str | None = None,
+    creates_run: bool = True,
     close_seconds: float = DEFAULT_CLOSE_SECONDS,
-    settings: Settings | None = None,
 ) -> RunLog:
     """Open a run log for a run. Does not contact MLflow.
 
@@ -40,8 +41,9 @@ def open_run_log(
         experiment: name of the experiment for a new run; None for ``MLFLOW_EXPERIMENT_NAME`` or ``Default``.
         run_name: name of a new run.
         tags: tags of a new run.
+        run_key: value of the tag ``ipfs.runlog_id`` of a new run, by which several processes find the same run.
+        creates_run: False in a process that waits until another one has created the run.
         close_seconds: how long ``close`` waits for MLflow.
-        settings: the settings; None to read them from the environment.
 
     Raises:
         OSError: the spool cannot be created.
@@ -49,7 +51,7 @@ def open_run_log(
     import mlflow  # noqa: PLC0415 - MLflow loads slowly
     from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME  # noqa: PLC0415
 
-    settings = settings or Settings.from_environment()
+    settings = Settings.from_environment()
     uri = tracking_uri or mlflow.get_tracking_uri()
     run = describe_run(
         without_secrets(uri),
@@ -57,6 +59,8 @@ def open_run_log(
         experiment=experiment or MLFLOW_EXPERIMENT_NAME.get() or "Default",
         run_name=run_name,
         tags=tags,
+        run_key=run_key,
+        creates_run=creates_run,
     )
     return RunLog(
         run, MlflowTarget(uri), settings.runlog, spool_bytes=settings.runlog_bytes, close_seconds=close_seconds

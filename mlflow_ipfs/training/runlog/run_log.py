@@ -121,8 +121,13 @@ class RunLog:
 
     @property
     def id(self) -> str:
-        """The id of the run log, which the run has as its tag ``ipfs.runlog_id`` if the run log creates it."""
+        """The id of the run log: the name of its directory."""
         return self._spool.run.id
+
+    @property
+    def run_key(self) -> str:
+        """Value of the tag ``ipfs.runlog_id`` of a run that the run log creates."""
+        return self._spool.run.run_key
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int = 0) -> None:
         """Log values at a step. Takes microseconds, and never raises because of MLflow or the disk.
@@ -345,10 +350,15 @@ def describe_run(
     experiment: str = "Default",
     run_name: str | None = None,
     tags: Mapping[str, str] | None = None,
+    run_key: str | None = None,
+    creates_run: bool = True,
 ) -> SpooledRun:
     """Return the header of a new spool of this process. ``tracking_uri`` must not contain a password."""
+    spool_id = uuid.uuid4().hex
     return SpooledRun(
-        id=uuid.uuid4().hex,
+        id=spool_id,
+        run_key=run_key or spool_id,
+        creates_run=creates_run,
         tracking_uri=tracking_uri,
         run_id=run_id,
         experiment=experiment,

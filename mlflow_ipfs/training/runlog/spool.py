@@ -43,7 +43,9 @@ class SpooledRun:
     """The run that a spool belongs to.
 
     Attributes:
-        id: the id of the spool, also the value of the run's tag ``ipfs.runlog_id`` if the run log creates the run.
+        id: the id of the spool.
+        run_key: value of the tag ``ipfs.runlog_id`` of a run that a run log creates. All processes of a job have the same.
+        creates_run: whether this process creates the run; else it waits until another process has created it.
         tracking_uri: where the run is or will be, without user and password.
         run_id: MLflow's id; None while the run has not been created.
         experiment: name of the experiment in which the run is created.
@@ -55,6 +57,8 @@ class SpooledRun:
     """
 
     id: str
+    run_key: str
+    creates_run: bool
     tracking_uri: str
     run_id: str | None
     experiment: str

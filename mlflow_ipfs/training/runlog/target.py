@@ -33,7 +33,10 @@ class RunTarget(Protocol):
     """
 
     def find_or_create(self, run: SpooledRun) -> str:
-        """Return the id of the run with the spool's id as its tag ``ipfs.runlog_id``. Create the run if there is none."""
+        """Return the id of the run with the run key as its tag ``ipfs.runlog_id``. Create the run if there is none.
+
+        Raises ``UnreachableError`` if there is none, and another process creates it.
+        """
 
     def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
         """Store points. Points that are already stored are not stored again."""

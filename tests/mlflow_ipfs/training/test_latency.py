@@ -120,7 +120,7 @@ class Array:
 @pytest.mark.parametrize(
     ("batch", "size"),
     [
-        ([1, 2, 3], 1),
+        ([1, 2, 3], 3),
         (Array(4, 2), 4),
         ((Array(5), Array(5)), 5),
         ({"x": Array(6, 1)}, 6),

@@ -53,7 +53,7 @@ def test_a_new_run_is_created_once(target: MemoryTarget, tmp_path: Path) -> None
         log.log_metrics({"a": 1.0})
         assert log.flush(5)
         assert log.run_id == "run-1"
-    assert target.runs == {log.id: "run-1"}
+    assert target.runs == {log.run_key: "run-1"}
 
 
 class Tensor:
