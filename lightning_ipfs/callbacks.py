@@ -195,18 +195,22 @@ class Resources(SessionCallback):
         self._interval_seconds = interval_seconds
         self._node = node
         self._sampler: ResourceSampler | None = None
+        self._number = 0  # fit, test and predict are one series
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Start sampling, in one process of each node."""
         super().setup(trainer, pl_module, stage)
         if trainer.local_rank == 0 and self._session is not None and self._session.log is not None:
             log = self._session.log.log_metrics
-            self._sampler = ResourceSampler(log, interval_seconds=self._interval_seconds, node=self._node).start()
+            self._sampler = ResourceSampler(
+                log, interval_seconds=self._interval_seconds, node=self._node, first_number=self._number
+            ).start()
 
     def _leave(self, trainer: Any, status: str) -> None:  # noqa: ANN401
         sampler, self._sampler = self._sampler, None
         if sampler is not None:
             sampler.close()
+            self._number = sampler.number
         super()._leave(trainer, status)
 
 

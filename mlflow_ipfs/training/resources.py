@@ -35,6 +35,10 @@ class ResourceSampler:
         log: gets the values of each sample and its number.
         interval_seconds: time between two samples, at least ``MIN_INTERVAL_SECONDS``.
         node: the name of the node in the keys; None for the host name.
+        first_number: number of the first sample, its step.
+
+    Attributes:
+        number: number of the next sample.
 
     Raises:
         ImportError: psutil is not installed.
@@ -46,13 +50,14 @@ class ResourceSampler:
         *,
         interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
         node: str | None = None,
+        first_number: int = 0,
     ) -> None:
         self._log = log
         self._interval_seconds = max(interval_seconds, MIN_INTERVAL_SECONDS)
         self._prefix = f"{SYSTEM}/{safe_node_name(node or socket.gethostname())}/"
         self._sources: dict[str, Callable[[], Mapping[str, float]]] = dict(_sources())
         self._failed: set[str] = set()
-        self._number = 0
+        self.number = first_number
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mlflow-ipfs-resources", daemon=True)
 
@@ -81,8 +86,8 @@ class ResourceSampler:
                     self._failed.add(name)
                     _logger.warning("%s of this node cannot be read now (%s: %s)", name, type(error).__name__, error)
         if values:
-            self._log({f"{self._prefix}{name}": value for name, value in values.items()}, self._number)
-        self._number += 1
+            self._log({f"{self._prefix}{name}": value for name, value in values.items()}, self.number)
+        self.number += 1
 
     def _run(self) -> None:
         while not self._end.wait(self._interval_seconds):
