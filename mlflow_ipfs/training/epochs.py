@@ -23,17 +23,20 @@ class EpochTimer:
         self._paused = 0
         self._waited_ns = 0
         self._paused_ns = 0
+        self._started = 0
         self._batches = 0
         self._samples = 0
 
     def start_epoch(self) -> None:
         """Start an epoch: the wait for the first batch begins."""
         self._epoch_started = self._batch_ended = time.perf_counter_ns()
-        self._waited_ns = self._paused_ns = self._batches = self._samples = 0
+        self._waited_ns = self._paused_ns = self._started = self._batches = self._samples = 0
 
     def start_batch(self) -> None:
         """End the wait for a batch."""
-        self._waited_ns += time.perf_counter_ns() - self._batch_ended
+        if self._started == self._batches:  # else the end of the last batch is still to be told, by another thread
+            self._waited_ns += time.perf_counter_ns() - self._batch_ended
+        self._started += 1
 
     def end_batch(self, samples: int) -> None:
         """Count a batch, and begin the wait for the next one."""

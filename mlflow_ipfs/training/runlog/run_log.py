@@ -75,6 +75,9 @@ class RunLog:
         spool_bytes: limit of the space on disk.
         close_seconds: how long ``close`` waits for MLflow if the caller does not say.
 
+    Attributes:
+        exit_status: the run's status if the process ends before ``close``; None to leave the run running.
+
     Raises:
         OSError: the spool cannot be created.
     """
@@ -105,6 +108,7 @@ class RunLog:
         self._has_failed = False
         self._warned: set[str] = set()
         self._clock = _Clock()
+        self.exit_status: str | None = None
         self._report: RunLogReport | None = None
         self._threads = [
             threading.Thread(target=self._write_forever, name="mlflow-ipfs-runlog-writer", daemon=True),

@@ -60,7 +60,7 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 def _close_all() -> None:
     for log in list(_open):
         with contextlib.suppress(Exception):
-            log.close()
+            log.close(log.exit_status)
 
 
 def _after_fork_in_child() -> None:
