@@ -251,7 +251,14 @@ def _find_base(
         if scheme_of(destination) != MFS:
             msg = f"--artifacts-destination {destination!r} is not in the store; write mfs://<root>"
             raise SettingsError(msg)
-        return parse_mfs(destination)
+        base = parse_mfs(destination)
+        if not any(store.files.stat(base.join(path)) for path in paths):
+            msg = (
+                f"the store has none of this database's artifacts in --artifacts-destination {destination}; name the "
+                "destination with which its server ran"
+            )
+            raise SettingsError(msg)
+        return base
     found = {base for base in _bases_of(paths, store) if base.path.partition("/")[0] != interrupted_id}
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))

@@ -210,6 +210,23 @@ def server_backend_uri() -> str | None:
     return os.environ.get(SERVER_BACKEND_STORE)
 
 
+def find_backend_uri(tracking_uri: str | None) -> str | None:
+    """Return the database behind this process: that of its server, of its ``mlflow`` command, or of its tracking URI."""
+    if (uri := server_backend_uri()) is not None:
+        return uri
+    if in_mlflow_command():
+        import click
+
+        named = click.get_current_context().params.get("backend_store_uri")
+        if named:
+            return str(named)
+    if tracking_uri:
+        return tracking_uri
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
 def deleted_stage() -> str:
     """Return the stage of a deleted model version, which still has a row in the database."""
     from mlflow.entities.model_registry.model_version_stages import STAGE_DELETED_INTERNAL

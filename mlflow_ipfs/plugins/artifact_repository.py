@@ -250,13 +250,12 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         """
         with mlflow_errors(), self._deleting():
             from mlflow_ipfs.binding.databases.claims import check_not_shared
+            from mlflow_ipfs.binding.databases.sightings import check_database_not_shared
 
             store, target = self._target(artifact_path)
+            if (backend_uri := mlflow_compat.find_backend_uri(self.tracking_uri)) is not None:
+                check_database_not_shared(store.storage, target, backend_uri)
             check_not_shared(store.storage, target)
-            if (backend_uri := mlflow_compat.server_backend_uri()) is not None:
-                from mlflow_ipfs.binding.databases.sightings import check_server_not_shared
-
-                check_server_not_shared(store.storage, target, backend_uri)
             store.files.delete(target)
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_SYMLINKS: Final = 40  # the limit of Linux
 MAX_READY_BYTES: Final = 256 << 10  # of directory nodes: 40 ms of decoding; a directory of about 4,000 entries
+MAX_READY_BLOCKS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,10 @@ class FrozenTree:
         return self.store.local_path(self._find_file(path, self.store.blocks))
 
     def ready_path(self, path: str) -> Path | None:
-        """See ``ArtifactTree``. No remote source is asked, and at most ``MAX_READY_BYTES`` of directories are read."""
+        """See ``ArtifactTree``. No remote source is asked, and few directories are read: see ``LimitedReader``."""
         storage = self.store.storage
         try:
-            cid = self._find_file(path, LimitedReader(storage.blocks, MAX_READY_BYTES))
+            cid = self._find_file(path, LimitedReader(storage.blocks, MAX_READY_BYTES, MAX_READY_BLOCKS))
         except ReadLimitError:
             return None
         except NotFoundError:

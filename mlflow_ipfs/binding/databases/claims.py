@@ -49,8 +49,8 @@ class Sighting:
         others = ", ".join(_name(location) for location in self.others)
         return (
             f"the MLflow databases {_name(self.location)} and {others} have the same registry id {self.registry_id}: one "
-            "is a copy of the other. The store keeps everything that either may need, so deletions do not free space. "
-            "If both are used, stop the programs that use the copy and run `mlflow-ipfs databases fork "
+            "is a copy of the other. Deletions in either delete nothing from the store. Files that one logs to a run of both "
+            "change for both. If both are used, stop the programs that use the copy and run `mlflow-ipfs databases fork "
             f"--backend-store-uri URI-OF-THE-COPY`. If {others} is no longer used, remove it, or run `mlflow-ipfs "
             f"databases moved --backend-store-uri {self.location.uri}`"
         )
@@ -137,14 +137,12 @@ def list_forks(storage: Storage) -> Mapping[str, str]:
     return {key.removeprefix(FORKED): str(json.loads(text)["from"]) for key, text in notes.items()}
 
 
-def find_ancestors(storage: Storage, registry_id: str) -> set[str]:
-    """Return the registry ids that a database had before its forks."""
-    parents, found = list_forks(storage), {registry_id}
-    parent = parents.get(registry_id)
-    while parent is not None and parent not in found:
-        found.add(parent)
-        parent = parents.get(parent)
-    return found - {registry_id}
+def find_forks_of(storage: Storage, registry_id: str) -> set[str]:
+    """Return the registry ids of all databases that were forked from the one with an id, and from these forks."""
+    parents, found = list_forks(storage), set[str]()
+    while more := {child for child, parent in parents.items() if parent in {registry_id, *found}} - found:
+        found |= more
+    return found
 
 
 def _name(location: DatabaseLocation) -> str:

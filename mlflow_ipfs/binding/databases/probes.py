@@ -10,7 +10,7 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import sqlalchemy
@@ -18,11 +18,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.databases.database_locations import POSTGRESQL, SQLITE, DatabaseLocation
-from mlflow_ipfs.binding.registry_id import TABLE, read_registry_id
+from mlflow_ipfs.binding.registry_id import TABLE
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
     from sqlalchemy.engine import Connection, Engine
+
+_DEFAULT_SCHEMA: Final = "public"  # not part of an identity, as in records from before schemas were told apart
 
 
 def find_location(connection: Connection) -> DatabaseLocation | None:
@@ -55,7 +57,9 @@ def _postgres_identity(connection: Connection, name: str) -> str:
     oid = connection.execute(
         sqlalchemy.text("SELECT oid FROM pg_database WHERE datname = current_database()")
     ).scalar_one()
-    return f"{_system_identifier(connection) or name}/{oid}"
+    schema = connection.execute(sqlalchemy.text("SELECT current_schema()")).scalar()
+    identity = f"{_system_identifier(connection) or name}/{oid}"
+    return identity if schema in {None, _DEFAULT_SCHEMA} else f"{identity}/{schema}"
 
 
 def _system_identifier(connection: Connection) -> str | None:
@@ -113,24 +117,36 @@ def _is_on_its_disk(path: Path, location: DatabaseLocation) -> bool:
 
 
 def _has_left_postgres(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
-    cluster, _, oid = location.identity.rpartition("/")
+    """Return True if no schema of the location's database has the id, except the schema that the engine uses now."""
+    cluster, _, rest = location.identity.partition("/")
+    oid = rest.partition("/")[0]
     with engine.connect() as connection:
         if not oid.isdecimal() or cluster != _system_identifier(connection):
             return False
-        query = sqlalchemy.text("SELECT datname FROM pg_database WHERE oid = :oid")
-        name = connection.execute(query, {"oid": int(oid)}).scalar()
-    if name is None:
+        query = sqlalchemy.text("SELECT datname, datname = current_database() FROM pg_database WHERE oid = :oid")
+        found = connection.execute(query, {"oid": int(oid)}).one_or_none()
+        own_schema = connection.execute(sqlalchemy.text("SELECT current_schema()")).scalar()
+    if found is None:
         return True
+    name, is_own = found
     try:
-        return _read_id(engine.url.set(database=name)) != registry_id
+        schemas = _schemas_with_id(engine.url.set(database=name), registry_id)
     except DBAPIError:
-        return False
+        return False  # a table that this role may not read may have the id
+    return schemas <= ({str(own_schema)} if is_own else set())
 
 
-def _read_id(url: URL) -> str | None:
+def _schemas_with_id(url: URL, registry_id: str) -> set[str]:
+    """Return the schemas with the id. ``pg_class`` also has the tables that are not on the role's search path."""
     engine = sqlalchemy.create_engine(url, poolclass=NullPool)
+    query = "SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = :name AND relkind = 'r'"
     try:
         with engine.connect() as connection:
-            return read_registry_id(connection)
+            quoted = [row[0] for row in connection.execute(sqlalchemy.text(query), {"name": TABLE})]
+            ids = {
+                schema: connection.exec_driver_sql(f"SELECT registry_id FROM {schema}.{TABLE}").scalar()  # noqa: S608 - quoted by regnamespace
+                for schema in quoted
+            }
     finally:
         engine.dispose()
+    return {schema.strip('"') for schema, found in ids.items() if found == registry_id}

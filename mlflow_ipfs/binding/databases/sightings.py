@@ -95,15 +95,15 @@ def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sightin
     return sighting
 
 
-def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
-    """Check that a server's database has no copy, before files behind the server are deleted.
+def check_database_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -> None:
+    """Check that the database behind a server, command or client has no copy, before files are deleted for it.
 
-    The mutable paths behind a server do not contain a registry id, so the database has to be checked.
+    The paths behind a server do not contain a registry id, and a stock client of a copy has not recorded the copy yet.
 
     Args:
         storage: the store.
         path: the path of the files to delete.
-        backend_uri: the server's database.
+        backend_uri: the database; other URIs, such as those of servers, pass.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
@@ -114,7 +114,7 @@ def check_server_not_shared(storage: Storage, path: MfsPath, backend_uri: str) -
     if not backend.startswith(("sqlite:", "postgresql:", "postgresql+")):
         return
     url = sqlalchemy.make_url(name_driver(backend))
-    if is_in_memory(url):
+    if is_in_memory(url) or (url.get_backend_name() == SQLITE and not Path(url.database or "").is_file()):
         return
     with opened_database(url) as connection:
         registry_id = read_registry_id(connection)

@@ -194,7 +194,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             self.registry_id,
             lambda cid: self._find_versions(store, cid=cid),
             is_shared=lambda: self._observe(store).is_shared,
-            former_ids=lambda: claims.find_ancestors(store.storage, self.registry_id),
+            find_forks=lambda: claims.find_forks_of(store.storage, self.registry_id),
         )
 
     def _observe(self, store: ContentStore) -> claims.Sighting:

@@ -88,7 +88,7 @@ class VersionPins:
         registry_id: the registry id of the database.
         read_versions: reads from the database the existing versions that are frozen to a CID.
         is_shared: returns True if another database has the same registry id; then no pin or frozen path is removed.
-        former_ids: returns the ids that this database had before it was forked.
+        find_forks: returns the ids of databases that were forked from this one. Their frozen paths contain their ids.
     """
 
     def __init__(
@@ -98,13 +98,13 @@ class VersionPins:
         read_versions: Callable[[CID], Iterable[FrozenVersion]],
         *,
         is_shared: Callable[[], bool] = lambda: False,
-        former_ids: Callable[[], AbstractSet[str]] = frozenset,
+        find_forks: Callable[[], AbstractSet[str]] = frozenset,
     ) -> None:
         self._store = store
         self._registry_id = registry_id
         self._read_versions = read_versions
         self._is_shared = is_shared
-        self._former_ids = former_ids
+        self._find_forks = find_forks
 
     def pending_owner(self, mutable_path: MfsPath | None) -> str:
         """Return a new owner for a pending pin, which contains the current time and the mutable path."""
@@ -218,14 +218,28 @@ class VersionPins:
                 self._store.storage.entries.freeze(frozen)
 
     def _unfreeze_unneeded(self, pending: Pending) -> None:
-        """Remove the frozen path if no version needs it any more."""
-        if not self._has_spare_path(pending):
-            return
-        assert pending.mutable_path is not None, "a spare path exists"
-        mutable_path, cid = pending.mutable_path, pending.pin.cid
-        self._store.storage.entries.unfreeze(Frozen(mutable_path.root, mutable_path.path, cid))
-        if self._is_needed(pending):  # another process froze it again between the check and the removal
-            self._store.storage.entries.freeze(Frozen(mutable_path.root, mutable_path.path, cid))
+        """Remove the frozen path if no version needs it any more, and all paths of the CID if no database pins it."""
+        cid = pending.pin.cid
+        if self._has_spare_path(pending):
+            assert pending.mutable_path is not None, "a spare path exists"
+            spare = Frozen(pending.mutable_path.root, pending.mutable_path.path, cid)
+            self._unfreeze([spare], lambda: self._is_needed(pending))
+        if pending.mutable_path is not None and not self._is_pinned_elsewhere(pending):
+            paths = [frozen for frozen in self._store.storage.entries.list_frozen() if frozen.cid == cid]
+            self._unfreeze(paths, lambda: self._is_pinned_elsewhere(pending))
+
+    def _unfreeze(self, paths: Iterable[Frozen], is_needed: Callable[[], bool]) -> None:
+        paths = list(paths)
+        for frozen in paths:
+            self._store.storage.entries.unfreeze(frozen)
+        if is_needed():  # another process froze one again between the check and the removal
+            for frozen in paths:
+                self._store.storage.entries.freeze(frozen)
+
+    def _is_pinned_elsewhere(self, pending: Pending) -> bool:
+        """Return True if a version of any database, or a registration in progress, pins the CID."""
+        pins = self._store.pins.list(cid=pending.pin.cid)
+        return any(pin.owner.startswith((OWNER, PENDING_OWNER)) for pin in pins if pin.owner != pending.pin.owner)
 
     def _is_needed(self, pending: Pending) -> bool:
         cid, mutable_path = pending.pin.cid, pending.mutable_path
@@ -234,14 +248,16 @@ class VersionPins:
             return True
         if any(version.mutable_path == mutable_path for version in self._read_versions(cid)):
             return True
-        return mutable_path is not None and self._may_be_needed_by_original(mutable_path, cid)
+        return mutable_path is not None and self._may_be_needed_by_another(mutable_path, cid)
 
-    def _may_be_needed_by_original(self, mutable_path: MfsPath, cid: CID) -> bool:
-        """Return True if the database that this one was forked from may need a frozen path.
+    def _may_be_needed_by_another(self, mutable_path: MfsPath, cid: CID) -> bool:
+        """Return True if another database may need a frozen path: it pins the CID, and the path names no database.
 
-        The original may need the path if it pins the CID, unless the path contains this database's id.
+        The database may be the one that this one was forked from, or a copy from before either had an id.
         """
         if self._registry_id in mutable_path.path.split("/"):
             return False
-        prefixes = tuple(f"{owner}{one}/" for one in self._former_ids() for owner in (OWNER, PENDING_OWNER))
-        return bool(prefixes) and any(pin.owner.startswith(prefixes) for pin in self._store.pins.list(cid=cid))
+        ids = {self._registry_id, *self._find_forks()}
+        own = tuple(f"{owner}{one}/" for owner in (OWNER, PENDING_OWNER) for one in ids)
+        pins = self._store.pins.list(cid=cid)
+        return any(pin.owner.startswith((OWNER, PENDING_OWNER)) and not pin.owner.startswith(own) for pin in pins)

@@ -43,7 +43,7 @@ def find_missing(reader: BlockReader, root: CID, *, seen: SeenBlocks | None = No
             leaves.clear()
             continue
         nodes: list[CID] = []
-        while stack and len(nodes) < _NODE_BATCH:
+        while stack and len(nodes) < _NODE_BATCH and len(leaves) < _LEAF_BATCH:
             cid = stack.pop()
             if cid.codec in LEAF_CODECS:
                 leaves.append(cid)
@@ -61,7 +61,12 @@ def _read_links(reader: BlockReader, nodes: Sequence[CID], stack: list[CID]) -> 
     with closing(reader.get_many(nodes)) as blocks:
         try:
             for block in blocks:
-                stack.extend(links(nodes[position], block))
+                # Identity leaves contain their data. A hostile node has 250,000 of them.
+                stack.extend(
+                    link
+                    for link in links(nodes[position], block)
+                    if link.codec not in LEAF_CODECS or link.identity_data is None
+                )
                 position += 1
         except NotFoundError:
             return nodes[position]

@@ -131,6 +131,8 @@ class _Decoder:
             return self._take(argument)
         if major == _TEXT:
             return self._text(argument)
+        if major == _NEGATIVE and argument >= 1 << 63:  # Kubo refuses it: it does not fit in an int64
+            self._fail("is a negative number below -2**63")
         return argument if major == _UINT else -1 - argument
 
     def _fail(self, problem: str, cause: Exception | None = None) -> NoReturn:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import Final, NoReturn
 
 from mlflow_ipfs.content.cid import CID
@@ -27,7 +28,13 @@ def decode_dagjson(data: bytes) -> Value:
             byte string.
     """
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_read_map, parse_constant=_reject_constant)
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_read_map,
+            parse_constant=_reject,
+            parse_float=_read_float,
+            parse_int=_read_int,
+        )
     except RecursionError as error:
         raise _too_deep() from error
     except InvalidDataError:
@@ -39,9 +46,20 @@ def decode_dagjson(data: bytes) -> Value:
     return value
 
 
-def _reject_constant(text: str) -> NoReturn:
+def _reject(text: str) -> NoReturn:
     msg = f"dag-json cannot represent {text}"
     raise InvalidDataError(msg)
+
+
+def _read_float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _reject(text)
+
+
+def _read_int(text: str) -> int:
+    """Return a number that fits in 64 bits: those of IPLD do, in Kubo at least."""
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 64 else _reject(text)
 
 
 def _read_map(pairs: list[tuple[str, Value]]) -> Value:

@@ -320,6 +320,17 @@ def test_a_destination_that_is_not_clear_has_to_be_named(
     assert fork(tmp_path / "copy.db", store, "mfs://mlflow").files == 1
 
 
+def test_a_destination_without_the_databases_files_is_refused(
+    client: MlflowClient, proxied: Proxied, database: Path, store: ContentStore, tmp_path: Path
+) -> None:
+    del client, proxied
+    copy = Path(shutil.copy(database, tmp_path / "copy.db"))
+    former = registry_id_of(copy)
+    with pytest.raises(SettingsError, match="none of this database's artifacts in --artifacts-destination mfs://mlfow"):
+        fork(copy, store, "mfs://mlfow")
+    assert registry_id_of(copy) == former
+
+
 def test_an_interrupted_fork_behind_a_server_goes_on(
     client: MlflowClient, proxied: Proxied, database: Path, store: ContentStore, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -346,15 +357,15 @@ def test_a_copy_in_postgresql(store: ContentStore, postgres: PostgresServer, tmp
     cid = store.files.freeze(place, f"model-version:{former}/m/1").cid
     for statement in (
         "CREATE TABLE experiments (experiment_id INTEGER, artifact_location VARCHAR(256))",
-        "CREATE TABLE runs (run_uuid VARCHAR(32), artifact_uri VARCHAR(200))",
+        "CREATE TABLE runs (run_uuid VARCHAR(32), experiment_id INTEGER, artifact_uri VARCHAR(200))",
         "CREATE TABLE model_versions (name TEXT, version INTEGER, source TEXT, storage_location TEXT, current_stage TEXT)",
         f"INSERT INTO experiments VALUES (1, 'mfs://mlflow/{former}/1')",
-        f"INSERT INTO runs VALUES ('r1', '{place}')",
+        f"INSERT INTO runs VALUES ('r1', 1, '{place}')",
         f"INSERT INTO model_versions VALUES ('m', 1, '{place}', '{place}/@{cid}', 'None')",
     ):
         postgres.ask(original, statement)
     copy = postgres.create_database(template=original)
-    report = fork_database(sqlalchemy.make_url(name_driver(postgres.uri(copy))), store, None)
+    report = fork_database(sqlalchemy.make_url(name_driver(postgres.uri(copy))), store, None, even_if_unshared=True)
     new = report.registry_id
     assert (report.former_id, report.versions, report.files, report.locations) == (former, 1, 1, 4)
     moved = str(place).replace(former, new)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
 
 from mlflow_ipfs import opening
 from mlflow_ipfs.binding.databases.claims import list_databases
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.entries import Frozen
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
 from support.mlflow_sites import pin_owners
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred"),  # MLflow's own, at the import of mlflow.pyfunc
+]
 
 
 @pytest.fixture
@@ -65,6 +72,42 @@ def test_a_database_that_is_opened_before_its_store_exists_is_recorded(
     with opening.open_store() as store:
         [locations] = list_databases(store.storage).values()
     assert {location.name for location in locations} == {str(database), str(copy)}
+
+
+def test_mlflow_gc_with_the_stock_uri_of_a_copy_deletes_nothing_of_the_original(
+    client: MlflowClient, copy: Path, cids: list[CID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del cids
+    [run, *_] = client.search_runs(["0"])
+    uri = f"sqlite:///{copy}"  # stock MLflow, without our stores: nothing has recorded the copy yet
+    stock = MlflowClient(uri, uri)
+    stock.delete_run(run.info.run_id)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    arguments = ["gc", "--backend-store-uri", uri, "--run-ids", run.info.run_id]
+    result = CliRunner().invoke(import_module("mlflow.cli").cli, arguments)
+    assert result.exit_code != 0
+    assert "databases fork" in str(result.exception)
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["model"]
+
+
+def test_a_path_that_two_databases_of_their_own_ids_need_stays(
+    client: MlflowClient, empty_database: Path, store: ContentStore, tmp_path: Path
+) -> None:
+    """Copied before either had an id, as at L0; each got an id of its own later."""
+    copy = Path(shutil.copy(empty_database, tmp_path / "copy.db"))
+    [first, second] = client, open_client(copy)
+    for one in (first, second):
+        one.create_registered_model("m")
+    location = MfsPath("mlflow", "0/run/artifacts/model")
+    (tmp_path / "MLmodel").write_text("flavors: {}\n")
+    store.files.put_file(location.join("MLmodel"), tmp_path / "MLmodel")
+    versions = [one.create_model_version("m", str(location)) for one in (first, second)]
+    cid = CID.parse(versions[0].tags["ipfs.cid"])
+    frozen = Frozen(location.root, location.path, cid)
+    first.delete_model_version("m", "1")
+    assert store.storage.entries.is_frozen(frozen), "the other database's version has this location"
+    second.delete_model_version("m", "1")
+    assert not store.storage.entries.is_frozen(frozen)
 
 
 def test_a_moved_database_is_the_same(

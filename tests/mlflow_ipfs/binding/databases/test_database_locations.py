@@ -217,6 +217,32 @@ def test_postgresql_copies_and_moves(storage: MemoryStorage, postgres: PostgresS
 
 
 @pytest.mark.postgres
+def test_a_table_that_a_role_may_not_see_may_be_in_use(storage: MemoryStorage, postgres: PostgresServer) -> None:
+    original = postgres.create_database()
+    see(storage, postgres.uri(original))
+    copy = postgres.create_database(template=original)
+    postgres.ask(original, "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    user = f"staging_{copy}"
+    postgres.ask("postgres", f"CREATE USER {user} PASSWORD 'x'")
+    postgres.ask(copy, f"GRANT SELECT ON mlflow_ipfs_registry TO {user}")
+    sighting = see(storage, f"postgresql://{user}:x@127.0.0.1:{postgres.port}/{copy}")
+    assert [location.name for location in sighting.others] == [f"127.0.0.1:{postgres.port}/{original}"]
+
+
+@pytest.mark.postgres
+def test_two_schemas_of_one_database_are_two_places(storage: MemoryStorage, postgres: PostgresServer) -> None:
+    name = postgres.create_database()
+    see(storage, postgres.uri(name))
+    postgres.ask(name, "CREATE SCHEMA copy")
+    postgres.ask(name, "CREATE TABLE copy.mlflow_ipfs_registry AS TABLE public.mlflow_ipfs_registry")
+    in_copy = f"{postgres.uri(name)}?options=-csearch_path%3Dcopy"
+    assert see(storage, in_copy).is_shared
+    assert see(storage, postgres.uri(name)).is_shared
+    postgres.ask(name, "DROP TABLE public.mlflow_ipfs_registry")
+    assert not see(storage, in_copy).is_shared
+
+
+@pytest.mark.postgres
 def test_an_ordinary_user_of_postgresql_may_ask(storage: MemoryStorage, postgres: PostgresServer) -> None:
     name = postgres.create_database()
     see(storage, postgres.uri(name))

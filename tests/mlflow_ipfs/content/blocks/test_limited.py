@@ -16,10 +16,14 @@ def test_it_reads_up_to_its_limit_and_leaves_do_not_count() -> None:
     storage = MemoryStorage()
     node, leaf = CID.of(LARGE, DAG_PB), CID.of(LARGE)
     put_block(storage, leaf, LARGE)
-    reader = LimitedReader(storage.blocks, 2000)
+    reader = LimitedReader(storage.blocks, 2000, 10)
     for _ in range(5):
         assert reader.get(leaf) == LARGE
     assert reader.get(node) == reader.get(node) == LARGE
     assert reader.has(node)
     with pytest.raises(ReadLimitError, match=str(node)):
         reader.get(node)
+    few = LimitedReader(storage.blocks, 1 << 20, 1)
+    assert few.get(node) == LARGE
+    with pytest.raises(ReadLimitError):
+        few.get(node)
