@@ -31,6 +31,7 @@ PREFIX: Final = "MLFLOW_IPFS_"
 APPLICATION: Final = "mlflow-ipfs"
 DEFAULT_ROOT: Final = "mfs://mlflow"
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
+DEFAULT_RUNLOG_BYTES: Final = 1 << 30
 MAX_TIMEOUT_SECONDS: Final = 7 * 24 * 3600.0  # SQLite's busy timeout is a 31-bit number of milliseconds
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
@@ -54,6 +55,11 @@ class VerifyMode(StrEnum):
 def default_store_directory(environ: Mapping[str, str]) -> Path:
     """Return the path of ``store`` in this platform's directory for application data."""
     return _user_directory(environ, "XDG_DATA_HOME", ".local/share") / "store"
+
+
+def default_runlog_directory(environ: Mapping[str, str]) -> Path:
+    """Return the path of ``runlog`` in this platform's directory for application data."""
+    return _user_directory(environ, "XDG_DATA_HOME", ".local/share") / "runlog"
 
 
 def config_file(environ: Mapping[str, str]) -> Path:
@@ -95,6 +101,8 @@ class Settings:
         freeze: how the model's bytes are treated when a model version is created.
         version_tags: whether frozen versions are tagged with their CID.
         import_allow: URI prefixes that a *server* may import models from.
+        runlog: directory of the metrics that MLflow does not have yet.
+        runlog_bytes: limit of the disk space of one run in that directory.
     """
 
     store: Path = field(default_factory=lambda: default_store_directory(os.environ))
@@ -108,6 +116,8 @@ class Settings:
     freeze: FreezeMode = FreezeMode.REQUIRED
     version_tags: bool = True
     import_allow: tuple[str, ...] = ()
+    runlog: Path = field(default_factory=lambda: default_runlog_directory(os.environ))
+    runlog_bytes: int = DEFAULT_RUNLOG_BYTES
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None, file: Path | None = None) -> Settings:
@@ -144,6 +154,7 @@ def load_settings(
     found |= _from_variables(environ)
     values = {name: setting.read() for name, setting in found.items()}
     values.setdefault("store", default_store_directory(environ))
+    values.setdefault("runlog", default_runlog_directory(environ))
     return Settings(**values), {name: setting.origin for name, setting in found.items()}
 
 
@@ -281,4 +292,6 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "freeze": _member_of(FreezeMode),
     "version_tags": _read_bool,
     "import_allow": _read_prefixes,
+    "runlog": read_store,
+    "runlog_bytes": _read_size,
 }

@@ -23,6 +23,7 @@ from mlflow_ipfs.cli.ls import ls
 from mlflow_ipfs.cli.options import CliContext, shared_options
 from mlflow_ipfs.cli.pin import pin
 from mlflow_ipfs.cli.restore import restore
+from mlflow_ipfs.cli.runlog import runlog
 from mlflow_ipfs.cli.scrub import scrub
 from mlflow_ipfs.cli.verify import verify
 
@@ -56,5 +57,5 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, runlog, scrub, doctor):
     main.add_command(_command)

@@ -1,0 +1,116 @@
+"""MLflow as the target of a run log."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.training.runlog.target import RefusedError, RunGoneError, UnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mlflow import MlflowClient
+
+    from mlflow_ipfs.training.runlog.records import Point
+    from mlflow_ipfs.training.runlog.spool import SpooledRun
+
+ID_TAG: Final = "ipfs.runlog_id"
+_GONE: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
+_REFUSED: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "ENDPOINT_NOT_FOUND"})
+_NOT_ACTIVE: Final = "must be in the 'active' state"  # MLflow's message for a deleted run, with INVALID_PARAMETER_VALUE
+
+
+class MlflowTarget:
+    """A tracking server or database.
+
+    Args:
+        tracking_uri: MLflow's tracking URI, with user and password if it needs them.
+    """
+
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self._client: MlflowClient | None = None
+
+    def find_or_create(self, run: SpooledRun) -> str:
+        """See ``RunTarget``."""
+        with _translated():
+            client = self._open()
+            experiment = client.get_experiment_by_name(run.experiment)
+            experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.experiment)
+            found = client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{run.run_key}'", max_results=1)
+            if found:
+                return str(found[0].info.run_id)
+            if not run.creates_run:
+                msg = f"the run with the tag {ID_TAG} {run.run_key} does not exist yet; another process creates it"
+                raise UnreachableError(msg)
+            tags = {**run.tags, ID_TAG: run.run_key}
+            created = client.create_run(experiment_id, run.created_at, tags, run.run_name)
+            return str(created.info.run_id)
+
+    def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:
+        """See ``RunTarget``."""
+        from mlflow.entities import Metric  # noqa: PLC0415 - MLflow loads slowly
+
+        with _translated():
+            self._open().log_batch(
+                run_id, [Metric(point.key, point.value, point.timestamp, point.step) for point in points]
+            )
+
+    def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
+        """See ``RunTarget``."""
+        from mlflow.entities import Param  # noqa: PLC0415
+
+        with _translated():
+            self._open().log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """See ``RunTarget``."""
+        from mlflow.entities import RunTag  # noqa: PLC0415
+
+        with _translated():
+            self._open().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_artifact(self, run_id: str, file: Path, artifact_path: str) -> None:
+        """See ``RunTarget``."""
+        with _translated(), tempfile.TemporaryDirectory() as directory:
+            named = Path(directory, posixpath.basename(artifact_path))  # MLflow keeps the file's name
+            shutil.copyfile(file, named)
+            self._open().log_artifact(run_id, str(named), posixpath.dirname(artifact_path) or None)
+
+    def finish(self, run_id: str, status: str, end_time: int) -> None:
+        """See ``RunTarget``."""
+        with _translated():
+            self._open().set_terminated(run_id, status, end_time)
+
+    def _open(self) -> MlflowClient:
+        from mlflow import MlflowClient  # noqa: PLC0415
+
+        if self._client is None:
+            self._client = MlflowClient(self._tracking_uri)
+        return self._client
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Translate MLflow's errors, and those of the libraries below it, into the target's errors."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except MlflowException as error:
+        message = f"MLflow answered: {error}"
+        if error.error_code in _GONE or _NOT_ACTIVE in str(error):
+            raise RunGoneError(message) from error
+        if error.error_code in _REFUSED:
+            raise RefusedError(message) from error
+        raise UnreachableError(message) from error
+    except Exception as error:
+        msg = f"MLflow could not be reached: {type(error).__name__}: {error}"
+        raise UnreachableError(msg) from error

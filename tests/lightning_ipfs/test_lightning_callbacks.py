@@ -1,0 +1,227 @@
+"""The Lightning callbacks in real Trainers: which metrics, at which steps, in which run, and what faults cost."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pytest
+
+from mlflow_ipfs.training.latency import LatencyRecorder
+from mlflow_ipfs.training.runlog import opening
+from mlflow_ipfs.training.runlog.opening import sync_run_logs
+from support.run_targets import MemoryTarget
+
+pytest.importorskip("pytorch_lightning")
+
+from pytorch_lightning.loggers import Logger
+
+from lightning_ipfs import EpochMetrics, InferenceMetrics, IPFSCallback, IPFSLogger, Resources
+from support.lightning_models import BATCH_SIZE, BATCHES, Model, loader, trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.frameworks,
+    pytest.mark.slow,
+    pytest.mark.timeout(180),
+    pytest.mark.filterwarnings("ignore::UserWarning"),  # Lightning's advice on workers and loggers
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries that Lightning uses
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+LAST = BATCHES - 1  # step of the first epoch's metrics, as in MLFlowLogger
+
+
+@pytest.fixture
+def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryTarget]:
+    """MLflow in memory, for everything that opens a run log."""
+    target = MemoryTarget()
+    monkeypatch.setattr(opening, "MlflowTarget", lambda _: target)
+    monkeypatch.setenv("MLFLOW_IPFS_RUNLOG", str(tmp_path / "runlog"))
+    mlflow.set_tracking_uri("http://127.0.0.1:1")
+    yield target
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+
+
+def fit(*callbacks: Any, model: Model | None = None, **options: Any) -> Any:
+    training = trainer(*callbacks, **options)
+    training.fit(model or Model(), loader(), loader(2))
+    return training
+
+
+def steps(target: MemoryTarget, key: str) -> list[int]:
+    return [step for step, _ in target.values(key)]
+
+
+def test_everything_with_one_line(target: MemoryTarget) -> None:
+    training = fit(IPFSCallback(resource_seconds=0.5))
+    for key in ("train_loss", "train_loss_epoch", "val_loss", "epoch_seconds", "validation_seconds", "data_wait_share"):
+        assert steps(target, key) == [LAST, LAST + BATCHES], key
+    assert target.values("epoch") == [(LAST, 0), (LAST + BATCHES, 1)]
+    assert target.values("learning_rate") == [(LAST, 0.1), (LAST + BATCHES, 0.1)]
+    for step, seconds in target.values("epoch_seconds"):
+        samples = dict(target.values("samples_per_second"))[step]
+        assert samples == pytest.approx(BATCHES * BATCH_SIZE / seconds)
+        assert 0 <= dict(target.values("data_wait_share"))[step] <= 1
+    assert [status for _, status, _ in target.finished] == ["FINISHED"]
+    before = len(target.points)
+    training.test(training.lightning_module, loader(12), verbose=False)
+    training.predict(training.lightning_module, loader(12))
+    assert len(target.points) > before
+    assert set(target.runs.values()) == {"run-1"}, "fit, test and predict are one run"
+    for stage in ("test", "predict"):
+        metrics = {
+            key: target.values(f"inference/{stage}/{key}")[0][1] for key in ("warmup_batches", "measured_batches")
+        }
+        assert metrics == {"warmup_batches": 5, "measured_batches": 7}
+        data = target.artifacts[f"inference/{stage}/latency.json"]
+        assert json.loads(data)["loop"] == "closed"
+        assert LatencyRecorder.from_json(data).total().samples == 7 * BATCH_SIZE
+    assert steps(target, "test_loss") == [LAST + BATCHES]
+    numbers = [
+        step
+        for key in {point.key for _, point in target.points}
+        if "cpu_utilization" in key
+        for step in steps(target, key)
+    ]
+    assert numbers == list(range(len(numbers))), "one series over fit, test and predict"
+
+
+def test_each_callback_alone(target: MemoryTarget) -> None:
+    fit(EpochMetrics())
+    keys = {point.key for _, point in target.points}
+    assert "epoch_seconds" in keys
+    assert not any(key.startswith(("system/", "inference/")) for key in keys)
+    target.points.clear()
+    trainer(InferenceMetrics(warmup=1)).predict(Model(), loader(4))
+    assert target.values("inference/predict/measured_batches")[0][1] == 3
+    target.points.clear()
+    fit(Resources(node="n1"), max_epochs=1)
+    assert {point.key.split("/")[1] for _, point in target.points} == {"n1"}
+
+
+def test_our_logger_logs_every_step_and_the_callback_does_not_repeat_it(target: MemoryTarget) -> None:
+    logger = IPFSLogger("digits", run_name="first", tags={"team": "a"})
+    model = Model()
+    model.save_hyperparameters({"width": 4, "optimizer": {"name": "sgd"}})
+    fit(IPFSCallback(resource_seconds=None), model=model, logger=logger)
+    assert target.params == {"width": "4", "optimizer/name": "sgd"}
+    assert steps(target, "train_loss_step") == [1, 3, 5, 7, 9, 11]
+    assert steps(target, "train_loss_epoch") == [LAST, LAST + BATCHES]
+    assert steps(target, "val_loss") == [LAST, LAST + BATCHES]
+    assert "train_loss" not in {point.key for _, point in target.points}
+    assert logger.run_id == "run-1" == logger.version
+    assert [status for _, status, _ in target.finished] == ["FINISHED"]
+
+
+def test_gradient_accumulation_and_several_optimizers(target: MemoryTarget) -> None:
+    fit(EpochMetrics(), accumulate_grad_batches=2)
+    assert steps(target, "epoch_seconds") == [2, 5], "batches that stepped"
+    target.points.clear()
+    fit(EpochMetrics(), model=Model(optimizers=2), max_epochs=1)
+    assert {key.key: key.value for _, key in target.points if key.key.startswith("learning_rate")} == {
+        "learning_rate/SGD-0": 0.1,
+        "learning_rate/SGD-1": 0.01,
+    }
+
+
+def test_a_validation_alone_and_sanity_checks(target: MemoryTarget) -> None:
+    trainer(EpochMetrics(), num_sanity_val_steps=2).fit(Model(), loader(), loader(2))
+    assert len(target.values("val_loss")) == 2, "the sanity check is not logged"
+    target.points.clear()
+    trainer(EpochMetrics()).validate(Model(), loader(2), verbose=False)
+    assert len(target.values("val_loss")) == 1
+
+
+def test_a_resumed_training_goes_on_at_its_step(target: MemoryTarget, tmp_path: Path) -> None:
+    first = fit(EpochMetrics(), max_epochs=1)
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    target.points.clear()
+    trainer(EpochMetrics(), max_epochs=2).fit(Model(), loader(), loader(2), ckpt_path=str(tmp_path / "last.ckpt"))
+    assert target.values("epoch") == [(LAST + BATCHES, 1)]
+
+
+def test_a_training_that_fails_is_failed_and_keeps_its_metrics(target: MemoryTarget) -> None:
+    with pytest.raises(RuntimeError, match="failed"):
+        fit(IPFSCallback(resource_seconds=None), model=Model(fail_at=BATCHES + 2))
+    assert steps(target, "epoch_seconds") == [LAST]
+    assert [status for _, status, _ in target.finished] == ["FAILED"]
+
+
+def test_an_active_run_is_used_and_stays_running(
+    target: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del tmp_path
+
+    class Active:
+        class info:  # noqa: N801 - MLflow's attribute
+            run_id = "mine"
+
+    monkeypatch.setattr(mlflow, "active_run", Active)
+    fit(IPFSCallback(resource_seconds=None))
+    assert {run for run, _ in target.points} == {"mine"}
+    assert target.finished == []
+
+
+def test_an_mlflow_that_is_away_costs_nothing_and_gets_everything_later(
+    target: MemoryTarget, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target.is_away = True
+    with caplog.at_level(logging.WARNING, logger="mlflow_ipfs"):
+        started = time.monotonic()
+        fit(IPFSCallback(resource_seconds=None), logger=IPFSLogger(close_seconds=0.5))
+    assert time.monotonic() - started < 60
+    assert "mlflow-ipfs runlog sync" in caplog.text
+    target.is_away = False
+    assert [state.points for state in sync_run_logs(tmp_path / "runlog", "http://127.0.0.1:1")] == [0]
+    assert steps(target, "epoch_seconds") == [LAST, LAST + BATCHES]
+    assert len(steps(target, "train_loss_step")) == 6
+
+
+@pytest.mark.usefixtures("target")
+def test_nothing_is_read_from_the_device_in_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    callback = IPFSCallback(resource_seconds=None)
+    training = trainer(callback)
+    reads: list[str] = []
+    read = torch.Tensor.item
+
+    def item(tensor: Any) -> Any:
+        import threading
+
+        reads.append(threading.current_thread().name)
+        return read(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", item)
+    callback.on_train_epoch_start(training, None)
+    for number in range(10):
+        callback.on_train_batch_start(training, None, (torch.ones(3, 1),), number)
+        callback.on_train_batch_end(training, None, {"loss": torch.ones(())}, (torch.ones(3, 1),), number)
+    assert reads == []
+
+
+def test_a_stock_logger_is_used_and_its_cost_is_said(target: MemoryTarget, caplog: pytest.LogCaptureFixture) -> None:
+    class MLFlowLogger(Logger):  # the stock one contacts MLflow at once
+        name = version = "stock"
+        run_id = "stock"
+        _tracking_uri = "http://127.0.0.1:1"
+
+        def log_metrics(self, metrics: Any, step: Any = None) -> None:
+            pass
+
+        def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+            pass
+
+    with caplog.at_level(logging.WARNING, logger="lightning_ipfs"):
+        fit(IPFSCallback(resource_seconds=None), logger=MLFlowLogger())
+    assert "waits for MLflow on the training thread" in caplog.text
+    assert {run for run, _ in target.points} == {"stock"}
+    assert "train_loss" not in {point.key for _, point in target.points}, "the stock logger logs it"
+    assert steps(target, "epoch_seconds") == [LAST, LAST + BATCHES]
