@@ -52,6 +52,8 @@ def test_every_variable_is_read(home: dict[str, str], tmp_path: Path) -> None:
             "MLFLOW_IPFS_FREEZE": "best_effort",
             "MLFLOW_IPFS_VERSION_TAGS": "false",
             "MLFLOW_IPFS_IMPORT_ALLOW": "file:///models, s3://bucket/",
+            "MLFLOW_IPFS_RUNLOG": f"{tmp_path}/runlog",
+            "MLFLOW_IPFS_RUNLOG_BYTES": "1000",
         }
     )
     assert settings == Settings(
@@ -65,6 +67,8 @@ def test_every_variable_is_read(home: dict[str, str], tmp_path: Path) -> None:
         freeze=FreezeMode.BEST_EFFORT,
         version_tags=False,
         import_allow=("file:///models", "s3://bucket/"),
+        runlog=tmp_path / "runlog",
+        runlog_bytes=1000,
     )
     assert settings.profile.name == "unixfs-v0-2015"
 
