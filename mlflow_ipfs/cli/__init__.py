@@ -10,13 +10,15 @@ import click
 
 import mlflow_ipfs
 from mlflow_ipfs.cli.add import add
-from mlflow_ipfs.cli.application import PROGRAM, Application
+from mlflow_ipfs.cli.application import Application
 from mlflow_ipfs.cli.backup import backup
 from mlflow_ipfs.cli.car import car
 from mlflow_ipfs.cli.cat import cat
+from mlflow_ipfs.cli.cid import cid
 from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.doctor import doctor
 from mlflow_ipfs.cli.du import du
+from mlflow_ipfs.cli.errors import PROGRAM
 from mlflow_ipfs.cli.gc import gc
 from mlflow_ipfs.cli.get import get
 from mlflow_ipfs.cli.ls import ls
@@ -29,7 +31,7 @@ from mlflow_ipfs.cli.verify import verify
 __all__ = ["main"]
 
 EPILOG = """
-CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. The commands get, cat, ls, verify, pin add and
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. The commands get, cat, ls, cid, verify, pin and
 car export also accept mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
 
 With --json, each result is one JSON object on a line of standard output. An error is one JSON object on
@@ -42,7 +44,7 @@ Exit codes:
   2  wrong command line or setting
   3  not found
   4  verification failed
-  5  refused by a rule or a setting
+  5  refused by a setting, or by file permissions
 """
 
 
@@ -56,5 +58,5 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
+for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
     main.add_command(_command)

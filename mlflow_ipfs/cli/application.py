@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from mlflow_ipfs.cli.errors import CommandError, ExitCode, show_error
+from mlflow_ipfs.cli.errors import PROGRAM, CommandError, ExitCode, show_error
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAM: Final = "mlflow-ipfs"
 COMMAND_GROUP: Final = "mlflow_ipfs.commands"
 
 

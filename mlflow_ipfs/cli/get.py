@@ -15,6 +15,7 @@ from mlflow_ipfs.cli.options import (
     find,
     json_option,
     pass_cli_context,
+    report_other_models,
     tracking_option,
 )
 from mlflow_ipfs.cli.terminal import Progress, print_result, printable
@@ -79,6 +80,8 @@ def get(
             f"wrote  {printable(str(target))}  {found.root}{'  (every block hashed)' if verify else ''}",
             as_json=as_json,
         )
+        if not as_json:
+            report_other_models(found, "get")
 
 
 def _write(target: Path, export: Callable[[Path], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,12 @@ from mlflow_ipfs.content.files.importer import Added, Imported, Importer, Import
 from mlflow_ipfs.content.files.node_builder import NodeBuilder
 from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
 from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
+from mlflow_ipfs.content.names.pin_labels import delete_label, label_notes
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
 from mlflow_ipfs.content.storage.base import Changes
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
@@ -157,20 +158,27 @@ class ContentStore:
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, options, progress=progress) as importer:
                 imported = importer.import_path(path, wrap=wrap)
-            added = self._commit(publication, imported, pin)
+            added = self._commit(publication, imported, pin, os.path.basename(os.path.abspath(path)))
         return replace(added, hidden_left_out=importer.hidden_left_out)
 
     def add_stream(
-        self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
+        self,
+        stream: BinaryIO,
+        *,
+        chunker: Chunker | None = None,
+        only_hash: bool = False,
+        pin: str | None = USER,
+        name: str = "",
     ) -> Added:
         """Add the rest of a stream as one file, durably, with the same CID as ``add`` of a file with these bytes.
 
-        The stream is read once. The arguments and the errors are those of ``add``.
+        The stream is read once. ``name`` is the name that the pin remembers; the other arguments and the errors are
+        those of ``add``.
         """
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, self._options.with_chunker(chunker)) as importer:
                 imported = importer.import_stream(stream)
-            return self._commit(publication, imported, pin)
+            return self._commit(publication, imported, pin, name)
 
     def add_bytes(self, data: bytes, *, pin: str | None = USER) -> CID:
         """Add bytes as one file, durably."""
@@ -186,7 +194,7 @@ class ContentStore:
             node = read_unixfs(self.storage.blocks, _cid(cid))
             nodes = NodeBuilder(publication.put, self._options.profile)
             link = nodes.build_directory([Link(node.cid, encode_file_name(name), node.dag_bytes)])
-            publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+            publication.commit(_pinning(pin, link.cid, name))
         return link.cid
 
     def _publication(self, *, only_hash: bool) -> Publication:
@@ -196,9 +204,9 @@ class ContentStore:
         return profile_named(profile) if isinstance(profile, str) else profile or self._options.profile
 
     @staticmethod
-    def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
+    def _commit(publication: Publication, imported: Imported, pin: str | None, name: str) -> Added:
         link = imported.link
-        new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        new_bytes = publication.commit(_pinning(pin, link.cid, name))
         _logger.debug("%s: %d bytes in files, %d bytes new in the store", link.cid, imported.size_bytes, new_bytes)
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
@@ -324,8 +332,8 @@ class ContentStore:
             report.hidden_left_out = found.hidden_left_out
         return report
 
-    def pin(self, cid: CID | str, owner: str = USER) -> None:
-        """Pin content for an owner, after a check that all its blocks are in the storage.
+    def pin(self, cid: CID | str, owner: str = USER, *, name: str = "") -> None:
+        """Pin content for an owner, after a check that all its blocks are in the storage. The pin remembers ``name``.
 
         Raises:
             NotFoundError: a block is missing.
@@ -334,17 +342,27 @@ class ContentStore:
         self._flush()
         with self.storage.publish(hold_existing=True) as publication:  # gc deletes no block that the check found
             check_complete(self.storage.blocks, root)
-            publication.commit(Changes(pins=[Pin(owner, root)]))
+            publication.commit(_pinning(owner, root, name))
 
-    def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
+    def unpin(self, cid: CID | str, owner: str = USER) -> bool:
+        """Remove the pin of one owner and its label. Return whether the pin existed."""
+        pin = Pin(owner, _cid(cid))
+        existed = self.pins.remove(pin.cid, owner)
+        if existed:
+            delete_label(self.storage.notes, pin)
+        return existed
+
+    def pin_files(self, location: MfsPath, owner: str = USER, *, name: str = "") -> CID:
         """Pin the current content of a file or directory of a mutable tree, and return its CID.
+
+        The pin remembers ``name``; by default the path.
 
         Raises:
             NotFoundError: the path does not exist, or a block is missing.
         """
         with self.storage.publish(hold_existing=True):  # keeps the nodes of the directories until they are pinned
             cid = self.files.snapshot(location).cid
-            self.pin(cid, owner)
+            self.pin(cid, owner, name=name or str(location))
         return cid
 
     def export_car(
@@ -418,6 +436,14 @@ class ContentStore:
 
     def _node(self, cid: CID | str, path: str) -> UnixFSNode:
         return read_unixfs(self.blocks, self.resolve(cid, path))
+
+
+def _pinning(owner: str | None, cid: CID, name: str) -> Changes:
+    """Return the changes that pin a CID for an owner, with a label; none without an owner."""
+    if not owner:
+        return Changes()
+    pins = [Pin(owner, cid)]
+    return Changes(pins=pins, notes=label_notes(pins, name))
 
 
 def _cid(cid: CID | str) -> CID:

@@ -37,6 +37,7 @@ class Changes:
         frozen: permissions to read a CID below a path, to add.
         unpins: pins to remove, in any state, before ``pins`` are added. A pin that does not exist is not an error.
         outbox: actions to send to other nodes later.
+        notes: notes to write, by key.
     """
 
     pins: list[Pin] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Changes:
     frozen: list[Frozen] = field(default_factory=list)
     unpins: list[Pin] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def named_cids(self) -> Iterator[CID]:
         """Yield every CID that gets a name."""

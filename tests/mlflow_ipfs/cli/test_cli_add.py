@@ -28,7 +28,7 @@ def test_each_path_gets_one_line_that_ends_with_its_cid(cli: CommandLine, tmp_pa
     outcome = cli("add", "empty", "longer-name")
     assert outcome.lines[0] == f"added  empty             0 B  {EMPTY}"
     assert outcome.lines[1].startswith("added  longer-name    1.5 kB, all new  bafkrei")
-    assert outcome.stderr == ""
+    assert outcome.stderr == f"mlflow-ipfs: created the store {cli.store}\n"
 
 
 def test_quiet_prints_nothing_but_cids(cli: CommandLine, tmp_path: Path) -> None:
@@ -155,7 +155,8 @@ def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> No
     locked.write_text("secret")
     locked.chmod(0)
     result = ordinary_user.run(_add, ordinary_user.directory / "store", locked)
-    assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
+    assert result[0] == 1
+    assert result[1].splitlines()[1:] == [f"mlflow-ipfs: {locked}: Permission denied"]
 
 
 def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:

@@ -117,7 +117,7 @@ def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path
 def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     cli("backup", backup, "--store-only")
-    assert f"name the store in it, {backup}/store" in cli("--store", backup, "verify", root, code=1).stderr
+    assert f"name {backup}/store with --store" in cli("--store", backup, "verify", root, code=3).stderr
     outcome = cli("--store", tmp_path / "new", "restore", backup / "store", "--store-only", code=3)
     assert f"It is part of the backup {backup}: name that directory" in outcome.stderr
     assert not (tmp_path / "new").exists()

@@ -89,7 +89,7 @@ def test_moved(cli: CommandLine, database: Path, copy: Path) -> None:
 def test_a_missing_database_is_refused(cli: CommandLine, database: Path, tmp_path: Path) -> None:
     del database
     for command in ("fork", "moved"):
-        assert "does not exist" in cli("databases", command, "--backend-store-uri", "sqlite:///none.db", code=2).stderr
+        assert "does not exist" in cli("databases", command, "--backend-store-uri", "sqlite:///none.db", code=3).stderr
     assert not (tmp_path / "none.db").exists()
 
 
