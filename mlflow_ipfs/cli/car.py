@@ -184,7 +184,7 @@ class CIDType(click.ParamType):  # type: ignore[type-arg] # generic only since c
 @click.option("--no-pin", is_flag=True, help="Do not pin the roots: a gc removes them, unless a name retains them.")
 @json_option
 @pass_cli_context
-def import_(
+def import_(  # noqa: PLR0913 - one for each option
     cli_context: CliContext,
     files: tuple[Path, ...],
     from_byte: int | None,

@@ -14,8 +14,6 @@ from mlflow_ipfs.content.car.import_steps import ImportSteps
 from mlflow_ipfs.content.car.undecided_blocks import UndecidedBlocks
 from mlflow_ipfs.content.checking.completeness import find_missing, missing_block
 from mlflow_ipfs.content.codecs.links import LEAF_CODECS, links
-from mlflow_ipfs.content.names.pin_labels import label_notes
-from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, MlflowIpfsError
 
@@ -214,8 +212,7 @@ class CarImport:
             # The outer publication prevents gc from deleting checked blocks before the pins are set.
             with self._storage.publish(hold_existing=True) as publication:
                 self._complete()
-                pins = [Pin(pin, root) for root in self.roots] if pin else []
-                publication.commit(Changes(pins=pins, notes=label_notes(pins, name)))
+                publication.commit(Changes.pinning(pin, self.roots, name))
         except MlflowIpfsError as error:
             self._keep_rest()
             raise self._explain(error) from error

@@ -17,12 +17,12 @@ import pytest
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.car.format import CarReader
 from support.cars import write_car
+from support.command_line import CommandLine
 from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.command_line import CommandLine
     from support.kubo import KuboRepository
 
 
@@ -52,7 +52,7 @@ def test_a_car_may_come_and_go_through_pipes(cli: CommandLine, root: str, tmp_pa
     data = cli("car", "export", root).stdout
     assert data == cli("car", "export", root, "-o", "-").stdout
     assert cli("--store", tmp_path / "other", "car", "import", "-", "--json", stdin=data).records == [
-        {"cid": root, "left_out_blocks": 0, "left_out_bytes": 0}
+        {"cid": root, "pinned": True, "left_out_blocks": 0, "left_out_bytes": 0}
     ]
 
 
@@ -290,7 +290,7 @@ def test_what_no_root_needs_is_left_out_and_counted(cli: CommandLine, root: str,
         write_car(file, [CID.parse(root)], [junk[0], *reversed(blocks), junk[1]])
     stdin = Path("x.car").read_bytes() if source == "-" else b""
     outcome = cli("--store", "other", "car", "import", source, "--json", stdin=stdin)
-    assert outcome.records == [{"cid": root, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
+    assert outcome.records == [{"cid": root, "pinned": True, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
     assert "skipped 2 blocks (1.0 MB) that no root needs; --all-blocks keeps them" in outcome.stderr
     cli("--store", "other", "verify", root)
     whole = cli("--store", "third", "car", "import", "--all-blocks", source, stdin=stdin)
