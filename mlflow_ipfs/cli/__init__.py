@@ -12,9 +12,11 @@ import mlflow_ipfs
 from mlflow_ipfs.cli.add import add
 from mlflow_ipfs.cli.application import Application
 from mlflow_ipfs.cli.backup import backup
+from mlflow_ipfs.cli.block import block
 from mlflow_ipfs.cli.car import car
 from mlflow_ipfs.cli.cat import cat
 from mlflow_ipfs.cli.cid import cid
+from mlflow_ipfs.cli.dag import dag
 from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.doctor import doctor
 from mlflow_ipfs.cli.du import du
@@ -24,6 +26,7 @@ from mlflow_ipfs.cli.get import get
 from mlflow_ipfs.cli.ls import ls
 from mlflow_ipfs.cli.options import CliContext, shared_options
 from mlflow_ipfs.cli.pin import pin
+from mlflow_ipfs.cli.refs import refs
 from mlflow_ipfs.cli.restore import restore
 from mlflow_ipfs.cli.scrub import scrub
 from mlflow_ipfs.cli.verify import verify
@@ -31,8 +34,8 @@ from mlflow_ipfs.cli.verify import verify
 __all__ = ["main"]
 
 EPILOG = """
-CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. The commands get, cat, ls, cid, verify, pin and
-car export also accept mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
+CONTENT is a CID, CID/path, /ipfs/CID/path or ipfs://CID/path. The commands get, cat, ls, cid, verify, pin,
+block, refs, dag and car export also accept mfs://ROOT/path, models:/NAME/VERSION, models:/NAME@ALIAS and runs:/RUN_ID/path.
 
 With --json, each result is one JSON object on a line of standard output. An error is one JSON object on
 standard error: {"error": {"type", "message", "exit_code"}}.
@@ -58,5 +61,24 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
+for _command in (
+    add,
+    get,
+    cat,
+    ls,
+    cid,
+    verify,
+    pin,
+    gc,
+    du,
+    car,
+    block,
+    refs,
+    dag,
+    backup,
+    restore,
+    databases,
+    scrub,
+    doctor,
+):
     main.add_command(_command)
