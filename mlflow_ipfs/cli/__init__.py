@@ -16,6 +16,7 @@ from mlflow_ipfs.cli.block import block
 from mlflow_ipfs.cli.car import car
 from mlflow_ipfs.cli.cat import cat
 from mlflow_ipfs.cli.cid import cid
+from mlflow_ipfs.cli.completion import completion
 from mlflow_ipfs.cli.dag import dag
 from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.doctor import doctor
@@ -61,24 +62,7 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (
-    add,
-    get,
-    cat,
-    ls,
-    cid,
-    verify,
-    pin,
-    gc,
-    du,
-    car,
-    block,
-    refs,
-    dag,
-    backup,
-    restore,
-    databases,
-    scrub,
-    doctor,
-):
+for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, block, refs, dag, backup, restore, databases, scrub):
+    main.add_command(_command)
+for _command in (doctor, completion):
     main.add_command(_command)

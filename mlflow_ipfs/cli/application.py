@@ -50,6 +50,10 @@ class Application(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(arguments, prog_name or PROGRAM, **extra)
+        except (click.Abort, KeyboardInterrupt):  # while the arguments were parsed, or a command was loaded
+            error = _interrupted()
+            show_error(error, as_json="--json" in arguments)
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             show_error(error, as_json="--json" in arguments)
             sys.exit(error.exit_code)
@@ -64,8 +68,7 @@ class Application(click.Group):
             _discard_stdout()
             ctx.exit(ExitCode.BROKEN_PIPE)
         except KeyboardInterrupt:
-            msg = "interrupted"
-            raise CommandError(msg, ExitCode.INTERRUPTED, "KeyboardInterrupt") from None
+            raise _interrupted() from None
         except (MlflowIpfsError, OSError) as error:
             raise CommandError.of(error) from error
         return result
@@ -114,6 +117,10 @@ def _make_failing_command(entry: importlib.metadata.EntryPoint, reason: str) -> 
         context_settings={"ignore_unknown_options": True},
         params=[click.Argument(["arguments"], nargs=-1, expose_value=False)],
     )
+
+
+def _interrupted() -> CommandError:
+    return CommandError("interrupted", ExitCode.INTERRUPTED, "KeyboardInterrupt")
 
 
 def _log_to_stderr() -> None:
