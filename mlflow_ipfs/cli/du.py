@@ -82,7 +82,7 @@ def _read_titles(
     if trees:
         from mlflow_ipfs.binding.databases.experiment_names import read_experiment_names  # noqa: PLC0415 - SQLAlchemy loads slowly
 
-        names = read_experiment_names(store.storage, _find_database(uri))
+        names = read_experiment_names(store.storage, _find_database(uri), must_read=bool(uri))
         titles |= {group: (names.find(group.name), None) for group in trees}
     return titles
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_CREATE_OR_NAME: Final = "; create it with `mlflow-ipfs add`, or name another store with --store"
 _MAX_MODELS_NAMED: Final = 5
 PACKAGE: Final = "mlflow_ipfs"  # name of its logger
 _JSON: Final = f"{__name__}.json"  # key in ``ctx.meta``, which a command shares with its groups
@@ -71,18 +72,21 @@ class CliContext:
         sources = self._loaded[1]
         return sources if self._store is None else sources | {"store": "--store"}
 
-    def open_store(self, settings: Settings | None = None, *, create: bool = False) -> ContentStore:
+    def open_store(
+        self, settings: Settings | None = None, *, create: bool = False, if_missing: str = _CREATE_OR_NAME
+    ) -> ContentStore:
         """Open the store; the caller closes it.
 
         Args:
             settings: used instead of the settings in force.
             create: create the store if it does not exist.
+            if_missing: what to do if it does not exist, for the message.
 
         Raises:
             NotFoundError: the store does not exist, and ``create`` is false.
         """
         settings = settings or self.settings
-        _check_is_store(settings.store, create=create)
+        _check_is_store(settings.store, create=create, if_missing=if_missing)
         is_new = create and not has_store(settings)
         store = open_store(settings, create=create)
         if is_new and not _wants_json():
@@ -95,7 +99,7 @@ def _wants_json() -> bool:
     return context is not None and bool(context.meta.get(_JSON, False))
 
 
-def _check_is_store(directory: Path, *, create: bool) -> None:
+def _check_is_store(directory: Path, *, create: bool, if_missing: str) -> None:
     """Raise if a directory is not a store. With ``create``, a directory may be new, empty or a store that is half made.
 
     Raises:
@@ -111,7 +115,7 @@ def _check_is_store(directory: Path, *, create: bool) -> None:
     if directory.is_file():
         msg = f"{directory} is a file, not a store; name the directory of a store with --store"
     elif not names:
-        msg = f"no store found at {directory}; create it with `mlflow-ipfs add`, or name another store with --store"
+        msg = f"no store found at {directory}{if_missing}"
     elif is_store(Layout(directory / "store")):  # a backup keeps its copy of the store there
         msg = f"no store found at {directory}, but in it; name {directory / 'store'} with --store"
     elif layout.database.name in names:

@@ -42,7 +42,7 @@ class ExperimentNames:
         return self.by_registry.get(before[-1], self.unmarked).get(experiment_id, "") if before else ""
 
 
-def read_experiment_names(storage: Storage, named: URL | None) -> ExperimentNames:
+def read_experiment_names(storage: Storage, named: URL | None, *, must_read: bool = False) -> ExperimentNames:
     """Read the names of experiments from the SQLite databases of this machine that use the store, and from a named one.
 
     A database that was moved, or cannot be read, is skipped.
@@ -50,6 +50,10 @@ def read_experiment_names(storage: Storage, named: URL | None) -> ExperimentName
     Args:
         storage: the store.
         named: a database that the user named; None: only those that the store has seen.
+        must_read: whether the named database must be readable.
+
+    Raises:
+        NotFoundError, SettingsError, StoreBusyError: the named database cannot be read, but must be.
     """
     names = ExperimentNames()
     for url in _seen_databases(storage):
@@ -57,7 +61,7 @@ def read_experiment_names(storage: Storage, named: URL | None) -> ExperimentName
         if registry_id is not None:
             names.by_registry[registry_id] = found
     if named is not None:
-        registry_id, found = _read(named)
+        registry_id, found = _read(named, must_read=must_read)
         names.unmarked.update(found)
         if registry_id is not None:
             names.by_registry[registry_id] = found
@@ -71,11 +75,13 @@ def _seen_databases(storage: Storage) -> Iterator[URL]:
                 yield sqlalchemy.URL.create(SQLITE, database=location.name)
 
 
-def _read(url: URL) -> tuple[str | None, dict[str, str]]:
+def _read(url: URL, *, must_read: bool = False) -> tuple[str | None, dict[str, str]]:
     """Return the registry id of a database and the names of its experiments, by id."""
     try:
         with opened_database(url, _LOCK_SECONDS) as connection:
             rows = connection.execute(sqlalchemy.text("SELECT experiment_id, name FROM experiments"))
             return read_registry_id(connection), {str(experiment_id): str(name) for experiment_id, name in rows}
     except (MlflowIpfsError, ImportError):  # ImportError: its driver is not installed
+        if must_read:
+            raise
         return None, {}

@@ -81,4 +81,5 @@ def test_du_shows_the_names_of_experiments(cli: CommandLine, root: str, tmp_path
     assert titles()["mfs://mlflow/1"] == ""
     assert titles("--backend-store-uri", database)["mfs://mlflow/1"] == "digits"
     (tmp_path / "mlflow.db").unlink()
+    assert "does not exist" in cli("du", "--backend-store-uri", database, code=3).stderr
     assert titles()[tree] == ""
