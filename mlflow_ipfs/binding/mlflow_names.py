@@ -8,7 +8,7 @@ URIs would also write, into the database and the content store.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
 _NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
 _MODEL_ID_PREFIX: Final = "m-"  # prefix of MLflow's ids of logged models
+_REFERENCES: Final = ("models", "runs")
+_MAX_REFERENCES: Final = 5  # a version of a version of a run
 _DATABASES: Final = ("sqlite", "postgresql")
 _OPTION: Final = "name the MLflow to ask with --tracking-uri"
 
@@ -72,19 +74,38 @@ def ask_mlflow(name: str, tracking_uri: str | None) -> MlflowAnswer:
     """
     client, asked = _connect(name, tracking_uri)
     with _translated_errors(name, asked):
-        if scheme_of(name) == "models":
-            location, path, is_version = mlflow_compat.model_location(client, name)
-            return MlflowAnswer((_join(location, path),), is_version=is_version)
-        run_id, _, path = name.partition(":")[2].strip("/").partition("/")
-        run = mlflow_compat.get_run(run_id, client)
-        location = _join(str(run.info.artifact_uri), path)
-        model_name, _, rest = join_path(path).partition("/")
-        if not model_name:
-            models = mlflow_compat.list_logged_models(run, client)
-            return MlflowAnswer((location,), models=tuple(LoggedModelName(one.model_id, one.name) for one in models))
-        model = mlflow_compat.find_logged_model(run, model_name, client)
-        below = () if model is None else (_join(str(model.artifact_location), rest),)
-        return MlflowAnswer((location, *below))
+        answer = _ask_once(client, name)
+        for _ in range(_MAX_REFERENCES):
+            if not any(scheme_of(location) in _REFERENCES for location in answer.locations):
+                return answer
+            followed = [_follow(client, location) for location in answer.locations]
+            answer = replace(answer, locations=tuple(location for found in followed for location in found))
+    msg = (
+        f"{name} refers to more than {_MAX_REFERENCES} other names; name the location of its files (MLflow at {asked})"
+    )
+    raise InvalidPathError(msg)
+
+
+def _ask_once(client: MlflowClient, name: str) -> MlflowAnswer:
+    """Return MLflow's locations of a name. MLflow keeps the source of a version that it did not resolve: ``runs:/…``."""
+    if scheme_of(name) == "models":
+        location, path, is_version = mlflow_compat.model_location(client, name)
+        return MlflowAnswer((_join(location, path),), is_version=is_version)
+    run_id, _, path = name.partition(":")[2].strip("/").partition("/")
+    run = mlflow_compat.get_run(run_id, client)
+    location = _join(str(run.info.artifact_uri), path)
+    model_name, _, rest = join_path(path).partition("/")
+    if not model_name:
+        models = mlflow_compat.list_logged_models(run, client)
+        return MlflowAnswer((location,), models=tuple(LoggedModelName(one.model_id, one.name) for one in models))
+    model = mlflow_compat.find_logged_model(run, model_name, client)
+    below = () if model is None else (_join(str(model.artifact_location), rest),)
+    return MlflowAnswer((location, *below))
+
+
+def _follow(client: MlflowClient, location: str) -> tuple[str, ...]:
+    """Return the locations of a location that is itself a name; otherwise the location."""
+    return _ask_once(client, location).locations if scheme_of(location) in _REFERENCES else (location,)
 
 
 def _connect(name: str, tracking_uri: str | None) -> tuple[MlflowClient, str]:

@@ -36,6 +36,7 @@ def make_model(directory):
     with mlflow.start_run() as run:
         mlflow.log_artifacts(directory, "model")
         mlflow.log_text("hello", "notes/hello.txt")
+        mlflow.log_text("space", "notes/with space.txt")
     client = mlflow.MlflowClient()
     client.create_registered_model("digits")
     client.create_registered_model("nothing")
@@ -160,6 +161,27 @@ def test_the_file_that_mlflow_adds_to_a_download_is_not_a_difference(project: Pr
     (outcome,) = project.run(command)
     assert outcome.code == 4
     assert "data/registered_model_meta: is on disk, but not in the content" in outcome.stdout.decode()
+
+
+def test_the_cid_of_a_version_a_run_and_a_part_is_printed(project: Project) -> None:
+    outcomes = project.run(
+        ("cid", "models:/digits@champion"),
+        ("cid", f"runs:/{project.run_id}/model"),
+        ("cid", f"{project.artifact_uri}/model"),
+        ("cid", f"models:/{project.logged_model_id}"),
+    )
+    assert [outcome.lines for outcome in outcomes] == [[project.cid]] * 4
+
+
+def test_a_run_may_be_named_with_percent_escapes(project: Project) -> None:
+    literal, decoded, missing = project.run(
+        ("cat", f"runs:/{project.run_id}/notes/with space.txt"),
+        ("cat", f"runs:/{project.run_id}/notes/with%20space.txt"),
+        ("cat", f"runs:/{project.run_id}/notes/with%20nothing.txt"),
+    )
+    assert literal.stdout == decoded.stdout == b"space"
+    assert missing.code == 3
+    assert "with%20nothing.txt" in missing.stderr
 
 
 def test_a_version_goes_into_a_car(project: Project) -> None:
@@ -316,8 +338,9 @@ def test_a_version_that_is_not_frozen_gets_advice_that_fits(tmp_path: Path, mlfl
         env={"MLFLOW_IPFS_STORE": f"local:{cli.store}"},
     )  # fmt: skip
     with make_project(cli, server.url) as project:
+        assert project.location == f"runs:/{project.run_id}/model"
         (version,) = project.run(("verify", "models:/digits/1"))
-        in_store = f"mfs://mlflow/{project.location.removeprefix('mlflow-artifacts:/')}"
+        in_store = f"mfs://mlflow/{project.artifact_uri.removeprefix('mlflow-artifacts:/')}/model"
         (verified,) = project.run(("verify", in_store))
     assert version.code == 3
     assert f"In this store it is {in_store}" in version.stderr
