@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow import MlflowClient
+    from sqlalchemy import Connection
 
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
 _NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
 _MODEL_ID_PREFIX: Final = "m-"  # prefix of MLflow's ids of logged models
 _REFERENCES: Final = ("models", "runs")
 _MAX_REFERENCES: Final = 5  # a version of a version of a run
-_DATABASES: Final = ("sqlite", "postgresql")
+_DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
+_HOSTED: Final = ("databricks", "databricks-uc", "uc")  # tracking URIs without a scheme
 _OPTION: Final = "name the MLflow to ask with --tracking-uri"
 
 
@@ -126,7 +128,11 @@ def _check_exists(name: str, uri: str, origin: str) -> None:
     bare = _without_prefix(uri)
     if bare.partition(":")[0].partition("+")[0] in _DATABASES:
         _check_database(name, bare, origin)
-    elif scheme_of(bare) in {"", "file"} and not Path(urlsplit(bare).path if scheme_of(bare) else bare).is_dir():
+    elif (
+        bare not in _HOSTED
+        and scheme_of(bare) in {"", "file"}
+        and not Path(urlsplit(bare).path if scheme_of(bare) else bare).is_dir()
+    ):
         msg = f"{name}: MLflow's directory {bare} does not exist ({origin}); {_OPTION}"
         raise NotFoundError(msg)
 
@@ -140,16 +146,24 @@ def _check_database(name: str, uri: str, origin: str) -> None:
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         msg = f"{name}: MLflow's database {Path(url.database or '').absolute()} does not exist ({origin}); {_OPTION}"
         raise NotFoundError(msg)
-    with opened_database(url) as connection:
-        if not sqlalchemy.inspect(connection).has_table("experiments"):
-            msg = f"{name}: {shown_uri(uri)} is not a database of MLflow ({origin}); {_OPTION}"
-            raise NotFoundError(msg)
-        if not mlflow_compat.has_all_tables(connection.engine):
-            msg = (
-                f"{name}: the database {shown_uri(uri)} was made by an older MLflow; back it up and run "
-                "`mlflow db upgrade` on it, or run mlflow-ipfs with that MLflow"
-            )
-            raise SettingsError(msg)
+    try:
+        with opened_database(url) as connection:
+            _check_tables(name, uri, origin, connection)
+    except ImportError as error:
+        msg = f"{shown_uri(uri)} needs a driver that is not installed ({error}); install it with pip"
+        raise SettingsError(msg) from error
+
+
+def _check_tables(name: str, uri: str, origin: str, connection: Connection) -> None:
+    if not sqlalchemy.inspect(connection).has_table("experiments"):
+        msg = f"{name}: {shown_uri(uri)} is not a database of MLflow ({origin}); {_OPTION}"
+        raise NotFoundError(msg)
+    if not mlflow_compat.has_all_tables(connection.engine):
+        msg = (
+            f"{name}: the database {shown_uri(uri)} was made by an older MLflow; back it up and run "
+            "`mlflow db upgrade` on it, or run mlflow-ipfs with that MLflow"
+        )
+        raise SettingsError(msg)
 
 
 def shown_uri(uri: str) -> str:

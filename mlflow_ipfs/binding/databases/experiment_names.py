@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.storage.base import Storage
 
+_REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}")
 _LOCK_SECONDS: Final = 1.0  # a name is not worth a long wait
 
 
@@ -38,8 +40,9 @@ class ExperimentNames:
 
     def find(self, tree: str) -> str:
         """Return the name of an experiment by its tree, ``mfs://<root>/[<registry id>/]<experiment id>``, else ``""``."""
-        *before, experiment_id = tree.split("/")
-        return self.by_registry.get(before[-1], self.unmarked).get(experiment_id, "") if before else ""
+        *_, above, experiment_id = f"/{tree}".split("/")
+        names = self.by_registry.get(above, {}) if _REGISTRY_ID.fullmatch(above) else self.unmarked
+        return names.get(experiment_id, "")
 
 
 def read_experiment_names(storage: Storage, named: URL | None, *, must_read: bool = False) -> ExperimentNames:

@@ -77,9 +77,11 @@ def test_du_shows_the_names_of_experiments(cli: CommandLine, root: str, tmp_path
 
     assert titles()[tree] == "digits"
     with open_store(Settings(store=cli.store)) as store:
-        store.files.put_stream(MfsPath("mlflow", "1/run/artifacts/x.txt"), io.BytesIO(b"behind a server"))
+        for path in ("1/run/artifacts/x.txt", "fedcba9876543210/1/run/artifacts/x.txt"):
+            store.files.put_stream(MfsPath("mlflow", path), io.BytesIO(b"behind a server"))
     assert titles()["mfs://mlflow/1"] == ""
-    assert titles("--backend-store-uri", database)["mfs://mlflow/1"] == "digits"
+    named = titles("--backend-store-uri", database)
+    assert (named["mfs://mlflow/1"], named["mfs://mlflow/fedcba9876543210/1"]) == ("digits", "")
     (tmp_path / "mlflow.db").unlink()
     assert "does not exist" in cli("du", "--backend-store-uri", database, code=3).stderr
     assert titles()[tree] == ""
