@@ -119,8 +119,8 @@ def _connect(name: str, tracking_uri: str | None) -> tuple[MlflowClient, str]:
 
 
 def _without_prefix(uri: str) -> str:
-    bare = uri.removeprefix(PREFIX)
-    return bare if bare == uri else name_driver(bare)
+    """Return MLflow's own URI for a URI of this package, with the installed driver."""
+    return name_driver(uri.removeprefix(PREFIX))
 
 
 def _check_exists(name: str, uri: str, origin: str) -> None:
@@ -167,11 +167,12 @@ def _check_tables(name: str, uri: str, origin: str, connection: Connection) -> N
 
 
 def shown_uri(uri: str) -> str:
-    """Return a tracking URI for messages, without a user name, a password or a query."""
-    split = urlsplit(uri)
-    return (
-        split._replace(netloc=split.netloc.rpartition("@")[2], query="", fragment="").geturl() if split.netloc else uri
-    )
+    """Return a tracking URI for messages, without a user name, a password or a query. The URI may be malformed."""
+    scheme, separator, rest = uri.partition("://")
+    before, _, after = rest.partition("?")
+    if "@" in after and "@" not in before:  # the password has a question mark
+        before = after.partition("?")[0]
+    return f"{scheme}://{before if before.startswith('/') else before.rpartition('@')[2]}" if separator else uri
 
 
 def _hint(name: str) -> str:

@@ -14,7 +14,9 @@ from mlflow_ipfs.errors import NotFoundError, SettingsError
         ("https://me:secret@host:5000/x?token=secret", "https://host:5000/x"),
         ("postgresql://me:se@cret@host/db?password=secret", "postgresql://host/db"),
         ("ipfs+postgresql://me:secret@host/db", "ipfs+postgresql://host/db"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("postgresql://me:se/cr?et@host/db", "postgresql://host/db"),
+        ("http://me:secret@[host/x", "http://[host/x"),
+        ("sqlite:////srv/me@home/mlflow.db", "sqlite:////srv/me@home/mlflow.db"),
         ("mlruns", "mlruns"),
     ],
 )
@@ -30,7 +32,7 @@ def test_a_database_without_a_driver_is_explained(name: str) -> None:
 
 def test_a_malformed_uri_shows_no_secret() -> None:
     with pytest.raises(SettingsError, match="from --tracking-uri is not the URI of a database") as caught:
-        ask_mlflow("models:/m/1", "postgresql://me:secret@[host/db")
+        ask_mlflow("models:/m/1", "postgresql://me:secret@host:port/db")
     assert "secret" not in str(caught.value)
 
 
