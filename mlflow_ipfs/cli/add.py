@@ -140,8 +140,8 @@ def _report_left_out(added: Added, name: str) -> None:
         print_notice(f"skipped {skipped} in {name}; use --hidden to include hidden entries")
     if added.symlinks:
         links = format_count(added.symlinks, "symlink")
-        as_links, them = ("as a link", "it leads") if added.symlinks == 1 else ("as links", "they lead")
-        print_notice(f"stored {links} in {name} {as_links}; use --follow to store the files to which {them} instead")
+        as_links, targets = ("as a link", "it leads to") if added.symlinks == 1 else ("as links", "they lead to")
+        print_notice(f"stored {links} in {name} {as_links}; use --follow to store what {targets}")
 
 
 def _novelty(added: Added) -> str:

@@ -252,7 +252,7 @@ def hub(tmp_path: Path) -> Path:
 
 def test_symlinks_are_counted_and_followed_on_request(cli: CommandLine, hub: Path) -> None:
     links = cli("add", hub)
-    assert f"stored 2 symlinks in {hub} as links; use --follow to store the files to which they lead" in links.stderr
+    assert f"stored 2 symlinks in {hub} as links; use --follow to store what they lead to" in links.stderr
     assert cli("add", hub, "--json").records[0]["symlinks"] == 2
     followed = cli("add", "--follow", hub)
     assert followed.stderr == ""

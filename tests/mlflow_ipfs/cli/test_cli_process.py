@@ -168,6 +168,7 @@ def _read_terminal(leader: int) -> str:
 @pytest.mark.slow
 def test_no_progress_goes_into_a_pipe(cli: CommandLine, directory: Path) -> None:
     cli("add", "-", stdin=b"so that there is a store")
+    (directory / "link").unlink()
     assert cli.in_a_process("add", "--hidden", directory).stderr == ""
 
 
