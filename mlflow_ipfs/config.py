@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -35,6 +37,8 @@ DEFAULT_RUNLOG_BYTES: Final = 1 << 30
 MAX_TIMEOUT_SECONDS: Final = 7 * 24 * 3600.0  # SQLite's busy timeout is a 31-bit number of milliseconds
 
 ViewMode = Literal["auto", "reflink", "hardlink", "copy"]
+
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?\s*", re.ASCII | re.IGNORECASE)
 
 
 class FreezeMode(StrEnum):
@@ -235,11 +239,19 @@ def read_store(value: str) -> Path:
 
 
 def _read_size(value: int | str) -> int:
-    size_bytes = int(value)
-    if size_bytes < 0:
-        msg = "write a number of bytes, 0 or more"
+    """Return a size in bytes, from a number of bytes or a number with a unit: ``10GB``, ``1.5 GiB``.
+
+    ``kB``, ``MB``, ``GB`` and ``TB`` are powers of 1000; ``KiB``, ``MiB``, ``GiB`` and ``TiB`` are powers of 1024.
+
+    Raises:
+        SettingsError: the value is not a size.
+    """
+    found = _SIZE.fullmatch(str(value))
+    if found is None or isinstance(value, bool):
+        msg = "write a number of bytes, 0 or more, or a number with a unit such as 10GB or 10GiB"
         raise SettingsError(msg)
-    return size_bytes
+    number, prefix, binary = found.groups()
+    return int(Decimal(number) * (1024 if binary else 1000) ** " kmgt".index((prefix or " ").lower()))
 
 
 def _read_timeout(value: float | str) -> float:

@@ -62,13 +62,15 @@ def make_backup(
             while it is read before anything is copied.
         progress: called with the number of bytes copied or hashed since its last call.
         accept_outside: called before anything is copied, if the database names artifacts that the store does not
-            contain. If it returns True, the backup is made without them and records what it lacks. None: refuse.
+            contain. If it returns True, the backup is made without them and records what it lacks. None: refuse, with
+            an error that lists them.
         disk: performs every operation on the backup's disk; for tests.
 
     Returns:
         The manifest of the backup, and a report of what was copied.
 
     Raises:
+        ConflictError: the directory contains other files, or the backup of another store.
         PolicyError: the directory cannot hold this backup, or the database names artifacts outside the store.
             Nothing was copied.
         NotFoundError, SettingsError: the database does not exist or cannot be copied.
@@ -90,7 +92,7 @@ def make_backup(
             )
             outside = find_outside_artifacts(database, store, timeout_seconds=timeout_seconds)
             if outside and not (accept_outside and accept_outside(outside)):
-                raise _incomplete(backup.directory, outside)
+                raise _incomplete(backup.directory, () if accept_outside else outside)
         stack.enter_context(backup.writing(storage.store_id, timeout_seconds=timeout_seconds))
         _heal_from_previous(storage, backup)
         writer = BackupWriter(backup.disk, backup.store, backup.next, progress)
@@ -150,14 +152,17 @@ def _refuse_overlap(directory: Path, store: Path, database: URL | None) -> None:
             raise PolicyError(msg)
 
 
-def _incomplete(directory: Path, outside: Sequence[OutsideGroup]) -> PolicyError:
-    shown = "; ".join(describe(group) for group in outside[:_MAX_GROUPS_SHOWN])
-    more = f"; and {len(outside) - _MAX_GROUPS_SHOWN} more locations" if len(outside) > _MAX_GROUPS_SHOWN else ""
+def _incomplete(directory: Path, listed: Sequence[OutsideGroup]) -> PolicyError:
+    """Return the error for a database that names artifacts outside the store, which lists groups of them."""
+    shown = "; ".join(describe(group) for group in listed[:_MAX_GROUPS_SHOWN])
+    more = f"; and {len(listed) - _MAX_GROUPS_SHOWN} more locations" if len(listed) > _MAX_GROUPS_SHOWN else ""
+    groups = f" ({shown}{more})" if listed else ""
     msg = (
         f"nothing was copied to {directory}: MLflow's database names artifacts that are not in the store, so the backup "
-        f"would lack them ({shown}{more}). Back up those locations by other means and run the backup again with "
-        "--without-outside-artifacts. If these artifacts should be in the store, check that --store names the store "
-        "of this database. For mlflow-artifacts: locations set MLFLOW_ARTIFACTS_DESTINATION as the server has it"
+        f"would lack them{groups}. Take them into the store with `mlflow-ipfs adopt`; or back up those locations by "
+        "other means, and run the backup again with --without-outside-artifacts. If these artifacts should be in the "
+        "store, check that --store names the store of this database. For mlflow-artifacts: locations set "
+        "MLFLOW_ARTIFACTS_DESTINATION as the server has it"
     )
     return PolicyError(msg)
 

@@ -38,7 +38,7 @@ from mlflow_ipfs.content.storage.local.backup import (
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
 from mlflow_ipfs.content.system.ownership import create_directory, create_parents
-from mlflow_ipfs.errors import NotFoundError, PolicyError, StoreFormatError
+from mlflow_ipfs.errors import ConflictError, NotFoundError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +179,8 @@ class BackupDirectory:
         """Raise if a backup of a store cannot be made in the directory. Change nothing.
 
         Raises:
-            PolicyError: the directory contains other files or the backup of another store.
+            ConflictError: the directory contains other files or the backup of another store.
+            PolicyError: a path in the directory is a symbolic link.
             StoreFormatError: the directory contains a backup of a newer format or a damaged one.
         """
         if self.directory.exists():
@@ -191,7 +192,8 @@ class BackupDirectory:
         """Prepare the directory for the next backup of a store and lock it, for the length of a ``with``.
 
         Raises:
-            PolicyError: the directory contains other files or the backup of another store.
+            ConflictError: the directory contains other files or the backup of another store.
+            PolicyError: a path in the directory is a symbolic link.
             StoreFormatError: the directory contains a backup of a newer format or a damaged one.
             StoreBusyError: another backup is being made there, or another program has the copied store open.
         """
@@ -249,7 +251,7 @@ class BackupDirectory:
         is_ours = self._manifest.name in names or all(name.startswith(self._manifest.name) for name in names)
         if not is_ours:
             msg = f"{self.directory} contains files that are not part of a backup: name a new or an empty directory"
-            raise PolicyError(msg)
+            raise ConflictError(msg)
         for path in (self._lock, self._manifest, self.store, self.next):
             if path.is_symlink():
                 msg = f"{path} is a symbolic link, and a backup is not written through links: remove it"
@@ -259,7 +261,7 @@ class BackupDirectory:
         for path in (self._manifest, self._next_manifest):
             if path.exists() and (other := _read_manifest(path).store_id) != store_id:
                 msg = f"{self.directory} contains the backup of another store ({other}): name another directory"
-                raise PolicyError(msg)
+                raise ConflictError(msg)
 
 
 def find_store(directory: Path) -> Path:

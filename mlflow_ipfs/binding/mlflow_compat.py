@@ -26,10 +26,12 @@ from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
+    from sqlalchemy import Engine
 
 # Copies of mlflow.server.constants: importing that module would load Flask into every client.
 # tests/mlflow_ipfs/binding/test_mlflow_compat.py checks that they are equal.
@@ -150,11 +152,11 @@ def model_name_and_version(model_uri: str) -> tuple[str | None, str | None, str 
     return parsed.name, parsed.version, parsed.model_id
 
 
-def get_run(run_id: str) -> Run:
-    """Return a run of the tracking store that MLflow uses in this process."""
+def get_run(run_id: str, client: MlflowClient | None = None) -> Run:
+    """Return a run, by default of the tracking store that MLflow uses in this process."""
     from mlflow import MlflowClient
 
-    return MlflowClient().get_run(run_id)
+    return (client or MlflowClient()).get_run(run_id)
 
 
 def get_logged_model(model_id: str) -> LoggedModel:
@@ -164,15 +166,22 @@ def get_logged_model(model_id: str) -> LoggedModel:
     return MlflowClient().get_logged_model(model_id)
 
 
-def find_logged_model(run: Run, name: str) -> LoggedModel | None:
+def find_logged_model(run: Run, name: str, client: MlflowClient | None = None) -> LoggedModel | None:
     """Return the newest logged model of a run with a name, as ``runs:/<run id>/<name>`` means it; None if it is missing."""
     from mlflow import MlflowClient
 
     if "'" in name:  # not allowed in the name of a logged model, and the filter syntax has no escape for it
         return None
     condition = f"name = '{name}' AND source_run_id = '{run.info.run_id}'"
-    found = MlflowClient().search_logged_models([run.info.experiment_id], filter_string=condition, max_results=1)
+    client = client or MlflowClient()
+    found = client.search_logged_models([run.info.experiment_id], filter_string=condition, max_results=1)
     return found[0] if found else None
+
+
+def list_logged_models(run: Run, client: MlflowClient) -> list[LoggedModel]:
+    """Return the logged models of a run, the newest first; of a run with very many models, the newest 100."""
+    condition = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], filter_string=condition, max_results=100))
 
 
 def download_foreign(uri: str, directory: str) -> str:
@@ -258,31 +267,52 @@ def is_shown_in_browser(path: str) -> bool:
     return bool(_guess_mime_type(path) != "application/octet-stream")
 
 
-def prepare_client(tracking_uri: str | None) -> None:
-    """Configure MLflow's client for one query of the command line.
-
-    Args:
-        tracking_uri: the tracking server or database to query; None: the one that the environment sets.
-    """
+def make_client(tracking_uri: str, registry_uri: str) -> MlflowClient:
+    """Return a client for the queries of a command: quiet, and without long retries."""
     import logging
 
-    import mlflow
+    from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
     for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" would clutter the command's output
         logging.getLogger(name).setLevel(logging.ERROR)
     if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's default waits four minutes for an unreachable server
-    if tracking_uri:
-        mlflow.set_tracking_uri(tracking_uri)
+    return MlflowClient(tracking_uri, registry_uri)
 
 
-def model_location(models_uri: str) -> tuple[str, str]:
+def client_uris(tracking_uri: str | None) -> tuple[str, str, str]:
+    """Return the tracking URI and the registry URI that MLflow's client would use, and the origin of the first one.
+
+    Args:
+        tracking_uri: the URI that the user named; None: the one that the environment sets, else MLflow's default.
+    """
+    import mlflow
+
+    origin = "from --tracking-uri" if tracking_uri else "from MLFLOW_TRACKING_URI"
+    if not tracking_uri and not mlflow.is_tracking_uri_set():
+        origin = "MLflow's default, because MLFLOW_TRACKING_URI is not set"
+    uri = tracking_uri or str(mlflow.get_tracking_uri())
+    return uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri, origin
+
+
+def has_all_tables(engine: Engine) -> bool:
+    """Return whether a database has every table of this MLflow. If not, MLflow would create and migrate tables."""
+    from mlflow.store.db.utils import _all_tables_exist
+
+    return bool(_all_tables_exist(engine))
+
+
+def model_location(client: MlflowClient, models_uri: str) -> tuple[str, str, bool]:
     """Return MLflow's artifact location for a ``models:/…`` URI, and the path below the location.
 
-    The URI may name a version, an alias or a logged model.
+    The URI may name a version, an alias or a logged model. The last value is True for a version or an alias.
     """
     from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     root, path = ModelsArtifactRepository.split_models_uri(models_uri)
-    return str(ModelsArtifactRepository.get_underlying_uri(root)), str(path)
+    found = get_model_name_and_version(client, root)
+    if len(found) == 1:
+        return str(client.get_logged_model(found[0]).artifact_location), str(path), False
+    return str(client.get_model_version_download_uri(*found)), str(path), True

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from mlflow_ipfs.binding.artifacts.snapshots import snapshot_in_memory
-from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, IpfsPath, check_path, join_path, parse_mfs, scheme_of
+from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, IpfsPath, check_path, parse_mfs, scheme_of, split_proxied
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import FROZEN_PREFIX, MfsPath
-from mlflow_ipfs.errors import InvalidPathError, NotFoundError, RemoteError
+from mlflow_ipfs.errors import InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from mlflow_ipfs.binding.mlflow_names import LoggedModelName, MlflowAnswer
     from mlflow_ipfs.content.store import ContentStore
 
 MLFLOW_SCHEMES: Final = ("models", "runs")
 
-_NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
-_NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
-_MODEL_ID_PREFIX: Final = "m-"  # prefix of MLflow's ids of logged models
+_MAX_MODELS_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +26,11 @@ class MlflowUri:
     """A ``models:/…`` or ``runs:/…`` URI, which MLflow resolves."""
 
     text: str
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the URI is ``runs:/…``."""
+        return scheme_of(self.text) == "runs"
 
 
 ContentName = IpfsPath | MfsPath | MlflowUri
@@ -45,12 +47,15 @@ class Located:
         path: the path below the root.
         mutable_path: the mutable path that was snapshotted, whose directories exist in memory only; None if the
             content is frozen.
+        other_models: if the content is the artifacts of a whole run, the run's logged models. Their files are not part
+            of the content, because MLflow keeps them at other locations.
     """
 
     store: ContentStore
     cid: CID
     path: str = ""
     mutable_path: MfsPath | None = None
+    other_models: tuple[LoggedModelName, ...] = ()
 
     @property
     def root(self) -> CID:
@@ -82,7 +87,9 @@ def parse_content_name(text: str) -> ContentName:
         return IpfsPath.parse(text)
     if scheme:
         known = ", ".join(f"{name}:" for name in MLFLOW_SCHEMES)
-        msg = f"{text!r} has the unknown scheme {scheme}:; write a CID or one of ipfs:, mfs:, {known}"
+        after = text.partition("/ipfs/")[2]
+        instead = f"write {after}, without the gateway" if after else f"write a CID or one of ipfs:, mfs:, {known}"
+        msg = f"{text!r} has the scheme {scheme}:, which does not name content of a store; {instead}"
         raise InvalidPathError(msg)
     cid, _, path = text.removeprefix("/ipfs/").partition("/")
     return IpfsPath(CID.parse(cid), check_path(path))
@@ -90,6 +97,9 @@ def parse_content_name(text: str) -> ContentName:
 
 def locate(store: ContentStore, name: ContentName, *, tracking_uri: str | None = None) -> Located:
     """Find content by its name.
+
+    A name is taken as it is written. If it is not found and has percent escapes, as URLs copied from a browser have,
+    it is decoded and tried again.
 
     Args:
         store: the store to search.
@@ -100,20 +110,67 @@ def locate(store: ContentStore, name: ContentName, *, tracking_uri: str | None =
     Raises:
         NotFoundError: MLflow or the store does not know the name, or the content is not in this store.
         InvalidPathError: MLflow cannot parse the URI.
+        SettingsError: MLflow's database cannot be read.
         RemoteError: MLflow failed.
     """
+    try:
+        return _locate(store, name, tracking_uri)
+    except NotFoundError:
+        decoded = _decode(name)
+        if decoded is None:
+            raise
+        try:
+            found = _locate(store, decoded, tracking_uri)
+            _ = found.root  # raises if the path does not exist
+        except (NotFoundError, InvalidPathError):
+            pass
+        else:
+            return found
+        raise  # about the name as it was written
+
+
+def _decode(name: ContentName) -> ContentName | None:
+    """Return a name with its percent escapes decoded; None if it has none, or if the result is not a valid name."""
+    try:
+        if isinstance(name, MlflowUri):
+            decoded: ContentName = MlflowUri(unquote(name.text))
+        elif isinstance(name, IpfsPath):
+            decoded = IpfsPath(name.cid, check_path(unquote(name.path)))
+        else:
+            decoded = MfsPath(name.root, check_path(unquote(name.path)))
+    except InvalidPathError:
+        return None
+    return None if decoded == name else decoded
+
+
+def _locate(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Located:
     if isinstance(name, IpfsPath):
+        if "%" in name.path:
+            store.resolve(name.cid, name.path)  # raises if the name exists only in its decoded form
         return Located(store, name.cid, name.path)
     if isinstance(name, MfsPath):
         return _locate_mutable(store, name)
-    locations = _ask_mlflow(name, tracking_uri)
+    from mlflow_ipfs.binding.mlflow_names import ask_mlflow  # noqa: PLC0415 - MLflow takes seconds to import
+
+    answer = ask_mlflow(name.text, tracking_uri)
     problem: NotFoundError | None = None
-    for location in locations:
+    for location in answer.locations:
         try:
-            return _locate_stored(store, name, location)
+            return replace(_locate_stored(store, name, location, answer), other_models=answer.models)
         except NotFoundError as error:
             problem = problem or error
-    raise problem or NotFoundError(name.text)
+    assert problem is not None, "MLflow gives at least one location"
+    msg = f"{problem}{_also(answer)}"
+    raise NotFoundError(msg) from problem
+
+
+def _also(answer: MlflowAnswer) -> str:
+    """Return which logged models a run has, for a run whose own artifacts were not found."""
+    if not answer.models:
+        return ""
+    names = ", ".join(f"models:/{model.model_id}" for model in answer.models[:_MAX_MODELS_NAMED])
+    more = f" and {len(answer.models) - _MAX_MODELS_NAMED} more" if len(answer.models) > _MAX_MODELS_NAMED else ""
+    return f". The run's logged models are stored separately: name {names}{more}"
 
 
 def _locate_mutable(store: ContentStore, path: MfsPath) -> Located:
@@ -124,7 +181,7 @@ def _locate_mutable(store: ContentStore, path: MfsPath) -> Located:
     return Located(snapshot, cid, mutable_path=path)
 
 
-def _locate_stored(store: ContentStore, name: MlflowUri, location: str) -> Located:
+def _locate_stored(store: ContentStore, name: MlflowUri, location: str, answer: MlflowAnswer) -> Located:
     """Find the content at an artifact location from MLflow's database."""
     scheme = scheme_of(location)
     if scheme == IPFS:
@@ -136,13 +193,33 @@ def _locate_stored(store: ContentStore, name: MlflowUri, location: str) -> Locat
     if scheme == MFS:
         return _locate_mutable(store, parse_mfs(location))
     if scheme == PROXIED:
-        msg = (
-            f"{name.text} is stored by an MLflow server at {location}, which can still change, so it has no CID yet. "
-            "Register a model version of it, or use the mfs:// path on the server's machine"
-        )
-        raise NotFoundError(msg)
+        raise NotFoundError(_explain_proxied(store, name, location, is_version=answer.is_version))
     msg = f"{name.text} is stored at {location}, which is not in IPFS, so it has no CID; add its files with `mlflow-ipfs add`"
     raise NotFoundError(msg)
+
+
+def _explain_proxied(store: ContentStore, name: MlflowUri, location: str, *, is_version: bool) -> str:
+    """Return why files behind an MLflow server have no CID yet, and what to do."""
+    text = f"{name.text} is stored by an MLflow server at {location}, which can still change, so it has no CID yet. "
+    mutable = _find_proxied(store, location)
+    if mutable is not None:
+        text += f"In this store it is {mutable}: name that instead, or pin it to give its present state a CID"
+    else:
+        text += "On the server's machine, name its mfs:// path and the server's store (--store)"
+    if is_version:
+        return f"{text}. A server with --registry-store-uri ipfs+… freezes every version that is registered"
+    return f"{text}. Or register a model version of it, if the server has a --registry-store-uri ipfs+…"
+
+
+def _find_proxied(store: ContentStore, location: str) -> MfsPath | None:
+    """Return the path of proxied files in this store; None if it has no such files, or in several trees."""
+    path = split_proxied(location)[1]
+    found: set[str] = set()
+    for root in store.roots():
+        before, inside, _ = f"{root.name}/".partition(f"/{path}/")
+        if root.cid is None and inside:
+            found.add(f"{before}/{path}")
+    return MfsPath.parse(found.pop()) if len(found) == 1 else None
 
 
 def _check_here(store: ContentStore, name: MlflowUri, found: Located) -> Located:
@@ -159,52 +236,3 @@ def _split_frozen(location: str) -> tuple[CID, str] | None:
         if part.startswith(FROZEN_PREFIX):
             return CID.parse(part.removeprefix(FROZEN_PREFIX)), "/".join(parts[index + 1 :])
     return None
-
-
-def _ask_mlflow(name: MlflowUri, tracking_uri: str | None) -> list[str]:
-    """Return the locations where MLflow looks for an artifact, in MLflow's order."""
-    # MLflow takes seconds to import, and only these names need it.
-    from mlflow_ipfs.binding import mlflow_compat  # noqa: PLC0415
-
-    with _translated_errors(name):
-        mlflow_compat.prepare_client(tracking_uri)
-        if scheme_of(name.text) == "models":
-            location, path = mlflow_compat.model_location(name.text)
-            return [_join(location, path)]
-        run_id, _, path = name.text.partition(":")[2].strip("/").partition("/")
-        run = mlflow_compat.get_run(run_id)
-        locations = [_join(str(run.info.artifact_uri), path)]
-        model_name, _, rest = join_path(path).partition("/")
-        model = mlflow_compat.find_logged_model(run, model_name) if model_name else None
-        return [*locations, _join(str(model.artifact_location), rest)] if model is not None else locations
-
-
-def _hint(name: MlflowUri) -> str:
-    """Return advice for ``models:/NAME``, which MLflow interprets as the id of a logged model; else ``""``."""
-    model = name.text.partition(":")[2].strip("/")
-    if scheme_of(name.text) != "models" or "/" in model or "@" in model or model.startswith(_MODEL_ID_PREFIX):
-        return ""
-    return f"; name a version or an alias: models:/{model}/1, models:/{model}@…"
-
-
-def _join(location: str, path: str) -> str:
-    path = check_path(path)
-    return f"{location.rstrip('/')}/{path}" if path else location
-
-
-@contextmanager
-def _translated_errors(name: MlflowUri) -> Iterator[None]:
-    """Translate MLflow's exceptions to the errors of this package."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 - as above
-
-    try:
-        yield
-    except MlflowException as error:
-        msg = f"{name.text}: {error.message}"
-        # MLflow has no separate error code for an unknown alias or for a model without versions.
-        if error.error_code in _NOT_FOUND_CODES or any(text in msg for text in _NOT_FOUND_TEXTS):
-            msg += _hint(name)
-            raise NotFoundError(msg) from error
-        if error.error_code == "INVALID_PARAMETER_VALUE" or "Not a proper" in msg:
-            raise InvalidPathError(msg) from error
-        raise RemoteError(msg) from error

@@ -14,11 +14,12 @@ import click
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.files.chunker import Chunker, parse_chunker
-from mlflow_ipfs.content.files.source import stat_source
+from mlflow_ipfs.content.files.importer import named_sources
+from mlflow_ipfs.content.files.source import follow, stat_source
 from mlflow_ipfs.content.profiles import PROFILES, profile_named
 from mlflow_ipfs.content.storage.memory import MemoryStorage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.errors import SettingsError
+from mlflow_ipfs.errors import InvalidPathError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,7 @@ class AddOptions:
 
     only_hash: bool
     hidden: bool
+    follow: bool
     wrap: bool
     preserve_mode: bool
     preserve_mtime: bool
@@ -67,7 +69,19 @@ class AddOptions:
 @click.option(
     "-H", "--hidden", is_flag=True, help="Include hidden entries of directories, whose names start with a dot."
 )
-@click.option("-w", "--wrap", is_flag=True, help="Wrap each PATH in a directory, which keeps its name.")
+@click.option(
+    "--follow",
+    "--dereference-symlinks",
+    is_flag=True,
+    help="Add what symlinks in directories lead to, instead of the links.",
+)
+@click.option(
+    "-w",
+    "--wrap",
+    "--wrap-with-directory",
+    is_flag=True,
+    help="Wrap all PATHs in one directory, which keeps their names.",
+)
 @click.option("--preserve-mode", is_flag=True, help="Record permission bits; changes the CID.")
 @click.option("--preserve-mtime", is_flag=True, help="Record modification times; changes the CID.")
 @click.option("-q", "--quiet", is_flag=True, help="Print CIDs only.")
@@ -87,9 +101,14 @@ def add(
     """Add files and directories to the store and pin them.
 
     Prints one line for each PATH: its size, how much of it was new, and its CID. PATH may be - for standard input.
-    Hidden entries of directories are skipped unless --hidden is given.
+    Hidden entries of directories are skipped unless --hidden is given. A symlink that is named directly is followed;
+    other symlinks are stored as links unless --follow is given.
 
-    The CIDs are the same as those of Kubo with the same import profile.
+    With --wrap, prints one line with the CID of the directory that contains all PATHs.
+
+    The CIDs are the same as those of Kubo with the same import profile. `ipfs add` without options uses an older one and
+    prints Qm…; compare with `add --profile unixfs-v0-2015`, or configure Kubo once with `ipfs config profile apply
+    unixfs-v1-2025`.
     """
     options = AddOptions(**flags)
     settings = cli_context.settings
@@ -98,21 +117,31 @@ def add(
     if chunker is not None:
         settings = replace(settings, chunker=chunker)
     _check_paths(paths, settings.store, options)
-    shown = [printable(path) for path in paths]
+    groups = [paths] if options.wrap else [(path,) for path in paths]
+    names = [", ".join(map(printable, group)) for group in groups]
     with _hashing_store(settings) if options.only_hash else cli_context.open_store(settings, create=True) as store:
-        for path, name in zip(paths, shown, strict=True):
-            added = _add(store, path, options)
+        for group, name in zip(groups, names, strict=True):
+            added = _add(store, group, options)
             verb, novelty = ("hashed", "") if options.only_hash else ("added", _novelty(added))
-            line = (
-                f"{verb}  {name.ljust(max(map(len, shown)))}  {format_size(added.size_bytes):>8}{novelty}  {added.cid}"
-            )
-            fields = asdict(added) | {"path": path, "cid": str(added.cid)}
+            size = f"{format_size(added.size_bytes):>8}{novelty}"
+            line = f"{verb}  {name.ljust(max(map(len, names)))}  {size}  {added.cid}"
+            fields = asdict(added) | {"path": group[0], "paths": list(group), "cid": str(added.cid)}
             if options.only_hash:
                 fields["new_bytes"] = None  # unknown: the store was not asked
             print_result(fields, str(added.cid) if quiet else line, as_json=as_json)
-            if added.hidden_left_out and not as_json:
-                skipped = format_count(added.hidden_left_out, "hidden entry")
-                print_notice(f"skipped {skipped} in {name}; use --hidden to include hidden entries")
+            if not as_json:
+                _report_left_out(added, name)
+
+
+def _report_left_out(added: Added, name: str) -> None:
+    """Print what a path contains that was not stored."""
+    if added.hidden_left_out:
+        skipped = format_count(added.hidden_left_out, "hidden entry")
+        print_notice(f"skipped {skipped} in {name}; use --hidden to include hidden entries")
+    if added.symlinks:
+        links = format_count(added.symlinks, "symlink")
+        as_links, targets = ("as a link", "it leads to") if added.symlinks == 1 else ("as links", "they lead to")
+        print_notice(f"stored {links} in {name} {as_links}; use --follow to store what {targets}")
 
 
 def _novelty(added: Added) -> str:
@@ -135,26 +164,31 @@ def _check_paths(paths: tuple[str, ...], store: Path, options: AddOptions) -> No
                 msg = "standard input has no name, mode or time; use --wrap, --preserve-mode and --preserve-mtime with paths only"
                 raise click.UsageError(msg)
             continue
-        stat_source(os.fsencode(path))
+        follow(stat_source(os.fsencode(path)))
         if store.resolve().is_relative_to(Path(path).resolve()):
             msg = f"{path!r} contains the store itself ({store}); add other paths, or name another store with --store"
             raise click.UsageError(msg)
+    if options.wrap:
+        try:
+            named_sources(paths)
+        except InvalidPathError as error:
+            raise click.UsageError(str(error)) from error
     if paths.count(_STDIN) > 1:
         msg = "standard input (-) can be named only once"
         raise click.UsageError(msg)
 
 
-def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
-    if path == _STDIN:
+def _add(store: ContentStore, paths: tuple[str, ...], options: AddOptions) -> Added:
+    if paths == (_STDIN,):
         with Progress("adding standard input") as progress:
             stream = _CountedStream(sys.stdin.buffer, progress.advance)
             return store.add_stream(io.BufferedReader(stream, 1 << 20), only_hash=options.only_hash)
-    total = _total_bytes(path, hidden=options.hidden) if sys.stderr.isatty() else None
-    with Progress(f"adding {printable(path)}", total) as progress:
+    with Progress(f"adding {', '.join(map(printable, paths))}", _total_bytes(paths, options)) as progress:
         return store.add(
-            path,
+            paths,
             only_hash=options.only_hash,
             hidden=options.hidden,
+            follow_symlinks=options.follow,
             wrap=options.wrap,
             preserve_mode=options.preserve_mode,
             preserve_mtime=options.preserve_mtime,
@@ -162,8 +196,17 @@ def _add(store: ContentStore, path: str, options: AddOptions) -> Added:
         )
 
 
-def _total_bytes(path: str, *, hidden: bool) -> int:
-    """Return the size of the data to read, for the progress line. The import itself reports unreadable files."""
+def _total_bytes(paths: tuple[str, ...], options: AddOptions) -> int | None:
+    """Return the size of the data to read, for the progress line; None if no line is shown, or the size is not known.
+
+    The import itself reports unreadable files, and symlinks that form loops.
+    """
+    if options.follow or not sys.stderr.isatty():
+        return None
+    return sum(_tree_bytes(path, hidden=options.hidden) for path in paths)
+
+
+def _tree_bytes(path: str, *, hidden: bool) -> int:
     total = 0
     for directory, directories, files in os.walk(path):
         if not hidden:
@@ -171,7 +214,7 @@ def _total_bytes(path: str, *, hidden: bool) -> int:
         for name in files:
             if hidden or not name.startswith("."):
                 total += _size_bytes(f"{directory}/{name}")
-    return total or _size_bytes(path)
+    return total or _size_bytes(os.path.realpath(path))
 
 
 def _size_bytes(path: str) -> int:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from mlflow_ipfs.cli.errors import CommandError, ExitCode, show_error
+from mlflow_ipfs.cli.errors import PROGRAM, CommandError, ExitCode, show_error
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PROGRAM: Final = "mlflow-ipfs"
 COMMAND_GROUP: Final = "mlflow_ipfs.commands"
 
 
@@ -51,6 +50,10 @@ class Application(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(arguments, prog_name or PROGRAM, **extra)
+        except (click.Abort, KeyboardInterrupt):  # while the arguments were parsed, or a command was loaded
+            error = _interrupted()
+            show_error(error, as_json="--json" in arguments)
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             show_error(error, as_json="--json" in arguments)
             sys.exit(error.exit_code)
@@ -65,8 +68,7 @@ class Application(click.Group):
             _discard_stdout()
             ctx.exit(ExitCode.BROKEN_PIPE)
         except KeyboardInterrupt:
-            msg = "interrupted"
-            raise CommandError(msg, ExitCode.INTERRUPTED, "KeyboardInterrupt") from None
+            raise _interrupted() from None
         except (MlflowIpfsError, OSError) as error:
             raise CommandError.of(error) from error
         return result
@@ -115,6 +117,10 @@ def _make_failing_command(entry: importlib.metadata.EntryPoint, reason: str) -> 
         context_settings={"ignore_unknown_options": True},
         params=[click.Argument(["arguments"], nargs=-1, expose_value=False)],
     )
+
+
+def _interrupted() -> CommandError:
+    return CommandError("interrupted", ExitCode.INTERRUPTED, "KeyboardInterrupt")
 
 
 def _log_to_stderr() -> None:

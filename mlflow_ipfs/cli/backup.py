@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.storage.local.reading.inspection import count_contents
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -27,8 +28,16 @@ if TYPE_CHECKING:
     from mlflow_ipfs.backup.backup_directory import Manifest
     from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideGroup
     from mlflow_ipfs.content.storage.local.backup import BackupReport
+    from mlflow_ipfs.content.storage.local.reading.inspection import Contents
 
     Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+_NO_STORE: Final = (
+    ", so mlflow-ipfs has nothing to back up. If MLflow uses a store, name it with --store, or set MLFLOW_IPFS_STORE as the "
+    "server has it. Back up an MLflow that keeps its artifacts elsewhere by copying its database and its artifacts; "
+    "`mlflow-ipfs adopt` takes them into a store"
+)
 
 
 def database_options(command: Command) -> Command:
@@ -96,7 +105,7 @@ def backup(
         return without_outside_artifacts
 
     database = parse_database(backend_store_uri, store_only=store_only)
-    with cli_context.open_store() as store, Progress("backing up") as progress:
+    with cli_context.open_store(if_missing=_NO_STORE) as store, Progress("backing up") as progress:
         manifest, report = make_backup(
             store,
             destination,
@@ -106,21 +115,23 @@ def backup(
             progress=progress.advance,
             accept_outside=accept_outside,
         )
+    contents = count_contents(destination / "store")
     lines = [
         f"backed up  {printable(str(destination))}, as of {printable(str(manifest.taken_at))}",
-        *report_lines(report, manifest.database),
+        *report_lines(report, contents, manifest.database),
         *left_out_lines(manifest),
     ]
-    print_report(manifest, report, lines, as_json=as_json)
+    print_report(manifest, report, lines, as_json=as_json, contents=contents)
     if report.problems:
         msg = f"{format_count(len(report.problems), 'problem')} found; everything else is backed up"
         raise IntegrityError(msg)
 
 
-def report_lines(report: BackupReport, database: str | None) -> list[str]:
-    """Return the lines that summarize the copied data."""
+def report_lines(report: BackupReport, contents: Contents, database: str | None) -> list[str]:
+    """Return the lines that summarize the copied data. Small content has no files of its own: the index contains it."""
     new = f"{format_count(report.copied_files, 'file')}, {format_size(report.copied_bytes)}"
-    lines = [f"store      {format_count(report.files, 'file')}, {format_size(report.size_bytes)}; copied {new}"]
+    stored = f"{format_count(contents.counts['blocks'], 'block')}, {format_size(contents.stored_bytes)}"
+    lines = [f"store      {stored}, in the index and {format_count(report.files, 'file')}; copied the index and {new}"]
     if database is not None:
         lines.append(f"database   {database}")
     hashed = format_count(report.hashed_blocks, "block") if report.hashed_blocks else "nothing"
@@ -139,13 +150,21 @@ def _outside_line(label: str, group: Mapping[str, Any]) -> str:
 
 
 def print_report(
-    manifest: Manifest, report: BackupReport | None, lines: list[str], *, as_json: bool, owner: str | None = None
+    manifest: Manifest,
+    report: BackupReport | None,
+    lines: list[str],
+    *,
+    as_json: bool,
+    contents: Contents | None = None,
+    owner: str | None = None,
 ) -> None:
     """Print the problems, then the result."""
     problems = report.problems if report is not None else ()
     for cid, reason in problems:
         print_result({"cid": str(cid), "reason": reason}, f"problem    {cid}\n           {reason}", as_json=as_json)
     copied = {} if report is None else {"copied_files": report.copied_files, "copied_bytes": report.copied_bytes}
+    if contents is not None:
+        copied |= {"blocks": contents.counts["blocks"], "stored_bytes": contents.stored_bytes}
     owned = {} if owner is None else {"owner": owner}
     fields = asdict(manifest) | owned | copied | {"hashed_blocks": report.hashed_blocks if report is not None else 0}
     print_result(fields | {"problems": len(problems)}, "\n".join(lines), as_json=as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from mlflow_ipfs.cli.options import (
     find,
     json_option,
     pass_cli_context,
+    report_other_models,
     shared_options,
     tracking_option,
 )
@@ -97,6 +99,8 @@ def export(
     refuse_existing(output, force=force or output == STREAM)
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
+        if not as_json:
+            report_other_models(found, "car export -o FILE")
         if output == STREAM:
             with Progress(f"exporting {found.root}", _total(found)) as progress:
                 stream = sys.stdout.buffer
@@ -177,9 +181,10 @@ class CIDType(click.ParamType):  # type: ignore[type-arg] # generic only since c
     "--root", "roots", type=CIDType(), multiple=True, metavar="CID", help="With --from-byte: a root of the CAR."
 )
 @click.option("--all-blocks", is_flag=True, help="Also keep blocks that no root needs, until a gc removes them.")
+@click.option("--no-pin", is_flag=True, help="Do not pin the roots: a gc removes them, unless a name retains them.")
 @json_option
 @pass_cli_context
-def import_(
+def import_(  # noqa: PLR0913 - one for each option
     cli_context: CliContext,
     files: tuple[Path, ...],
     from_byte: int | None,
@@ -188,15 +193,18 @@ def import_(
     *,
     join: bool,
     all_blocks: bool,
+    no_pin: bool,
     as_json: bool,
 ) -> None:
     """Import CARs (files, or - for standard input), pin their roots and print them.
 
-    Blocks that no root needs are skipped. A CAR that names no root is imported completely.
+    Blocks that no root needs are skipped. A CAR that names no root is imported completely. The roots are pinned in one
+    step at the end: an import that breaks off pins nothing.
 
     FILES may be several CARs, in any order, which are complete only together. If a stream breaks off, everything before
     the break is kept. The error message then contains the command that imports the rest of the CAR.
     """
+    advice = _Advice(cli_context.store_option, no_pin=no_pin)
     part = _part_of(files, from_byte, to_byte, roots, join=join)
     sources, total = list_sources(files, join=join)
     label = f"importing {sources[0].name}" if len(sources) == 1 else f"importing {len(sources)} CARs"
@@ -206,19 +214,21 @@ def import_(
         store.begin_car_import(all_blocks=all_blocks, progress=progress.advance) as transfer,
     ):
         for source in sources:
-            _import_source(cli_context, transfer, source, part, progress)
-        found = _finish(cli_context, transfer, sources)
+            _import_source(advice, transfer, source, part, progress)
+        found = _finish(advice, transfer, sources, pin=None if no_pin else USER)
     left_out = {"left_out_blocks": transfer.left_out_blocks, "left_out_bytes": transfer.left_out_bytes}
     for root in found:
-        print_result({"cid": str(root)} | left_out, f"imported  {root}", as_json=as_json)
+        fields = {"cid": str(root), "pinned": not no_pin} | left_out
+        print_result(fields, f"imported  {root}", as_json=as_json)
     if transfer.left_out_blocks:
         size = format_size(transfer.left_out_bytes)
         print_notice(
             f"skipped {format_count(transfer.left_out_blocks, 'block')} ({size}) that no root needs; --all-blocks keeps them"
         )
-    if not found:
-        reason = "no --root was given" if part else "the CAR names no root"
-        print_notice(f"nothing was pinned, because {reason}; pin the content with `mlflow-ipfs pin add CID`")
+    if not found or (no_pin and not as_json):
+        reason = "of --no-pin" if found else "no --root was given" if part else "the CAR names no root"
+        after = "gc removes the content after its grace period, unless you pin it with `mlflow-ipfs pin add CID`"
+        print_notice(f"nothing was pinned, because {reason}; {after}")
 
 
 def _part_of(
@@ -242,48 +252,62 @@ def _part_of(
 
 
 def _import_source(
-    cli_context: CliContext, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress
+    advice: _Advice, transfer: CarImport, source: Source, part: CarPart | None, progress: Progress
 ) -> None:
     try:
         with source.open() as stream:
             transfer.take(stream, part)
     except (InvalidDataError, IntegrityError) as error:
-        msg = f"{source.name}: {error}{_how_to_continue(cli_context, transfer, source)}"
+        msg = f"{source.name}: {error}{advice.how_to_continue(transfer, source)}"
         raise IntegrityError(msg) from error
     except MlflowIpfsError as error:
-        msg = f"{error}{_how_to_continue(cli_context, transfer, source)}"
+        msg = f"{error}{advice.how_to_continue(transfer, source)}"
         raise type(error)(msg) from error
     except BaseException:  # an interrupt, or an error of the stream
         progress.clear()
         if transfer.kept_blocks:
-            print_notice(f"{source.name}: {transfer.kept()}{_how_to_continue(cli_context, transfer, source)}")
+            print_notice(f"{source.name}: {transfer.kept()}{advice.how_to_continue(transfer, source)}")
         raise
 
 
-def _finish(cli_context: CliContext, transfer: CarImport, sources: list[Source]) -> list[CID]:
+def _finish(advice: _Advice, transfer: CarImport, sources: list[Source], *, pin: str | None) -> list[CID]:
     try:
-        return transfer.finish(USER)
+        return transfer.finish(pin, _label_of(sources))
     except MlflowIpfsError as error:
         if len(sources) > 1 or transfer.payload_end is not None:
             raise
         # A CARv1 does not record its end: after a break between two blocks it looks complete.
-        msg = f"{error}{_how_to_continue(cli_context, transfer, sources[0])}"
+        msg = f"{error}{advice.how_to_continue(transfer, sources[0])}"
         raise type(error)(msg) from error
 
 
-def _how_to_continue(cli_context: CliContext, transfer: CarImport, source: Source) -> str:
-    """Return advice with the command that imports the rest of a stream.
+def _label_of(sources: list[Source]) -> str:
+    """Return the name that the pins of the roots remember."""
+    first = sources[0].paths[0]
+    name = "" if first == STREAM else first.name
+    return f"{name} and {len(sources) - 1} more" if name and len(sources) > 1 else name
 
-    The advice is empty for files, because importing a file again continues the import.
-    """
-    start = transfer.resume_from
-    if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MAX_PRINTED_ROOTS:
-        return ""
-    words = ["mlflow-ipfs", *cli_context.store_option, "car", "import", "--from-byte", str(start)]
-    if transfer.all_blocks:
-        words.append("--all-blocks")
-    if transfer.payload_end is not None:
-        words += ["--to-byte", str(transfer.payload_end)]
-    for root in transfer.roots:
-        words += ["--root", str(root)]
-    return f". To import only the rest, for example from `curl --range {start}- URL`, pipe it to: {shlex.join([*words, '-'])}"
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """Advice on how to continue an import that broke off, with the options of the command."""
+
+    store_option: list[str]
+    no_pin: bool
+
+    def how_to_continue(self, transfer: CarImport, source: Source) -> str:
+        """Return advice with the command that imports the rest of a stream.
+
+        The advice is empty for files, because importing a file again continues the import.
+        """
+        start = transfer.resume_from
+        if not source.is_stdin or not transfer.kept_blocks or len(transfer.roots) > _MAX_PRINTED_ROOTS:
+            return ""
+        words = ["mlflow-ipfs", *self.store_option, "car", "import", "--from-byte", str(start)]
+        words += ["--all-blocks"] * transfer.all_blocks + ["--no-pin"] * self.no_pin
+        if transfer.payload_end is not None:
+            words += ["--to-byte", str(transfer.payload_end)]
+        for root in transfer.roots:
+            words += ["--root", str(root)]
+        command = shlex.join([*words, "-"])
+        return f". To import only the rest, for example from `curl --range {start}- URL`, pipe it to: {command}"

@@ -14,9 +14,7 @@ from mlflow_ipfs.errors import MlflowIpfsError
 
 @click.command(short_help="Check the installation, the settings and the store.")
 @click.option("--rebuild", "is_rebuild", is_flag=True, help="Make a new index if store.db is lost or damaged.")
-@click.option(
-    "--backend-store-uri", metavar="URI", help="MLflow's database: also list its model versions that are not frozen."
-)
+@click.option("--backend-store-uri", metavar="URI", help="MLflow's database: also compare it with the store.")
 @json_option
 @pass_cli_context
 @click.pass_context
@@ -28,7 +26,8 @@ def doctor(
     The exit code is 1 if there is a problem; lines that report one start with an exclamation mark.
 
     With --backend-store-uri, also list the model versions whose files can still change. These were registered without
-    mlflow-ipfs, or while MLFLOW_IPFS_FREEZE was not `required`.
+    mlflow-ipfs, or while MLFLOW_IPFS_FREEZE was not `required`. Versions, runs and logged models whose content the
+    store has lost, does not keep, or has without some blocks, are problems.
 
     With --rebuild, make a new index (store.db) instead. Every file of the store is read and hashed. Pins, refs and
     mfs:// files are recovered from the readable part of the old index and from its backups. Content that no recovered

@@ -17,6 +17,7 @@ import click
 
 import mlflow_ipfs
 from mlflow_ipfs.cli.application import plugin_commands
+from mlflow_ipfs.cli.doctor_database_checks import check_database_content
 from mlflow_ipfs.cli.doctor_findings import Finding, State
 from mlflow_ipfs.cli.doctor_store_checks import check_store
 from mlflow_ipfs.cli.terminal import format_count
@@ -56,6 +57,7 @@ def run_checks(
     yield from _check_mlflow()
     if database_uri:
         yield from _check_model_versions(database_uri)
+        yield from check_database_content(cli_context, database_uri)
     yield from _check_commands(own_commands)
 
 

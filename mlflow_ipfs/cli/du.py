@@ -2,48 +2,101 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import Group, experiment_of, group_of
-from mlflow_ipfs.cli.terminal import align, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import align, format_size, format_time, print_result, printable
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.pin_labels import find_label, read_labels
+from mlflow_ipfs.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy import URL
+
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.names.kinds import Root
+    from mlflow_ipfs.content.storage.maintenance import Usage
     from mlflow_ipfs.content.store import ContentStore
+
+_NO_TITLE: Final = ("", None)
 
 
 @click.command(short_help="Show the size of each experiment, model, ref and pin.")
+@click.option(
+    "--backend-store-uri",
+    metavar="URI",
+    help="MLflow's database, which has the names of experiments  [default: MLFLOW_BACKEND_STORE_URI, "
+    "MLFLOW_TRACKING_URI, and the SQLite databases that use the store]",
+)
 @json_option
 @pass_cli_context
-def du(cli_context: CliContext, *, as_json: bool) -> None:
+def du(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool) -> None:
     """Show how much of the store each experiment, registered model, ref and pin uses.
 
     The first size counts all blocks that the item needs. The second size counts the blocks that no other item needs:
-    the space that is freed when the item is deleted. A shared block counts for each item that needs it.
+    the space that is freed when the item is deleted. A shared block counts for each item that needs it. A pin has the
+    name that was added, and the time.
     """
     with cli_context.open_store() as store:
         groups = _collect_groups(store)
         report = store.measure_usage(list(groups.values()))
+        titles = _read_titles(store, groups, backend_store_uri)
     found = sorted(zip(groups, report.groups, strict=True), key=lambda pair: -pair[1].total_bytes)
     if as_json:
-        for (kind, name), usage in found:
-            fields = {"kind": kind, "name": name, "total_bytes": usage.total_bytes, "own_bytes": usage.own_bytes}
-            print_result(fields, "", as_json=True)
+        for group, usage in found:
+            title, added_at = titles.get(group, _NO_TITLE)
+            sizes = {"total_bytes": usage.total_bytes, "own_bytes": usage.own_bytes}
+            print_result(group._asdict() | sizes | {"title": title, "added_at": added_at}, "", as_json=True)
     else:
-        rows = [
-            (kind, printable(name), format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} exclusive")
-            for (kind, name), usage in found
-        ]
-        for line in align(rows, right={2, 3}):
+        for line in align(
+            (_cells(group, usage, *titles.get(group, _NO_TITLE)) for group, usage in found), right={2, 3}
+        ):
             click.echo(line)
     fields = {"all_bytes": report.all_bytes, "unneeded_bytes": report.unneeded_bytes}
     line = f"{format_size(report.all_bytes)} in total, {format_size(report.unneeded_bytes)} deletable"
     print_result(fields, line, as_json=as_json)
+
+
+def _cells(group: Group, usage: Usage, title: str, added_at: int | None) -> tuple[str, ...]:
+    name = printable(f"{title}  {group.name}" if title else group.name)
+    sizes = format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} exclusive"
+    return group.kind, name, *sizes, "" if added_at is None else format_time(added_at)
+
+
+def _read_titles(
+    store: ContentStore, groups: Collection[Group], uri: str | None
+) -> dict[Group, tuple[str, int | None]]:
+    """Return a name for users of each experiment and pin that has one, and when a pin was added."""
+    titles: dict[Group, tuple[str, int | None]] = {}
+    labels = read_labels(store.storage.notes)
+    for pin in store.pins.list():
+        label = find_label(labels, pin)
+        titles[Group("pin", f"{pin.owner} {pin.cid}")] = label.name, label.added_at
+    trees = [group for group in groups if group.kind in {"experiment", "frozen"}]
+    if trees:
+        from mlflow_ipfs.binding.databases.experiment_names import read_experiment_names  # noqa: PLC0415 - SQLAlchemy loads slowly
+
+        names = read_experiment_names(store.storage, _find_database(uri), must_read=bool(uri))
+        titles |= {group: (names.find(group.name), None) for group in trees}
+    return titles
+
+
+def _find_database(uri: str | None) -> URL | None:
+    """Return the database that the user or the environment names; None if the environment names none."""
+    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
+
+    try:
+        return find_database(uri, os.environ)
+    except SettingsError:
+        if uri:
+            raise
+        return None  # MLFLOW_TRACKING_URI may be the address of a server
 
 
 def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:

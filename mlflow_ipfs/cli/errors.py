@@ -12,6 +12,8 @@ import click
 
 from mlflow_ipfs import errors
 
+PROGRAM: Final = "mlflow-ipfs"
+
 
 class ExitCode(IntEnum):
     """Exit status of the command. Part of the interface: never renumber."""

@@ -12,6 +12,7 @@ from mlflow_ipfs.cli.options import (
     find,
     json_option,
     pass_cli_context,
+    report_other_models,
     tracking_option,
 )
 from mlflow_ipfs.cli.terminal import align, format_size, print_notice, print_result, printable
@@ -49,6 +50,7 @@ def ls(cli_context: CliContext, content: ContentName, tracking_uri: str | None, 
     rows = [("-" if entry.cid in unnamed else str(entry.cid), _size_of(entry), _name_of(entry)) for entry in entries]
     for line in align(rows, right={1}):
         click.echo(line)
+    report_other_models(found, "ls")
     if unnamed:
         print_notice(
             f"directories without a CID can still change; `mlflow-ipfs pin add {found.mutable_path}` pins the present state of "

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from mlflow_ipfs.binding.locations import IpfsPath
 from mlflow_ipfs.binding.uris import ContentName, Located, MlflowUri, locate, parse_content_name
-from mlflow_ipfs.cli.errors import CommandError, ExitCode
+from mlflow_ipfs.cli.errors import PROGRAM, CommandError, ExitCode
+from mlflow_ipfs.cli.terminal import format_count, print_notice, printable
 from mlflow_ipfs.config import PREFIX, Settings, load_settings, read_store
+from mlflow_ipfs.content.storage.local.backup import Layout, is_store
 from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError, NotFoundError, SettingsError
 from mlflow_ipfs.opening import open_store
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+_CREATE_OR_NAME: Final = "; create it with `mlflow-ipfs add`, or name another store with --store"
+_MAX_MODELS_NAMED: Final = 5
 PACKAGE: Final = "mlflow_ipfs"  # name of its logger
 _JSON: Final = f"{__name__}.json"  # key in ``ctx.meta``, which a command shares with its groups
 
@@ -67,27 +72,57 @@ class CliContext:
         sources = self._loaded[1]
         return sources if self._store is None else sources | {"store": "--store"}
 
-    def open_store(self, settings: Settings | None = None, *, create: bool = False) -> ContentStore:
+    def open_store(
+        self, settings: Settings | None = None, *, create: bool = False, if_missing: str = _CREATE_OR_NAME
+    ) -> ContentStore:
         """Open the store; the caller closes it.
 
         Args:
             settings: used instead of the settings in force.
             create: create the store if it does not exist.
+            if_missing: what to do if it does not exist, for the message.
 
         Raises:
             NotFoundError: the store does not exist, and ``create`` is false.
         """
         settings = settings or self.settings
-        if not create and not has_store(settings):
-            if settings.store.is_file():
-                msg = f"{settings.store} is a file, not a store; name the directory of a store with --store"
-            else:
-                msg = (
-                    f"no store found at {settings.store}; create it with `mlflow-ipfs add`, or name another store with "
-                    "--store"
-                )
-            raise NotFoundError(msg)
-        return open_store(settings, create=create)
+        _check_is_store(settings.store, create=create, if_missing=if_missing)
+        is_new = create and not has_store(settings)
+        store = open_store(settings, create=create)
+        if is_new and not _wants_json():
+            print_notice(f"created the store {settings.store}")
+        return store
+
+
+def _wants_json() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_JSON, False))
+
+
+def _check_is_store(directory: Path, *, create: bool, if_missing: str) -> None:
+    """Raise if a directory is not a store. With ``create``, a directory may be new, empty or a store that is half made.
+
+    Raises:
+        NotFoundError: the directory is not a store.
+        PolicyError: this user has no permission to read it.
+    """
+    layout = Layout(directory)
+    with translate_access_errors(directory):
+        names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    is_creatable = create and not directory.is_file() and (not names or layout.write_lock.name in names)
+    if layout.format_file.name in names or is_creatable:
+        return
+    if directory.is_file():
+        msg = f"{directory} is a file, not a store; name the directory of a store with --store"
+    elif not names:
+        msg = f"no store found at {directory}{if_missing}"
+    elif is_store(Layout(directory / "store")):  # a backup keeps its copy of the store there
+        msg = f"no store found at {directory}, but in it; name {directory / 'store'} with --store"
+    elif layout.database.name in names:
+        msg = f"the store {directory} has lost its {layout.format_file.name}; run `mlflow-ipfs doctor --rebuild`"
+    else:
+        msg = f"no store found at {directory}, which contains other files; name the directory of a store with --store"
+    raise NotFoundError(msg)
 
 
 def _read_directory(store: str) -> Path:
@@ -150,41 +185,61 @@ def debug_option(command: Command) -> Command:
 
 
 class ContentType(click.ParamType):  # type: ignore[type-arg] # generic only since click 8.5
-    """Type of an argument that names content.
-
-    Args:
-        anywhere: accept ``mfs://``, ``models:/`` and ``runs:/`` besides the spellings of ``CID[/path]``.
-    """
+    """Type of an argument that names content: ``CID[/path]``, ``mfs://``, ``models:/`` or ``runs:/``."""
 
     name = "content"
 
-    def __init__(self, *, anywhere: bool = False) -> None:
-        self._anywhere = anywhere
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ContentName:  # noqa: ANN401 - click's
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ContentName:  # noqa: ANN401, ARG002 - click's
         """Parse the argument; raise a usage error if it is malformed."""
         if not isinstance(value, str):
             return value  # type: ignore[no-any-return] # already converted
         try:
-            name = parse_content_name(value)
+            return parse_content_name(value)
         except (InvalidCIDError, InvalidPathError) as error:
-            raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
-        if not self._anywhere and not isinstance(name, IpfsPath):
-            msg = f"the content of {value!r} can change; name the CID, as `mlflow-ipfs pin ls` shows it"
-            self.fail(msg, param, ctx)
-        return name
+            raise CommandError(_path_advice(value) or str(error), ExitCode.USAGE, type(error).__name__) from error
 
 
-CONTENT = ContentType()
-ANY_CONTENT = ContentType(anywhere=True)
+def _path_advice(text: str) -> str:
+    """Return advice if the text is a path on this machine, which does not name content; else ``""``."""
+    if "://" in text or not (text.startswith((".", "~")) or ("\0" not in text and os.path.lexists(text))):
+        return ""
+    quoted = shlex.quote(text)
+    return (
+        f"{text!r} is a path on this machine, and this command takes the name of content, such as a CID; "
+        f"`mlflow-ipfs add {quoted}` stores the path and prints its CID"
+    )
+
+
+ANY_CONTENT = ContentType()
 
 
 def find(store: ContentStore, name: ContentName, tracking_uri: str | None) -> Located:
-    """Return the location of content; raise a usage error if MLflow cannot parse the name."""
+    """Return the location of content, whose root is in the store; raise a usage error if MLflow cannot parse the name."""
     try:
-        return locate(store, name, tracking_uri=tracking_uri)
+        found = locate(store, name, tracking_uri=tracking_uri)
     except InvalidPathError as error:
         raise CommandError(str(error), ExitCode.USAGE, type(error).__name__) from error
+    if not found.store.has(found.cid):
+        msg = (
+            f"{found.cid} is not in this store{found.cid.hash_hint}; add the content (`mlflow-ipfs add` or `car import`), "
+            "or name a store that has it with --store"
+        )
+        raise NotFoundError(msg)
+    return found
+
+
+def report_other_models(found: Located, command: str) -> None:
+    """Print which logged models of a run are not part of the content that a command was given."""
+    models = found.other_models
+    if not models:
+        return
+    names = ", ".join(f"models:/{model.model_id} ({printable(model.name)})" for model in models[:_MAX_MODELS_NAMED])
+    more = f" and {len(models) - _MAX_MODELS_NAMED} more" if len(models) > _MAX_MODELS_NAMED else ""
+    count = format_count(len(models), "logged model")
+    print_notice(
+        f"this is the run's own artifacts; MLflow keeps its {count} elsewhere: {names}{more}. "
+        f"For one of them, use `{PROGRAM} {command} models:/{models[0].model_id}`"
+    )
 
 
 def text_of(name: ContentName) -> str:

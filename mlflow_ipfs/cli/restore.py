@@ -11,6 +11,7 @@ import click
 from mlflow_ipfs.cli.backup import database_options, left_out_lines, parse_database, print_report, report_lines
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, print_notice, printable
+from mlflow_ipfs.content.storage.local.reading.inspection import count_contents
 from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import IntegrityError
 
@@ -43,17 +44,18 @@ def restore(
     with Progress("restoring") as progress:
         done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
     manifest, report, has_new_database = done
+    contents = count_contents(target)
     uri = "" if database is None else printable(database.render_as_string(hide_password=True))
     where = f" and {uri}" if has_new_database else ""
     lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
     if report is not None:
-        lines += report_lines(report, manifest.database if has_new_database else None)
+        lines += report_lines(report, contents, manifest.database if has_new_database else None)
     if manifest.database is not None and not store_only:
         lines += left_out_lines(manifest)
     if uri and not has_new_database:
         lines.append(f"database   {uri} already exists with the same content")
     owner = owner_of(target)
-    print_report(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, owner=owner)
+    print_report(manifest, report, [*lines, f"owner      {owner}"], as_json=as_json, contents=contents, owner=owner)
     if os.geteuid() == 0 and target.stat().st_uid == 0:
         path = shlex.quote(str(target))
         print_notice(f"{path} belongs to root; if another user runs the server, first run `chown -R USER:GROUP {path}`")

@@ -20,7 +20,7 @@ _VERSION_OWNER: Final = f"{MODEL_VERSION_PREFIX}:"
 _REGISTRY_ID: Final = re.compile(r"[0-9a-f]{16}/")
 
 
-def affected_lines(names: Iterable[Affected]) -> list[str]:
+def affected_lines(names: Iterable[Affected], label: str = "affected") -> list[str]:
     """Return lines that list the affected names: some of each kind, and how many more exist."""
     texts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
     for name in names:
@@ -28,9 +28,9 @@ def affected_lines(names: Iterable[Affected]) -> list[str]:
         texts[kind].append(text)
     rows = []
     for kind, found in texts.items():
-        rows += [("affected", kind, text) for text in found[:_SHOWN]]
+        rows += [(label, kind, text) for text in found[:_SHOWN]]
         if len(found) > _SHOWN:
-            rows.append(("affected", kind, f"… and {len(found) - _SHOWN:,} more; --json lists all"))
+            rows.append((label, kind, f"… and {len(found) - _SHOWN:,} more; --json lists all"))
     return align(rows)
 
 

@@ -11,13 +11,14 @@ import click
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
+from mlflow_ipfs.content.checking.incomplete_names import find_incomplete_names
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import IntegrityError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from mlflow_ipfs.content.storage.maintenance import AffectedReport, ScrubReport
+    from mlflow_ipfs.content.storage.maintenance import Affected, AffectedReport, ScrubReport
     from mlflow_ipfs.content.store import ContentStore
 
 
@@ -36,7 +37,8 @@ def scrub(cli_context: CliContext, source: Path | None, *, as_json: bool) -> Non
 
     Damaged data is replaced from intact copies in this store and, with --heal-from, in another one. The store records
     the remaining damage, so that adding the same content again heals it. The files, model versions, refs and pins that
-    the remaining damage affects are listed, and the exit code is 4.
+    the remaining damage affects are listed, and the exit code is 4. So are names whose content lacks blocks, which a
+    store with a rebuilt index may have.
     """
     with cli_context.open_store() as store:
         with (
@@ -45,16 +47,25 @@ def scrub(cli_context: CliContext, source: Path | None, *, as_json: bool) -> Non
         ):
             report = store.scrub(progress.advance)
         affected = store.find_affected([cid for cid, _ in report.problems])
+        known = {(name.kind, name.name, name.cid) for name in affected.names}
+        incomplete = [
+            name for name in find_incomplete_names(store.storage) if (name.kind, name.name, name.cid) not in known
+        ]
     if as_json:
-        _print_json(report, affected)
+        _print_json(report, affected, incomplete)
     else:
-        for line in (*_block_lines(report, affected), *affected_lines(affected.names), *_summary_lines(report)):
+        lines = *_block_lines(report, affected), *affected_lines(affected.names), *_summary_lines(report)
+        for line in (*lines, *affected_lines(incomplete, "incomplete")):
             click.echo(line)
     if report.problems:
         raise IntegrityError(_advice(report, affected))
+    if incomplete:
+        names = format_count(len(incomplete), "name")
+        msg = f"{names} with missing blocks, which this store does not contain; add the content again, or restore a backup"
+        raise IntegrityError(msg)
 
 
-def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
+def _print_json(report: ScrubReport, affected: AffectedReport, incomplete: Sequence[Affected]) -> None:
     unneeded = set(affected.unneeded)
     for cid in report.healed:
         print_result({"cid": str(cid), "healed": True}, "", as_json=True)
@@ -62,10 +73,13 @@ def _print_json(report: ScrubReport, affected: AffectedReport) -> None:
         print_result({"cid": str(cid), "reason": reason, "unneeded": cid in unneeded}, "", as_json=True)
     for name in affected.names:
         print_result(affected_fields(name), "", as_json=True)
+    for name in incomplete:
+        print_result(affected_fields(name) | {"incomplete": True}, "", as_json=True)
     counts = {
         "problems": len(report.problems),
         "healed_count": len(report.healed),
         "affected_count": len(affected.names),
+        "incomplete_count": len(incomplete),
     }
     print_result({"blocks": report.blocks, "size_bytes": report.size_bytes} | counts, "", as_json=True)
 

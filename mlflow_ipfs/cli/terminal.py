@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 import click
@@ -41,6 +42,11 @@ def format_size(size_bytes: int) -> str:
         if size < 999.95 or unit == _UNITS[-1]:
             break
     return f"{size:.1f} {unit}"
+
+
+def format_time(seconds: int | None) -> str:
+    """Return a time as text, in UTC: ``2026-11-27 01:50Z``; ``-`` for None."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
 
 
 def format_count(number: int, singular: str, plural: str = "") -> str:

@@ -15,13 +15,14 @@ from mlflow_ipfs.cli.options import (
     find,
     json_option,
     pass_cli_context,
+    report_other_models,
     text_of,
     tracking_option,
 )
 from mlflow_ipfs.cli.root_names import affected_fields, affected_lines
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.files.source import stat_source
-from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
+from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -73,9 +74,14 @@ def verify(
         report = _verify(found, against, _ADDED_BY_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
         damaged = {problem.cid: None for problem in report.problems} if against is None else {}
         affected = store.find_affected(list(damaged)).names if damaged else ()
-    fields = _fields(report, content) | {"affected": [affected_fields(name) for name in affected]}
+    fields = _fields(report, content) | {
+        "affected": [affected_fields(name) for name in affected],
+        "other_models": [model.model_id for model in found.other_models],
+    }
     lines = [*_lines(report, content, against), *affected_lines(affected)]
     print_result(fields, "\n".join(lines), as_json=as_json)
+    if not as_json:
+        report_other_models(found, "verify")
     if report.hidden_left_out and not as_json:
         skipped = format_count(report.hidden_left_out, "hidden entry")
         print_notice(f"skipped {skipped} in {printable(str(against))}, not in the content; use --hidden to compare")
@@ -86,9 +92,6 @@ def verify(
 
 def _verify(found: Located, against: Path | None, not_content: Collection[str], *, hidden: bool) -> VerifyReport:
     root = found.root
-    if not found.store.has(root):
-        msg = f"{root} is not in this store; name the store that has it with --store"
-        raise NotFoundError(msg)
     try:
         total = total_bytes(found)
     except (MlflowIpfsError, OSError):  # damaged or not UnixFS, which the report states

@@ -31,6 +31,7 @@ MAX_DIGEST_BYTES: Final = 128
 MAX_IDENTITY_BYTES: Final = 128
 MAX_CID_TEXT: Final = 1024
 _COMMON_PREFIXES: Final = ("baf", "bag", "Qm", "zdj", "zb2", "f01", "k51")  # text that was probably meant as a CID
+_USUAL_LENGTHS: Final = {"Qm": 46, "bafy": 59, "bafk": 59}  # of CIDs with sha2-256, by their first characters
 
 CODEC_NAMES: Final = {
     RAW: "raw",
@@ -102,8 +103,7 @@ class CID:
                 return cls.from_bytes(decode_base58(text))
             cid = cls.from_bytes(decode_multibase(text))
         except (InvalidCIDError, InvalidDataError) as error:
-            hint = "; it may be cut off or mistyped" if text.startswith(_COMMON_PREFIXES) else ""
-            msg = f"{text!r} is not a CID: {error}{hint}"
+            msg = f"{text!r} is not a CID: {_explain_malformed(text, str(error))}"
             raise InvalidCIDError(msg) from error
         if cid.version == 0:
             msg = f"{text!r} is not a CID: version 0 is written in plain base58, without a multibase prefix"
@@ -280,3 +280,13 @@ def sha2_256_multihash(digest: bytes) -> bytes:
 def multihash_text(multihash: bytes) -> str:
     """Return a multihash in lower-case base32 without prefix, the text that the local store names objects by."""
     return encode_base32(multihash)
+
+
+def _explain_malformed(text: str, reason: str) -> str:
+    """Return why text is not a CID, in terms of what a user can see in it."""
+    if not text.startswith(_COMMON_PREFIXES):
+        return "a CID is a long text such as bafybei… or Qm…, which `mlflow-ipfs add` prints"
+    for prefix, length in _USUAL_LENGTHS.items():
+        if text.startswith(prefix) and len(text) != length:
+            reason = f"a CID that starts with {prefix!r} usually has {length} characters, and this text has {len(text)}"
+    return f"{reason}; it may be cut off or mistyped"

@@ -22,10 +22,11 @@ from mlflow_ipfs.content.dag import UnixFSNode, encode_file_name, read_unixfs, r
 from mlflow_ipfs.content.files.exporter import Exporter
 from mlflow_ipfs.content.files.file_reader import open_unixfs
 from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.files.importer import Added, Imported, Importer, ImportOptions
+from mlflow_ipfs.content.files.importer import Added, Imported, Importer, ImportOptions, named_sources
 from mlflow_ipfs.content.files.node_builder import NodeBuilder
 from mlflow_ipfs.content.listing import Entry, describe_node, list_entries
 from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
+from mlflow_ipfs.content.names.pin_labels import delete_label
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile, profile_named
 from mlflow_ipfs.content.storage.base import Changes
@@ -116,26 +117,28 @@ class ContentStore:
 
     def add(  # noqa: PLR0913 - each is one independent choice, named at the call
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         profile: str | Profile | None = None,
         chunker: Chunker | None = None,
         only_hash: bool = False,
         hidden: bool = True,
+        follow_symlinks: bool = False,
         wrap: bool = False,
         preserve_mode: bool = False,
         preserve_mtime: bool = False,
         pin: str | None = USER,
         progress: Callable[[int], None] | None = None,
     ) -> Added:
-        """Add a file, symlink or directory, durably.
+        """Add a file or directory, durably. A symlink that is named directly is followed.
 
         Args:
-            path: the path to add; symlinks are not followed.
+            path: the path to add. Several paths are wrapped in one directory.
             profile: import profile or its name; None for the store's.
             chunker: decides where files are split; None for the store's chunker, or for the profile's if one is given.
             only_hash: compute the CID and store nothing.
             hidden: include names that start with a dot.
+            follow_symlinks: add what symlinks in directories lead to; else each is stored as a link.
             wrap: add a directory around the content, which records the name.
             preserve_mode: record permission bits (changes the CID).
             preserve_mtime: record modification times (changes the CID).
@@ -144,6 +147,7 @@ class ContentStore:
 
         Raises:
             NotFoundError: the path does not exist.
+            InvalidPathError: two paths to wrap have the same name, or a path cannot be added.
             SourceChangedError: a file changed while it was read; nothing was added.
             StoreFullError, StoreBusyError: nothing was added.
         """
@@ -151,26 +155,36 @@ class ContentStore:
             profile=self._profile(profile),
             chunker=chunker or (None if profile else self._options.chunker),
             include_hidden=hidden,
+            follow_symlinks=follow_symlinks,
             preserve_mode=preserve_mode,
             preserve_mtime=preserve_mtime,
         )
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, options, progress=progress) as importer:
-                imported = importer.import_path(path, wrap=wrap)
-            added = self._commit(publication, imported, pin)
-        return replace(added, hidden_left_out=importer.hidden_left_out)
+                named = named_sources(path)
+                is_single = len(named) == 1 and not wrap
+                imported = importer.import_path(*named.values()) if is_single else importer.import_together(named)
+            added = self._commit(publication, imported, pin, ", ".join(named))
+        return replace(added, hidden_left_out=importer.hidden_left_out, symlinks=importer.symlinks)
 
     def add_stream(
-        self, stream: BinaryIO, *, chunker: Chunker | None = None, only_hash: bool = False, pin: str | None = USER
+        self,
+        stream: BinaryIO,
+        *,
+        chunker: Chunker | None = None,
+        only_hash: bool = False,
+        pin: str | None = USER,
+        name: str = "",
     ) -> Added:
         """Add the rest of a stream as one file, durably, with the same CID as ``add`` of a file with these bytes.
 
-        The stream is read once. The arguments and the errors are those of ``add``.
+        The stream is read once. ``name`` is the name that the pin remembers; the other arguments and the errors are
+        those of ``add``.
         """
         with self._publication(only_hash=only_hash) as publication:
             with Importer(publication, self._options.with_chunker(chunker)) as importer:
                 imported = importer.import_stream(stream)
-            return self._commit(publication, imported, pin)
+            return self._commit(publication, imported, pin, name)
 
     def add_bytes(self, data: bytes, *, pin: str | None = USER) -> CID:
         """Add bytes as one file, durably."""
@@ -186,7 +200,7 @@ class ContentStore:
             node = read_unixfs(self.storage.blocks, _cid(cid))
             nodes = NodeBuilder(publication.put, self._options.profile)
             link = nodes.build_directory([Link(node.cid, encode_file_name(name), node.dag_bytes)])
-            publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+            publication.commit(Changes.pinning(pin, [link.cid], name))
         return link.cid
 
     def _publication(self, *, only_hash: bool) -> Publication:
@@ -196,9 +210,9 @@ class ContentStore:
         return profile_named(profile) if isinstance(profile, str) else profile or self._options.profile
 
     @staticmethod
-    def _commit(publication: Publication, imported: Imported, pin: str | None) -> Added:
+    def _commit(publication: Publication, imported: Imported, pin: str | None, name: str) -> Added:
         link = imported.link
-        new_bytes = publication.commit(Changes(pins=[Pin(pin, link.cid)] if pin else []))
+        new_bytes = publication.commit(Changes.pinning(pin, [link.cid], name))
         _logger.debug("%s: %d bytes in files, %d bytes new in the store", link.cid, imported.size_bytes, new_bytes)
         return Added(link.cid, imported.size_bytes, link.size_bytes or 0, new_bytes)
 
@@ -317,8 +331,8 @@ class ContentStore:
             report.hidden_left_out = found.hidden_left_out
         return report
 
-    def pin(self, cid: CID | str, owner: str = USER) -> None:
-        """Pin content for an owner, after a check that all its blocks are in the storage.
+    def pin(self, cid: CID | str, owner: str = USER, *, name: str = "") -> None:
+        """Pin content for an owner, after a check that all its blocks are in the storage. The pin remembers ``name``.
 
         Raises:
             NotFoundError: a block is missing.
@@ -327,17 +341,27 @@ class ContentStore:
         self._flush()
         with self.storage.publish(hold_existing=True) as publication:  # gc deletes no block that the check found
             check_complete(self.storage.blocks, root)
-            publication.commit(Changes(pins=[Pin(owner, root)]))
+            publication.commit(Changes.pinning(owner, [root], name))
 
-    def pin_files(self, location: MfsPath, owner: str = USER) -> CID:
+    def unpin(self, cid: CID | str, owner: str = USER) -> bool:
+        """Remove the pin of one owner and its label. Return whether the pin existed."""
+        pin = Pin(owner, _cid(cid))
+        existed = self.pins.remove(pin.cid, owner)
+        if existed:
+            delete_label(self.storage.notes, pin)
+        return existed
+
+    def pin_files(self, location: MfsPath, owner: str = USER, *, name: str = "") -> CID:
         """Pin the current content of a file or directory of a mutable tree, and return its CID.
+
+        The pin remembers ``name``; by default the path.
 
         Raises:
             NotFoundError: the path does not exist, or a block is missing.
         """
         with self.storage.publish(hold_existing=True):  # keeps the nodes of the directories until they are pinned
             cid = self.files.snapshot(location).cid
-            self.pin(cid, owner)
+            self.pin(cid, owner, name=name or str(location))
         return cid
 
     def export_car(

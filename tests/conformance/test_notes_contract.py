@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from mlflow_ipfs.content.cid import CID
+from mlflow_ipfs.content.names.pins import Pin
+from mlflow_ipfs.content.storage.base import Changes
+from mlflow_ipfs.errors import NotFoundError
+
 if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.base import Storage
 
@@ -31,3 +38,16 @@ def test_a_note_keeps_no_content_and_gc_keeps_notes(storage: Storage) -> None:
     storage.collect_garbage()
     assert storage.notes.list() == {"a": "1"}
     assert list(storage.roots()) == []
+
+
+def test_notes_are_written_with_the_names_of_a_publication_or_not_at_all(storage: Storage) -> None:
+    block = b"content"
+    cid = CID.of(block)
+    storage.notes.set("a", "before")
+    with storage.publish() as publication, pytest.raises(NotFoundError):
+        publication.commit(Changes(pins=[Pin("me", cid)], notes={"a": "after"}))
+    assert storage.notes.list() == {"a": "before"}
+    with storage.publish() as publication:
+        publication.put(cid, block)
+        publication.commit(Changes(pins=[Pin("me", cid)], notes={"a": "after", "b": "new"}))
+    assert storage.notes.list() == {"a": "after", "b": "new"}

@@ -189,3 +189,27 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "home", fail)
     assert Settings.from_environment({"MLFLOW_IPFS_STORE": "local:/data/store"}).store == Path("/data/store")
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("10GB", 10**10),
+        ("10 gb", 10**10),
+        ("10G", 10**10),
+        ("1.5GiB", 3 << 29),
+        ("1KiB", 1024),
+        ("2TB", 2 * 10**12),
+        ("7b", 7),
+    ],
+)
+def test_a_size_may_have_a_unit(text: str, size_bytes: int) -> None:
+    assert Settings.from_environment({"MLFLOW_IPFS_CACHE_BYTES": text}).cache_bytes == size_bytes
+
+
+@pytest.mark.parametrize("text", ["-1", "10XB", "GB", "1e9", "ten", "10GBs", "1_000"])
+def test_what_is_not_a_size_is_explained(text: str) -> None:
+    with pytest.raises(SettingsError, match="MLFLOW_IPFS_CACHE_BYTES: .* such as 10GB or 10GiB"):
+        Settings.from_environment({"MLFLOW_IPFS_CACHE_BYTES": text})

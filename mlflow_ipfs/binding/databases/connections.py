@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.errors import SettingsError, StoreBusyError
+from mlflow_ipfs.errors import NotFoundError, SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,13 +67,14 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
 
     Raises:
         StoreBusyError: another program locked the database for too long.
-        SettingsError: the database does not exist or cannot be read.
+        NotFoundError: the database is a SQLite file that does not exist.
+        SettingsError: the database cannot be read.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
     shown = url.render_as_string(hide_password=True)
     if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
         msg = f"the database {shown} does not exist; name another one"
-        raise SettingsError(msg)
+        raise NotFoundError(msg)
     options = {"timeout": timeout_seconds} if is_sqlite else {}
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
     try:

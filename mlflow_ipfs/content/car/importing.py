@@ -14,7 +14,6 @@ from mlflow_ipfs.content.car.import_steps import ImportSteps
 from mlflow_ipfs.content.car.undecided_blocks import UndecidedBlocks
 from mlflow_ipfs.content.checking.completeness import find_missing, missing_block
 from mlflow_ipfs.content.codecs.links import LEAF_CODECS, links
-from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import IntegrityError, InvalidDataError, MlflowIpfsError
 
@@ -196,11 +195,12 @@ class CarImport:
                 if identity_block is not None:
                     self._need_links(link, identity_block)
 
-    def finish(self, pin: str | None) -> list[CID]:
+    def finish(self, pin: str | None, name: str = "") -> list[CID]:
         """Check that every root is complete, then pin all of them in one transaction. Return the roots.
 
         Args:
             pin: owner of the pins, or None to set no pins.
+            name: a name for users, which the pins remember.
 
         Raises:
             NotFoundError: a block below a root is neither in the CARs nor in the store; nothing was pinned.
@@ -212,7 +212,7 @@ class CarImport:
             # The outer publication prevents gc from deleting checked blocks before the pins are set.
             with self._storage.publish(hold_existing=True) as publication:
                 self._complete()
-                publication.commit(Changes(pins=[Pin(pin, root) for root in self.roots] if pin else []))
+                publication.commit(Changes.pinning(pin, self.roots, name))
         except MlflowIpfsError as error:
             self._keep_rest()
             raise self._explain(error) from error

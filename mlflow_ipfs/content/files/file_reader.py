@@ -9,7 +9,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.dag import MAX_FILE_DEPTH, UnixFSNode, read_unixfs
+from mlflow_ipfs.content.codecs.unixfs import NodeType
+from mlflow_ipfs.content.dag import MAX_FILE_DEPTH, UnixFSNode, decode_name, read_unixfs
 from mlflow_ipfs.errors import InvalidDataError, IsDirectoryError
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class _Span:
 def _span(node: UnixFSNode, start: int) -> _Span:
     """Return the span of a node that starts at an offset in the file. Raise if the node is not a file node."""
     if not node.data.is_file:
-        msg = f"{node.cid} is a {node.data.type.name.lower()}, not a file"
+        target = f" to {decode_name(node.data.data or b'')!r}" if node.data.type is NodeType.SYMLINK else ""
+        msg = f"{node.cid} is a {node.data.type.name.lower()}{target}, not a file; name a file"
         raise IsDirectoryError(msg) if node.data.is_directory else InvalidDataError(msg)
     return _Span(node, part_bounds(node.cid, node.data, start))
 

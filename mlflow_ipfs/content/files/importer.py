@@ -16,12 +16,12 @@ from mlflow_ipfs.content.dag import encode_file_name
 from mlflow_ipfs.content.files.chunker import Chunker, FixedSizeChunker
 from mlflow_ipfs.content.files.file_importer import FileImporter, Metadata
 from mlflow_ipfs.content.files.node_builder import NodeBuilder, Subtree
-from mlflow_ipfs.content.files.source import SourceKind, stat_source, walk
+from mlflow_ipfs.content.files.source import SourceKind, follow, stat_source, walk
 from mlflow_ipfs.content.profiles import UNIXFS_V1_2025, Profile
 from mlflow_ipfs.errors import InvalidPathError, IsDirectoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from mlflow_ipfs.content.cid import CID
@@ -41,6 +41,7 @@ class Added:
         dag_bytes: sum of the sizes of its blocks. A block counts once for each link to it.
         new_bytes: number of bytes that the store did not have before.
         hidden_left_out: number of hidden names that were left out.
+        symlinks: number of symlinks that were stored as links, without what they lead to.
     """
 
     cid: CID
@@ -48,6 +49,7 @@ class Added:
     dag_bytes: int
     new_bytes: int = 0
     hidden_left_out: int = 0
+    symlinks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class ImportOptions:
         profile: the parameters that determine the CID.
         chunker: decides where files are split; None for the profile's fixed chunk size.
         include_hidden: whether directory entries whose names start with a dot are included.
+        follow_symlinks: whether a symlink is imported as the file or directory that it leads to.
         preserve_mode: whether POSIX permission bits are recorded. As in Kubo, every leaf is then a dag-pb node,
             because a raw leaf cannot store metadata.
         preserve_mtime: whether modification times are recorded, with the same effect on leaves.
@@ -66,6 +69,7 @@ class ImportOptions:
     profile: Profile = UNIXFS_V1_2025
     chunker: Chunker | None = None
     include_hidden: bool = True
+    follow_symlinks: bool = False
     preserve_mode: bool = False
     preserve_mtime: bool = False
 
@@ -122,6 +126,8 @@ class Importer:
         self._files = FileImporter(publication, profile, chunker, progress or (lambda _: None))
         self.hidden_left_out = 0
         """Number of hidden names that were left out so far."""
+        self.symlinks = 0
+        """Number of symlinks that were imported as links so far."""
 
     def __enter__(self) -> Self:
         return self
@@ -131,23 +137,20 @@ class Importer:
     ) -> None:
         self._files.close()
 
-    def import_path(self, path: str | os.PathLike[str], *, wrap: bool = False) -> Imported:
-        """Import a file, a symlink, or a directory with everything below it. Symlinks are not followed.
-
-        Args:
-            path: the file, symlink or directory.
-            wrap: add the result to a new directory, under the last component of the path.
+    def import_path(self, path: str | os.PathLike[str]) -> Imported:
+        """Import a file, a symlink, or a directory with everything below it.
 
         Raises:
-            NotFoundError: the path does not exist.
+            NotFoundError: the path does not exist, or a symlink to follow leads to nothing.
             PermissionError: a file or directory cannot be read.
-            InvalidPathError: the path or a path below it is a socket, device or pipe; or ``wrap`` is true, and the path
-                has no last component.
+            InvalidPathError: the path or a path below it is a socket, device or pipe, or symlinks to follow form a loop.
             SourceChangedError: a file changed while it was read.
         """
         links: list[Link] = []  # to sources whose directory is not built yet
         size_bytes = 0
-        for visit in walk(os.fsencode(path), include_hidden=self._options.include_hidden):
+        options = self._options
+        visits = walk(os.fsencode(path), include_hidden=options.include_hidden, follow_symlinks=options.follow_symlinks)
+        for visit in visits:
             if visit.source.kind is SourceKind.DIRECTORY:
                 link = self._build_directory(visit, links)
                 del links[len(links) - visit.child_count :]
@@ -157,7 +160,18 @@ class Importer:
                 size_bytes += single.size_bytes
             links.append(link)
         (link,) = links
-        return Imported(self._wrap(link, path) if wrap else link, size_bytes)
+        return Imported(link, size_bytes)
+
+    def import_together(self, paths: Mapping[str, str | os.PathLike[str]]) -> Imported:
+        """Import paths into one new directory, each under its name in the mapping. The errors are those of ``import_path``.
+
+        Raises:
+            InvalidPathError: a name is not allowed in a directory.
+        """
+        names = [encode_file_name(name) for name in paths]
+        found = [self.import_path(path) for path in paths.values()]
+        links = [replace(one.link, name=name) for name, one in zip(names, found, strict=True)]
+        return Imported(self._nodes.build_directory(links), sum(one.size_bytes for one in found))
 
     def import_file(self, path: str | os.PathLike[str]) -> Imported:
         """Import a file. Symlinks are followed.
@@ -168,13 +182,10 @@ class Importer:
             InvalidPathError: the path is a socket, device or pipe, or its symlinks form a loop.
             PermissionError, SourceChangedError: as for ``import_path``.
         """
-        source = stat_source(os.fsencode(os.path.realpath(path)))
+        source = follow(stat_source(os.fsencode(path)))
         if source.kind is SourceKind.DIRECTORY:
             msg = f"{os.fspath(path)!r} is a directory, but a file is required; name a file in it"
             raise IsDirectoryError(msg)
-        if source.kind is SourceKind.SYMLINK:
-            msg = f"the symlinks of {os.fspath(path)!r} form a loop; correct the symlink or name the file itself"
-            raise InvalidPathError(msg)
         return _imported(self._import_single(source))
 
     def import_stream(self, stream: BinaryIO) -> Imported:
@@ -187,6 +198,7 @@ class Importer:
 
     def _import_single(self, source: Source) -> Subtree:
         if source.kind is SourceKind.SYMLINK:
+            self.symlinks += 1
             return self._files.import_symlink(source, self._metadata(source))
         return self._files.import_file(source, self._metadata(source))
 
@@ -198,17 +210,31 @@ class Importer:
         link = self._nodes.build_directory(entries, mode=metadata.mode, mtime_ns=metadata.mtime_ns)
         return replace(link, name=visit.name)
 
-    def _wrap(self, link: Link, path: str | os.PathLike[str]) -> Link:
-        """Build a directory around a link, with the last component of the path as its name."""
-        return self._nodes.build_directory(
-            [replace(link, name=encode_file_name(os.path.basename(os.path.abspath(path))))]
-        )
-
     def _metadata(self, source: Source) -> Metadata:
         return Metadata(
             mode=source.status.st_mode & MODE_MASK if self._options.preserve_mode else None,
             mtime_ns=source.status.st_mtime_ns if self._options.preserve_mtime else None,
         )
+
+
+def named_sources(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> dict[str, str]:
+    """Return one or more paths to import by their names, the last components. A symlink is followed, and gives the name.
+
+    Raises:
+        InvalidPathError: two paths have the same name.
+        NotFoundError: a path does not exist, or is a symlink to nothing.
+    """
+    found: dict[str, str] = {}
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        name = os.path.basename(os.path.abspath(path))
+        if name in found:
+            msg = (
+                f"{os.fspath(path)!r} and {found[name]!r} have the same name, and one directory can contain one of them"
+            )
+            raise InvalidPathError(msg)
+        source = stat_source(os.fsencode(path))
+        found[name] = os.fspath(path) if source.kind is not SourceKind.SYMLINK else os.fsdecode(follow(source).path)
+    return found
 
 
 def _link(single: Subtree, name: bytes = b"") -> Link:

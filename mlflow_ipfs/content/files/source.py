@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.errors import InvalidPathError, NotFoundError, SourceChangedError
+from mlflow_ipfs.errors import InvalidPathError, MlflowIpfsError, NotFoundError, SourceChangedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _logger = logging.getLogger(__name__)
 
@@ -69,19 +70,24 @@ class _OpenDirectory:
     todo: list[bytes]
 
 
-def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
+def walk(path: bytes, *, include_hidden: bool = True, follow_symlinks: bool = False) -> Iterator[Visit]:
     """Yield a path and everything below it. Entries are yielded in byte order, and before their directory.
 
-    Symlinks are not followed. ``lstat`` is called on a file or symlink right before it is yielded, and on a directory
-    right before its entries. The walk is iterative, because directories may be nested deeper than Python's stack.
+    ``lstat`` is called on a file or symlink right before it is yielded, and on a directory right before its entries.
+    The walk is iterative, because directories may be nested deeper than Python's stack.
+
+    Args:
+        path: the file, symlink or directory.
+        include_hidden: whether entries whose names start with a dot are visited.
+        follow_symlinks: whether a symlink is visited as the file or directory that it leads to.
 
     Raises:
-        NotFoundError: the path does not exist.
+        NotFoundError: the path does not exist, or a symlink to follow leads to nothing.
         PermissionError: a directory cannot be listed.
-        InvalidPathError: a path is a socket, device or pipe.
+        InvalidPathError: a path is a socket, device or pipe, or a symlink to follow leads to a directory above it.
         SourceChangedError: an entry was removed after its directory was listed.
     """
-    root = stat_source(path)
+    root = follow(stat_source(path)) if follow_symlinks else stat_source(path)
     if root.kind is not SourceKind.DIRECTORY:
         yield Visit(root, b"")
         return
@@ -93,6 +99,8 @@ def walk(path: bytes, *, include_hidden: bool = True) -> Iterator[Visit]:
             continue
         name = directory.todo.pop()
         child = _stat_child(directory.visit.source, name)
+        if follow_symlinks and child.kind is SourceKind.SYMLINK:
+            child = _follow_child(child, directories)
         if child.kind is SourceKind.DIRECTORY:
             directories.append(_open_directory(child, name, include_hidden=include_hidden))
         else:
@@ -129,6 +137,44 @@ def stat_source(path: bytes) -> Source:
             return Source(path, kind, status)
     msg = f"{os.fsdecode(path)!r} is neither a file nor a directory nor a symlink and cannot be imported; remove it"
     raise InvalidPathError(msg)
+
+
+def follow(source: Source) -> Source:
+    """Return the file or directory that a symlink leads to. Other sources are returned as they are.
+
+    Raises:
+        NotFoundError: the symlink leads to nothing.
+        InvalidPathError: it leads to a socket, device or pipe, or forms a loop with other symlinks.
+    """
+    if source.kind is not SourceKind.SYMLINK:
+        return source
+    try:
+        return stat_source(os.path.realpath(source.path, strict=True))
+    except OSError as error:
+        if isinstance(error, MlflowIpfsError):
+            raise
+        if error.errno == errno.ELOOP:
+            msg = f"the symlinks of {source} form a loop; correct the symlink or name the file itself"
+            raise InvalidPathError(msg) from error
+        target = os.fsdecode(os.readlink(source.path))
+        msg = f"{source} is a symlink to {target!r}, which does not exist; correct or remove the symlink"
+        raise NotFoundError(msg) from error
+
+
+def _follow_child(link: Source, above: Sequence[_OpenDirectory]) -> Source:
+    """Return what a symlink in a directory leads to.
+
+    Raises:
+        InvalidPathError: it is one of the directories that contain the symlink, so that the walk would not end.
+    """
+    found = follow(link)
+    identity = found.status.st_dev, found.status.st_ino
+    for directory in above if found.kind is SourceKind.DIRECTORY else ():
+        status = directory.visit.source.status
+        if (status.st_dev, status.st_ino) == identity:
+            msg = f"{link} is a symlink to a directory that contains it; remove the symlink, or do not follow symlinks"
+            raise InvalidPathError(msg)
+    return found
 
 
 def list_directory(path: bytes) -> list[bytes]:

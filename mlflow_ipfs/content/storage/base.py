@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
+from mlflow_ipfs.content.names.pin_labels import label_notes
+from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.files import Files
 from mlflow_ipfs.content.storage.maintenance import Maintenance
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.names.entries import Entries, Frozen, MfsEntry
     from mlflow_ipfs.content.names.notes import Notes
     from mlflow_ipfs.content.names.outbox import OutboxRow
-    from mlflow_ipfs.content.names.pins import Pin, Pins
+    from mlflow_ipfs.content.names.pins import Pins
     from mlflow_ipfs.content.names.refs import Refs
 
 DEFAULT_CACHE_BYTES: Final = 10 << 30  # limit for copies that may be evicted at any time
@@ -37,6 +39,7 @@ class Changes:
         frozen: permissions to read a CID below a path, to add.
         unpins: pins to remove, in any state, before ``pins`` are added. A pin that does not exist is not an error.
         outbox: actions to send to other nodes later.
+        notes: notes to write, by key.
     """
 
     pins: list[Pin] = field(default_factory=list)
@@ -44,6 +47,13 @@ class Changes:
     frozen: list[Frozen] = field(default_factory=list)
     unpins: list[Pin] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def pinning(cls, owner: str | None, cids: Iterable[CID], name: str) -> Changes:
+        """Return the changes that pin CIDs for an owner, with a name for users; no changes without an owner."""
+        pins = [Pin(owner, cid) for cid in cids] if owner else []
+        return cls(pins=pins, notes=label_notes(pins, name))
 
     def named_cids(self) -> Iterator[CID]:
         """Yield every CID that gets a name."""

@@ -13,7 +13,7 @@ from mlflow_ipfs.backup.backing_up import make_backup
 from mlflow_ipfs.backup.database_copies import SqliteCopy
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.errors import PolicyError, StoreBusyError, StoreFormatError
+from mlflow_ipfs.errors import ConflictError, PolicyError, StoreBusyError, StoreFormatError
 from support.backup_sites import KilledError, MortalDisk, Site
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def test_a_directory_that_holds_something_else_is_no_place_for_a_backup(site: Si
     site.advance(1)
     (site.directory / "backup").mkdir()
     (site.directory / "backup/mine").write_text("mine")
-    with pytest.raises(PolicyError, match="contains files that are not part of a backup"):
+    with pytest.raises(ConflictError, match="contains files that are not part of a backup"):
         site.back_up()
     assert [path.name for path in (site.directory / "backup").iterdir()] == ["mine"]
     (site.directory / "backup/mine").rename(site.directory / "backup/lost+found")
@@ -53,7 +53,7 @@ def test_the_backup_of_another_store_is_not_written_over(site: Site, tmp_path: P
     site.back_up()
     (tmp_path / "other").mkdir()
     other = Site(tmp_path / "other")
-    with pytest.raises(PolicyError, match="of another store"):
+    with pytest.raises(ConflictError, match="of another store"):
         other.back_up(to=str(tmp_path / "backup"))
     other.storage.close()
     assert site.restore("restored") == 1

@@ -10,7 +10,14 @@ import sqlalchemy
 
 from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
 from mlflow_ipfs.content.store import ContentStore
-from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, PolicyError, SettingsError, StoreFormatError
+from mlflow_ipfs.errors import (
+    ConflictError,
+    MlflowIpfsError,
+    NotFoundError,
+    PolicyError,
+    SettingsError,
+    StoreFormatError,
+)
 from support.backup_sites import Site
 
 if TYPE_CHECKING:
@@ -65,7 +72,7 @@ def test_no_backup_into_what_is_none(site: Site) -> None:
     shutil.copytree(site.directory / "backup", site.directory / "newer")
     (site.directory / "newer/backup.json").write_text('{"format": 9}')
     before = tree(site.directory)
-    refused = {"full": PolicyError, "other/backup": PolicyError, "newer": StoreFormatError, "store/x": PolicyError}
+    refused = {"full": ConflictError, "other/backup": ConflictError, "newer": StoreFormatError, "store/x": PolicyError}
     for name, error in refused.items():
         with pytest.raises(error):
             site.back_up(to=name)

@@ -212,7 +212,7 @@ def test_what_has_no_registry_id_is_not_forked(empty_database: Path, store: Cont
     database = Path(shutil.copy(empty_database, tmp_path / "plain.db"))
     with pytest.raises(NotFoundError, match="no registry id"):
         fork(database, store)
-    with pytest.raises(SettingsError, match="does not exist"):
+    with pytest.raises(NotFoundError, match="does not exist"):
         fork(tmp_path / "none.db", store)
     assert not (tmp_path / "none.db").exists()
 

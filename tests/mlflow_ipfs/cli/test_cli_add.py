@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_each_path_gets_one_line_that_ends_with_its_cid(cli: CommandLine, tmp_pa
     outcome = cli("add", "empty", "longer-name")
     assert outcome.lines[0] == f"added  empty             0 B  {EMPTY}"
     assert outcome.lines[1].startswith("added  longer-name    1.5 kB, all new  bafkrei")
-    assert outcome.stderr == ""
+    assert outcome.stderr == f"mlflow-ipfs: created the store {cli.store}\n"
 
 
 def test_quiet_prints_nothing_but_cids(cli: CommandLine, tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ def test_json_has_one_object_for_each_path(cli: CommandLine, tmp_path: Path) -> 
 
 
 def test_hidden_files_are_left_out_and_counted(cli: CommandLine, directory: Path) -> None:
+    (directory / "link").unlink()
     without = cli("add", directory)
     assert "skipped 1 hidden entry in " in without.stderr
     assert "--hidden" in without.stderr
@@ -75,6 +77,7 @@ def test_only_hash_makes_no_store(cli: CommandLine, directory: Path) -> None:
         ((), ()),
         (("--hidden",), ("--hidden",)),
         (("--wrap",), ("--wrap-with-directory",)),
+        (("--follow",), ("--dereference-symlinks",)),
         (("--chunker", "size-262144"), ("--chunker", "size-262144")),
         (("--preserve-mode", "--preserve-mtime"), ("--raw-leaves=false", "--preserve-mode", "--preserve-mtime")),
     ],
@@ -155,7 +158,8 @@ def test_an_unreadable_file_is_one_clear_line(ordinary_user: OrdinaryUser) -> No
     locked.write_text("secret")
     locked.chmod(0)
     result = ordinary_user.run(_add, ordinary_user.directory / "store", locked)
-    assert result == (1, f"mlflow-ipfs: {locked}: Permission denied\n")
+    assert result[0] == 1
+    assert result[1].splitlines()[1:] == [f"mlflow-ipfs: {locked}: Permission denied"]
 
 
 def test_a_store_that_this_user_may_not_write_to_is_one_clear_line(ordinary_user: OrdinaryUser) -> None:
@@ -232,3 +236,74 @@ def test_json_has_new_bytes_unless_nothing_was_stored(cli: CommandLine, director
     assert [record["new_bytes"] for record in records] == [None, 2_560_159, 0]
     (line,) = cli("add", "-n", directory / "big.bin").lines
     assert "new" not in line.removeprefix(f"hashed  {directory}")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """Return a snapshot directory as the Hugging Face cache has it, with symlinks to files outside."""
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "abc"
+    (snapshot / "onnx").mkdir(parents=True)
+    blobs.mkdir()
+    for name in ("config.json", "onnx/model.onnx"):
+        (blobs / name.replace("/", "-")).write_text(f"content of {name}")
+        (snapshot / name).symlink_to(os.path.relpath(blobs / name.replace("/", "-"), (snapshot / name).parent))
+    return snapshot
+
+
+def test_symlinks_are_counted_and_followed_on_request(cli: CommandLine, hub: Path) -> None:
+    links = cli("add", hub)
+    assert f"stored 2 symlinks in {hub} as links; use --follow to store what they lead to" in links.stderr
+    assert cli("add", hub, "--json").records[0]["symlinks"] == 2
+    followed = cli("add", "--follow", hub)
+    assert followed.stderr == ""
+    assert followed.lines[0].startswith(f"added  {hub}      48 B, all new  ")
+    assert cli("cat", f"{followed.cid}/onnx/model.onnx").stdout == b"content of onnx/model.onnx"
+    copy = hub.with_name("copy")
+    shutil.copytree(hub, copy)
+    assert cli("add", "-q", copy).cid == followed.cid
+
+
+def test_a_symlink_that_is_named_is_followed_and_gives_the_name(cli: CommandLine, hub: Path) -> None:
+    added = cli("add", hub / "config.json")
+    assert added.stderr.count("\n") == 1  # the new store
+    assert cli("cat", added.cid).stdout == b"content of config.json"
+    wrapped = cli("add", "-q", "-w", hub / "config.json")
+    assert cli("cat", f"{wrapped.cid}/config.json").stdout == b"content of config.json"
+    (hub.parent / "latest").symlink_to("abc")
+    assert cli("add", "-q", hub.parent / "latest").cid == cli("add", "-q", hub).cid
+
+
+def test_symlinks_to_nothing_and_loops_are_clear_errors(cli: CommandLine, hub: Path) -> None:
+    (hub / "broken").symlink_to("nowhere")
+    for arguments in (("--follow", hub), (hub / "broken",), ("-w", hub / "broken")):
+        stderr = cli("add", *arguments, code=3).stderr
+        assert f"{str(hub / 'broken')!r} is a symlink to 'nowhere', which does not exist" in stderr
+    (hub / "broken").unlink()
+    (hub / "onnx" / "up").symlink_to("..")
+    assert "is a symlink to a directory that contains it" in cli("add", "--follow", hub, code=1).stderr
+    (hub / "onnx" / "up").unlink()
+    (hub / "a").symlink_to("b")
+    (hub / "b").symlink_to("a")
+    assert "form a loop" in cli("add", "--follow", hub, code=1).stderr
+    assert "stored 4 symlinks" in cli("add", hub).stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("-n",)])
+def test_several_paths_share_one_wrapper(cli: CommandLine, directory: Path, flags: tuple[str, ...]) -> None:
+    (directory / "link").unlink()
+    outcome = cli("add", "-w", *flags, directory / "sub", directory / "big.bin")
+    verb = "hashed" if flags else "added"
+    (line,) = outcome.lines
+    assert line.startswith(f"{verb}  {directory}/sub, {directory}/big.bin    2.6 MB")
+    cli("add", "-q", "-w", directory / "sub", directory / "big.bin")
+    assert [entry["name"] for entry in cli("ls", "--json", outcome.cid).records] == ["big.bin", "sub"]
+    assert cli("pin", "ls", "--json").records[0]["name"] == "sub, big.bin"
+    same = cli("add", "-w", directory / "sub", f"{directory}/./sub", code=2)
+    assert "have the same name, and one directory can contain one of them" in same.stderr
+
+
+@pytest.mark.kubo
+def test_the_wrapper_is_kubos(cli: CommandLine, directory: Path, kubo_v1: KuboRepository) -> None:
+    paths = directory / "sub", directory / "big.bin"
+    expected = kubo_v1("add", "--pin=false", "--recursive", "--quieter", "-w", *paths)
+    assert cli("add", "-q", "-w", *paths).lines == [expected]

@@ -39,7 +39,7 @@ def test_back_up_and_restore(cli: CommandLine, root: str, database: str, tmp_pat
     text = cli("backup", tmp_path / "backup", "--backend-store-uri", database).stdout.decode()
     assert f"backed up  {tmp_path}/backup, as of 20" in text
     assert "database   mlflow.db" in text
-    assert "copied 1 file, 2.6 MB" in text
+    assert "copied the index and 1 file, 2.6 MB" in text
     [again] = cli("backup", tmp_path / "backup", "--backend-store-uri", database, "--json").records
     assert (again["copied_files"], again["files"], again["problems"]) == (0, 1, 0)
     target = tmp_path / "there"
@@ -70,6 +70,7 @@ def test_artifacts_outside_the_store_are_listed_and_refused_until_they_are_left_
     assert f"outside    {line}" in refused.lines
     assert "--without-outside-artifacts" in refused.stderr
     assert refused.stderr.count("\n") == 1
+    assert line not in refused.stderr, "it is listed once"
     assert not (tmp_path / "backup").exists()
     group = {"kind": "run", "place": "s3://bucket", "count": 2, "examples": ["r1", "r2"]}
     assert cli(*arguments, "--json", code=5).records[1] == {"outside": group}
@@ -117,7 +118,7 @@ def test_the_backup_can_be_used_as_a_store(cli: CommandLine, root: str, tmp_path
 def test_a_backup_and_the_store_in_it_are_told_apart(cli: CommandLine, root: str, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     cli("backup", backup, "--store-only")
-    assert f"name the store in it, {backup}/store" in cli("--store", backup, "verify", root, code=1).stderr
+    assert f"name {backup}/store with --store" in cli("--store", backup, "verify", root, code=3).stderr
     outcome = cli("--store", tmp_path / "new", "restore", backup / "store", "--store-only", code=3)
     assert f"It is part of the backup {backup}: name that directory" in outcome.stderr
     assert not (tmp_path / "new").exists()
@@ -204,3 +205,35 @@ def wait_for_drafts(directory: Path, process: subprocess.Popen[bytes]) -> None:
             return  # on a busy machine it may be done already; how many were killed midway is counted
         assert time.monotonic() < deadline, "the backup has not begun to copy within 30 s"
         time.sleep(0.001)
+
+
+def test_small_content_in_the_index_is_counted(cli: CommandLine, tmp_path: Path) -> None:
+    cli("add", "-", stdin=b"small")
+    expected = "store      1 block, 5 B, in the index and 0 files; copied the index and 0 files, 0 B"
+    assert expected in cli("backup", tmp_path / "backup", "--store-only").lines
+    (record,) = cli("backup", tmp_path / "backup", "--store-only", "--json").records
+    assert (record["blocks"], record["stored_bytes"], record["files"]) == (1, 5, 0)
+    restored = cli("--store", tmp_path / "new", "restore", tmp_path / "backup", "--store-only")
+    assert expected in restored.lines
+
+
+def test_without_a_store_the_advice_fits(cli: CommandLine, database: str, tmp_path: Path) -> None:
+    error = cli("backup", tmp_path / "backup", "--backend-store-uri", database, code=3).stderr
+    assert f"no store found at {cli.store}, so mlflow-ipfs has nothing to back up" in error
+    assert "`mlflow-ipfs adopt`" in error
+    assert "mlflow-ipfs add`" not in error
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_target_that_exists_has_one_exit_code(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    cli("backup", tmp_path / "backup", "--store-only")
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "mine").touch()
+    for command in (
+        ("get", root, "-o", target),
+        ("car", "export", root, "-o", target),
+        ("backup", target, "--store-only"),
+        ("--store", target, "restore", tmp_path / "backup", "--store-only"),
+    ):
+        cli(*command, code=1)

@@ -17,12 +17,12 @@ import pytest
 from mlflow_ipfs import CID
 from mlflow_ipfs.content.car.format import CarReader
 from support.cars import write_car
+from support.command_line import CommandLine
 from support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.command_line import CommandLine
     from support.kubo import KuboRepository
 
 
@@ -52,7 +52,7 @@ def test_a_car_may_come_and_go_through_pipes(cli: CommandLine, root: str, tmp_pa
     data = cli("car", "export", root).stdout
     assert data == cli("car", "export", root, "-o", "-").stdout
     assert cli("--store", tmp_path / "other", "car", "import", "-", "--json", stdin=data).records == [
-        {"cid": root, "left_out_blocks": 0, "left_out_bytes": 0}
+        {"cid": root, "pinned": True, "left_out_blocks": 0, "left_out_bytes": 0}
     ]
 
 
@@ -99,7 +99,7 @@ def test_a_terminal_gets_no_binary(cli: CommandLine, root: str) -> None:
 def test_a_car_that_ends_early_does_not_verify(cli: CommandLine, root: str, tmp_path: Path, size: int) -> None:
     data = cli("car", "export", root).stdout
     result = cli("--store", tmp_path / "other", "car", "import", "-", stdin=data[:size], code=4)
-    assert result.stderr.startswith("mlflow-ipfs: standard input: ")
+    assert result.stderr.splitlines()[1].startswith("mlflow-ipfs: standard input: ")
 
 
 def test_a_car_with_a_flipped_byte_does_not_verify_and_pins_nothing(
@@ -147,7 +147,7 @@ def test_an_interrupted_import_reports_what_is_kept(cli: CommandLine, root: str,
         "import_steps.STEP_BLOCKS = 2; main()"
     )
     errors = interrupt_import(cli, ["-c", script], other, car[:2_400_000], lambda: list(other.glob("files/*/*.car")))
-    command = shlex.split(errors.splitlines()[0].rpartition("pipe it to: ")[2])
+    command = shlex.split(errors.splitlines()[1].rpartition("pipe it to: ")[2])
     assert cli(*command[1:], stdin=car[int(command[6]) :]).lines == [f"imported  {root}"]
 
 
@@ -290,7 +290,7 @@ def test_what_no_root_needs_is_left_out_and_counted(cli: CommandLine, root: str,
         write_car(file, [CID.parse(root)], [junk[0], *reversed(blocks), junk[1]])
     stdin = Path("x.car").read_bytes() if source == "-" else b""
     outcome = cli("--store", "other", "car", "import", source, "--json", stdin=stdin)
-    assert outcome.records == [{"cid": root, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
+    assert outcome.records == [{"cid": root, "pinned": True, "left_out_blocks": 2, "left_out_bytes": 1_000_004}]
     assert "skipped 2 blocks (1.0 MB) that no root needs; --all-blocks keeps them" in outcome.stderr
     cli("--store", "other", "verify", root)
     whole = cli("--store", "third", "car", "import", "--all-blocks", source, stdin=stdin)
@@ -307,3 +307,24 @@ def test_car_version_2_is_imported(cli: CommandLine, root: str) -> None:
     assert cli("--store", "other", "car", "import", "-", stdin=car).lines[-1].endswith(root)
     cli("--store", "other", "verify", root)
     cli("--store", "third", "car", "import", "-", stdin=car[: len(payload) // 2], code=4)
+
+
+def test_the_roots_are_pinned_unless_the_user_says_otherwise(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    cli("car", "export", root, "-o", "x.car")
+    other = CommandLine(tmp_path / "other")
+    outcome = other("car", "import", "--no-pin", "x.car")
+    assert outcome.lines == [f"imported  {root}"]
+    assert "nothing was pinned, because of --no-pin; gc removes the content after its grace period" in outcome.stderr
+    assert other("pin", "ls").lines == []
+    assert other("car", "import", "--no-pin", "x.car", "--json").records[0]["pinned"] is False
+    assert other("car", "import", "x.car", "--json").records[0]["pinned"] is True
+    assert other("pin", "ls", "--json").records[0]["cid"] == root
+    other("pin", "rm", root)
+    other("gc", "--grace", "0")
+    other("verify", root, code=3)
+
+
+def test_the_command_to_continue_keeps_no_pin(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    car = cli("car", "export", root).stdout
+    broken = cli("--store", tmp_path / "other", "car", "import", "--no-pin", "-", stdin=car[:1_500_000], code=4)
+    assert " --no-pin " in broken.stderr.rpartition("pipe it to: ")[2]

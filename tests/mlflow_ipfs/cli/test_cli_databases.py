@@ -67,7 +67,7 @@ def test_ls_shows_the_size_and_drop_frees_it(cli: CommandLine, database: Path, t
     [record] = cli("databases", "ls", "--json").records
     assert (record["model_versions"], record["files"], record["total_bytes"] >= 200_000) == (0, 1, True)
     assert record["used_at"] >= record["seen_at"]
-    assert "KiB exclusive" in cli("databases", "ls").lines[0]
+    assert "kB exclusive" in cli("databases", "ls").lines[0]
     assert "may still be in use" in cli("databases", "drop", registry_id, code=5).stderr
     database.unlink()
     assert cli("databases", "drop", registry_id, "--dry-run").lines == [
@@ -113,7 +113,7 @@ def test_moved(cli: CommandLine, database: Path, copy: Path) -> None:
 def test_a_missing_database_is_refused(cli: CommandLine, database: Path, tmp_path: Path) -> None:
     del database
     for command in ("fork", "moved"):
-        assert "does not exist" in cli("databases", command, "--backend-store-uri", "sqlite:///none.db", code=2).stderr
+        assert "does not exist" in cli("databases", command, "--backend-store-uri", "sqlite:///none.db", code=3).stderr
     assert not (tmp_path / "none.db").exists()
 
 

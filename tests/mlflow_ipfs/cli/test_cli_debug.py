@@ -164,4 +164,4 @@ def test_get_verify_writes_what_is_sound(
     assert Path("out/big.bin").read_bytes() == (directory / "big.bin").read_bytes()
     for options, verified in (((), False), (("--verify",), True)):
         (record,) = cli("get", *options, "--json", root, "-o", "out", "--force").records
-        assert record == {"path": "out", "cid": root, "verified": verified}
+        assert record == {"path": "out", "cid": root, "verified": verified, "other_files": 0}

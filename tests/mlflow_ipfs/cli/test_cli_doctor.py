@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlflow_ipfs import CID
+from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.cli import doctor_store_checks
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.reading import inspection
 from mlflow_ipfs.content.system.disk import Disk
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +43,7 @@ def test_a_sound_store_has_no_problem(cli: CommandLine, directory: Path) -> None
     assert found["contents"]["stored_bytes"] >= 2_560_000
     assert found["writing"]["text"] == "works"
     assert found["MLflow"]["entry_points"] >= 8
-    assert cli("pin", "ls", "--json").records == [{"cid": root, "owner": "user", "state": "confirmed"}]
+    assert [(one["cid"], one["owner"]) for one in cli("pin", "ls", "--json").records] == [(root, "user")]
 
 
 def test_it_reads_well(cli: CommandLine, directory: Path) -> None:
@@ -206,3 +211,69 @@ class TestModelVersions:
 
     def test_a_rebuild_does_not_read_it(self, cli: CommandLine, database: Path) -> None:
         assert "--rebuild" in cli("doctor", "--rebuild", "--backend-store-uri", f"sqlite:///{database}", code=2).stderr
+
+
+class TestTheDatabaseIsComparedWithTheStore:
+    @pytest.fixture
+    def database(self, cli: CommandLine, root: str, directory: Path, tmp_path: Path) -> str:
+        """Return the URI of a database with a frozen version, a run with files, a run without, and one outside."""
+        run = "mfs://mlflow/0/r1/artifacts"
+        with open_store(Settings(store=cli.store)) as store:
+            store.files.put_tree(MfsPath.parse(run), directory)
+            store.pins.add(Pin("model-version:0123456789abcdef/digits/1", CID.parse(root)))
+            store.unpin(root)
+        with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+            connection.executescript(
+                "CREATE TABLE runs (run_uuid TEXT, experiment_id INTEGER, artifact_uri TEXT);"
+                "CREATE TABLE tags (run_uuid TEXT, key TEXT, value TEXT);"
+                f"INSERT INTO runs VALUES ('r1', 0, '{run}');"
+                "INSERT INTO runs VALUES ('r2', 0, 'mfs://mlflow/0/r2/artifacts');"
+                "INSERT INTO runs VALUES ('r3', 0, 's3://bucket/0/r3/artifacts');"
+                "INSERT INTO tags VALUES ('r1', 'mlflow.log-model.history', '[]'), ('r3', 'mlflow.log-model.history', '[]');"
+                "CREATE TABLE model_versions (name TEXT, version INTEGER, current_stage TEXT, source TEXT, storage_location TEXT);"
+                f"INSERT INTO model_versions VALUES ('digits', 1, 'None', 'models:/m-1', 'mlflow-artifacts:/0/models/m-1/@{root}');"
+            )
+            connection.commit()
+        return f"sqlite:///{tmp_path}/mlflow.db"
+
+    def findings(self, cli: CommandLine, database: str, code: int) -> list[dict[str, Any]]:
+        records = cli("doctor", "--json", "--backend-store-uri", database, code=code).records
+        return [record for record in records if record["topic"] == "content"]
+
+    def test_a_complete_store(self, cli: CommandLine, database: str) -> None:
+        (found,) = self.findings(cli, database, 0)
+        assert found["state"] == "ok"
+        assert (found["checked"], found["lost"], found["unkept"], found["incomplete"]) == (2, 0, 0, 0)
+
+    def test_lost_content(self, cli: CommandLine, database: str, root: str) -> None:
+        with open_store(Settings(store=cli.store)) as store:
+            store.files.delete(MfsPath.parse("mfs://mlflow/0/r1"))
+            delete_block(store.storage, CID.parse(root))
+        sums, *problems = self.findings(cli, database, 1)
+        assert (sums["lost"], sums["state"]) == (2, "note")
+        assert [found["text"] for found in problems[:2]] == [
+            f"model version digits/1: {root} is not in the store",
+            "run r1: no files at mfs://mlflow/0/r1/artifacts",
+        ]
+        assert problems[2]["text"].startswith("pin model-version:0123456789abcdef/digits/1: the block ")
+        text = cli("doctor", "--backend-store-uri", database, code=1).stdout.decode()
+        assert "add what is lost again, or restore a backup of the store" in text
+
+    def test_a_version_without_a_pin(self, cli: CommandLine, database: str, root: str) -> None:
+        with open_store(Settings(store=cli.store)) as store:
+            store.pins.remove(CID.parse(root), "model-version:0123456789abcdef/digits/1")
+        _, problem = self.findings(cli, database, 1)
+        assert problem["text"] == (
+            f"model version digits/1: no pin keeps {root}, so a gc removes it; run `mlflow-ipfs pin add {root}`"
+        )
+        cli("pin", "add", root)
+        self.findings(cli, database, 0)
+
+    def test_a_store_whose_index_was_rebuilt_without_its_small_content(self, cli: CommandLine, database: str) -> None:
+        for path in (*cli.store.glob("store.db*"), *(cli.store / "backup").iterdir()):
+            path.unlink()
+        cli("doctor", "--rebuild", code=1)
+        cli("scrub")
+        sums, *problems = self.findings(cli, database, 1)
+        assert sums["lost"] == 2
+        assert {found["state"] for found in problems} == {"problem"}

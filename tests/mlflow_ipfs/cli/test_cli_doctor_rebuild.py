@@ -144,5 +144,5 @@ def test_there_is_nothing_to_rebuild(cli: CommandLine) -> None:
     assert "no store found at" in cli("doctor", "--rebuild", code=3).stderr
     cli.store.mkdir()
     (cli.store / "diary.txt").write_text("mine")
-    assert "is not a store" in cli("doctor", "--rebuild", code=1).stderr
+    assert "is not a store" in cli("doctor", "--rebuild", code=3).stderr
     assert [path.name for path in cli.store.iterdir()] == ["diary.txt"]

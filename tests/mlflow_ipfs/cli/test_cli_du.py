@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from typing import TYPE_CHECKING
+
+import pytest
 
 from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.mfs import MfsPath
@@ -9,6 +13,8 @@ from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.content.names.pins import Pin
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from support.command_line import CommandLine
 
 REGISTRY = "0123456789abcdef"
@@ -36,6 +42,7 @@ def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: 
     assert all(record["own_bytes"] == record["total_bytes"] for record in records)
     assert total["unneeded_bytes"] == len(b"garbage")
     assert total["all_bytes"] == total["unneeded_bytes"] + sum(record["own_bytes"] for record in records)
+    assert all((record["title"], record["added_at"]) == ("", None) for record in records)
     lines = cli("du").lines
     assert lines[0].split()[:2] == ["model", "digits"]
     assert lines[0].endswith("exclusive")
@@ -44,3 +51,37 @@ def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: 
 
 def test_du_without_a_store_is_3(cli: CommandLine) -> None:
     cli("du", code=3)
+
+
+def test_du_shows_the_name_of_a_pin(cli: CommandLine, root: str) -> None:
+    (record, _) = cli("du", "--json").records
+    assert (record["kind"], record["name"], record["title"]) == ("pin", f"user {root}", "data")
+    assert record["added_at"] is not None
+    assert cli("du").lines[0].startswith(f"pin  data  user {root}  ")
+
+
+@pytest.mark.slow
+def test_du_shows_the_names_of_experiments(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    del root
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    script = (
+        "import mlflow; mlflow.set_experiment('digits'); mlflow.start_run(); mlflow.log_text('x', 'x.txt');"
+        "print(mlflow.get_artifact_uri())"
+    )
+    environment = cli.environment | {"MLFLOW_TRACKING_URI": f"ipfs+{database}"}
+    made = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True, text=True)
+    tree = made.stdout.split()[-1].rpartition("/artifacts")[0].rpartition("/")[0]
+
+    def titles(*arguments: str) -> dict[str, str]:
+        return {record["name"]: record["title"] for record in cli("du", "--json", *arguments).records[:-1]}
+
+    assert titles()[tree] == "digits"
+    with open_store(Settings(store=cli.store)) as store:
+        for path in ("1/run/artifacts/x.txt", "fedcba9876543210/1/run/artifacts/x.txt"):
+            store.files.put_stream(MfsPath("mlflow", path), io.BytesIO(b"behind a server"))
+    assert titles()["mfs://mlflow/1"] == ""
+    named = titles("--backend-store-uri", database)
+    assert (named["mfs://mlflow/1"], named["mfs://mlflow/fedcba9876543210/1"]) == ("digits", "")
+    (tmp_path / "mlflow.db").unlink()
+    assert "does not exist" in cli("du", "--backend-store-uri", database, code=3).stderr
+    assert titles()[tree] == ""

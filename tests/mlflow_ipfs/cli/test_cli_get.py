@@ -45,11 +45,32 @@ def test_get_with_force_replaces_files_and_keeps_other_files_of_a_directory(cli:
     Path("out/sub").mkdir(parents=True)
     Path("out/sub/small.txt").write_text("old")
     Path("out/mine").write_text("mine")
-    cli("get", root, "-o", "out", "--force")
+    Path("out/sub/yours").mkdir()
+    for name in ("out/sub/.hidden", "out/sub/yours/a", "out/sub/yours/b"):
+        Path(name).write_text("mine")
+    Path("out/elsewhere").symlink_to(".")
+    outcome = cli("get", root, "-o", "out", "--force")
+    assert "kept 5 other files in out, not part of the content" in outcome.stderr
+    assert cli("get", root, "-o", "out", "--force", "--json").records[0]["other_files"] == 5
+    listed = cli("verify", root, "--against", "out", "--hidden", code=4)
+    assert listed.stdout.decode().count("is on disk, but not in the content") >= 4
     assert Path("out/sub/small.txt").read_text() == "small\n"
     assert Path("out/mine").read_text() == "mine"
     cli("get", f"{root}/sub/small.txt", "-o", "out/mine", "--force")
     assert Path("out/mine").read_text() == "small\n"
+
+
+def test_get_with_force_writes_into_the_directory_that_a_symlink_leads_to(cli: CommandLine, root: str) -> None:
+    Path("disk").mkdir()
+    Path("link").symlink_to("disk")
+    outcome = cli("get", root, "-o", "link", "-f")
+    assert outcome.stderr == ""
+    assert Path("link").is_symlink()
+    assert Path("disk/sub/small.txt").read_text() == "small\n"
+    assert "'link' already exists" in cli("get", root, "-o", "link", code=1).stderr
+    assert (
+        "is a directory, but the content has a file" in cli("get", f"{root}/big.bin", "-o", "link", "-f", code=1).stderr
+    )
 
 
 def test_get_that_fails_halfway_leaves_nothing(cli: CommandLine, directory: Path) -> None:

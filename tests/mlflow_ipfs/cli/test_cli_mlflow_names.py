@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def make_model(directory):
     with mlflow.start_run() as run:
         mlflow.log_artifacts(directory, "model")
         mlflow.log_text("hello", "notes/hello.txt")
+        mlflow.log_text("space", "notes/with space.txt")
     client = mlflow.MlflowClient()
     client.create_registered_model("digits")
     client.create_registered_model("nothing")
@@ -43,13 +45,21 @@ def make_model(directory):
     mlflow.set_experiment(experiment_id=client.create_experiment("plain", pathlib.Path("plain").absolute().as_uri()))
     with mlflow.start_run() as plain:
         mlflow.log_text("hello", "hello.txt")
-    return run.info.run_id, client.get_model_version_download_uri("digits", "1"), run.info.artifact_uri, plain.info.run_id
+    mlflow.set_experiment("digits")
+    with mlflow.start_run() as modern:
+        model = mlflow.initialize_logged_model("network", source_run_id=modern.info.run_id)
+        mlflow.finalize_logged_model(model.model_id, "READY")
+        client.log_model_artifacts(model.model_id, directory)
+    ids = run.info.run_id, plain.info.run_id, modern.info.run_id, model.model_id
+    return client.get_model_version_download_uri("digits", "1"), run.info.artifact_uri, *ids
 
 answers = sys.stdout
 sys.stdout = sys.stderr  # MLflow prints now and then
 for line in sys.stdin:
     arguments = json.loads(line)
-    if isinstance(arguments, str):
+    if isinstance(arguments, str) and arguments.startswith("log "):
+        answer = mlflow.MlflowClient().log_text(arguments.removeprefix("log "), "hello", "hello.txt")
+    elif isinstance(arguments, str):
         answer = make_model(arguments)
     else:
         result = CliRunner().invoke(main, arguments)
@@ -92,10 +102,12 @@ class Project:
     tracking_uri: str
     worker: Worker
     model: Path
-    run_id: str
     location: str
     artifact_uri: str
+    run_id: str
     plain_run_id: str
+    modern_run_id: str
+    logged_model_id: str
 
     @property
     def cid(self) -> str:
@@ -106,7 +118,7 @@ class Project:
         return [Outcome(code, stdout.encode(), stderr) for code, stdout, stderr in answers]
 
 
-@contextmanager
+@contextlib.contextmanager
 def make_project(cli: CommandLine, tracking_uri: str) -> Iterator[Project]:
     model = cli.store.parent / "model"
     (model / "data").mkdir(parents=True)
@@ -149,6 +161,27 @@ def test_the_file_that_mlflow_adds_to_a_download_is_not_a_difference(project: Pr
     (outcome,) = project.run(command)
     assert outcome.code == 4
     assert "data/registered_model_meta: is on disk, but not in the content" in outcome.stdout.decode()
+
+
+def test_the_cid_of_a_version_a_run_and_a_part_is_printed(project: Project) -> None:
+    outcomes = project.run(
+        ("cid", "models:/digits@champion"),
+        ("cid", f"runs:/{project.run_id}/model"),
+        ("cid", f"{project.artifact_uri}/model"),
+        ("cid", f"models:/{project.logged_model_id}"),
+    )
+    assert [outcome.lines for outcome in outcomes] == [[project.cid]] * 4
+
+
+def test_a_run_may_be_named_with_percent_escapes(project: Project) -> None:
+    literal, decoded, missing = project.run(
+        ("cat", f"runs:/{project.run_id}/notes/with space.txt"),
+        ("cat", f"runs:/{project.run_id}/notes/with%20space.txt"),
+        ("cat", f"runs:/{project.run_id}/notes/with%20nothing.txt"),
+    )
+    assert literal.stdout == decoded.stdout == b"space"
+    assert missing.code == 3
+    assert "with%20nothing.txt" in missing.stderr
 
 
 def test_a_version_goes_into_a_car(project: Project) -> None:
@@ -197,7 +230,23 @@ def test_versions_and_runs_can_be_pinned(project: Project) -> None:
     )
     assert version.lines == [f"pinned  models:/digits@champion  {project.cid}"]
     assert [record["cid"] for record in listed.records] == [run.records[0]["cid"]]
-    assert {record["cid"] for record in pins.records} == {project.cid, run.records[0]["cid"]}
+    assert {record["cid"]: record["name"] for record in pins.records} == {
+        project.cid: "models:/digits@champion",
+        run.records[0]["cid"]: f"runs:/{project.run_id}",
+    }
+    assert all(record["size_bytes"] > 2_000_000 for record in pins.records)
+    other, *removed, left = project.run(
+        ("pin", "rm", f"{project.artifact_uri}/notes"),
+        ("pin", "rm", "models:/digits/1"),
+        ("pin", "rm", f"runs:/{project.run_id}"),
+        ("pin", "ls", "--owner", "user"),
+    )
+    assert other.code == 3
+    assert "can change, and no pin of 'user' was added under this name; name the CID" in other.stderr
+    assert [outcome.stdout.decode().split()[-1] for outcome in removed] == [project.cid, run.records[0]["cid"]]
+    assert left.lines == []
+    (refused,) = project.run(("pin", "rm", "models:/digits/1"))
+    assert "but by 'model-version:" in refused.stderr
 
 
 def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
@@ -222,7 +271,7 @@ def test_what_mlflow_does_not_know_is_3(project: Project) -> None:
 
 
 def test_what_mlflow_cannot_read_is_2(project: Project) -> None:
-    outcomes = project.run(("ls", "models:/"), ("ls", "runs:/"), ("ls", "models://"), ("pin", "rm", "models:/digits/1"))
+    outcomes = project.run(("ls", "models:/"), ("ls", "runs:/"), ("ls", "models://"))
     assert [outcome.code for outcome in outcomes] == [2] * len(outcomes), outcomes
 
 
@@ -276,3 +325,93 @@ def test_versions_of_a_server_are_verified_on_its_machine(tmp_path: Path, mlflow
     assert verified.records[0]["cid"] == project.cid
     assert mutable.code == 3
     assert "stored by an MLflow server" in mutable.stderr
+    in_store = f"mfs://mlflow/{project.artifact_uri.removeprefix('mlflow-artifacts:/')}"
+    assert f"In this store it is {in_store}: name that instead" in mutable.stderr
+    assert "register a model version" in mutable.stderr
+
+
+@pytest.mark.server
+def test_a_version_that_is_not_frozen_gets_advice_that_fits(tmp_path: Path, mlflow_server: StartServer) -> None:
+    cli = CommandLine(tmp_path / "store")
+    server = mlflow_server(
+        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", "mfs://mlflow",
+        env={"MLFLOW_IPFS_STORE": f"local:{cli.store}"},
+    )  # fmt: skip
+    with make_project(cli, server.url) as project:
+        assert project.location == f"runs:/{project.run_id}/model"
+        (version,) = project.run(("verify", "models:/digits/1"))
+        in_store = f"mfs://mlflow/{project.artifact_uri.removeprefix('mlflow-artifacts:/')}/model"
+        (verified,) = project.run(("verify", in_store))
+    assert version.code == 3
+    assert f"In this store it is {in_store}" in version.stderr
+    assert "Register a model version" not in version.stderr
+    assert "--registry-store-uri ipfs+… freezes every version" in version.stderr
+    assert verified.code == 0
+
+
+def snapshot_of(directory: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() if path.is_file() else b"" for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("scheme", ["ipfs+sqlite", "sqlite"])
+@pytest.mark.parametrize("command", ["verify", "cid"])
+def test_reading_creates_no_database(cli: CommandLine, tmp_path: Path, scheme: str, command: str) -> None:
+    cli("add", "-", stdin=b"so that there is a store")
+    (tmp_path / "empty.db").touch()
+    before = snapshot_of(tmp_path)
+    missing = f"{scheme}:///{tmp_path}/nowhere/x.db"
+    stderr = cli(command, "models:/m/1", "--tracking-uri", missing, code=3).stderr
+    assert f"MLflow's database {tmp_path}/nowhere/x.db does not exist (from --tracking-uri)" in stderr
+    stderr = cli(command, "models:/m/1", "--tracking-uri", f"{scheme}:///{tmp_path}/empty.db", code=3).stderr
+    assert "is not a database of MLflow" in stderr
+    stderr = cli(command, "models:/m/1", code=3).stderr
+    assert f"{tmp_path}/mlflow.db does not exist (MLflow's default, because MLFLOW_TRACKING_URI is not set)" in stderr
+    stderr = cli(command, "runs:/0123", "--tracking-uri", f"{tmp_path}/mlruns", code=3).stderr
+    assert f"MLflow's directory {tmp_path}/mlruns does not exist" in stderr
+    after = snapshot_of(tmp_path)
+    assert {path for path in after if "/store/" not in path} == {path for path in before if "/store/" not in path}
+
+
+def test_reading_changes_no_database(project: Project) -> None:
+    database = project.cli.store.parent / "mlflow.db"
+    before = database.read_bytes()
+    project.run(("verify", "models:/digits/1"), ("ls", f"runs:/{project.run_id}"))
+    assert database.read_bytes() == before
+
+
+def test_an_older_database_is_not_migrated(project: Project, tmp_path: Path) -> None:
+    shutil.copy(project.cli.store.parent / "mlflow.db", tmp_path / "old.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.execute("DROP TABLE webhook_events")
+        connection.commit()
+    before = (tmp_path / "old.db").read_bytes()
+    (outcome,) = project.run(("verify", "models:/digits/1", "--tracking-uri", f"sqlite:///{tmp_path}/old.db"))
+    assert outcome.code == 2
+    assert "was made by an older MLflow; back it up and run `mlflow db upgrade` on it" in outcome.stderr
+    assert (tmp_path / "old.db").read_bytes() == before
+
+
+def test_an_error_says_which_mlflow_was_asked(project: Project) -> None:
+    (outcome,) = project.run(("verify", "models:/unknown/1"))
+    assert outcome.stderr.endswith(f"(MLflow at {project.tracking_uri})\n")
+
+
+def test_logged_models_are_named_with_the_command_to_use(project: Project) -> None:
+    model = f"models:/{project.logged_model_id}"
+    missing, named = project.run(
+        ("verify", f"runs:/{project.modern_run_id}"), ("verify", f"runs:/{project.modern_run_id}/network")
+    )
+    assert missing.code == 3
+    assert f"The run's logged models are stored separately: name {model}\n" in missing.stderr
+    assert named.code == 0
+    run = f"runs:/{project.modern_run_id}"
+    project.worker.ask(f"log {project.modern_run_id}")
+    listed, verified, pinned, as_json = project.run(
+        ("ls", run), ("verify", run), ("pin", "add", run), ("verify", "--json", run)
+    )
+    for outcome, command in ((listed, "ls"), (verified, "verify"), (pinned, "pin add")):
+        assert outcome.code == 0, outcome
+        assert f"MLflow keeps its 1 logged model elsewhere: {model} (network)" in outcome.stderr
+        assert f"`mlflow-ipfs {command} {model}`" in outcome.stderr
+    assert as_json.records[0]["other_models"] == [project.logged_model_id]
+    assert as_json.stderr == ""

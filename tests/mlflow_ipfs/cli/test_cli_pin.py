@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs import CID, Settings, open_store
@@ -7,12 +9,11 @@ from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.local import open_local_storage
+from support.command_line import CommandLine
 from support.storages import delete_block
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from support.command_line import CommandLine
 
 OWNER = "model-version:0123456789abcdef/digits/1"
 
@@ -44,7 +45,10 @@ def test_a_mutable_path_is_pinned_as_it_is_now(cli: CommandLine, directory: Path
     cli("gc", "--grace", "0")
     assert cli("verify", expected).lines[-1] == "verified  every block"
     assert cli("cat", f"{expected}/sub/small.txt").stdout == b"small\n"
-    assert cli("pin", "ls").lines == [f"{expected}  confirmed  user"]
+    assert [line.split()[-1] for line in cli("pin", "ls").lines] == [str(run)]
+    assert cli("pin", "ls", str(run), "--json").records[0]["cid"] == expected
+    assert cli("pin", "rm", str(run)).lines == [f"unpinned  {expected}"]
+    assert cli("pin", "ls").lines == []
 
 
 def test_frozen_content_is_pinned_as_it_is(cli: CommandLine, root: str) -> None:
@@ -52,20 +56,23 @@ def test_frozen_content_is_pinned_as_it_is(cli: CommandLine, root: str) -> None:
         store.storage.entries.freeze(Frozen("mlflow", "0/run", CID.parse(root)))
     sub = cli("ls", "--json", f"mfs://mlflow/0/run/@{root}").records[-1]["cid"]
     assert cli("pin", "add", f"mfs://mlflow/0/run/@{root}/sub", "--json").records == [
-        {"content": f"mfs://mlflow/0/run/@{root}/sub", "cid": sub, "owner": "user"}
+        {"content": f"mfs://mlflow/0/run/@{root}/sub", "cid": sub, "owner": "user", "other_models": []}
     ]
 
 
-def test_a_mutable_path_of_nothing_is_3_and_only_a_cid_can_be_unpinned(cli: CommandLine, root: str) -> None:
+def test_a_mutable_path_of_nothing_is_3(cli: CommandLine, root: str) -> None:
     del root
-    assert "there is no file at or below mfs://mlflow/9" in cli("pin", "add", "mfs://mlflow/9", code=3).stderr
-    for command in ("rm", "ls"):
-        assert "name the CID, as `mlflow-ipfs pin ls` shows it" in cli("pin", command, "mfs://mlflow/0", code=2).stderr
+    for command in ("add", "rm", "ls"):
+        assert "there is no file at or below mfs://mlflow/9" in cli("pin", command, "mfs://mlflow/9", code=3).stderr
 
 
 def test_pin_ls_shows_cid_state_and_owner(cli: CommandLine, root: str) -> None:
     pin_for_version(cli, root)
-    assert cli("pin", "ls").lines == [f"{root}  confirmed  {OWNER}", f"{root}  confirmed  user"]
+    version, user = (re.split("  +", line) for line in cli("pin", "ls").lines)
+    assert version == [root, "confirmed", OWNER, "2.6 MB", "-", "digits/1"]
+    assert user[:4] == [root, "confirmed", "user", "2.6 MB"]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\dZ", user[4])
+    assert user[5] == "data"
     assert owners(cli, "--owner", "model-version:") == [OWNER]
     assert owners(cli, root) == [OWNER, "user"]
     assert cli("pin", "ls", f"{root}/sub").stdout == b""
@@ -120,3 +127,41 @@ def test_the_pin_of_what_is_gone_can_still_be_dropped(cli: CommandLine, root: st
     with open_local_storage(cli.store) as storage:
         delete_block(storage, CID.parse(root))
     cli("pin", "rm", root)
+
+
+def test_a_pin_remembers_what_was_added_and_when(cli: CommandLine, directory: Path) -> None:
+    before = int(time.time())
+    root = cli("add", "-q", directory).cid
+    cli("add", "-q", "-", stdin=b"from a pipe")
+    cli("pin", "add", f"{root}/sub")
+    cli("pin", "add", root)  # the bare CID does not replace the name
+    records = {record["name"]: record for record in cli("pin", "ls", "--json").records}
+    assert set(records) == {"data", "", f"{root}/sub"}
+    assert all(before <= record["added_at"] <= time.time() for record in records.values())
+    assert records[""]["size_bytes"] == len("from a pipe")
+    cli("car", "export", root, "-o", "x.car")
+    other = CommandLine(directory.parent / "other")
+    other("car", "import", "x.car")
+    assert other("pin", "ls", "--json").records[0]["name"] == "x.car"
+
+
+def test_a_removed_pin_leaves_no_note(cli: CommandLine, root: str) -> None:
+    cli("pin", "rm", root)
+    with open_store(Settings(store=cli.store)) as store:
+        assert dict(store.storage.notes.list()) == {}
+
+
+def test_a_pin_from_before_labels_is_listed(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        for key in store.storage.notes.list():
+            store.storage.notes.delete(key)
+        store.storage.notes.set(f"pin/{root}/user", "damaged")
+    (record,) = cli("pin", "ls", "--json").records
+    assert (record["name"], record["added_at"], record["cid"]) == ("", None, root)
+
+
+def test_the_size_of_damaged_content_is_unknown(cli: CommandLine, root: str) -> None:
+    with open_local_storage(cli.store) as storage:
+        delete_block(storage, CID.parse(root))
+    assert cli("pin", "ls", "--json").records[0]["size_bytes"] is None
+    assert re.split("  +", cli("pin", "ls").lines[0])[3] == "-"

@@ -109,7 +109,8 @@ def test_an_interrupted_add_leaves_nothing(
     stdout, stderr = halfway.communicate(timeout=30)
     assert halfway.returncode == code
     assert stdout == b""
-    assert stderr == (b"mlflow-ipfs: interrupted\n" if number == signal.SIGINT else b"")
+    assert stderr.startswith(b"mlflow-ipfs: created the store ")
+    assert stderr.splitlines()[1:] == ([b"mlflow-ipfs: interrupted"] if number == signal.SIGINT else [])
     assert cli.residue() == []
     assert cli("gc", "--dry-run", "--json").records[-1]["deletable_blocks"] == 0
 
@@ -166,6 +167,8 @@ def _read_terminal(leader: int) -> str:
 
 @pytest.mark.slow
 def test_no_progress_goes_into_a_pipe(cli: CommandLine, directory: Path) -> None:
+    cli("add", "-", stdin=b"so that there is a store")
+    (directory / "link").unlink()
     assert cli.in_a_process("add", "--hidden", directory).stderr == ""
 
 
@@ -190,3 +193,52 @@ def test_a_setting_without_a_usable_value_is_2(cli: CommandLine, monkeypatch: py
 def test_a_group_without_a_command_shows_its_help_as_it_is(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     bare, asked = cli.in_a_process(*arguments, code=2), cli.in_a_process(*arguments, "--help")
     assert bare.stderr == asked.stdout.decode()
+
+
+@pytest.mark.slow
+def test_bash_completes_commands_and_options(cli: CommandLine) -> None:
+    script = Path("completion.bash")
+    script.write_bytes(cli.in_a_process("completion", "bash").stdout)
+    binary = Path(sys.executable).parent
+
+    def complete(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("mlflow-ipfs", *words))
+        ask = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _mlflow_ipfs_completion mlflow-ipfs; echo ${{COMPREPLY[@]}}"
+        environment = cli.environment | {"PATH": f"{binary}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-c", ask], env=environment, capture_output=True, check=True, timeout=60)
+        return done.stdout.decode().split()
+
+    assert complete("pi") == ["pin"]
+    assert complete("pin", "") == ["add", "ls", "rm"]
+    assert complete("verify", "--ag") == ["--against"]
+    assert complete("completion", "") == ["bash", "zsh", "fish"]
+
+
+def test_the_other_shells_have_scripts(cli: CommandLine) -> None:
+    assert cli("completion", "zsh").lines[0] == "#compdef mlflow-ipfs"
+    assert "complete --no-files --command mlflow-ipfs" in cli("completion", "fish").stdout.decode()
+    assert "'bash', 'zsh', 'fish'" in cli("completion", "tcsh", code=2).stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_modules_load_prints_no_traceback(cli: CommandLine, tmp_path: Path) -> None:
+    marker = tmp_path / "loading"
+    for slow, code in (("click", -signal.SIGINT), ("mlflow", 130)):
+        package = tmp_path / f"slow-{slow}"
+        package.mkdir()
+        (package / f"{slow}.py").write_text(
+            f"import pathlib, time\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(60)\n"
+        )
+        cli("add", "-", stdin=b"so that there is a store")
+        with subprocess.Popen(
+            [*cli.command, "verify", "models:/m/1"],
+            env=cli.environment | {"PYTHONPATH": f"{package}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - a shell's job would ignore it
+        ) as process:
+            wait_until(marker.exists, timeout_seconds=30, what=f"{slow} is being imported")
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=30)
+        assert process.returncode == code
+        assert stderr in {b"", b"mlflow-ipfs: interrupted\n"}
+        marker.unlink()

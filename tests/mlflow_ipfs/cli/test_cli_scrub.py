@@ -9,7 +9,9 @@ import pytest
 
 from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.content.storage.local import open_local_storage
 from support.clones import flip_bytes_of
+from support.storages import delete_block
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +41,7 @@ def test_an_intact_store_is_reported_as_intact(cli: CommandLine, root: str) -> N
     del root
     assert cli("scrub").lines == ["hashed    10 blocks, 2.6 MB", "verified  every block; no damage found"]
     [record] = cli("scrub", "--json").records
-    counts = {"problems": 0, "healed_count": 0, "affected_count": 0}
+    counts = {"problems": 0, "healed_count": 0, "affected_count": 0, "incomplete_count": 0}
     assert record == {"blocks": 10, "size_bytes": 2_560_514} | counts
 
 
@@ -136,3 +138,26 @@ def test_a_backup_that_is_not_complete_heals_nothing(cli: CommandLine, root: str
     manifest = tmp_path / "backup/backup.json"
     manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
     assert "is not complete" in cli("scrub", "--heal-from", tmp_path / "backup", code=1).stderr
+
+
+def test_names_with_missing_blocks_are_listed(cli: CommandLine, root: str, directory: Path) -> None:
+    version = name_everywhere(cli, root, directory)
+    lost = cli("cid", f"{root}/sub/small.txt").cid
+    with open_local_storage(cli.store) as storage:
+        delete_block(storage, CID.parse(lost))
+    outcome = cli("scrub", "--json", code=4)
+    *names, sums = outcome.records
+    assert [(name["kind"], name["name"], name["damaged"]) for name in names] == [
+        ("pin", "model-version:0123456789abcdef/digits/3", [lost]),
+        ("pin", "user", [lost]),
+        ("ref", "datasets/digits", [lost]),
+        ("file", f"{RUN}/link", [lost]),
+        ("file", f"{RUN}/sub/small.txt", [lost]),
+        ("frozen", RUN, [lost]),
+    ]
+    assert sums["incomplete_count"] == 6
+    text = cli("scrub", code=4)
+    assert f"incomplete  model version  digits/3  {version}" in text.lines
+    assert "6 names with missing blocks, which this store does not contain; add the content again" in text.stderr
+    cli("add", directory)
+    cli("scrub")

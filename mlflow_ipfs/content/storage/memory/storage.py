@@ -177,6 +177,7 @@ class MemoryPublication:
                 state.pins[pin.owner, bytes(pin.cid)] = pin
             state.outbox += changes.outbox
             state.frozen.update(changes.frozen)
+            state.notes.update(changes.notes)
         return sum(len(data) for data in new.values())
 
     def _is_stored(self, key: bytes) -> bool:

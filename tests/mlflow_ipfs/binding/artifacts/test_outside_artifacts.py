@@ -105,8 +105,12 @@ def test_a_backup_without_them_is_refused_before_anything_is_copied(
         told.extend(groups)
         return False
 
-    with pytest.raises(PolicyError, match=rf"1 run in {tmp_path}/mlruns, for example {run_id}.*--without-outside"):
+    listed = rf"1 run in {tmp_path}/mlruns, for example {run_id}"
+    with pytest.raises(PolicyError, match=rf"{listed}.*--without-outside"):
+        make_backup(store, tmp_path / "backup", url, timeout_seconds=1)
+    with pytest.raises(PolicyError, match="--without-outside") as caught:
         make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=refuse)
+    assert listed not in str(caught.value), "the caller was told already"
     assert [group.kind for group in told] == ["experiment", "run"]
     assert not (tmp_path / "backup").exists()
     manifest, _ = make_backup(store, tmp_path / "backup", url, timeout_seconds=1, accept_outside=bool)

@@ -20,7 +20,7 @@ from mlflow_ipfs.binding.databases.sightings import observe, record_move
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.memory import MemoryStorage
-from mlflow_ipfs.errors import NotFoundError, SettingsError
+from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,7 +193,7 @@ def test_only_a_database_with_an_id_can_have_moved(storage: MemoryStorage, tmp_p
     make_plain(tmp_path / "plain.db")
     with pytest.raises(NotFoundError, match="no registry id"):
         record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/plain.db"))
-    with pytest.raises(SettingsError, match="does not exist"):
+    with pytest.raises(NotFoundError, match="does not exist"):
         record_move(storage, sqlalchemy.make_url(f"sqlite:///{tmp_path}/none.db"))
 
 

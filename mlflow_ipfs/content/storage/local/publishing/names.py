@@ -32,10 +32,7 @@ class LocalNotes:
     def set(self, key: str, value: str) -> None:
         """Write a note, replacing one with the same key."""
         with self._context.database.write() as connection:
-            connection.execute(
-                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (KEY_PREFIX + key, value),
-            )
+            put_notes(connection, {key: value})
 
     def delete(self, key: str) -> bool:
         """Remove a note. Return whether it existed."""
@@ -81,6 +78,14 @@ def drop_pin(connection: sqlite3.Connection, cid: CID, owner: str) -> bool:
     """Delete the row of a pin. Return whether it existed."""
     deleted = connection.execute("DELETE FROM pin WHERE owner = ? AND cid = ?", (owner, bytes(cid)))
     return bool(deleted.rowcount)
+
+
+def put_notes(connection: sqlite3.Connection, notes: Mapping[str, str]) -> None:
+    """Write notes, replacing those with the same keys."""
+    connection.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        ((KEY_PREFIX + key, value) for key, value in notes.items()),
+    )
 
 
 def put_outbox(connection: sqlite3.Connection, rows: Iterable[OutboxRow]) -> None:

@@ -25,7 +25,7 @@ from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.cache_rows import holds_blocks
 from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
 from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, put_frozen
-from mlflow_ipfs.content.storage.local.publishing.names import drop_pin, put_outbox, put_pin
+from mlflow_ipfs.content.storage.local.publishing.names import drop_pin, put_notes, put_outbox, put_pin
 from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter, find_new_leaves, move_leaves
 from mlflow_ipfs.content.storage.local.publishing.promotion import promote
 from mlflow_ipfs.content.storage.local.publishing.row_writer import NewFile, RowWriter, batches, find_intact_object
@@ -258,6 +258,7 @@ class LocalPublication:
         for frozen in changes.frozen:
             put_frozen(connection, frozen)
         put_entries(connection, changes.entries)
+        put_notes(connection, changes.notes)
         if roll_back:
             connection.execute("ROLLBACK TO names")
         connection.execute("RELEASE names")

@@ -95,7 +95,10 @@ class LocalReader(BlockReader):
         with self._context.database.read() as connection:
             row = index_rows.find_block(connection, cid.multihash)
         if row is None:
-            msg = f"the block {cid} is not in the store {self._context.layout.directory}{cid.hash_hint}"
+            msg = (
+                f"the block {cid} is not in the store {self._context.layout.directory}{cid.hash_hint}; add the content "
+                "there (`mlflow-ipfs add` or `car import`), or name a store that has it (--store, MLFLOW_IPFS_STORE)"
+            )
             raise NotFoundError(msg)
         return row
 

@@ -18,7 +18,7 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.repair.index_backups import make_backup
 from mlflow_ipfs.content.storage.local.repair.rebuild import rebuild_index
-from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError, StoreFullError
+from mlflow_ipfs.errors import ImmutableError, NotFoundError, StoreBusyError, StoreFormatError, StoreFullError
 from support.faulty_disk import KillingDisk
 from support.lost_index import (
     lose_index,
@@ -71,10 +71,10 @@ def test_lost_locks_and_directories_are_made_again(directory: Path) -> None:
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(StoreFormatError, match="is not a store"):
+    with pytest.raises(NotFoundError, match="is not a store"):
         rebuild_index(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
-    with pytest.raises(StoreFormatError, match="no store found"):
+    with pytest.raises(NotFoundError, match="no store found"):
         rebuild_index(tmp_path / "nothing")
 
 

@@ -38,7 +38,7 @@ from mlflow_ipfs.content.storage.local.repair.rebuild.scan import StoreScan
 from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
-from mlflow_ipfs.errors import ImmutableError, NewerFormatError, StoreBusyError, StoreFormatError
+from mlflow_ipfs.errors import ImmutableError, NewerFormatError, NotFoundError, StoreBusyError, StoreFormatError
 
 if TYPE_CHECKING:
     import os
@@ -76,7 +76,8 @@ def rebuild_index(
 
     Raises:
         StoreBusyError: another program uses the store.
-        StoreFormatError: the path is not a store, or is a store of a newer version.
+        NotFoundError: the path is not a store.
+        StoreFormatError: it is a store of a newer version.
         StoreFullError: the disk has no space for a new index. The store is unchanged.
         ImmutableError: the store is on a read-only mount.
         PolicyError: this user has no permission for a file or directory of the store.
@@ -106,7 +107,7 @@ def _find_store(directory: Path) -> Layout:
     """Return the layout of a writable store, which may have lost some of its files."""
     if not directory.is_dir():
         msg = f"no store found at {directory}: name the directory of a store with --store"
-        raise StoreFormatError(msg)
+        raise NotFoundError(msg)
     layout = Layout(directory.resolve())
     layouts.check_platform(layout.directory)
     check_links(layout)
@@ -116,7 +117,7 @@ def _find_store(directory: Path) -> Layout:
             f"{directory} is not a store: it has neither {layout.format_file.name} nor {layout.database.name}, nor the "
             "directories of a store. Name the directory of a store with --store"
         )
-        raise StoreFormatError(msg)
+        raise NotFoundError(msg)
     if is_read_only(layout):
         msg = f"the store {layout.directory} is on a read-only mount and cannot be changed: mount it writable"
         raise ImmutableError(msg)
