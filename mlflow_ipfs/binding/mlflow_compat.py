@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from mlflow.entities import LoggedModel, Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
@@ -198,6 +199,24 @@ def make_temporary_directory() -> str:
     from mlflow.utils.file_utils import create_tmp_dir
 
     return str(create_tmp_dir())
+
+
+def current_tracking_uri() -> str:
+    """Return the tracking URI that MLflow uses in this process."""
+    from mlflow import get_tracking_uri
+
+    return str(get_tracking_uri())
+
+
+def proxied_repository(artifact_uri: str, tracking_uri: str | None, registry_uri: str | None) -> ArtifactRepository:
+    """Return MLflow's own repository of ``mlflow-artifacts:`` locations, which sends requests to a server.
+
+    Raises:
+        MlflowException: the tracking URI does not name a server.
+    """
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    return MlflowArtifactsRepository(artifact_uri, tracking_uri, registry_uri)
 
 
 def read_replica_uri() -> str | None:

@@ -136,6 +136,12 @@ def _locate_stored(store: ContentStore, name: MlflowUri, location: str) -> Locat
     if scheme == MFS:
         return _locate_mutable(store, parse_mfs(location))
     if scheme == PROXIED:
+        # This module loads MLflow, which takes seconds; MLflow has just given the location, so it is loaded.
+        from mlflow_ipfs.binding.proxied_root import find_direct_path  # noqa: PLC0415
+
+        direct_path = find_direct_path(location)
+        if direct_path is not None:
+            return _locate_mutable(store, direct_path)
         msg = (
             f"{name.text} is stored by an MLflow server at {location}, which can still change, so it has no CID yet. "
             "Register a model version of it, or use the mfs:// path on the server's machine"

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import STORE_PREFIX
 from mlflow_ipfs.errors import SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-PREFIX: Final = "ipfs+"
+PREFIX: Final = STORE_PREFIX
 LOCK_SECONDS: Final = 30.0  # MLflow's writers hold SQLite's lock only for the duration of a commit
 _POSTGRESQL: Final = "postgresql"
 _DRIVERS: Final = ("psycopg", "psycopg2")  # defaults of SQLAlchemy: the first one since 2.1, the second one before
