@@ -26,6 +26,7 @@ from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import click
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
@@ -185,13 +186,27 @@ def download_foreign(uri: str, directory: str) -> str:
 
 def in_mlflow_command() -> bool:
     """Return True if this process runs the ``mlflow`` command: its downloads must remain after the process ends."""
+    return _mlflow_command() is not None
+
+
+def server_command_options() -> Mapping[str, Any] | None:
+    """Return the options of ``mlflow server`` or ``mlflow ui`` if this process runs that command, else None.
+
+    The command opens the stores once before it starts its workers, which are separate processes.
+    """
+    context = _mlflow_command()
+    return context.params if context is not None and context.command.name in {"server", "ui"} else None
+
+
+def _mlflow_command() -> click.Context | None:
+    """Return the context of the ``mlflow`` command that this process runs, if any."""
     command_line = sys.modules.get("mlflow.cli")
     if command_line is None:
-        return False
+        return None
     import click
 
     context = click.get_current_context(silent=True)
-    return context is not None and context.find_root().command is command_line.cli
+    return context if context is not None and context.find_root().command is command_line.cli else None
 
 
 def make_temporary_directory() -> str:

@@ -73,7 +73,10 @@ def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
 
 
 def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
-    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed."""
+    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed.
+
+    A location that another program has changed or deleted meanwhile is left as it is.
+    """
     count = 0
     for location in locations:
         if (uri := change(location.uri)) == location.uri:
@@ -81,8 +84,8 @@ def write_locations(connection: Connection, locations: Iterable[ArtifactLocation
         column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
         table = _table(column)
         row = [table.c[name] == value for name, value in zip(column.keys, location.key, strict=True)]
-        connection.execute(table.update().where(*row).values({column.name: uri}))
-        count += 1
+        row.append(table.c[column.name] == location.uri)
+        count += connection.execute(table.update().where(*row).values({column.name: uri})).rowcount
     return count
 
 
