@@ -125,7 +125,7 @@ def _fork(
     if sighting.location is None:
         msg = "a database in memory cannot be forked; name a database file or a server"
         raise SettingsError(msg)
-    base = _find_base(locations, store, destination)
+    base = find_base(locations, store, destination)
     registry_id = claims.find_fork(storage, former_id, sighting.location) or new_registry_id()
     claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
@@ -200,7 +200,7 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
             yield _Version(f"{name}/{version}", cid, location)
 
 
-def _find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None) -> MfsPath | None:
+def find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None) -> MfsPath | None:
     """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
 
     The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store.

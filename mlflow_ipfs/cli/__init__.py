@@ -17,6 +17,7 @@ from mlflow_ipfs.cli.cat import cat
 from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.doctor import doctor
 from mlflow_ipfs.cli.du import du
+from mlflow_ipfs.cli.eject import eject
 from mlflow_ipfs.cli.gc import gc
 from mlflow_ipfs.cli.get import get
 from mlflow_ipfs.cli.ls import ls
@@ -56,5 +57,5 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, eject, databases, scrub, doctor):
     main.add_command(_command)
