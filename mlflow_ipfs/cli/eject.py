@@ -124,7 +124,9 @@ def _notices(report: EjectReport, url: URL, options: EjectOptions) -> list[str]:
         notices.append(f"{count} keep a source ipfs://<cid>, which `mlflow-ipfs get <cid>` writes to disk")
     if options.dry_run:
         return notices
-    uri = shlex.quote(url.render_as_string(hide_password=True))
+    from mlflow_ipfs.binding.databases.connections import shown_uri
+
+    uri = shlex.quote(shown_uri(url))
     destination = f" --artifacts-destination {directory}" if report.needs_destination else ""
     notices.append(f"start the server with `mlflow server --backend-store-uri {uri}{destination}`")
     notices.append("the store was not changed and still has everything; remove it when you do not need it any more")

@@ -92,7 +92,7 @@ class EjectedPlaces:
         bases = [MfsPath(mutable.root, self.registry_id)] if self.registry_id else []
         if self.base is not None:
             bases.append(self.base)
-        below = [path for base in bases if (path := _path_below(mutable, base)) is not None]
+        below = [path for base in bases if (path := path_below(mutable, base)) is not None]
         return min(below, key=len) if below else join_path(mutable.root, mutable.path)
 
     def frozen_path_of(self, place: StoredPlace) -> str:
@@ -129,7 +129,8 @@ class EjectedPlaces:
             raise InvalidPathError(msg)
 
 
-def _path_below(path: MfsPath, base: MfsPath) -> str | None:
+def path_below(path: MfsPath, base: MfsPath) -> str | None:
+    """Return the path relative to another one; None if it is not below that one."""
     if path.root != base.root:
         return None
     if not base.path or path.path == base.path:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from mlflow_ipfs.binding.database_forks import find_base
 from mlflow_ipfs.binding.databases.artifact_locations import read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import read_unfinished
-from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database
+from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database, shown_uri
 from mlflow_ipfs.binding.locations import PROXIED, join_path, scheme_of
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import (
@@ -279,7 +279,7 @@ class _Ejection:
                 with self.engine.begin() as connection:
                     wanted = self._change(connection, wanted)
             except SQLAlchemyError as error:
-                shown = self.engine.url.render_as_string(hide_password=True)
+                shown = shown_uri(self.engine.url)
                 reason = getattr(error, "orig", None) or error
                 msg = (
                     f"the database {shown} could not be changed ({reason}); what was ejected before stays ejected, and the "

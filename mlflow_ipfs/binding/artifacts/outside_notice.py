@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideArtifact, SearchLimit, iterate_outside_artifacts
+from mlflow_ipfs.binding.databases.connections import shown_uri
 from mlflow_ipfs.binding.locations import MFS, PROXIED, scheme_of
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.content.storage.memory import MemoryStorage
@@ -55,8 +56,7 @@ def describe_outside(artifacts: Iterable[OutsideArtifact], database: URL, limit:
 
 def adopt_command(database: URL) -> str:
     """Return the command that takes the artifacts of a database in, as a dry run and without the password."""
-    uri = shlex.quote(database.render_as_string(hide_password=True))
-    return f"mlflow-ipfs adopt --backend-store-uri {uri} --dry-run"
+    return f"mlflow-ipfs adopt --backend-store-uri {shlex.quote(shown_uri(database))} --dry-run"
 
 
 def notify_operator(database: URL) -> None:

@@ -58,6 +58,11 @@ def name_driver(uri: str) -> str:
     return f"{scheme}+{installed[0]}:{rest}"
 
 
+def shown_uri(url: URL) -> str:
+    """Return the URI of a database for messages and commands: without the password and without the driver."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
 @contextmanager
 def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
     """Connect to MLflow's database for reading, and disconnect at the end of the ``with`` statement.

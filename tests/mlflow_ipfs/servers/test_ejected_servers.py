@@ -1,0 +1,135 @@
+"""Ejection: stock servers and stock clients, without this package, serve what the store had, byte for byte."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.clients import run_client
+from support.command_line import CommandLine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(500)]
+
+TRAIN = """
+    import mlflow, sklearn.linear_model
+    mlflow.set_tracking_uri(sys.argv[1])
+    mlflow.set_experiment("e")
+    client = mlflow.MlflowClient()
+    x = [[0.0], [1.0], [2.0]]
+
+    @mlflow.trace
+    def work(x): return x + 1
+
+    for number in range(2):
+        with mlflow.start_run():
+            fitted = sklearn.linear_model.LinearRegression().fit(x, [1.0, 3.0, 5.0])
+            info = mlflow.sklearn.log_model(fitted, name="line", registered_model_name="line", pip_requirements=["mlflow"])
+            mlflow.log_text(f"hello {number}", "a/b.txt")
+            work(number)
+    client.set_registered_model_alias("line", "champion", "2")
+    mlflow.sklearn.save_model(fitted.fit(x, [0.0, 0.0, 0.0]), "other", pip_requirements=["mlflow"])
+    client.log_model_artifacts(info.model_id, "other")  # version 2 keeps what it was
+    mlflow.flush_trace_async_logging()
+"""
+
+READ = """
+    import hashlib, importlib.util, pathlib, tempfile, mlflow
+    mlflow.set_tracking_uri(sys.argv[1])
+    client = mlflow.MlflowClient()
+    found = {}
+    def add(name, uri):
+        directory = pathlib.Path(mlflow.artifacts.download_artifacts(uri, dst_path=tempfile.mkdtemp()))
+        for path in sorted(directory.rglob("*")):
+            if path.is_file() and path.name != "registered_model_meta":
+                found[f"{name} {path.relative_to(directory)}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    experiment = client.get_experiment_by_name("e").experiment_id
+    for run in client.search_runs([experiment]):
+        add(f"run {run.info.run_id}", run.info.artifact_uri)
+    for model in client.search_logged_models([experiment]):
+        add(f"model {model.model_id}", f"models:/{model.model_id}")
+    for version in client.search_model_versions("name = 'line'"):
+        add(f"version {version.version}", f"models:/line/{version.version}")
+    for trace in mlflow.search_traces(locations=[experiment], return_type="list"):
+        found[f"trace {trace.info.trace_id}"] = [[span.name, span.outputs] for span in trace.data.spans]
+    found["prediction"] = round(float(mlflow.pyfunc.load_model("models:/line@champion").predict([[3.0]])[0]), 6)
+    answer([found, importlib.util.find_spec("mlflow_ipfs") is not None])
+"""
+
+
+def eject(tmp_path: Path, database: Path, *options: str) -> Path:
+    directory = tmp_path / "plain"
+    CommandLine(tmp_path / "store")(
+        "eject", "--backend-store-uri", f"sqlite:///{database}", "--artifacts", directory, *options
+    )
+    (tmp_path / "store").rename(tmp_path / "store-that-is-gone")
+    return directory
+
+
+def check_found(found: dict[str, Any]) -> None:
+    kinds = [name.split()[0] for name in found]
+    assert {kind: kinds.count(kind) > 1 for kind in ("run", "model", "version", "trace")} == dict.fromkeys(
+        ("run", "model", "version", "trace"), True
+    )
+    assert found["prediction"] == 7
+
+
+@pytest.mark.parametrize("options", [(), ("--for-server",)])
+def test_data_of_clients_without_a_server(
+    mlflow_server: StartServer, stock_python: Path, database: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
+    direct = f"ipfs+sqlite:///{database}"
+    run_client(TRAIN, direct, directory=tmp_path, env=env)
+    before, has_package = run_client(READ, direct, directory=tmp_path, env=env)
+    assert has_package
+    check_found(before)
+    directory = eject(tmp_path, database, *options)
+    destination = ("--artifacts-destination", directory) if options else ()
+    server = mlflow_server("--backend-store-uri", f"sqlite:///{database}", *destination, python=stock_python)
+    after, has_package = run_client(READ, server.url, directory=tmp_path, python=stock_python)
+    assert not has_package
+    assert after == before
+
+
+def test_data_of_a_server(mlflow_server: StartServer, stock_python: Path, database: Path, tmp_path: Path) -> None:
+    l1 = mlflow_server(
+        *("--backend-store-uri", f"sqlite:///{database}", "--registry-store-uri", f"ipfs+sqlite:///{database}"),
+        *("--artifacts-destination", "mfs://mlflow"),
+        env={"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"},
+    )
+    run_client(TRAIN, l1.url, directory=tmp_path, python=stock_python)
+    before, _ = run_client(READ, l1.url, directory=tmp_path, python=stock_python)
+    check_found(before)
+    directory = eject(tmp_path, database)
+    server = mlflow_server(
+        *("--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", directory), python=stock_python
+    )
+    after, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
+    assert after == before
+
+
+def test_a_server_serves_data_of_clients_without_a_server(
+    mlflow_server: StartServer, stock_python: Path, database: Path, tmp_path: Path
+) -> None:
+    """After `databases convert --to server`, stock clients read and add to it; and after `--to direct` direct ones do."""
+    env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
+    direct = f"ipfs+sqlite:///{database}"
+    run_client(TRAIN, direct, directory=tmp_path, env=env)
+    before, _ = run_client(READ, direct, directory=tmp_path, env=env)
+    cli = CommandLine(tmp_path / "store")
+    done = cli("databases", "convert", "--to", "server", "--backend-store-uri", f"sqlite:///{database}")
+    _, _, line = done.stderr.partition("`mlflow server ")
+    server = mlflow_server(*line.rstrip("`\n").split(), env=env)
+    after, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
+    assert after == before
+    run_client(TRAIN, server.url, directory=tmp_path, python=stock_python)
+    both, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
+    assert len(both) > len(before)
+    cli("databases", "convert", "--to", "direct", "--backend-store-uri", f"sqlite:///{database}")
+    assert run_client(READ, direct, directory=tmp_path, env=env)[0] == both
