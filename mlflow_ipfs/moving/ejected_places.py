@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -23,7 +23,10 @@ from mlflow_ipfs.content.mfs import FROZEN_PREFIX, MfsPath
 from mlflow_ipfs.errors import InvalidPathError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation
 
 STORED_SCHEMES: Final = frozenset({IPFS, MFS, PROXIED})
 FROZEN_DIRECTORY: Final = "frozen"  # beside a run's directory ``artifacts``: the versions that differ from it
@@ -58,12 +61,14 @@ class EjectedPlaces:
         registry_id: the registry id of the database; None if it has none.
         base: the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
         for_server: write ``mlflow-artifacts:/`` locations instead of paths.
+        limits: number of characters that the database stores, by table and column; a column without a limit is missing.
     """
 
     directory: Path
     registry_id: str | None
     base: MfsPath | None
     for_server: bool
+    limits: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def find(self, uri: str) -> StoredPlace | None:
         """Return what a location means in the store; None if it means a place elsewhere.
@@ -116,12 +121,19 @@ class EjectedPlaces:
         # MLflow decodes percent signs in paths, too. A path that has none stays readable.
         return str(target) if quote(str(target)) == str(target) else target.as_uri()
 
-    def check(self, uri: str) -> None:
-        """Raise if a new location cannot be parsed by MLflow.
+    def check(self, location: ArtifactLocation, uri: str) -> None:
+        """Raise if the database cannot have a new location, or MLflow cannot parse it.
 
         Raises:
-            InvalidPathError: it is a server's location with a ``?`` or a ``#``.
+            InvalidPathError: it is too long, or it is a server's location with a ``?`` or a ``#``.
         """
+        limit = self.limits.get((location.table, location.column))
+        if limit is not None and len(uri) > limit:
+            msg = (
+                f"{uri!r} has {len(uri)} characters, but MLflow's database stores at most {limit}; name a directory with "
+                "a shorter path, or use --for-server"
+            )
+            raise InvalidPathError(msg)
         if scheme_of(uri) == PROXIED and ("?" in uri or "#" in uri):
             msg = (
                 f"{uri!r} has a '?' or a '#', which MLflow would read as a query or a fragment; leave out --for-server"

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.database_forks import find_base
-from mlflow_ipfs.binding.databases.artifact_locations import read_locations, write_locations
+from mlflow_ipfs.binding.databases.artifact_locations import read_lengths, read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import read_unfinished
 from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database, shown_uri
 from mlflow_ipfs.binding.locations import PROXIED, join_path, scheme_of
@@ -132,7 +132,8 @@ def eject_artifacts(
     """
     with opened_database(url) as connection:
         base = find_base(read_locations(connection), store, options.destination)
-        places = EjectedPlaces(options.directory, read_registry_id(connection), base, for_server=options.for_server)
+        registry_id, limits = read_registry_id(connection), read_lengths(connection)
+        places = EjectedPlaces(options.directory, registry_id, base, for_server=options.for_server, limits=limits)
     outside = find_outside(url, store, base)
     report = EjectReport(elsewhere=outside.elsewhere, datasets=count_datasets(url))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=_connect_args(url))
@@ -183,13 +184,16 @@ class _Ejection:
         changes = []
         for row in rows:
             path = self._path_of(row.place)
+            uri = self.places.uri_of(path, row.location.uri)
+            if not self._attempt(row, partial(self.places.check, row.location, uri)):
+                continue
             if row.kind != "experiment":
                 assert row.place.mutable is not None, "only model versions have locations without a mutable path"
                 copy = MutableCopy(self.writer, row.place.mutable, self.places.directory / path)
                 if not self._attempt(row, copy.update):
                     continue
                 copies.append((row, copy))
-            changes.append((row, self.places.uri_of(path, row.location.uri)))
+            changes.append((row, uri))
         self._refresh(copies)
         self._commit(changes)
         for row, copy in copies:
@@ -236,8 +240,8 @@ class _Ejection:
             elif source.place.cid is None:  # the files of a run, which may differ from the version by now
                 uri = self.places.uri_of(self._path_of(source.place), source.location.uri)
             new_changes.append((source, uri))
-        for _, new in new_changes:
-            self.places.check(new)
+        for row, new in new_changes:
+            self.places.check(row.location, new)
         changes += new_changes
 
     def _write_version(self, place: StoredPlace) -> str:

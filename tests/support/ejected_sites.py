@@ -49,9 +49,9 @@ def model_files(weights: str) -> dict[str, str]:
     return {"MLmodel": "flavors: {}\n", "weights.bin": weights}
 
 
-def read_site(database: Path, names: dict[str, Any]) -> dict[str, Any]:
-    """Return the files that stock MLflow reads for the names of ``make_site``."""
-    uri = f"sqlite:///{database}"
+def read_site(database: Path | str, names: dict[str, Any]) -> dict[str, Any]:
+    """Return the files that stock MLflow reads for the names of ``make_site``. A database may be named by its URI."""
+    uri = database if isinstance(database, str) else f"sqlite:///{database}"
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     return {name: _read(client, *name.split()) for name in names}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pytest
 
+from mlflow_ipfs.binding.databases.connections import name_driver
 from support.command_line import CommandLine
 from support.ejected_sites import all_locations, make_site, read_column, read_site
 from support.mlflow_sites import pin_owners
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from mlflow_ipfs.content.store import ContentStore
+    from support.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -220,6 +222,23 @@ def test_artifacts_behind_a_server(
     assert (tmp_path / f"plain/7/{run.run_id}/artifacts/model/weights.bin").read_text() == "two"
     assert (tmp_path / f"plain/7/{run.run_id}/frozen/{cid}/weights.bin").read_text() == "one"
     assert "--artifacts-destination" in done.stderr
+
+
+@pytest.mark.postgres
+@pytest.mark.slow
+def test_a_postgresql_database(
+    cli: CommandLine, store: ContentStore, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = postgres.uri(postgres.create_database())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"ipfs+{uri}")  # `create_model_version` resolves runs:/ there
+    site = make_site(mlflow.MlflowClient(), store, tmp_path)
+    options = ("eject", "--backend-store-uri", uri, "--artifacts")
+    long = cli(*options, f"{tmp_path}/{'long/' * 40}plain", code=1)
+    assert any("characters, but MLflow's database stores at most 200" in line for line in long.lines)
+    done = cli(*options, tmp_path / "plain")
+    assert read_site(name_driver(uri), site) == site
+    assert "3 runs" in done.lines[0]
+    assert postgres.password not in done.stderr
 
 
 def store_path(path: str) -> Any:

@@ -26,15 +26,15 @@ TRAIN = """
     @mlflow.trace
     def work(x): return x + 1
 
-    for number in range(2):
-        with mlflow.start_run():
-            fitted = sklearn.linear_model.LinearRegression().fit(x, [1.0, 3.0, 5.0])
-            info = mlflow.sklearn.log_model(fitted, name="line", registered_model_name="line", pip_requirements=["mlflow"])
-            mlflow.log_text(f"hello {number}", "a/b.txt")
-            work(number)
-    client.set_registered_model_alias("line", "champion", "2")
-    mlflow.sklearn.save_model(fitted.fit(x, [0.0, 0.0, 0.0]), "other", pip_requirements=["mlflow"])
-    client.log_model_artifacts(info.model_id, "other")  # version 2 keeps what it was
+    with mlflow.start_run():
+        fitted = sklearn.linear_model.LinearRegression().fit(x, [1.0, 3.0, 5.0])
+        info = mlflow.sklearn.log_model(fitted, name="line", registered_model_name="line", pip_requirements=["mlflow"])
+        mlflow.log_text("hello", "a/b.txt")
+        work(1)
+    client.set_registered_model_alias("line", "champion", info.registered_model_version)
+    mlflow.sklearn.save_model(fitted.fit(x, [0.0, 0.0, 0.0]), sys.argv[2], pip_requirements=["mlflow"])
+    client.log_model_artifacts(info.model_id, sys.argv[2])  # the version keeps what it was
+    client.create_model_version("line", f"models:/{info.model_id}", model_id=info.model_id)
     mlflow.flush_trace_async_logging()
 """
 
@@ -72,10 +72,8 @@ def eject(tmp_path: Path, database: Path, *options: str) -> Path:
 
 
 def check_found(found: dict[str, Any]) -> None:
-    kinds = [name.split()[0] for name in found]
-    assert {kind: kinds.count(kind) > 1 for kind in ("run", "model", "version", "trace")} == dict.fromkeys(
-        ("run", "model", "version", "trace"), True
-    )
+    assert {name.split()[0] for name in found} == {"run", "model", "version", "trace", "prediction"}
+    assert {name.split()[1] for name in found if name.startswith("version")} == {"1", "2"}
     assert found["prediction"] == 7
 
 
@@ -85,7 +83,7 @@ def test_data_of_clients_without_a_server(
 ) -> None:
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     direct = f"ipfs+sqlite:///{database}"
-    run_client(TRAIN, direct, directory=tmp_path, env=env)
+    run_client(TRAIN, direct, "other", directory=tmp_path, env=env)
     before, has_package = run_client(READ, direct, directory=tmp_path, env=env)
     assert has_package
     check_found(before)
@@ -103,7 +101,7 @@ def test_data_of_a_server(mlflow_server: StartServer, stock_python: Path, databa
         *("--artifacts-destination", "mfs://mlflow"),
         env={"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"},
     )
-    run_client(TRAIN, l1.url, directory=tmp_path, python=stock_python)
+    run_client(TRAIN, l1.url, "other", directory=tmp_path, python=stock_python)
     before, _ = run_client(READ, l1.url, directory=tmp_path, python=stock_python)
     check_found(before)
     directory = eject(tmp_path, database)
@@ -120,7 +118,7 @@ def test_a_server_serves_data_of_clients_without_a_server(
     """After `databases convert --to server`, stock clients read and add to it; and after `--to direct` direct ones do."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     direct = f"ipfs+sqlite:///{database}"
-    run_client(TRAIN, direct, directory=tmp_path, env=env)
+    run_client(TRAIN, direct, "other", directory=tmp_path, env=env)
     before, _ = run_client(READ, direct, directory=tmp_path, env=env)
     cli = CommandLine(tmp_path / "store")
     done = cli("databases", "convert", "--to", "server", "--backend-store-uri", f"sqlite:///{database}")
@@ -128,7 +126,7 @@ def test_a_server_serves_data_of_clients_without_a_server(
     server = mlflow_server(*line.rstrip("`\n").split(), env=env)
     after, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
     assert after == before
-    run_client(TRAIN, server.url, directory=tmp_path, python=stock_python)
+    run_client(TRAIN, server.url, "again", directory=tmp_path, python=stock_python)
     both, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
     assert len(both) > len(before)
     cli("databases", "convert", "--to", "direct", "--backend-store-uri", f"sqlite:///{database}")
