@@ -38,7 +38,7 @@ from mlflow_ipfs.errors import (
     SourceChangedError,
 )
 from mlflow_ipfs.moving.eject_rows import RUNNING, count_datasets, find_outside, read_rows
-from mlflow_ipfs.moving.ejected_places import EjectedPlaces
+from mlflow_ipfs.moving.ejected_places import STORED_SCHEMES, EjectedPlaces
 from mlflow_ipfs.moving.tree_writer import MutableCopy, opened_counter, opened_writer
 
 if TYPE_CHECKING:
@@ -297,13 +297,21 @@ class _Ejection:
     def _change(self, connection: Connection, wanted: Sequence[tuple[EjectRow, str]]) -> list[tuple[EjectRow, str]]:
         """Change locations, except those of runs that were started again meanwhile. Return the changed ones."""
         running = set() if self.options.include_running else read_unfinished(connection)
-        changed = []
+        changed, lost = [], []
         for row, uri in wanted:
             if (row.kind, row.name) in running:
                 self.report.left[row.label] = RUNNING
                 continue
-            self.report.locations += write_locations(connection, [row.location], lambda _, uri=uri: uri)  # type: ignore[misc] # mypy does not infer the type of a default
-            changed.append((row, uri))
+            count = write_locations(connection, [row.location], lambda _, uri=uri: uri)  # type: ignore[misc] # mypy does not infer the type of a default
+            self.report.locations += count
+            if count or uri == row.location.uri:
+                changed.append((row, uri))
+            else:
+                lost.append(row)
+        if lost:  # deleted, or changed by another program
+            stored = {one.key for one in read_locations(connection) if scheme_of(one.uri) in STORED_SCHEMES}
+            reason = "another program changed its location meanwhile; eject again"
+            self.report.left |= {row.label: reason for row in lost if row.location.key in stored}
         return changed
 
 

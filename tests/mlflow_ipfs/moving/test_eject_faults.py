@@ -18,6 +18,7 @@ import sqlalchemy
 from mlflow_ipfs.binding.locations import parse_mfs
 from mlflow_ipfs.content.names.entries import MfsEntry
 from mlflow_ipfs.moving import ejecting
+from mlflow_ipfs.moving.converting import convert_locations
 from mlflow_ipfs.moving.ejecting import EjectOptions, EjectReport, eject_artifacts
 from mlflow_ipfs.moving.tree_writer import MutableCopy, TreeWriter, opened_writer
 from mlflow_ipfs.opening import open_store
@@ -285,6 +286,28 @@ def test_a_run_that_is_started_again_meanwhile_is_left(
     monkeypatch.setattr(TreeWriter, "sync", start_again)
     assert "is not finished" in eject(database, store).left[f"run {run_id}"]
     assert read_column(database, "SELECT artifact_uri FROM runs")[0].startswith("mfs://")
+
+
+def test_a_database_that_another_program_converts_meanwhile(
+    client: MlflowClient, store: ContentStore, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = make_run(client, a="hello")
+    url, sync = sqlalchemy.make_url(f"sqlite:///{database}"), TreeWriter.sync
+
+    def convert(writer: TreeWriter) -> None:
+        sync(writer)
+        convert_locations(url, store, "server", destination=None, default_root=parse_mfs("mfs://mlflow"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TreeWriter, "sync", convert)
+        report = eject(database, store)
+    assert report.left == dict.fromkeys(
+        ("experiment 0", f"run {run_id}"), "another program changed its location meanwhile; eject again"
+    )
+    assert report.counts == {}
+    assert eject(database, store).left == {}
+    assert read_column(database, "SELECT artifact_uri FROM runs") == [f"mlflow-artifacts:/0/{run_id}/artifacts"]
+    assert (database.parent / f"plain/0/{run_id}/artifacts/a.txt").read_text() == "hello"
 
 
 def test_two_at_once(
