@@ -175,6 +175,9 @@ def convert(
 
     No file is copied, and frozen versions stay frozen. Programs that log to a run meanwhile are not disturbed. The exit
     code is 1 if a location was left, which is listed.
+
+    MLflow's basic-auth derives permissions from the experiment's number at the start of a path. For a server that uses
+    it, name the destination that contains the experiments: mfs://mlflow/<registry id>.
     """
     from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.moving.converting import convert_locations
@@ -196,6 +199,8 @@ def convert(
     print_result(asdict(report) | {"left": len(report.left), "dry_run": dry_run}, line, as_json=as_json)
     if not dry_run:
         print_notice(printable(_next_step(url, target, report.destination)))
+        if target == "server" and report.destination != str(cli_context.settings.root):
+            print_notice(f"clients that go on without the server need MLFLOW_IPFS_ROOT={report.destination}")
     if report.left:
         msg = f"{format_count(len(report.left), 'location')} left as listed"
         raise MlflowIpfsError(msg)

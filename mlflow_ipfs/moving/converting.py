@@ -6,7 +6,6 @@ with it.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -77,7 +76,7 @@ def convert_locations(
         store: the store with its content.
         target: ``server`` for ``mlflow-artifacts:/`` locations, ``direct`` for ``mfs://`` locations.
         destination: the ``--artifacts-destination`` of the server; None: derive it from the database and the store.
-        default_root: what ``mlflow-artifacts:/`` means if no artifact of the database shows it.
+        default_root: what ``mlflow-artifacts:/`` means to clients without a server.
         dry_run: change nothing.
 
     Raises:
@@ -89,10 +88,7 @@ def convert_locations(
         registry_id = read_registry_id(connection)
     base = find_base(locations, store, destination) if any(scheme_of(one.uri) == PROXIED for one in locations) else None
     if base is None:
-        base = _parse_destination(destination) or (
-            _choose_destination(locations, registry_id) if target == "server" else None
-        )
-    base = base or default_root
+        base = _parse_destination(destination) or _choose_destination(locations, default_root)
     report = ConvertReport(str(base))
     converter = _Converter(base, join_path(CONTENT_DIRECTORY, registry_id), store, report, dry_run=dry_run)
     change = converter.to_server if target == "server" else converter.to_direct
@@ -183,11 +179,10 @@ def _parse_destination(destination: str | None) -> MfsPath | None:
     return parse_mfs(destination)
 
 
-def _choose_destination(locations: Iterable[ArtifactLocation], registry_id: str | None) -> MfsPath | None:
-    """Return the destination below which the most locations are; None if no location means a mutable path.
+def _choose_destination(locations: Iterable[ArtifactLocation], default_root: MfsPath) -> MfsPath:
+    """Return the destination below which the most locations are.
 
-    The path of the registry id is preferred to the root above it. Then a location starts with the experiment's number,
-    from which MLflow's basic-auth derives who may read it.
+    The default root is preferred: clients without a server then find the same files at the new locations.
     """
     paths = []
     for location in locations:
@@ -196,8 +191,7 @@ def _choose_destination(locations: Iterable[ArtifactLocation], registry_id: str 
                 paths.append(parse_mfs(before_frozen(location.uri)))
             except InvalidPathError:
                 continue
-    roots = {path.root for path in paths}
-    candidates = [MfsPath(root) for root in roots]
-    candidates += [MfsPath(root, registry_id) for root in roots if registry_id]
-    covered = Counter({one: sum(path_below(path, one) is not None for path in paths) for one in candidates})
-    return max(candidates, key=lambda one: (covered[one], len(one.path), one.root), default=None)
+    candidates = [default_root, *sorted({MfsPath(path.root) for path in paths}, key=str)]
+    return max(
+        candidates, key=lambda one: sum(path_below(path, one) is not None for path in paths)
+    )  # the first of equals

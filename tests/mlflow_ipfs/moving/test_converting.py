@@ -56,14 +56,16 @@ def test_there_and_back(
     served = all_locations(database)
     assert {one.partition("/")[0] for one in served} == {"mlflow-artifacts:", "runs:", "models:", "ipfs:"}
     assert not [one for one in served if one.startswith("ipfs:") and one != f"ipfs://{content}"]
+    assert f"mlflow-artifacts:/{registry_id}/0" in served
     assert storage_location(database, "m", 5) == f"mlflow-artifacts:/0/registry/{registry_id}/@{content}"
-    assert f"--registry-store-uri ipfs+sqlite:///{database} --artifacts-destination {root}`" in done.stderr
-    above = parse_mfs(f"{root}/0/registry/{registry_id}")
+    assert f"--registry-store-uri ipfs+sqlite:///{database} --artifacts-destination mfs://mlflow`" in done.stderr
+    assert "MLFLOW_IPFS_ROOT" not in done.stderr
+    above = parse_mfs(f"mfs://mlflow/0/registry/{registry_id}")
     assert store.storage.entries.is_frozen(Frozen(above.root, above.path, CID.parse(content)))
 
     done = cli(*arguments(database, "direct"))
     after = all_locations(database)
-    by_content = f"{root}/0/registry/{registry_id}/@{content}"
+    by_content = f"mfs://mlflow/0/registry/{registry_id}/@{content}"
     assert after == [
         by_content if one == f"ipfs://{content}" and after[at] == by_content else one for at, one in enumerate(before)
     ]
@@ -87,9 +89,30 @@ def test_what_is_not_below_the_destination_is_listed(
 ) -> None:
     client.create_experiment("other", "mfs://team/e")
     done = cli(*arguments(database, "server"), code=1)
-    assert done.lines[0].startswith("left     mfs://team/e: it is not below")
+    assert done.lines[0].startswith("left     mfs://team/e: it is not below mfs://mlflow")
+    assert f"mlflow-artifacts:/{root.rpartition('/')[2]}/0" in all_locations(database)
+
+
+def test_a_destination_can_be_named(cli: CommandLine, client: MlflowClient, database: Path, root: str) -> None:
+    """For basic-auth, which looks for the experiment's number at the start of a path."""
+    client.create_run("0")
+    done = cli(*arguments(database, "server", "--artifacts-destination", root))
     assert "mlflow-artifacts:/0" in all_locations(database)
-    del root
+    assert f"--artifacts-destination {root}`" in done.stderr
+    assert f"MLFLOW_IPFS_ROOT={root}\n" in done.stderr
+
+
+def test_a_client_without_a_server_goes_on_with_a_run_that_was_converted(
+    cli: CommandLine, client: MlflowClient, store: ContentStore, database: Path
+) -> None:
+    run = client.create_run("0").info
+    client.log_text(run.run_id, "before", "a.txt")
+    cli(*arguments(database, "server"))
+    client.log_text(run.run_id, "after", "b.txt")
+    assert {entry.path.rpartition("/")[2] for entry in store.files.walk(parse_mfs(run.artifact_uri))} == {
+        "a.txt",
+        "b.txt",
+    }
 
 
 def test_the_destination_of_artifacts_that_a_server_has_is_kept(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlflow import MlflowClient
 
 from support.clients import run_client
 from support.command_line import CommandLine
@@ -115,19 +116,23 @@ def test_data_of_a_server(mlflow_server: StartServer, stock_python: Path, databa
 def test_a_server_serves_data_of_clients_without_a_server(
     mlflow_server: StartServer, stock_python: Path, database: Path, tmp_path: Path
 ) -> None:
-    """After `databases convert --to server`, stock clients read and add to it; and after `--to direct` direct ones do."""
+    """After `databases convert --to server`, stock clients use the data, and after `--to direct` clients without a server."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     direct = f"ipfs+sqlite:///{database}"
     run_client(TRAIN, direct, "other", directory=tmp_path, env=env)
-    before, _ = run_client(READ, direct, directory=tmp_path, env=env)
     cli = CommandLine(tmp_path / "store")
     done = cli("databases", "convert", "--to", "server", "--backend-store-uri", f"sqlite:///{database}")
-    _, _, line = done.stderr.partition("`mlflow server ")
-    server = mlflow_server(*line.rstrip("`\n").split(), env=env)
-    after, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
-    assert after == before
-    run_client(TRAIN, server.url, "again", directory=tmp_path, python=stock_python)
-    both, _ = run_client(READ, server.url, directory=tmp_path, python=stock_python)
-    assert len(both) > len(before)
+    line = done.stderr.partition("`mlflow server ")[2].partition("`")[0]
+    server = mlflow_server(*line.split(), env=env)
+    client = MlflowClient(server.url)
+    experiment = client.get_experiment_by_name("e")
+    assert experiment is not None
+    assert experiment.artifact_location.startswith("mlflow-artifacts:/")
+    run_id = client.create_run("1").info.run_id
+    client.log_text(run_id, "through the server", "a.txt")
+    served, has_package = run_client(READ, server.url, directory=tmp_path, python=stock_python)
+    assert not has_package
+    check_found(served)
+    assert f"run {run_id} a.txt" in served
     cli("databases", "convert", "--to", "direct", "--backend-store-uri", f"sqlite:///{database}")
-    assert run_client(READ, direct, directory=tmp_path, env=env)[0] == both
+    assert run_client(READ, direct, directory=tmp_path, env=env)[0] == served
