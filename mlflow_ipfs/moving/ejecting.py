@@ -7,6 +7,10 @@ For each experiment, in this order, so that a process that is killed can be star
 
 Model versions follow, for each registered model. The store is not changed: until step 2, and for everything that was
 left, the former locations work.
+
+The registry id stays in the database, so that the store knows whose the pins are: nothing is deleted before a user says
+so, and ``adopt`` finds the content again. The tags of versions stay, because they say which content was registered, and
+that remains true. No tag says that a version is frozen.
 """
 
 from __future__ import annotations

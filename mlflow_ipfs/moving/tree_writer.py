@@ -52,6 +52,7 @@ class TreeWriter:
     size_bytes: int = 0
     _own: dict[Path, CID] = field(default_factory=dict)  # files of this writer, which it may replace
     _trees: set[Path] = field(default_factory=set)
+    _equal: dict[Path, CID] = field(default_factory=dict)  # many versions may have the same content
 
     def write_file(self, cid: CID, size_bytes: int, target: Path) -> None:
         """Write a file.
@@ -69,6 +70,7 @@ class TreeWriter:
             return
         with self._staged(cid, target) as draft:
             draft.replace(target)
+        self._equal.clear()
         self._own[target] = cid
         self.files += 1
         self.size_bytes += size_bytes
@@ -99,7 +101,11 @@ class TreeWriter:
             location: the mutable path that was, or will be, copied to the target, if any.
         """
         del location
-        return os.path.lexists(target) and not compare_with_disk(self.store.blocks, cid, target).problems
+        if self._equal.get(target) != cid:
+            if not os.path.lexists(target) or compare_with_disk(self.store.blocks, cid, target).problems:
+                return False
+            self._equal[target] = cid
+        return True
 
     def sync(self) -> None:
         """Make everything that was written durable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -17,6 +18,7 @@ import sqlalchemy
 
 from mlflow_ipfs.binding.locations import parse_mfs
 from mlflow_ipfs.content.names.entries import MfsEntry
+from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.moving import ejecting
 from mlflow_ipfs.moving.converting import convert_locations
 from mlflow_ipfs.moving.ejecting import EjectOptions, EjectReport, eject_artifacts
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(240)
 
 BIG = os.urandom(1 << 20)
+MANY = 100_000
 
 
 @pytest.fixture
@@ -364,6 +367,24 @@ def test_a_database_of_an_older_mlflow(client: MlflowClient, store: ContentStore
     [uri] = read_column(database, "SELECT artifact_uri FROM runs")
     assert Path(uri, "a.txt").read_text() == "hello"
     assert run_id in uri
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_hundred_thousand_artifacts(client: MlflowClient, store: ContentStore, database: Path) -> None:
+    run_id = make_run(client, first="the same text")
+    location = parse_mfs(client.get_run(run_id).info.artifact_uri)
+    entry = store.files.stat(location.join("first.txt"))
+    assert isinstance(entry, MfsEntry)
+    for directory in range(100):  # logging them would take most of the time
+        paths = [f"{location.path}/{directory}/{number}.txt" for number in range(MANY // 100)]
+        with store.storage.publish(hold_existing=True) as publication:
+            publication.commit(Changes(entries=[dataclasses.replace(entry, path=path) for path in paths]))
+    report = eject(database, store)
+    assert (report.left, report.files) == ({}, MANY + 1)
+    [uri] = read_column(database, "SELECT artifact_uri FROM runs")
+    assert sum(len(names) for _, _, names in os.walk(uri)) == MANY + 1
+    assert Path(uri, "99/999.txt").read_text() == "the same text"
 
 
 def test_another_database_on_the_same_store(
