@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.timeout(500)]
 
 TRAIN = """
+    import os
+    os.environ["MLFLOW_ENABLE_ASYNC_TRACE_LOGGING"] = "false"  # MLflow's thread may wait a minute at the end
     import mlflow, sklearn.linear_model
     mlflow.set_tracking_uri(sys.argv[1])
     mlflow.set_experiment("e")
@@ -36,7 +38,6 @@ TRAIN = """
     mlflow.sklearn.save_model(fitted.fit(x, [0.0, 0.0, 0.0]), sys.argv[2], pip_requirements=["mlflow"])
     client.log_model_artifacts(info.model_id, sys.argv[2])  # the version keeps what it was
     client.create_model_version("line", f"models:/{info.model_id}", model_id=info.model_id)
-    mlflow.flush_trace_async_logging()
 """
 
 READ = """
