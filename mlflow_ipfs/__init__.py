@@ -1,7 +1,7 @@
 """IPFS content addresses for every model, dataset and run in MLflow.
 
-Most users never import this package: MLflow finds it by its entry points. From Python,
-``open_store`` returns the store that MLflow writes to.
+Most users never import this package: MLflow finds it by its entry points. From Python, ``log_dataset`` logs a dataset with
+its CID, and ``open_store`` returns the store that MLflow writes to.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from mlflow_ipfs.binding.logged_datasets import LoggedDataset, log_dataset
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.checking.verify import VerifyReport
     from mlflow_ipfs.content.cid import CID
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         InvalidPathError,
         IsDirectoryError,
         MlflowIpfsError,
+        NewerFormatError,
         NotDirectoryError,
         NotFoundError,
         PolicyError,
@@ -53,7 +55,9 @@ __all__ = [
     "InvalidDataError",
     "InvalidPathError",
     "IsDirectoryError",
+    "LoggedDataset",
     "MlflowIpfsError",
+    "NewerFormatError",
     "NotDirectoryError",
     "NotFoundError",
     "PolicyError",
@@ -66,6 +70,7 @@ __all__ = [
     "StoreFullError",
     "VerifyReport",
     "__version__",
+    "log_dataset",
     "open_store",
 ]
 
@@ -76,8 +81,10 @@ _MODULES: Final = {
     "CID": "mlflow_ipfs.content.cid",
     "ContentStore": "mlflow_ipfs.content.store",
     "Entry": "mlflow_ipfs.content.listing",
+    "LoggedDataset": "mlflow_ipfs.binding.logged_datasets",
     "Settings": "mlflow_ipfs.config",
     "VerifyReport": "mlflow_ipfs.content.checking.verify",
+    "log_dataset": "mlflow_ipfs.binding.logged_datasets",
     "open_store": "mlflow_ipfs.opening",
 }
 

@@ -105,6 +105,10 @@ class StoreFormatError(MlflowIpfsError, RuntimeError):
     """A directory that is not a store, or a store whose format or file system is not supported."""
 
 
+class NewerFormatError(StoreFormatError):
+    """A newer version of mlflow-ipfs wrote the store. This version can neither open nor repair it."""
+
+
 class RemoteError(MlflowIpfsError, ConnectionError):
     """A node or server that could not be reached, or that gave an unusable answer.
 

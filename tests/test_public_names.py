@@ -20,7 +20,9 @@ PUBLIC_NAMES = {
     "InvalidDataError",
     "InvalidPathError",
     "IsDirectoryError",
+    "LoggedDataset",
     "MlflowIpfsError",
+    "NewerFormatError",
     "NotDirectoryError",
     "NotFoundError",
     "PolicyError",
@@ -33,6 +35,7 @@ PUBLIC_NAMES = {
     "StoreFullError",
     "VerifyReport",
     "__version__",
+    "log_dataset",
     "open_store",
 }
 

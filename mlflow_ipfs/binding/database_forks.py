@@ -42,7 +42,14 @@ from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.names.pins import Pin
 from mlflow_ipfs.content.storage.base import Changes
-from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError, NotFoundError, SettingsError
+from mlflow_ipfs.errors import (
+    ConflictError,
+    InvalidPathError,
+    MlflowIpfsError,
+    NotFoundError,
+    PolicyError,
+    SettingsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +57,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
+    from mlflow_ipfs.binding.databases.claims import Sighting
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
 
@@ -82,16 +90,20 @@ class ForkReport:
     others: int
 
 
-def fork_database(url: URL, store: ContentStore, destination: str | None) -> ForkReport:
+def fork_database(
+    url: URL, store: ContentStore, destination: str | None, *, even_if_unshared: bool = False
+) -> ForkReport:
     """Give a copied database a new registry id and separate claims. No other program may use the database meanwhile.
 
     Args:
         url: the copy.
         store: the store with the content of the database.
         destination: the current ``--artifacts-destination`` of the copy's server; None: derive it from the store.
+        even_if_unshared: fork the database even if the store has seen no other database with its registry id.
 
     Raises:
         NotFoundError: the database has no registry id, so it claims nothing.
+        PolicyError: no other database is known to have the registry id, and ``even_if_unshared`` is False.
         SettingsError: the database cannot be read or is in memory, or the meaning of its ``mlflow-artifacts:``
             locations is ambiguous.
         ConflictError: another program changed the database meanwhile; the fork did not change it.
@@ -108,7 +120,8 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
         locations = list(read_locations(connection))
     engine = sqlalchemy.create_engine(url, poolclass=NullPool)
     try:
-        return _fork(engine, store, former_id, locations, destination)
+        sighting = _observe_copy(store, former_id, engine, even_if_unshared=even_if_unshared)
+        return _fork(engine, store, sighting, locations, destination)
     except SQLAlchemyError as error:
         reason = getattr(error, "orig", None) or error
         msg = f"{_render(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
@@ -117,16 +130,37 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
         engine.dispose()
 
 
-def _fork(
-    engine: Engine, store: ContentStore, former_id: str, locations: Sequence[ArtifactLocation], destination: str | None
-) -> ForkReport:
-    storage = store.storage
-    sighting = observe(storage, former_id, engine)
+def _observe_copy(store: ContentStore, registry_id: str, engine: Engine, *, even_if_unshared: bool) -> Sighting:
+    """Record the copy's location, and check that the copy has to be forked."""
+    sighting = observe(store.storage, registry_id, engine)
     if sighting.location is None:
         msg = "a database in memory cannot be forked; name a database file or a server"
         raise SettingsError(msg)
-    base = find_base(locations, store, destination)
-    registry_id = claims.find_fork(storage, former_id, sighting.location) or new_registry_id()
+    if sighting.is_shared or even_if_unshared:
+        return sighting
+    if claims.is_fork(store.storage, registry_id, sighting.location):
+        msg = f"{_render(engine.url)} is already forked: its registry id {registry_id} is its own. Nothing was changed"
+    else:
+        msg = (
+            f"{_render(engine.url)} was not changed: the store has seen no other database with its registry id "
+            f"{registry_id}. If it is a copy of a database that has not been opened with this store yet, repeat the "
+            "command with --even-if-unshared"
+        )
+    raise PolicyError(msg)
+
+
+def _fork(
+    engine: Engine,
+    store: ContentStore,
+    sighting: Sighting,
+    locations: Sequence[ArtifactLocation],
+    destination: str | None,
+) -> ForkReport:
+    storage, former_id = store.storage, sighting.registry_id
+    assert sighting.location is not None, "a database in memory was refused"
+    interrupted_id = claims.find_fork(storage, former_id, sighting.location)
+    registry_id = interrupted_id or new_registry_id()
+    base = find_base(locations, store, destination, interrupted_id)
     claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
@@ -200,10 +234,16 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
             yield _Version(f"{name}/{version}", cid, location)
 
 
-def find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None) -> MfsPath | None:
+def find_base(
+    locations: Iterable[ArtifactLocation],
+    store: ContentStore,
+    destination: str | None,
+    interrupted_id: str | None = None,
+) -> MfsPath | None:
     """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
 
-    The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store.
+    The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store, except
+    those that an interrupted fork already added below its new registry id.
     """
     paths = set()
     for location in locations:
@@ -216,7 +256,7 @@ def find_base(locations: Iterable[ArtifactLocation], store: ContentStore, destin
             msg = f"--artifacts-destination {destination!r} is not in the store; write mfs://<root>"
             raise SettingsError(msg)
         return parse_mfs(destination)
-    found = find_bases(paths, store)
+    found = {base for base in find_bases(paths, store) if base.path.partition("/")[0] != interrupted_id}
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
         msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"

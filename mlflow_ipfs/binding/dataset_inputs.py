@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.locations import IPFS, IpfsPath, scheme_of
+from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.errors import ConflictError, MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -20,16 +21,15 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Dataset
 
-    from mlflow_ipfs.content.cid import CID
-
 _logger = logging.getLogger(__name__)
 
+CID_FIELD: Final = "ipfs_cid"  # in the profile of a dataset that log_dataset uploaded
 DIGEST_LENGTH: Final = 36  # width of MLflow's column; holds 178 bits of the hash of a CIDv1 in base32
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetInputs:
-    """The datasets of a run whose source is ``ipfs://``.
+    """The datasets of a run whose source is ``ipfs://``, or whose profile has a CID (``log_dataset``).
 
     Attributes:
         cids: the CIDs that are certain, in the order of the inputs.
@@ -46,7 +46,7 @@ def dataset_digest(cid: CID) -> str:
 
 
 def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
-    """Return the ``ipfs://`` datasets of a run. If the run cannot be read, log a warning and return no datasets."""
+    """Return the datasets of a run that have a CID. If the run cannot be read, log a warning and return no datasets."""
     if not run_id:
         return DatasetInputs()
     try:
@@ -55,7 +55,11 @@ def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
         _logger.warning("the datasets of run %s cannot be read; its model version is registered without them", run_id)
         return DatasetInputs()
     datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
-    named = [(dataset, cid) for dataset in datasets if (cid := _cid_of(dataset.source)) is not None]
+    named = [
+        (dataset, cid)
+        for dataset in datasets
+        if (cid := _cid_of(dataset.source) or _cid_in(dataset.profile)) is not None
+    ]
     certain = [cid for dataset, cid in named if dataset.digest == dataset_digest(cid)]
     uncertain = [(dataset, cid) for dataset, cid in named if dataset.digest != dataset_digest(cid)]
     for dataset, cid in uncertain:
@@ -107,6 +111,13 @@ def _warn(dataset: Dataset, cid: CID) -> None:
         cid,
         dataset_digest(cid),
     )
+
+
+def _cid_in(profile: str | None) -> CID | None:
+    try:
+        return CID.parse(json.loads(profile or "")[CID_FIELD])
+    except (ValueError, KeyError, TypeError, MlflowIpfsError):
+        return None
 
 
 def _cid_of(source: str) -> CID | None:

@@ -61,12 +61,13 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         super()._initialize_store_state()
 
     def _record_location(self) -> None:
-        """Record the database's location in the store. Log a failure, because runs can be read without the store."""
-        settings = Settings.from_environment()
-        if not settings.store.exists():
-            return
+        """Record the database's location in the store. Log a failure, because runs can be read without the store.
+
+        The store is created if it does not exist: a copy of the database that is opened before the store exists could
+        not be told from the original afterwards.
+        """
         try:
-            with open_store(settings, create=False) as store:
+            with open_store(Settings.from_environment()) as store:
                 sighting = observe(store.storage, self.registry_id, self.engine)
         except Exception as error:  # noqa: BLE001 - no failure of the store may stop the tracking store
             _logger.warning("the store could not record the location of the MLflow database: %s", error)

@@ -17,7 +17,7 @@ import click
 
 from mlflow_ipfs.binding.locations import STORE_PREFIX
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
-from mlflow_ipfs.cli.terminal import format_count, print_notice, print_result, printable
+from mlflow_ipfs.cli.terminal import format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.binding.database_forks import ForkReport
     from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
+    from mlflow_ipfs.content.storage.maintenance import Usage
 
     Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -55,23 +56,74 @@ def _database_option(command: Command) -> Command:
 @json_option
 @pass_cli_context
 def ls(cli_context: CliContext, *, as_json: bool) -> None:
-    """List every database that used the store: its registry id, its location, and the time of its first use."""
+    """List every database that used the store: its registry id, its location, its latest use and its size.
+
+    The first size counts all blocks that its model versions and files need, without files behind a server; the second
+    one the blocks that no other database needs.
+    """
     from mlflow_ipfs.binding.databases.claims import list_databases
+    from mlflow_ipfs.binding.databases.database_content import find_content
     from mlflow_ipfs.binding.databases.database_locations import describe
 
     with cli_context.open_store() as store:
         found = list_databases(store.storage)
+        content = {registry_id: find_content(store, registry_id) for registry_id in found}
+        usage = store.measure_usage([one.cids(store) for one in content.values()])
+    sizes = dict(zip(found, usage.groups, strict=True))
     for registry_id, locations in found.items():
+        counts = {"model_versions": len(content[registry_id].pins), "files": content[registry_id].files}
         for location in locations:
             fields = {"registry_id": registry_id} | describe(location) | {"is_shared": len(locations) > 1}
-            print_result(fields, _line(registry_id, location, is_shared=len(locations) > 1), as_json=as_json)
+            line = _line(registry_id, location, sizes[registry_id], is_shared=len(locations) > 1)
+            print_result(fields | counts | asdict(sizes[registry_id]), line, as_json=as_json)
 
 
-def _line(registry_id: str, location: DatabaseLocation, *, is_shared: bool) -> str:
-    since = datetime.fromtimestamp(location.seen_at, UTC).isoformat(timespec="seconds")
+def _line(registry_id: str, location: DatabaseLocation, usage: Usage, *, is_shared: bool) -> str:
+    used = datetime.fromtimestamp(location.used_at or location.seen_at, UTC).isoformat(timespec="minutes")
     where = f" on {location.host}" if location.host else ""
+    size = f"{format_size(usage.total_bytes)}, {format_size(usage.own_bytes)} exclusive"
     shared = "  (one of several with this registry id)" if is_shared else ""
-    return printable(f"{registry_id}  {location.uri}{where}, since {since}{shared}")
+    return printable(f"{registry_id}  {location.uri}{where}  used {used}  {size}{shared}")
+
+
+@databases.command(short_help="Drop what only a database that no longer exists named.")
+@click.argument("registry_id")
+@click.option(
+    "--artifacts-destination", "destinations", multiple=True, metavar="mfs://ROOT[/PATH]",
+    help="Also drop this tree, which only the server of the database used. Can be repeated.",
+)  # fmt: skip
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be dropped.")
+@click.option("--even-if-in-use", is_flag=True, help="Drop even if the store cannot see that the database is gone.")
+@json_option
+@pass_cli_context
+def drop(
+    cli_context: CliContext,
+    registry_id: str,
+    destinations: tuple[str, ...],
+    *,
+    dry_run: bool,
+    even_if_in_use: bool,
+    as_json: bool,
+) -> None:
+    """Drop the model versions and files in the store that belong to a database that no longer exists.
+
+    REGISTRY_ID is the first column of `mlflow-ipfs databases ls`. The store drops nothing while the database may still be
+    in use. The next gc frees the space of what nothing else needs.
+    """
+    from mlflow_ipfs.binding.databases.database_content import drop_content, find_content
+    from mlflow_ipfs.binding.locations import parse_mfs
+
+    trees = tuple(map(parse_mfs, destinations))
+    with cli_context.open_store() as store:
+        if dry_run:
+            content = find_content(store, registry_id, trees)
+        else:
+            content = drop_content(store, registry_id, trees, even_if_in_use=even_if_in_use)
+    fields = {"model_versions": len(content.pins), "frozen_paths": len(content.frozen), "files": content.files}
+    counts = (("model version", len(content.pins)), ("frozen path", len(content.frozen)), ("file", content.files))
+    text = ", ".join(format_count(count, noun) for noun, count in counts)
+    later = "" if dry_run else "; `mlflow-ipfs gc` frees the space after its grace period"
+    print_result(fields, f"{'would drop' if dry_run else 'dropped'} {text}{later}", as_json=as_json)
 
 
 @databases.command(short_help="Give a copied database its own registry id.")
@@ -81,9 +133,19 @@ def _line(registry_id: str, location: DatabaseLocation, *, is_shared: bool) -> s
     metavar="URI",
     help="The value with which the server of the copy ran  [default: MLFLOW_ARTIFACTS_DESTINATION, else detected]",
 )
+@click.option(
+    "--even-if-unshared", is_flag=True, help="Fork even if the store has seen no other database with this registry id."
+)
 @json_option
 @pass_cli_context
-def fork(cli_context: CliContext, backend_store_uri: str, artifacts_destination: str | None, *, as_json: bool) -> None:
+def fork(
+    cli_context: CliContext,
+    backend_store_uri: str,
+    artifacts_destination: str | None,
+    *,
+    even_if_unshared: bool,
+    as_json: bool,
+) -> None:
     """Give a copied database its own registry id, pins, frozen paths and artifact trees.
 
     Afterwards, deletions in the copy do not affect the original, nor the reverse. No content is copied.
@@ -97,7 +159,7 @@ def fork(cli_context: CliContext, backend_store_uri: str, artifacts_destination:
     url = find_database(backend_store_uri, os.environ)
     destination = artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None
     with cli_context.open_store() as store:
-        report = fork_database(url, store, destination)
+        report = fork_database(url, store, destination, even_if_unshared=even_if_unshared)
     print_result(asdict(report), "\n".join(_fork_lines(report)), as_json=as_json)
     for name in report.missing:
         print_notice(f"{printable(name)} was not pinned, because its content is not in the store")

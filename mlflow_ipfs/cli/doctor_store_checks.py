@@ -6,6 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.databases.claims import list_shared
 from mlflow_ipfs.cli.doctor_findings import Finding, State
 from mlflow_ipfs.cli.options import has_store
 from mlflow_ipfs.cli.terminal import format_count, format_size
@@ -71,6 +72,7 @@ def _check_contents(cli_context: CliContext, directory: Path) -> Iterator[Findin
     yield _count_sessions(directory)
     yield from _check_damage(directory)
     yield _check_writing(cli_context)
+    yield from _check_databases(cli_context)
 
 
 def _check_access(directory: Path) -> Iterator[Finding]:
@@ -155,6 +157,13 @@ def _check_damage(directory: Path) -> Iterator[Finding]:
         yield Finding("damage", text, State.NOTE, facts)
     else:
         yield Finding("damage", "none found so far", facts=facts)
+
+
+def _check_databases(cli_context: CliContext) -> Iterator[Finding]:
+    """Yield every registry id that several databases have."""
+    with cli_context.open_store() as store:
+        for sighting in list_shared(store.storage):
+            yield Finding("databases", sighting.explain(), State.NOTE, {"registry_id": sighting.registry_id})
 
 
 def _check_writing(cli_context: CliContext) -> Finding:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mlflow_ipfs.binding.databases.claims import list_shared
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.root_names import Group, group_of
-from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_result, printable
+from mlflow_ipfs.cli.terminal import align, format_count, format_size, print_notice, print_result, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +46,7 @@ def gc(cli_context: CliContext, *, dry_run: bool, show_all: bool, grace_hours: f
     with cli_context.open_store() as store:
         roots = list(store.roots()) if dry_run else []
         report = store.collect_garbage(dry_run=dry_run, grace_seconds=grace_hours * 3600)
+        shared = list_shared(store.storage)
     if as_json:
         for root in roots:
             fields = asdict(root) | {"kind": root.kind_label, "cid": str(root.cid) if root.cid else None}
@@ -53,6 +55,8 @@ def gc(cli_context: CliContext, *, dry_run: bool, show_all: bool, grace_hours: f
         for line in _lines(roots) if show_all or len(roots) <= _SHOWN else _group_lines(roots):
             click.echo(line)
     print_result(asdict(report), _summary(report, grace_hours), as_json=as_json)
+    for sighting in shared:
+        print_notice(printable(sighting.explain()))
 
 
 def _lines(roots: Sequence[Root]) -> list[str]:

@@ -239,26 +239,19 @@ class ContentStore:
         """
         return cast("BinaryIO", open_unixfs(self.blocks, self.resolve(cid, path)))
 
-    def local_path(self, cid: CID | str, path: str = "", *, wait: bool = True) -> Path | None:
+    def local_path(self, cid: CID | str, path: str = "") -> Path | None:
         """Return the path of a file on disk with the content, to read without copying. Never write to that file.
 
         A large file that the store keeps in pieces is assembled first. The path is valid until this store is closed, or
         until the content is deleted.
 
-        Args:
-            cid: root of the content.
-            path: path below the root.
-            wait: False for callers in an event loop: no file is assembled, hashed or checked for damage.
-
         Returns:
-            The path, or None for directories and small files. If ``wait`` is False, also None for a file that would
-            have to be assembled or hashed first.
+            The path, or None for directories and small files.
 
         Raises:
             IntegrityError: the file on disk is damaged; it was moved to quarantine.
         """
-        found = self.resolve(cid, path)
-        return self.storage.ensure_file(found) if wait else self.storage.ready_file(found)
+        return self.storage.ensure_file(self.resolve(cid, path))
 
     def view(
         self,

@@ -26,7 +26,7 @@ from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUpload
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
-from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, IsDirectoryError, NotFoundError
+from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator
@@ -143,15 +143,12 @@ class ContentArtifactRepository(ArtifactRepository):
         return path
 
     def _ready_path(self, artifact_path: str) -> str | None:
-        tree = self._open_tree()
-        item = tree.stat(artifact_path)
-        if item.is_dir:
-            msg = f"{artifact_path!r} is a directory, not a file; name a file in it"
-            raise IsDirectoryError(msg)
-        if mlflow_compat.is_shown_in_browser(artifact_path) and (item.size_bytes or 0) <= MAX_PREVIEW_BYTES:
+        path = self._open_tree().ready_path(artifact_path)
+        if path is None:
             return None
-        path = tree.local_path(artifact_path, wait=False)
-        return str(path) if path is not None else None
+        if mlflow_compat.is_shown_in_browser(artifact_path) and path.stat().st_size <= MAX_PREVIEW_BYTES:
+            return None
+        return str(path)
 
 
 class IpfsArtifactRepository(ContentArtifactRepository):

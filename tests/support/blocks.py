@@ -7,14 +7,23 @@ import binascii
 from typing import TYPE_CHECKING, Any, Self
 
 from mlflow_ipfs.content.blocks.base import BlockReader
-from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, encode_leaf
+from mlflow_ipfs.content.cid import CID, DAG_PB
+from mlflow_ipfs.content.codecs.dag_pb import Link, encode_node
+from mlflow_ipfs.content.codecs.unixfs import (
+    LeafEncoding,
+    NodeType,
+    UnixFSData,
+    encode_data,
+    encode_leaf,
+    encode_symlink,
+)
 from mlflow_ipfs.content.files.importer import Imported, Importer, ImportOptions
 from mlflow_ipfs.errors import NotFoundError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from mlflow_ipfs.content.blocks.base import Leaf
@@ -103,6 +112,34 @@ def import_into(blocks: Blocks, path: str | os.PathLike[str], options: ImportOpt
     """Import a path."""
     with Importer(blocks, options) as importer:
         return importer.import_path(path)
+
+
+def node(blocks: Blocks, data: UnixFSData, *links: Link) -> CID:
+    """Store a UnixFS node."""
+    return blocks.put_node(encode_node(links, encode_data(data)), DAG_PB)
+
+
+def directory_of(blocks: Blocks, *entries: tuple[bytes, CID], **fields: Any) -> CID:
+    """Store a directory with the given entries."""
+    links = [Link(cid, name, 1) for name, cid in entries]
+    return node(blocks, UnixFSData(NodeType.DIRECTORY, **fields), *links)
+
+
+def link_to(blocks: Blocks, target: bytes) -> CID:
+    """Store a symlink."""
+    return blocks.put_node(encode_symlink(target), DAG_PB)
+
+
+def leaf(blocks: Blocks, data: bytes = b"data") -> CID:
+    """Store a raw leaf."""
+    cid = CID.of(data)
+    blocks.put(cid, data)
+    return cid
+
+
+def everything_in(path: Path) -> list[str]:
+    """Return the relative paths of everything below a directory."""
+    return sorted(str(found.relative_to(path)) for found in path.rglob("*"))
 
 
 def from_dag_json(value: Any) -> Any:

@@ -74,9 +74,30 @@ def list_databases(storage: Storage) -> Mapping[str, list[DatabaseLocation]]:
     return found
 
 
+def forget_database(storage: Storage, registry_id: str) -> None:
+    """Delete every note about a registry id."""
+    for key in (*storage.notes.list(f"{SEEN}{registry_id}/"), f"{FORKED}{registry_id}"):
+        storage.notes.delete(key)
+
+
+def list_shared(storage: Storage) -> list[Sighting]:
+    """Return a sighting for every registry id that was seen at several locations."""
+    return [
+        Sighting(registry_id, locations[0], tuple(locations[1:]))
+        for registry_id, locations in list_databases(storage).items()
+        if len(locations) > 1
+    ]
+
+
 def record_fork(storage: Storage, registry_id: str, parent: str, location: DatabaseLocation) -> None:
     """Record that a registry id was forked from its parent id, for the database at a location."""
     storage.notes.set(f"{FORKED}{registry_id}", json.dumps({"from": parent, "place": location.key}))
+
+
+def is_fork(storage: Storage, registry_id: str, location: DatabaseLocation) -> bool:
+    """Return True if a fork of the database at a location created the registry id."""
+    text = storage.notes.list(FORKED).get(f"{FORKED}{registry_id}")
+    return text is not None and bool(json.loads(text)["place"] == location.key)
 
 
 def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str | None:
@@ -90,15 +111,19 @@ def find_fork(storage: Storage, parent: str, location: DatabaseLocation) -> str 
 
 
 def check_not_shared(storage: Storage, path: MfsPath) -> None:
-    """Check that only one database has the registry id of a tree, before files of the tree are deleted.
+    """Check that only one database can have files at a path, before they are deleted.
+
+    A path below a registry id belongs to the databases that have the id. A path elsewhere, such as that of an experiment
+    with its own ``artifact_location``, may belong to any database; so a copy of any database protects it.
 
     Raises:
         PolicyError: one database is a copy of the other, and each may need the files.
     """
-    registry_id = path.path.partition("/")[0]
-    locations = list_locations(storage, registry_id)
-    if len(locations) > 1:
-        raise shared_tree_error(path, Sighting(registry_id, locations[0], tuple(locations[1:])))
+    owner = path.path.partition("/")[0]
+    is_owned = owner in list_databases(storage)
+    for sighting in list_shared(storage):
+        if not is_owned or sighting.registry_id == owner:
+            raise shared_tree_error(path, sighting)
 
 
 def shared_tree_error(path: MfsPath, sighting: Sighting) -> PolicyError:

@@ -12,8 +12,8 @@ store (``claims.py``). Two locations with one registry id are compared by these 
    - Both are databases of another kind with the same address and name.
 
 2. An earlier location is *gone* if this process can verify that the registry id is no longer there. Then the database
-   was moved. For a file: no file has that path on the same host, or that file has a different or no registry id. For
-   PostgreSQL: no database of the same cluster has that oid, or that database has a different or no registry id.
+   was moved. For a file: the disk of that path is mounted on the same host, and no file has that path, or that file has
+   a different or no registry id. For PostgreSQL: no database of the same cluster has that oid, or that database has a different or no registry id.
 
 3. Otherwise the earlier location is *in use*: both databases may need the content that the registry id has claimed.
    A location on another host, or in another PostgreSQL cluster, cannot be checked and counts as in use.
@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 FORMAT: Final = 1
+USE_SECONDS: Final = 3600
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
 
@@ -41,6 +42,7 @@ class DatabaseLocation:
         host: name of the machine on which a file was seen; else ``""``.
         identity: ``<device>:<inode>`` of a file, ``<system identifier>/<oid>`` of a PostgreSQL database, else ``name``.
         seen_at: time when the database was first seen at the location, in seconds since 1970.
+        used_at: time of its latest use, exact to ``USE_SECONDS``; 0 in records of earlier versions.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class DatabaseLocation:
     host: str
     identity: str
     seen_at: int
+    used_at: int = 0
 
     @property
     def key(self) -> str:
@@ -70,7 +73,7 @@ class DatabaseLocation:
         try:
             fields = json.loads(text)
             kind, name, host, identity = (str(fields[key]) for key in ("kind", "name", "host", "identity"))
-            return cls(kind, name, host, identity, int(fields["seen_at"]))
+            return cls(kind, name, host, identity, int(fields["seen_at"]), int(fields.get("used_at", 0)))
         except (ValueError, KeyError, TypeError):
             return cls("unknown", "?", "?", text, 0)
 
@@ -91,10 +94,23 @@ def _inode(location: DatabaseLocation) -> str:
 
 
 def with_first_sighting(location: DatabaseLocation, earlier: DatabaseLocation) -> DatabaseLocation:
-    """Return a location with the earlier ``seen_at`` of two locations of the same database."""
-    return replace(location, seen_at=min(location.seen_at, earlier.seen_at) or location.seen_at)
+    """Return a location with the earlier ``seen_at`` of two locations of the same database.
+
+    ``used_at`` changes only after ``USE_SECONDS``, so that most openings have nothing to write.
+    """
+    is_recent = location.used_at - earlier.used_at < USE_SECONDS
+    return replace(
+        location,
+        seen_at=min(location.seen_at, earlier.seen_at) or location.seen_at,
+        used_at=earlier.used_at if is_recent else location.used_at,
+    )
 
 
 def describe(location: DatabaseLocation) -> dict[str, Any]:
     """Return the fields of a location for ``--json`` output."""
-    return {"uri": location.uri, "host": location.host, "seen_at": location.seen_at}
+    return {
+        "uri": location.uri,
+        "host": location.host,
+        "seen_at": location.seen_at,
+        "used_at": location.used_at or location.seen_at,
+    }

@@ -40,10 +40,10 @@ def find_location(connection: Connection) -> DatabaseLocation | None:
         opened = connection.exec_driver_sql("PRAGMA database_list").all()
         path = Path(next(row[2] for row in opened if row[1] == "main")).resolve()
         status = path.stat()
-        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now)
+        return DatabaseLocation(kind, str(path), socket.gethostname(), f"{status.st_dev}:{status.st_ino}", now, now)
     name = f"{url.host or ''}:{url.port or ''}/{url.database or ''}"
     identity = _postgres_identity(connection, name) if kind == POSTGRESQL else name
-    return DatabaseLocation(kind, name, "", identity, now)
+    return DatabaseLocation(kind, name, "", identity, now, now)
 
 
 def is_in_memory(url: URL) -> bool:
@@ -68,35 +68,48 @@ def _system_identifier(connection: Connection) -> str | None:
         return None
 
 
-def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:
+def is_gone(location: DatabaseLocation, registry_id: str, engine: Engine | None) -> bool:
     """Return True if an earlier location of a registry id is gone (rule 2).
 
     Args:
         location: the earlier location.
         registry_id: the registry id that was seen there.
-        engine: engine of the database that has the id now.
+        engine: engine of the database that has the id now; None if there is none, so that only files can be checked.
     """
     if location.kind == SQLITE:
-        return location.host == socket.gethostname() and _has_left_file(Path(location.name), registry_id)
-    if location.kind == POSTGRESQL and engine.url.get_backend_name() == POSTGRESQL:
+        return location.host == socket.gethostname() and _has_left_file(location, registry_id)
+    if location.kind == POSTGRESQL and engine is not None and engine.url.get_backend_name() == POSTGRESQL:
         return _has_left_postgres(location, registry_id, engine)
     return False
 
 
-def _has_left_file(path: Path, registry_id: str) -> bool:
+def _has_left_file(location: DatabaseLocation, registry_id: str) -> bool:
+    path = Path(location.name)
     try:
         path.stat()
         query = f"file:{quote(str(path))}?mode=ro"
         with closing(sqlite3.connect(query, uri=True, timeout=5)) as connection:
             row = connection.execute(f"SELECT registry_id FROM {TABLE}").fetchone()  # noqa: S608 - a fixed name
     except (FileNotFoundError, NotADirectoryError):
-        return True
+        return _is_on_its_disk(path, location)
     except OSError:
         return False
     except sqlite3.Error as error:
         # Only a database without the table certainly has no id; a busy or unreadable database may still have it.
         return "no such table" in str(error)
     return row is None or row[0] != registry_id
+
+
+def _is_on_its_disk(path: Path, location: DatabaseLocation) -> bool:
+    """Return True if a path is on the disk on which the location's file was seen.
+
+    A file that is absent may be on a disk that is not mounted now, or in a container that has the same host name.
+    """
+    try:
+        parent = next(parent for parent in path.parents if parent.is_dir())
+        return str(parent.stat().st_dev) == location.identity.partition(":")[0]
+    except (OSError, StopIteration):
+        return False
 
 
 def _has_left_postgres(location: DatabaseLocation, registry_id: str, engine: Engine) -> bool:

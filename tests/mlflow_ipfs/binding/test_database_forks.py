@@ -23,7 +23,7 @@ from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
-from mlflow_ipfs.errors import ConflictError, NotFoundError, SettingsError
+from mlflow_ipfs.errors import ConflictError, NotFoundError, PolicyError, SettingsError
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
 from support.mlflow_sites import pin_owners, storage_location
 from support.storages import delete_block
@@ -129,6 +129,55 @@ def test_a_fork_that_was_broken_off_goes_on(copy: Path, store: ContentStore, mon
     [begun] = list_forks(store.storage)
     assert fork(copy, store).registry_id == begun == registry_id_of(copy)
     assert len(pin_owners(store)) == 2 * VERSIONS
+
+
+def test_a_fork_that_was_killed_after_its_commit_is_not_forked_again(
+    copy: Path, store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = database_forks._change_database
+
+    def change_and_die(*arguments: object) -> int:
+        change(*arguments)  # type: ignore[arg-type]
+        return _die()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database_forks, "_change_database", change_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            fork(copy, store)
+    forked_to, owners = registry_id_of(copy), pin_owners(store)
+    with pytest.raises(PolicyError, match="already forked"):
+        fork(copy, store)
+    assert (registry_id_of(copy), pin_owners(store)) == (forked_to, owners)
+    delete_all(open_client(copy))
+    assert len(pin_owners(store)) == VERSIONS, "the fork deletes its own"
+
+
+def test_a_database_whose_id_is_not_shared_is_forked_only_on_request(
+    database: Path, cids: list[CID], store: ContentStore
+) -> None:
+    former = registry_id_of(database)
+    with pytest.raises(PolicyError, match=rf"sqlite:///{database} was not changed.*--even-if-unshared"):
+        fork(database, store)
+    assert registry_id_of(database) == former
+    fork_database(sqlalchemy.make_url(f"sqlite:///{database}"), store, None, even_if_unshared=True)
+    assert registry_id_of(database) != former
+    assert is_readable(store, cids)
+
+
+def test_an_experiment_with_its_own_location_is_protected_too(
+    client: MlflowClient, database: Path, tmp_path: Path
+) -> None:
+    location = "mfs://custom/foo"
+    experiment = client.create_experiment("own", artifact_location=location)
+    run = client.create_run(experiment)
+    client.log_text(run.info.run_id, "text", "a.txt")
+    copy = open_client(Path(shutil.copy(database, tmp_path / "copy.db")))
+    [same] = copy.search_runs([experiment])
+    assert same.info.artifact_uri.startswith(location)
+    repository = get_artifact_repository(same.info.artifact_uri)
+    with pytest.raises(MlflowException, match="databases fork"):
+        repository.delete_artifacts()
+    assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["a.txt"]
 
 
 def _die(*_: object) -> int:
@@ -269,6 +318,20 @@ def test_a_destination_that_is_not_clear_has_to_be_named(
     with pytest.raises(SettingsError, match="mfs://mlflow, mfs://other/team"):
         fork(Path(shutil.copy(database, tmp_path / "copy.db")), store)
     assert fork(tmp_path / "copy.db", store, "mfs://mlflow").files == 1
+
+
+def test_an_interrupted_fork_behind_a_server_goes_on(
+    client: MlflowClient, proxied: Proxied, database: Path, store: ContentStore, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    del client, proxied
+    copy = Path(shutil.copy(database, tmp_path / "copy.db"))
+    with monkeypatch.context() as patch:
+        patch.setattr(database_forks, "_change_database", _die)
+        with pytest.raises(KeyboardInterrupt):
+            fork(copy, store)
+    [begun] = list_forks(store.storage)
+    assert fork(copy, store).destination == f"mfs://mlflow/{begun}"
 
 
 @pytest.mark.postgres

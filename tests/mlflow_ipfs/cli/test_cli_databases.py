@@ -15,7 +15,9 @@ from sqlalchemy.pool import NullPool
 from mlflow_ipfs.binding.databases.claims import list_databases
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.storage.local import open_local_storage
+from mlflow_ipfs.content.store import ContentStore
 
 if TYPE_CHECKING:
     from support.command_line import CommandLine
@@ -57,6 +59,26 @@ def test_ls_shows_copies(cli: CommandLine, database: Path, copy: Path) -> None:
     assert all("one of several" in line for line in cli("databases", "ls").lines)
 
 
+def test_ls_shows_the_size_and_drop_frees_it(cli: CommandLine, database: Path, tmp_path: Path) -> None:
+    registry_id = see(cli.store, database)
+    (tmp_path / "weights").write_bytes(bytes(200_000))
+    with open_local_storage(cli.store) as storage, ContentStore(storage) as store:
+        store.files.put_file(MfsPath("mlflow", f"{registry_id}/0/run/artifacts/weights"), tmp_path / "weights")
+    [record] = cli("databases", "ls", "--json").records
+    assert (record["model_versions"], record["files"], record["total_bytes"] >= 200_000) == (0, 1, True)
+    assert record["used_at"] >= record["seen_at"]
+    assert "KiB exclusive" in cli("databases", "ls").lines[0]
+    assert "may still be in use" in cli("databases", "drop", registry_id, code=5).stderr
+    database.unlink()
+    assert cli("databases", "drop", registry_id, "--dry-run").lines == [
+        "would drop 0 model versions, 0 frozen paths, 1 file"
+    ]
+    assert (
+        cli("databases", "drop", registry_id).lines[0].startswith("dropped 0 model versions, 0 frozen paths, 1 file;")
+    )
+    assert cli("databases", "ls").lines == []
+
+
 def test_fork(cli: CommandLine, database: Path, copy: Path) -> None:
     former = see(cli.store, database)
     done = cli("databases", "fork", "--backend-store-uri", f"ipfs+sqlite:///{copy}")
@@ -72,7 +94,9 @@ def test_fork(cli: CommandLine, database: Path, copy: Path) -> None:
 
 
 def test_a_fork_of_the_only_database_reports_what_is_kept(cli: CommandLine, database: Path) -> None:
-    done = cli("databases", "fork", "--backend-store-uri", f"sqlite:///{database}", "--json")
+    arguments = ("databases", "fork", "--backend-store-uri", f"sqlite:///{database}")
+    assert "--even-if-unshared" in cli(*arguments, code=5).stderr
+    done = cli(*arguments, "--even-if-unshared", "--json")
     [record] = done.records
     assert record["others"] == 0
     assert f"no other database with the registry id {record['former_id']} has used" in done.stderr

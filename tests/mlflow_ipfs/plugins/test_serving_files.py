@@ -15,10 +15,14 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from mlflow_ipfs import opening
 from mlflow_ipfs.binding.artifacts import served_files
+from mlflow_ipfs.binding.artifacts.artifact_trees import MAX_READY_BYTES
 from mlflow_ipfs.binding.mlflow_compat import SERVER_BACKEND_STORE
+from mlflow_ipfs.content.cid import CID, DAG_PB
+from mlflow_ipfs.content.codecs import dag_pb
 from mlflow_ipfs.content.storage.local.gc.assembling import Assembler
 from mlflow_ipfs.content.storage.local.publishing import object_writer
 from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
+from support.storages import put_block
 
 if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
@@ -65,6 +69,23 @@ def test_on_the_event_loop_nothing_is_hashed_or_assembled(repository: Any, monke
     assert repository.get_local_path("model/second.bin") is None
     os.utime(first, ns=(0, 0))
     assert repository.get_local_path("model/first.bin") is None
+
+
+@pytest.mark.usefixtures("in_server")
+def test_a_path_through_large_directories_is_left_to_a_thread(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "file.bin").write_bytes(FIRST)
+    current, unrelated = store.add(tmp_path / "file.bin").cid, CID.of(b"")
+    for name in (b"file.bin", b"next", b"next"):
+        links = [dag_pb.Link(unrelated, f"{number:05}".encode(), 0) for number in range(3000)]
+        block = dag_pb.encode_node([*links, dag_pb.Link(current, name, 1)], b"\x08\x01")
+        current = CID.of(block, DAG_PB)
+        put_block(store.storage, current, block)
+    assert 3 * len(block) > MAX_READY_BYTES > len(block)
+    repository = get_artifact_repository(f"ipfs://{current}")
+    assert repository.get_local_path("next/next/file.bin") is None
+    assert Path(repository.download_artifacts("next/next/file.bin")).read_bytes() == FIRST
+    inner = store.resolve(current, "next/next")
+    assert Path(str(get_artifact_repository(f"ipfs://{inner}").get_local_path("file.bin"))).read_bytes() == FIRST
 
 
 @pytest.mark.usefixtures("in_server")

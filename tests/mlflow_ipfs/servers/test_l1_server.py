@@ -16,6 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from mlflow_ipfs import log_dataset
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.opening import open_store
 from support.clients import ask, run_client
@@ -131,6 +132,31 @@ def test_stock_clients_without_our_package_load_frozen_versions(l1: L1, stock_py
     with open_store(l1.settings()) as store:
         assert "MLmodel" in {entry.name for entry in store.ls(tags["ipfs.cid"])}
         assert store.verify(tags["ipfs.cid"]).ok
+
+
+LOAD_DATASET = """
+    import mlflow, pathlib
+    mlflow.set_tracking_uri(sys.argv[1])
+    [logged] = mlflow.get_run(sys.argv[2]).inputs.dataset_inputs
+    answer(pathlib.Path(mlflow.data.get_source(logged).load()).read_text())
+"""
+
+
+@pytest.mark.timeout(400)
+def test_a_dataset_that_a_client_logs_is_in_the_servers_store_and_a_stock_client_loads_it(
+    l1: L1, client: MlflowClient, run_id: str, stock_python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_STORE", f"local:{tmp_path}/of-the-client")
+    (tmp_path / "data.csv").write_text("x,y\n")
+    dataset = log_dataset(tmp_path / "data.csv", run_id=run_id)
+    client.log_text(run_id, "flavors: {}\n", "model/MLmodel")
+    client.create_registered_model("trained")
+    version = client.create_model_version("trained", f"runs:/{run_id}/model", run_id)
+    assert version.tags["ipfs.dataset_cids"] == dataset.cid
+    with open_store(l1.settings()) as store:
+        assert store.has(dataset.cid)
+    assert not (tmp_path / "of-the-client").exists()
+    assert run_client(LOAD_DATASET, l1.url, run_id, directory=tmp_path, python=stock_python) == "x,y\n"
 
 
 def test_a_missing_artifact_is_answered_at_once(l1: L1, client: MlflowClient, run_id: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlflow_ipfs import opening
 from mlflow_ipfs.binding.databases.claims import list_databases
 from support.copied_databases import VERSIONS, delete_versions, is_readable, make_versions, open_client
 from support.mlflow_sites import pin_owners
@@ -52,6 +53,18 @@ def test_what_is_deleted_in_a_copy_stays_for_the_original(
     delete_versions(client)  # the original, too, knows nothing of the copy's versions
     store.collect_garbage()
     assert is_readable(store, cids)
+
+
+def test_a_database_that_is_opened_before_its_store_exists_is_recorded(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_STORE", str(tmp_path / "new-store"))
+    open_client(database).search_experiments()
+    copy = Path(shutil.copy(database, tmp_path / "copy.db"))
+    open_client(copy).search_experiments()
+    with opening.open_store() as store:
+        [locations] = list_databases(store.storage).values()
+    assert {location.name for location in locations} == {str(database), str(copy)}
 
 
 def test_a_moved_database_is_the_same(

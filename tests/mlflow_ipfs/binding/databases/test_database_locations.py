@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_locations
+from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_locations, location_key
 from mlflow_ipfs.binding.databases.connections import name_driver
 from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
 from mlflow_ipfs.binding.databases.sightings import observe, record_move
@@ -118,6 +119,16 @@ def test_a_place_that_has_lost_the_id_is_gone(storage: MemoryStorage, original: 
         see_file(MemoryStorage(), original)
     assert see_file(storage, copy) == ()
     assert names(storage) == ["copy.db"]
+
+
+def test_a_file_on_a_disk_that_is_not_mounted_may_be_in_use(storage: MemoryStorage, original: Path, copy: Path) -> None:
+    [location] = list_locations(storage, registry_id_of(original))
+    original.unlink()
+    device, inode = location.identity.split(":")
+    elsewhere = replace(location, identity=f"{int(device) + 1}:{inode}")
+    storage.notes.delete(location_key(registry_id_of(copy), location))
+    storage.notes.set(location_key(registry_id_of(copy), elsewhere), elsewhere.encode())
+    assert see_file(storage, copy) == (str(original),)
 
 
 def registry_id_of(path: Path) -> str:

@@ -17,6 +17,7 @@ from mlflow_ipfs.content.storage.local.backup.snapshot import Participant, take_
 from mlflow_ipfs.content.storage.local.backup.writer import INDEX, BackupWriter
 from mlflow_ipfs.content.storage.local.index import layout as layouts
 from mlflow_ipfs.content.storage.local.index.layout import Layout
+from mlflow_ipfs.content.storage.local.reading.context import HEALING_ADVICE
 from mlflow_ipfs.content.storage.local.reading.objects import ObjectChecker
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.system.disk import Disk
 
 _COPY_BYTES: Final = 1 << 20
-_ADVICE: Final = ". Add the content again to heal it"  # correct for the store, wrong for a copy of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +160,10 @@ def _explain_problem(checker: ObjectChecker, reader: BlockReader, directory: Pat
     except MlflowIpfsError:
         return reason  # the store does not have the block any more
     except OSError as error:  # the disk cannot read this block; the rest of the backup is still worth making
-        return f"{cid} cannot be read in the store: {error}. Check its disk. {_ADVICE.removeprefix('. ')}"
+        return f"{cid} cannot be read in the store: {error}. Check its disk. {HEALING_ADVICE}"
     return (
-        f"{reason.removesuffix(_ADVICE)}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and "
+        # The advice is correct for the store, and wrong for a copy of it.
+        f"{reason.removesuffix(f'. {HEALING_ADVICE}')}. Only the copy is damaged: run `mlflow-ipfs --store {directory} scrub` and "
         "back up again, which replaces the damaged files that scrub found"
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow_ipfs.content.system import mounts
 from mlflow_ipfs.content.system.disk import is_draft_of
 from mlflow_ipfs.content.system.ownership import create_file
-from mlflow_ipfs.errors import StoreFormatError
+from mlflow_ipfs.errors import NewerFormatError, StoreFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,7 +247,8 @@ def read_format(layout: Layout) -> str:
         The store's id.
 
     Raises:
-        StoreFormatError: a newer version is needed, or ``format.json`` is invalid.
+        NewerFormatError: a newer version of the program is needed.
+        StoreFormatError: ``format.json`` is invalid.
     """
     try:
         fields: dict[str, Any] = json.loads(layout.format_file.read_bytes())
@@ -260,5 +261,5 @@ def read_format(layout: Layout) -> str:
             f"the store {layout.directory} has format {fields.get('format')} and needs a program that reads format "
             f"{needed}; this one reads format {FORMAT}: upgrade mlflow-ipfs"
         )
-        raise StoreFormatError(msg)
+        raise NewerFormatError(msg)
     return store_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.errors import StoreFormatError
+from mlflow_ipfs.errors import NewerFormatError, StoreFormatError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -137,17 +137,21 @@ def schema_version(connection: sqlite3.Connection) -> int:
         return 0
     if application_id != APPLICATION_ID:
         msg = (
-            f"the store.db of this store belongs to another program (application_id {application_id:#x}): "
+            f"{_file_of(connection)} belongs to another program (application_id {application_id:#x}): "
             "restore the store from a backup"
         )
         raise StoreFormatError(msg)
     if version > SCHEMA_VERSION:
         msg = (
-            f"the store.db of this store has schema version {version}, newer than {SCHEMA_VERSION}: "
+            f"{_file_of(connection)} has schema version {version}, newer than {SCHEMA_VERSION}: "
             "upgrade mlflow-ipfs to open it"
         )
-        raise StoreFormatError(msg)
+        raise NewerFormatError(msg)
     return version
+
+
+def _file_of(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA database_list").fetchone()[2])
 
 
 def stored_id(connection: sqlite3.Connection) -> str:
@@ -158,6 +162,6 @@ def stored_id(connection: sqlite3.Connection) -> str:
     """
     row = connection.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
     if row is None:
-        msg = "the store.db of this store has lost the store's id: restore the store from a backup"
+        msg = f"{_file_of(connection)} has lost the store's id: restore the store from a backup"
         raise StoreFormatError(msg)
     return str(row[0])

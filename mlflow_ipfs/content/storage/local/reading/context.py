@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.content.storage.local.files.leases import Leases
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.storage.local.index.layout import Layout
     from mlflow_ipfs.content.system.disk import Disk
     from mlflow_ipfs.content.system.locking import FileLock
+
+HEALING_ADVICE: Final = "Add the content again to heal it"
 
 _logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from mlflow_ipfs.content.dag import read_unixfs
 from mlflow_ipfs.content.files.file_reader import check_parts, part_bounds
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.index_rows import PlaceRow, Stamp
+from mlflow_ipfs.content.storage.local.reading.context import HEALING_ADVICE
 from mlflow_ipfs.content.system.disk import NO_LINKS
 from mlflow_ipfs.content.system.read_ahead import map_ahead
 from mlflow_ipfs.errors import ImmutableError, IntegrityError, InvalidDataError, MlflowIpfsError, NotFoundError
@@ -224,7 +225,7 @@ class ObjectChecker:
         """Move a damaged object to quarantine and return the error. Its undamaged blocks can still be read there."""
         layout, disk = self._context.layout, self._context.disk
         path, name = layout.directory / place.name, f"quarantine/{uuid.uuid4().hex[:8]}-{place.name.rpartition('/')[2]}"
-        advice, is_linked = "Add the content again to heal it", False
+        advice, is_linked = HEALING_ADVICE, False
         try:
             with self._context.database.write() as connection:
                 current = index_rows.find_object_of(connection, cid)
@@ -234,7 +235,8 @@ class ObjectChecker:
                     is_linked = True
             if is_linked:
                 disk.remove(path)
-            advice = f"The file was moved to {layout.quarantine}. {advice}"
+            if (layout.directory / name).exists():  # not if the file is missing
+                advice = f"The file was moved to {layout.quarantine}. {advice}"
         except (MlflowIpfsError, OSError) as error:
             if not isinstance(error, ImmutableError):
                 advice = f"The file could not be moved to {layout.quarantine} ({error}). {advice}"

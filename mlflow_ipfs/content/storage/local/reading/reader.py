@@ -12,6 +12,7 @@ from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.codecs.unixfs import LeafEncoding, block_of_leaf, leaf_frame
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
 from mlflow_ipfs.content.storage.local.index import index_rows
+from mlflow_ipfs.content.storage.local.reading.context import HEALING_ADVICE
 from mlflow_ipfs.content.system.access import refused
 from mlflow_ipfs.errors import IntegrityError, MlflowIpfsError, NotFoundError
 
@@ -127,7 +128,7 @@ class LocalReader(BlockReader):
         if row.place_name is not None:
             path = self._context.layout.directory / row.place_name
         damage = "is missing" if is_missing else f"is damaged between bytes {row.offset} and {row.offset + row.length}"
-        msg = f"the block {cid} cannot be read: {path} {damage}. Add the content again to heal it"
+        msg = f"the block {cid} cannot be read: {path} {damage}. {HEALING_ADVICE}"
         return IntegrityError(msg)
 
     def _touch(self, row: BlockRow) -> None:

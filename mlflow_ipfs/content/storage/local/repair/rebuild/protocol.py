@@ -38,7 +38,7 @@ from mlflow_ipfs.content.storage.local.repair.rebuild.scan import StoreScan
 from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
-from mlflow_ipfs.errors import ImmutableError, StoreBusyError, StoreFormatError
+from mlflow_ipfs.errors import ImmutableError, NewerFormatError, StoreBusyError, StoreFormatError
 
 if TYPE_CHECKING:
     import os
@@ -127,15 +127,13 @@ def _read_store_id(layout: Layout) -> str | None:
     """Return the id in ``format.json``; None if that file is missing or damaged.
 
     Raises:
-        StoreFormatError: the store is of a newer version.
+        NewerFormatError: a newer version wrote the store.
     """
     try:
         return layouts.read_format(layout)
-    except FileNotFoundError:
-        return None
-    except StoreFormatError as error:
-        if "upgrade" in str(error):
-            raise
+    except NewerFormatError:
+        raise
+    except (FileNotFoundError, StoreFormatError):
         return None
 
 
