@@ -118,10 +118,12 @@ def _notices(report: EjectReport, url: URL, options: EjectOptions) -> list[str]:
     notices = []
     if report.elsewhere:
         count = format_count(report.elsewhere, "row")
-        notices.append(f"{count} of the database had artifacts outside the store already; they stay where they are")
+        notices.append(
+            f"the artifacts of {count} of the database were outside the store already and stay where they are"
+        )
     if report.datasets:
         count = format_count(report.datasets, "dataset")
-        notices.append(f"{count} keep a source ipfs://<cid>, which `mlflow-ipfs get <cid>` writes to disk")
+        notices.append(f"the source of {count} stays ipfs://<cid>; `mlflow-ipfs get <cid>` writes it to disk")
     if options.dry_run:
         return notices
     from mlflow_ipfs.binding.databases.connections import shown_uri

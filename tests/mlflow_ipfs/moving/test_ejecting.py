@@ -172,7 +172,7 @@ def test_what_is_outside_the_store_stays(
     client.log_text(run_id, "one", "a.txt")
     client.set_terminated(run_id)
     done = cli(*arguments(database))
-    assert "1 row of the database had artifacts outside the store already" in done.stderr
+    assert "the artifacts of 1 row of the database were outside the store already" in done.stderr
     assert (tmp_path / "mlruns" / run_id / "artifacts/a.txt").read_text() == "one"
     assert read_column(database, f"SELECT artifact_uri FROM runs WHERE run_uuid = '{run_id}'") == [
         f"{tmp_path}/mlruns/{run_id}/artifacts"
@@ -188,7 +188,7 @@ def test_datasets_with_a_cid_are_counted(
     dataset = mlflow.entities.Dataset(**source)
     client.log_inputs(run_id, [mlflow.entities.DatasetInput(dataset, [])])
     client.set_terminated(run_id)
-    assert "1 dataset keep a source" in cli(*arguments(database)).stderr
+    assert "the source of 1 dataset stays ipfs://<cid>" in cli(*arguments(database)).stderr
 
 
 def test_a_directory_whose_name_must_be_quoted(
