@@ -53,6 +53,7 @@ from mlflow_ipfs.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -159,7 +160,7 @@ def _fork(
     assert sighting.location is not None, "a database in memory was refused"
     interrupted_id = claims.find_fork(storage, former_id, sighting.location)
     registry_id = interrupted_id or new_registry_id()
-    base = _find_base(locations, store, destination, interrupted_id)
+    base = find_base(locations, store, destination, interrupted_id)
     claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
@@ -233,8 +234,11 @@ def _read_versions(connection: Connection) -> Iterator[_Version]:
             yield _Version(f"{name}/{version}", cid, location)
 
 
-def _find_base(
-    locations: Iterable[ArtifactLocation], store: ContentStore, destination: str | None, interrupted_id: str | None
+def find_base(
+    locations: Iterable[ArtifactLocation],
+    store: ContentStore,
+    destination: str | None,
+    interrupted_id: str | None = None,
 ) -> MfsPath | None:
     """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
 
@@ -259,7 +263,7 @@ def _find_base(
             )
             raise SettingsError(msg)
         return base
-    found = {base for base in _bases_of(paths, store) if base.path.partition("/")[0] != interrupted_id}
+    found = {base for base in find_bases(paths, store) if base.path.partition("/")[0] != interrupted_id}
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
         msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"
@@ -267,7 +271,7 @@ def _find_base(
     return next(iter(found), None)
 
 
-def _bases_of(paths: set[str], store: ContentStore) -> set[MfsPath]:
+def find_bases(paths: AbstractSet[str], store: ContentStore) -> set[MfsPath]:
     """Return every mutable path of the store below which one of the paths exists."""
     found = set()
     for content in store.roots():

@@ -15,6 +15,7 @@ from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError
 IPFS: Final = "ipfs"
 MFS: Final = "mfs"
 PROXIED: Final = "mlflow-artifacts"
+STORE_PREFIX: Final = "ipfs+"  # of the URIs of this package's tracking and registry stores
 
 
 def scheme_of(uri: str) -> str:

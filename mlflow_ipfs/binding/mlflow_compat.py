@@ -26,8 +26,10 @@ from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import click
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
@@ -193,13 +195,27 @@ def download_foreign(uri: str, directory: str) -> str:
 
 def in_mlflow_command() -> bool:
     """Return True if this process runs the ``mlflow`` command: its downloads must remain after the process ends."""
+    return _mlflow_command() is not None
+
+
+def server_command_options() -> Mapping[str, Any] | None:
+    """Return the options of ``mlflow server`` or ``mlflow ui`` if this process runs that command, else None.
+
+    The command opens the stores once before it starts its workers, which are separate processes.
+    """
+    context = _mlflow_command()
+    return context.params if context is not None and context.command.name in {"server", "ui"} else None
+
+
+def _mlflow_command() -> click.Context | None:
+    """Return the context of the ``mlflow`` command that this process runs, if any."""
     command_line = sys.modules.get("mlflow.cli")
     if command_line is None:
-        return False
+        return None
     import click
 
     context = click.get_current_context(silent=True)
-    return context is not None and context.find_root().command is command_line.cli
+    return context if context is not None and context.find_root().command is command_line.cli else None
 
 
 def make_temporary_directory() -> str:
@@ -207,6 +223,24 @@ def make_temporary_directory() -> str:
     from mlflow.utils.file_utils import create_tmp_dir
 
     return str(create_tmp_dir())
+
+
+def current_tracking_uri() -> str:
+    """Return the tracking URI that MLflow uses in this process."""
+    from mlflow import get_tracking_uri
+
+    return str(get_tracking_uri())
+
+
+def proxied_repository(artifact_uri: str, tracking_uri: str | None, registry_uri: str | None) -> ArtifactRepository:
+    """Return MLflow's own repository of ``mlflow-artifacts:`` locations, which sends requests to a server.
+
+    Raises:
+        MlflowException: the tracking URI does not name a server.
+    """
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    return MlflowArtifactsRepository(artifact_uri, tracking_uri, registry_uri)
 
 
 def read_replica_uri() -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.artifacts.outside_notice import warn_of_experiment
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
@@ -19,7 +20,7 @@ from mlflow_ipfs.errors import PolicyError
 from mlflow_ipfs.opening import open_store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput
+    from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput, Run, RunTag
 
     from mlflow_ipfs.content.mfs import MfsPath
 
@@ -93,6 +94,15 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
             with mlflow_errors():
                 raise PolicyError(msg)
         return str(super().create_experiment(name, artifact_location, tags))
+
+    def create_run(
+        self, experiment_id: str, user_id: str, start_time: int, tags: list[RunTag], run_name: str | None
+    ) -> Run:
+        """Create a run. Warn once per process if its experiment's artifacts are outside the store."""
+        run: Run = super().create_run(experiment_id, user_id, start_time, tags, run_name)
+        if Server.current() is None:
+            warn_of_experiment(run.info.run_id, run.info.artifact_uri, self.engine.url)
+        return run
 
     def log_inputs(
         self,

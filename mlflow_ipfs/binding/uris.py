@@ -193,6 +193,12 @@ def _locate_stored(store: ContentStore, name: MlflowUri, location: str, answer: 
     if scheme == MFS:
         return _locate_mutable(store, parse_mfs(location))
     if scheme == PROXIED:
+        # This module loads MLflow, which takes seconds; MLflow has just given the location, so it is loaded.
+        from mlflow_ipfs.binding.proxied_root import find_direct_path  # noqa: PLC0415
+
+        direct_path = find_direct_path(location)
+        if direct_path is not None:
+            return _locate_mutable(store, direct_path)
         raise NotFoundError(_explain_proxied(store, name, location, is_version=answer.is_version))
     msg = f"{name.text} is stored at {location}, which is not in IPFS, so it has no CID; add its files with `mlflow-ipfs add`"
     raise NotFoundError(msg)

@@ -21,6 +21,7 @@ from mlflow_ipfs.cli.dag import dag
 from mlflow_ipfs.cli.databases import databases
 from mlflow_ipfs.cli.doctor import doctor
 from mlflow_ipfs.cli.du import du
+from mlflow_ipfs.cli.eject import eject
 from mlflow_ipfs.cli.errors import PROGRAM
 from mlflow_ipfs.cli.gc import gc
 from mlflow_ipfs.cli.get import get
@@ -65,5 +66,5 @@ def main(context: click.Context) -> None:
 
 for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, block, refs, dag, backup, restore, databases, scrub):
     main.add_command(_command)
-for _command in (runlog, doctor, completion):
+for _command in (eject, runlog, doctor, completion):
     main.add_command(_command)

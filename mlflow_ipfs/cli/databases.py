@@ -8,18 +8,23 @@ SQLAlchemy takes longer to import than most commands take to run, so modules tha
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from mlflow_ipfs.binding.locations import STORE_PREFIX
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
 from mlflow_ipfs.cli.terminal import format_count, format_size, print_notice, print_result, printable
+from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
+
+    from sqlalchemy import URL
 
     from mlflow_ipfs.binding.database_forks import ForkReport
     from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
@@ -197,3 +202,80 @@ def moved(cli_context: CliContext, backend_store_uri: str, *, as_json: bool) -> 
     lines = [f"forgotten  {printable(location.uri)}" for location in sighting.others] or ["nothing to forget"]
     fields = {"registry_id": sighting.registry_id, "forgotten": [describe(location) for location in sighting.others]}
     print_result(fields, "\n".join(lines), as_json=as_json)
+
+
+@databases.command(short_help="Convert locations between mfs:// and mlflow-artifacts:/.")
+@click.option("--backend-store-uri", metavar="URI", required=True, help="MLflow's database.")
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(["server", "direct"]),
+    required=True,
+    help="server: mlflow-artifacts:/, which clients without this package read. direct: mfs://, without a server.",
+)
+@click.option(
+    "--artifacts-destination",
+    metavar="URI",
+    help="The destination of the server  [default: MLFLOW_ARTIFACTS_DESTINATION, else detected]",
+)
+@click.option("--dry-run", is_flag=True, help="Count the locations that would be changed.")
+@json_option
+@pass_cli_context
+def convert(
+    cli_context: CliContext,
+    backend_store_uri: str,
+    target: Literal["server", "direct"],
+    artifacts_destination: str | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Convert the locations of a database between mfs:// and mlflow-artifacts:/.
+
+    Without a server, MLFLOW_TRACKING_URI=ipfs+sqlite:///… writes mfs:// locations, which a client without this package
+    cannot read. After `convert --to server` the server that the command prints serves them to every client.
+
+    No file is copied, and frozen versions stay frozen. Programs that log to a run meanwhile are not disturbed. The exit
+    code is 1 if a location was left, which is listed.
+
+    MLflow's basic-auth derives permissions from the experiment's number at the start of a path. For a server that uses
+    it, name the destination that contains the experiments: mfs://mlflow/<registry id>.
+    """
+    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.moving.converting import convert_locations
+
+    url = find_database(backend_store_uri, os.environ)
+    with cli_context.open_store() as store:
+        report = convert_locations(
+            url,
+            store,
+            target,
+            destination=artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None,
+            default_root=cli_context.settings.root,
+            dry_run=dry_run,
+        )
+    for uri, reason in report.left.items():
+        print_result({"left": uri, "reason": reason}, printable(f"left     {uri}: {reason}"), as_json=as_json)
+    verb = "would change" if dry_run else "changed"
+    line = f"{verb}  {format_count(report.locations, 'location')} in the database"
+    print_result(asdict(report) | {"left": len(report.left), "dry_run": dry_run}, line, as_json=as_json)
+    if not dry_run:
+        print_notice(printable(_next_step(url, target, report.destination)))
+        if target == "server" and report.destination != str(cli_context.settings.root):
+            print_notice(f"clients that go on without the server need MLFLOW_IPFS_ROOT={report.destination}")
+    if report.left:
+        msg = f"{format_count(len(report.left), 'location')} left as listed"
+        raise MlflowIpfsError(msg)
+
+
+def _next_step(url: URL, target: str, destination: str) -> str:
+    from mlflow_ipfs.binding.databases.connections import shown_uri
+
+    uri = shown_uri(url)
+    plain, prefixed = shlex.quote(uri), shlex.quote(f"{STORE_PREFIX}{uri}")
+    if target == "direct":
+        return f"clients use it without a server with MLFLOW_TRACKING_URI={prefixed}"
+    return (
+        f"start the server with `mlflow server --backend-store-uri {plain} --registry-store-uri {prefixed} "
+        f"--artifacts-destination {shlex.quote(destination)}`"
+    )

@@ -17,7 +17,8 @@ import click
 
 import mlflow_ipfs
 from mlflow_ipfs.cli.application import plugin_commands
-from mlflow_ipfs.cli.doctor_database_checks import check_database_content
+from mlflow_ipfs.cli.doctor_content_checks import check_database_content
+from mlflow_ipfs.cli.doctor_database_checks import check_database
 from mlflow_ipfs.cli.doctor_findings import Finding, State
 from mlflow_ipfs.cli.doctor_store_checks import check_store
 from mlflow_ipfs.cli.terminal import format_count
@@ -43,7 +44,7 @@ def run_checks(
     Args:
         cli_context: the settings and the store.
         own_commands: names of the built-in commands, which other packages cannot replace.
-        database_uri: MLflow's database, whose model versions are checked too; None: no database.
+        database_uri: MLflow's database, whose model versions and artifacts are checked too; None: no database.
     """
     yield _report_version()
     yield _check_sqlite()
@@ -56,7 +57,7 @@ def run_checks(
         yield from _list_settings(settings, cli_context.setting_sources)
     yield from _check_mlflow()
     if database_uri:
-        yield from _check_model_versions(database_uri)
+        yield from check_database(cli_context, database_uri)
         yield from check_database_content(cli_context, database_uri)
     yield from _check_commands(own_commands)
 
@@ -134,27 +135,6 @@ def _load_problem(load: Callable[[], object]) -> str | None:
     except Exception as error:  # noqa: BLE001 - any error of the import is the finding
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _check_model_versions(database_uri: str) -> Iterator[Finding]:
-    """Yield the number of frozen versions, and each version that is not frozen."""
-    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy and MLflow load slowly
-    from mlflow_ipfs.binding.registry.unfrozen_versions import count_versions  # noqa: PLC0415
-
-    try:
-        found = count_versions(find_database(database_uri, {}))
-    except (ImportError, MlflowIpfsError) as error:
-        yield Finding("versions", str(error), State.PROBLEM)
-        return
-    text = f"{format_count(found.frozen, 'model version')} frozen, {len(found.unfrozen):,} not frozen"
-    if found.prompts:
-        text += f"; {format_count(found.prompts, 'prompt version')}, without files"
-    facts = {"frozen": found.frozen, "unfrozen": len(found.unfrozen), "prompts": found.prompts}
-    yield Finding("versions", text, facts=facts)
-    for version in found.unfrozen:
-        text = f"{version.name}/{version.version} is not frozen; its files at {version.location} can still change"
-        details = {"name": version.name, "version": version.version, "location": version.location}
-        yield Finding("versions", text, State.NOTE, details)
 
 
 def _check_commands(own: Collection[str]) -> Iterator[Finding]:

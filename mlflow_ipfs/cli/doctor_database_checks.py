@@ -1,93 +1,77 @@
-"""Check of ``doctor`` that compares MLflow's database with the store."""
+"""Checks of ``doctor`` on MLflow's database: versions that are not frozen, and artifacts outside the store.
+
+SQLAlchemy and MLflow take longer to import than the other checks take to run, so they are imported late.
+"""
+
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import os
+from typing import TYPE_CHECKING
 
-from mlflow_ipfs.binding.locations import MFS, cid_of_location, parse_mfs, scheme_of
 from mlflow_ipfs.cli.doctor_findings import Finding, State
 from mlflow_ipfs.cli.options import has_store
 from mlflow_ipfs.cli.terminal import format_count
-from mlflow_ipfs.content.checking.incomplete_names import find_incomplete_names
-from mlflow_ipfs.errors import InvalidPathError, MlflowIpfsError
+from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from mlflow_ipfs.binding.databases.artifact_rows import ArtifactRow
+    from sqlalchemy import URL
+
     from mlflow_ipfs.cli.options import CliContext
-    from mlflow_ipfs.content.cid import CID
+
+
+def check_database(cli_context: CliContext, database_uri: str) -> Iterator[Finding]:
+    """Yield the findings on MLflow's database."""
+    try:
+        from mlflow_ipfs.backup.database_copies import find_database
+
+        database = find_database(database_uri, {})
+    except (ImportError, MlflowIpfsError) as error:
+        yield Finding("versions", str(error), State.PROBLEM)
+        return
+    try:
+        yield from _check_model_versions(database)
+    except (ImportError, MlflowIpfsError) as error:
+        yield Finding("versions", str(error), State.PROBLEM)
+        return
+    try:
+        yield _check_outside_artifacts(cli_context, database)
+    except MlflowIpfsError as error:
+        yield Finding("artifacts", str(error), State.PROBLEM)
+
+
+def _check_model_versions(database: URL) -> Iterator[Finding]:
+    """Yield the number of frozen versions, and each version that is not frozen."""
+    from mlflow_ipfs.binding.registry.unfrozen_versions import count_versions
+
+    found = count_versions(database)
+    text = f"{format_count(found.frozen, 'model version')} frozen, {len(found.unfrozen):,} not frozen"
+    if found.prompts:
+        text += f"; {format_count(found.prompts, 'prompt version')}, without files"
+    facts = {"frozen": found.frozen, "unfrozen": len(found.unfrozen), "prompts": found.prompts}
+    yield Finding("versions", text, facts=facts)
+    for version in found.unfrozen:
+        text = f"{version.name}/{version.version} is not frozen; its files at {version.location} can still change"
+        details = {"name": version.name, "version": version.version, "location": version.location}
+        yield Finding("versions", text, State.NOTE, details)
+
+
+def _check_outside_artifacts(cli_context: CliContext, database: URL) -> Finding:
+    """Return the number of artifacts outside the store, and the command that takes them in."""
+    from mlflow_ipfs.binding.artifacts.outside_artifacts import SearchLimit, iterate_outside_artifacts
+    from mlflow_ipfs.binding.artifacts.outside_notice import adopt_command, describe_outside
+    from mlflow_ipfs.content.storage.memory import MemoryStorage
     from mlflow_ipfs.content.store import ContentStore
 
-    _Frozen = tuple[str, CID]  # what the row describes, and the CID that it is frozen to
-
-_TOPIC: Final = "content"
-_MAX_LISTED: Final = 20  # findings of each kind; more are counted
-
-
-def check_database_content(cli_context: CliContext, database_uri: str) -> Iterator[Finding]:
-    """Check that the store has, keeps and can read what MLflow's database says is in it.
-
-    Artifacts outside the store (``mlruns/``, ``s3://``) are not its subject.
-    """
-    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
-    from mlflow_ipfs.binding.databases.artifact_rows import iterate_rows  # noqa: PLC0415
-    from mlflow_ipfs.binding.databases.connections import opened_database  # noqa: PLC0415
-
-    try:
-        if not has_store(cli_context.settings):
-            return
-        with opened_database(find_database(database_uri, {})) as connection:
-            rows = [row for row in iterate_rows(connection) if row.has_artifacts]
-        with cli_context.open_store() as store:
-            yield from _compare(store, rows)
-    except (ImportError, MlflowIpfsError, OSError) as error:
-        yield Finding(_TOPIC, str(error), State.PROBLEM)
-
-
-def _compare(store: ContentStore, rows: Sequence[ArtifactRow]) -> Iterator[Finding]:
-    kept = {root.cid for root in store.roots() if root.cid is not None}
-    frozen = [(f"{row.kind} {row.name}", cid) for row in rows if (cid := cid_of_location(row.uri)) is not None]
-    mutable = [row for row in rows if scheme_of(row.uri) == MFS and cid_of_location(row.uri) is None]
-    present, absent = _partition(store, frozen)
-    lost = [f"{name}: {cid} is not in the store" for name, cid in absent]
-    lost += [f"{row.kind} {row.name}: no files at {row.uri}" for row in mutable if not _has_files(store, row.uri)]
-    unkept = [
-        f"{name}: no pin keeps {cid}, so a gc removes it; run `mlflow-ipfs pin add {cid}`"
-        for name, cid in present
-        if cid not in kept and cid.identity_data is None
-    ]
-    incomplete = [
-        f"{name.kind} {name.name}: the block {name.damaged[0]} is missing or unreadable"
-        for name in find_incomplete_names(store.storage)
-    ]
-    checked = len(frozen) + len(mutable)
-    facts = {"checked": checked, "lost": len(lost), "unkept": len(unkept), "incomplete": len(incomplete)}
-    if not (lost or unkept or incomplete):
-        text = f"{format_count(checked, 'location')} of the database and all names of the store are complete"
-        yield Finding(_TOPIC, text, facts=facts)
-        return
-    text = f"{len(lost):,} lost, {len(unkept):,} not kept, {len(incomplete):,} incomplete"
-    yield Finding(_TOPIC, f"{text}; add what is lost again, or restore a backup of the store", State.NOTE, facts)
-    for texts in (lost, unkept, incomplete):
-        for text in texts[:_MAX_LISTED]:
-            yield Finding(_TOPIC, text, State.PROBLEM)
-        if len(texts) > _MAX_LISTED:
-            yield Finding(_TOPIC, f"… and {len(texts) - _MAX_LISTED:,} more of these", State.PROBLEM)
-
-
-def _partition(store: ContentStore, frozen: Sequence[_Frozen]) -> tuple[list[_Frozen], list[_Frozen]]:
-    """Split frozen rows into those whose root the store has, and the others."""
-    present: list[_Frozen] = []
-    absent: list[_Frozen] = []
-    for name, cid in frozen:
-        (present if store.storage.blocks.has(cid) else absent).append((name, cid))
-    return present, absent
-
-
-def _has_files(store: ContentStore, uri: str) -> bool:
-    try:
-        path = parse_mfs(uri)
-        return store.files.split_frozen(path) is not None or store.files.stat(path) is not None
-    except (InvalidPathError, FileNotFoundError):
-        return False
+    limit = SearchLimit()
+    is_store = has_store(cli_context.settings)
+    with cli_context.open_store() if is_store else ContentStore(MemoryStorage()) as store:
+        found = list(iterate_outside_artifacts(database, store, environ=os.environ, limit=limit))
+    text = describe_outside(found, database, limit)
+    if text is None:
+        return Finding("artifacts", "all that the database names are in the store", facts={"outside": 0})
+    outside = sum(artifact.row.kind != "experiment" for artifact in found)
+    return Finding("artifacts", text, State.NOTE, {"outside": outside, "command": adopt_command(database)})

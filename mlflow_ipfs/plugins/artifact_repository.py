@@ -1,5 +1,7 @@
 """Plugin module with the MLflow artifact repositories for ``ipfs://<cid>`` (read-only) and ``mfs://<root>/<path>``.
 
+A client without a server also reads and writes ``mlflow-artifacts:`` locations here, see ``open_proxied_repository``.
+
 MLflow creates a repository for nearly every call of a client, so the constructors only save the URI. The store is
 opened once per process, at the first use.
 """
@@ -257,6 +259,24 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
                 check_database_not_shared(store.storage, target, backend_uri)
             check_not_shared(store.storage, target)
             store.files.delete(target)
+
+
+def open_proxied_repository(
+    artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None
+) -> ArtifactRepository:
+    """Return the repository of a ``mlflow-artifacts:`` location.
+
+    This is MLflow's own repository, which sends requests to the tracking server. With ``ipfs+sqlite://`` or
+    ``ipfs+postgresql://`` as the tracking URI, MLflow's own repository fails, because there is no server to ask. Then the
+    location is a path below ``MLFLOW_IPFS_ROOT``.
+    """
+    from mlflow_ipfs.binding.proxied_root import find_direct_path
+
+    with mlflow_errors():
+        path = find_direct_path(artifact_uri, tracking_uri)
+    if path is None:
+        return mlflow_compat.proxied_repository(artifact_uri, tracking_uri, registry_uri)
+    return MfsArtifactRepository(str(path), tracking_uri, registry_uri)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,12 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
         MlflowException: the URI or a setting is invalid, or MLflow's tables cannot be created.
     """
     from mlflow_ipfs.binding import mlflow_compat
+    from mlflow_ipfs.binding.artifacts.outside_notice import notify_operator
     from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 
     with mlflow_errors():
-        return FreezingRegistryStore(database_uri(store_uri), mlflow_compat.read_replica_uri())
+        store = FreezingRegistryStore(database_uri(store_uri), mlflow_compat.read_replica_uri())
+    notify_operator(store.engine.url)
+    return store

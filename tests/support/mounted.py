@@ -24,6 +24,10 @@ class MountedDisk:
         """Allow or forbid writing."""
         subprocess.run(["mount", "-o", f"remount,{'ro' if read_only else 'rw'}", self.directory], check=True)
 
+    def resize(self, size_bytes: int) -> None:
+        """Change the size of the disk."""
+        subprocess.run(["mount", "-o", f"remount,size={size_bytes}", self.directory], check=True)
+
 
 @contextmanager
 def mounted_tmpfs(directory: Path, *, size_bytes: int) -> Iterator[MountedDisk]:

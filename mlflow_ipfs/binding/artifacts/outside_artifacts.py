@@ -16,10 +16,12 @@ anything else          always: a check would need network access and credentials
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -88,6 +90,30 @@ class OutsideArtifact:
     common_root: str
 
 
+@dataclass(slots=True)
+class SearchLimit:
+    """A limit of rows and time for one search.
+
+    Attributes:
+        max_rows: number of rows of the database that are searched at most.
+        max_seconds: duration of the search, from the creation of this object.
+        reached: whether the search ended before all rows were searched.
+    """
+
+    max_rows: float = math.inf
+    max_seconds: float = math.inf
+    reached: bool = False
+    _started: float = field(default_factory=time.monotonic)
+
+    def cut(self, rows: Iterable[ArtifactRow]) -> Iterator[ArtifactRow]:
+        """Yield the rows up to the limit."""
+        for number, row in enumerate(rows):
+            if number >= self.max_rows or time.monotonic() - self._started > self.max_seconds:
+                self.reached = True
+                return
+            yield row
+
+
 def find_outside_artifacts(
     database: URL,
     store: ContentStore,
@@ -116,6 +142,7 @@ def iterate_outside_artifacts(
     *,
     environ: Mapping[str, str] | None = None,
     timeout_seconds: float = LOCK_SECONDS,
+    limit: SearchLimit | None = None,
 ) -> Iterator[OutsideArtifact]:
     """Yield every row whose artifacts are outside the store, and then the experiments that have such rows.
 
@@ -124,19 +151,21 @@ def iterate_outside_artifacts(
         store: the store to search.
         environ: the environment variables with MLflow's settings; None: those of this process.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
+        limit: ends the search early; None: search everything.
 
     Raises:
         StoreBusyError: another program locked the database for too long.
         SettingsError: the database cannot be read.
     """
+    limit = limit or SearchLimit()
     with opened_database(database, timeout_seconds) as connection:
         # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
         experiments = read_experiments(connection)
-        rows = [row for row in iterate_rows(connection) if row.has_artifacts or scheme_of(row.uri) != MFS]
+        rows = [row for row in limit.cut(iterate_rows(connection)) if row.has_artifacts or scheme_of(row.uri) != MFS]
     bases = _bases(database)
     proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
     affected: dict[str, str] = {}
-    for row in rows:
+    for row in limit.cut(rows):
         common_root = _common_root(row)
         if _is_outside(row, common_root, store, proxied, bases):
             yield OutsideArtifact(row, common_root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -72,18 +73,45 @@ def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
             )
 
 
+def read_lengths(connection: Connection) -> dict[tuple[str, str], int]:
+    """Return how many characters the locations of each table and column can have. SQLite has no limits."""
+    if connection.dialect.name == "sqlite":
+        return {}
+    inspector = sqlalchemy.inspect(connection)
+    return {
+        (column.table, found["name"]): length
+        for column in _COLUMNS
+        if inspector.has_table(column.table)
+        for found in inspector.get_columns(column.table)
+        if found["name"] == column.name and (length := getattr(found["type"], "length", None)) is not None
+    }
+
+
 def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
-    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed."""
+    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed.
+
+    A location that another program has changed or deleted meanwhile is left as it is.
+    """
     count = 0
     for location in locations:
         if (uri := change(location.uri)) == location.uri:
             continue
         column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
-        table = _table(column)
-        row = [table.c[name] == value for name, value in zip(column.keys, location.key, strict=True)]
-        connection.execute(table.update().where(*row).values({column.name: uri}))
-        count += 1
+        keys = {_parameter(name): value for name, value in zip(column.keys, location.key, strict=True)}
+        count += connection.execute(_update_of(column), keys | {"former": location.uri, "new": uri}).rowcount
     return count
+
+
+@functools.cache  # building the statement takes longer than executing it
+def _update_of(column: _Column) -> sqlalchemy.Update:
+    table = _table(column)
+    row = [table.c[name] == sqlalchemy.bindparam(_parameter(name)) for name in column.keys]
+    row.append(table.c[column.name] == sqlalchemy.bindparam("former"))
+    return table.update().where(*row).values({column.name: sqlalchemy.bindparam("new")})
+
+
+def _parameter(key: str) -> str:
+    return f"key_{key}"  # SQLAlchemy reserves the names of the columns
 
 
 def _table(column: _Column) -> TableClause:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.locations import STORE_PREFIX
 from mlflow_ipfs.errors import NotFoundError, SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-PREFIX: Final = "ipfs+"
+PREFIX: Final = STORE_PREFIX
 LOCK_SECONDS: Final = 30.0  # MLflow's writers hold SQLite's lock only for the duration of a commit
 _POSTGRESQL: Final = "postgresql"
 _DRIVERS: Final = ("psycopg", "psycopg2")  # defaults of SQLAlchemy: the first one since 2.1, the second one before
@@ -55,6 +56,11 @@ def name_driver(uri: str) -> str:
     if scheme != _POSTGRESQL or len(installed) != 1:
         return uri
     return f"{scheme}+{installed[0]}:{rest}"
+
+
+def shown_uri(url: URL) -> str:
+    """Return the URI of a database for messages and commands: without the password and without the driver."""
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
 @contextmanager

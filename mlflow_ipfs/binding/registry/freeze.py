@@ -20,6 +20,7 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
+from mlflow_ipfs.binding.proxied_root import find_direct_path
 from mlflow_ipfs.binding.registry.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
@@ -101,6 +102,9 @@ class Freezer:
             host, path = split_proxied(uri)
             if host in {"", self._server.host}:
                 return self._freeze_path(self._destination().join(path), uri.rstrip("/"))
+        direct_path = find_direct_path(uri)
+        if direct_path is not None:
+            return self._freeze_path(direct_path, uri.rstrip("/"))
         if scheme == IPFS:
             return self._freeze_content(uri, source)
         return self._import(uri, source)

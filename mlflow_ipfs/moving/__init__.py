@@ -1,0 +1,1 @@
+"""Taking an existing MLflow into the store (adopt), and out of it again (eject)."""
