@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mlflow_ipfs.binding import mlflow_compat
+
 if TYPE_CHECKING:
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 
@@ -20,10 +22,16 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
     Raises:
         MlflowException: the URI or a setting is invalid, or MLflow's tables cannot be created.
     """
-    from mlflow_ipfs.binding import mlflow_compat
     from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 
     with mlflow_errors():
         return FreezingRegistryStore(database_uri(store_uri), mlflow_compat.read_replica_uri())
+
+
+# At L0 this is the only occasion for this package to run in a server before the first request for an artifact.
+if mlflow_compat.Server.current() is not None:
+    from mlflow_ipfs.binding.server_setup import prepare_worker
+
+    prepare_worker()

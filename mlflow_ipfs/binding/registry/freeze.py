@@ -173,14 +173,9 @@ class Freezer:
         return FrozenModel(cid, size_bytes, location, pending)
 
     def _destination(self) -> MfsPath:
-        destination = self._server.destination if self._server else None
-        if destination is None or scheme_of(destination) != MFS:
-            msg = (
-                f"the model cannot be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
-                "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
-            )
-            raise PolicyError(msg)
-        return parse_mfs(destination)
+        check_destination(self._server)
+        assert self._server is not None, "checked"
+        return parse_mfs(str(self._server.destination))
 
     def _experiment_of(self, source: ModelSource) -> str:
         return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
@@ -238,6 +233,21 @@ class Freezer:
             uri == prefix or uri.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
             for prefix in self._settings.import_allow
         )
+
+
+def check_destination(server: Server | None) -> None:
+    """Check that a server keeps artifacts in the store, so that it can serve the frozen content.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    destination = server.destination if server else None
+    if destination is None or scheme_of(destination) != MFS:
+        msg = (
+            f"the model cannot be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
+            "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
+        )
+        raise PolicyError(msg)
 
 
 def _is_within(mutable_path: MfsPath, directory: MfsPath) -> bool:

@@ -17,8 +17,9 @@ from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry import version_tags
-from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel
+from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel, check_destination
 from mlflow_ipfs.binding.registry.frozen_versions import find_versions
 from mlflow_ipfs.binding.registry.version_pins import FrozenVersion, VersionPins
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
@@ -28,9 +29,9 @@ from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 from mlflow_ipfs.opening import open_store, shared_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 
     from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
     from mlflow_ipfs.content.cid import CID
@@ -103,7 +104,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             return create(tags)
         if self._is_prompt(name, source, tags):
             return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
-        with mlflow_errors():
+        with mlflow_errors(f"a new version of {name!r} from {source}"):
             pins = self._pins(shared_store(settings))
             try:
                 found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
@@ -111,8 +112,9 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             except (MlflowIpfsError, MlflowException, OSError) as error:
                 if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
                     raise
-                _logger.warning("a model version of %s is registered but not frozen: %s", name, error)
-                return create(version_tags.unfrozen_tags(tags, str(error)))
+                reason = hide_secrets(str(error))
+                _logger.warning("a model version of %s is registered but not frozen: %s", name, reason)
+                return create(version_tags.unfrozen_tags(tags, reason))
             try:
                 with self._inserting_at(model.location):
                     if not settings.version_tags:
@@ -120,6 +122,22 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                     return create(version_tags.frozen_tags(tags, model, found.run_id))
             finally:
                 pins.finish(model.pending)
+
+    def create_registered_model(
+        self,
+        name: str,
+        tags: list[RegisteredModelTag] | None = None,
+        description: str | None = None,
+        deployment_job_id: str | None = None,
+    ) -> RegisteredModel:
+        """Create a registered model. Raise if no version of it could be frozen: the model would stay empty."""
+        server = Server.current()
+        if server is not None and server.destination is not None and not _is_prompt_model(tags):
+            with mlflow_errors(f"registered model {name!r}"):
+                if Settings.from_environment().freeze is FreezeMode.REQUIRED:
+                    check_destination(server)
+        created: RegisteredModel = super().create_registered_model(name, tags, description, deployment_job_id)
+        return created
 
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
         """Set a tag of a version. Raise if only the registration may write the tag."""
@@ -136,17 +154,17 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
     def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version, and remove its pin."""
         number = int(version) if str(version).isdigit() else None  # MLflow rejects a version that is not a number
-        with mlflow_errors(), self._changing(name, number):
+        with mlflow_errors(f"version {version} of {name!r}"), self._changing(name, number):
             super().delete_model_version(name, version)
 
     def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions, and remove their pins."""
-        with mlflow_errors(), self._changing(name):
+        with mlflow_errors(f"registered model {name!r}"), self._changing(name):
             super().delete_registered_model(name)
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         """Rename a model, and the owners of the pins of its versions."""
-        with mlflow_errors(), self._changing(name):
+        with mlflow_errors(f"registered model {name!r}"), self._changing(name):
             renamed: RegisteredModel = super().rename_registered_model(name, new_name)
             return renamed
 
@@ -173,8 +191,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         """
         if source not in mlflow_compat.PROMPT_SOURCES:
             return False
-        given = {tag.key: tag.value for tag in tags or ()}
-        if given.get(mlflow_compat.PROMPT_TAG, "").lower() == "true":
+        if _is_prompt_model(tags):
             return True
         return bool(self.get_registered_model(name)._is_prompt())  # noqa: SLF001 - MLflow's server calls it too
 
@@ -223,6 +240,10 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 self._pins(store).reconcile()
         except Exception as error:  # noqa: BLE001 - after any error, versions can still be listed
             _logger.warning("the pins of this model registry could not be checked: %s", error)
+
+
+def _is_prompt_model(tags: Iterable[ModelVersionTag | RegisteredModelTag] | None) -> bool:
+    return any(tag.key == mlflow_compat.PROMPT_TAG and tag.value.lower() == "true" for tag in tags or ())
 
 
 def _is_forbidden_content(error: Exception, source: str) -> bool:
