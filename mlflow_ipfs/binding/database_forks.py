@@ -35,6 +35,7 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
+from mlflow_ipfs.binding.redaction import hide_secrets, show_url
 from mlflow_ipfs.binding.registry.version_pins import OWNER
 from mlflow_ipfs.binding.registry_id import new_registry_id, read_registry_id, replace_registry_id
 from mlflow_ipfs.content.mfs import MfsPath
@@ -100,7 +101,7 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
         former_id = read_registry_id(connection)
         if former_id is None:
             msg = (
-                f"{_render(url)} has no registry id, so the store keeps no content for it and a fork is not needed. If "
+                f"{show_url(url)} has no registry id, so the store keeps no content for it and a fork is not needed. If "
                 "this is the wrong database, name another one"
             )
             raise NotFoundError(msg)
@@ -109,8 +110,8 @@ def fork_database(url: URL, store: ContentStore, destination: str | None) -> For
     try:
         return _fork(engine, store, former_id, locations, destination)
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        msg = f"{_render(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
+        reason = hide_secrets(str(getattr(error, "orig", None) or error))
+        msg = f"{show_url(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
         raise MlflowIpfsError(msg) from error
     finally:
         engine.dispose()
@@ -287,12 +288,8 @@ def _change_database(engine: Engine, trees: _Trees, expected: Sequence[ArtifactL
         is_former = replace_registry_id(connection, trees.former_id, trees.registry_id)
         if not is_former or set(read_locations(connection)) != set(expected):
             msg = (
-                f"another program changed {_render(engine.url)} during the fork, so the fork did not change the database. "
+                f"another program changed {show_url(engine.url)} during the fork, so the fork did not change the database. "
                 "Stop the programs that use it and run the command again"
             )
             raise ConflictError(msg)
         return write_locations(connection, expected, trees.move_uri)
-
-
-def _render(url: URL) -> str:
-    return url.render_as_string(hide_password=True)

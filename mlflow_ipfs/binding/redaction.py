@@ -5,6 +5,7 @@ Every message, log line and tag of this package that may contain a URI of anothe
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +43,27 @@ def hide_secrets(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
+
+
+class SecretsFilter(logging.Filter):
+    """A filter of log records that hides secrets in their messages and lets every record pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Replace the message if it has secrets."""
+        message = record.getMessage()
+        if (shown := hide_secrets(message)) != message:
+            record.msg, record.args = shown, None
+        return True
+
+
+def protect_mlflow_logs() -> None:
+    """Hide the secrets of URIs in MLflow's own log lines.
+
+    For example, `mlflow server` logs a backend store URI that its job runner does not support, password included.
+    """
+    for handler in logging.getLogger("mlflow").handlers:
+        if not any(isinstance(one, SecretsFilter) for one in handler.filters):
+            handler.addFilter(SecretsFilter())
 
 
 def show_url(url: URL) -> str:

@@ -13,6 +13,7 @@ from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.errors import PolicyError
@@ -68,7 +69,8 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
             with open_store(settings, create=False) as store:
                 sighting = observe(store.storage, self.registry_id, self.engine)
         except Exception as error:  # noqa: BLE001 - no failure of the store may stop the tracking store
-            _logger.warning("the store could not record the location of the MLflow database: %s", error)
+            reason = hide_secrets(str(error))
+            _logger.warning("the store could not record the location of the MLflow database: %s", reason)
             return
         if sighting.is_shared:
             _logger.warning("%s", sighting.explain())

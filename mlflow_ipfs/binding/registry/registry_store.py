@@ -239,7 +239,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             with open_store(settings, create=False) as store:
                 self._pins(store).reconcile()
         except Exception as error:  # noqa: BLE001 - after any error, versions can still be listed
-            _logger.warning("the pins of this model registry could not be checked: %s", error)
+            _logger.warning("the pins of this model registry could not be checked: %s", hide_secrets(str(error)))
 
 
 def _is_prompt_model(tags: Iterable[ModelVersionTag | RegisteredModelTag] | None) -> bool:

@@ -103,8 +103,8 @@ def test_a_server_logs_what_its_operator_must_act_on(
         (errors.DiskError("EIO"), 409),
     ):
         assert log_of(error, subject, caplog) == [("ERROR", f"{subject}: {error} (HTTP {status})")]
-    for error in (errors.NotFoundError("gone"), errors.InvalidPathError("bad"), errors.StoreBusyError("busy")):
-        assert log_of(error, subject, caplog) == []
+    for other in (errors.NotFoundError("gone"), errors.InvalidPathError("bad"), errors.StoreBusyError("busy")):
+        assert log_of(other, subject, caplog) == []
 
 
 def test_a_client_logs_damage_only(caplog: pytest.LogCaptureFixture) -> None:
