@@ -45,6 +45,7 @@ READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # MLflow's default for an artifact root that is not set
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
 _TABLES_SECONDS: Final = 120.0  # wait for another process that creates or upgrades MLflow's tables
+EXPERIMENTS_TABLE: Final = "experiments"
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # placeholders that MLflow writes as the source
 

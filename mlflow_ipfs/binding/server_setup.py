@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.client_locations import guard_experiments
 from mlflow_ipfs.binding.locations import MFS, PROXIED, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import DEFAULT_LOCAL_ROOT, ServerOptions, is_first_worker
 from mlflow_ipfs.binding.redaction import hide_secrets
@@ -33,11 +34,12 @@ _POSTGRESQL_PORT: Final = 5432
 
 
 def prepare_worker() -> None:
-    """Configure logging in a worker of a server. In the first worker, log what is wrong with the set-up.
+    """Configure logging and guard locations in a worker. In the first worker, log what is wrong with the set-up.
 
     No problem stops the server: what works without the store goes on working.
     """
     _configure_logging()
+    guard_experiments()
     options = ServerOptions.current()
     if options is None or not is_first_worker():
         return

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.client_locations import check_experiment_location
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
-from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
+from mlflow_ipfs.binding.mlflow_compat import SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.config import Settings
-from mlflow_ipfs.errors import PolicyError
 from mlflow_ipfs.opening import open_store
 
 if TYPE_CHECKING:
@@ -80,19 +79,12 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
     ) -> str:
         """Create an experiment.
 
-        In a server, a client may not choose an ``mfs://`` or ``ipfs://`` location. The server would read and write
-        there with its own rights, even if the location belongs to another experiment.
+        In a server, a client may not choose an ``mfs://`` or ``ipfs://`` location.
 
         Raises:
             MlflowException: a client of a server named such a location.
         """
-        if artifact_location and scheme_of(artifact_location) in {MFS, IPFS} and Server.current() is not None:
-            msg = (
-                f"experiment {name!r} cannot have the artifact location {artifact_location!r}: this server chooses the "
-                "locations in its store itself; leave the location out"
-            )
-            with mlflow_errors():
-                raise PolicyError(msg)
+        check_experiment_location(name, artifact_location)
         return str(super().create_experiment(name, artifact_location, tags))
 
     def log_inputs(

@@ -8,6 +8,7 @@ from mlflow.prompt import constants as prompts
 from mlflow.store.artifact import host_policy
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.dbmodels.models import SqlExperiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_ipfs.binding import mlflow_compat
@@ -19,6 +20,9 @@ def test_copied_names_are_mlflows() -> None:
     assert server.ARTIFACT_ROOT_ENV_VAR == mlflow_compat.SERVER_ARTIFACT_ROOT
     assert server.ARTIFACTS_DESTINATION_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_DESTINATION
     assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_compat.SERVER_SERVES_ARTIFACTS
+    assert server.REGISTRY_STORE_URI_ENV_VAR == mlflow_compat.SERVER_REGISTRY_STORE
+    assert server.ARTIFACTS_ONLY_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_ONLY
+    assert SqlExperiment.__tablename__ == mlflow_compat.EXPERIMENTS_TABLE
     assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
     assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
     assert prompts.IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG

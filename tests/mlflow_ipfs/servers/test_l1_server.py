@@ -400,3 +400,15 @@ def test_traces_images_and_tables(client: MlflowClient, run_id: str) -> None:
     mlflow.flush_trace_async_logging()
     (trace,) = mlflow.search_traces(locations=[experiment_id], return_type="list")
     assert trace.data.spans[0].name == "work"
+
+
+def test_a_client_writes_into_no_run_of_another_through_a_location_that_it_chose(
+    l1: L1, client: MlflowClient, run_id: str
+) -> None:
+    victim = path_of(client, run_id)
+    client.log_text(run_id, "mine", "notes.txt")
+    with pytest.raises(MlflowException, match="this server chooses the locations") as caught:
+        client.create_experiment("intruder", artifact_location=f"mfs://mlflow/{victim}")
+    assert caught.value.error_code == "PERMISSION_DENIED"
+    assert client.get_experiment_by_name("intruder") is None
+    assert ask(l1.artifact(f"{victim}/notes.txt")).body == b"mine"
