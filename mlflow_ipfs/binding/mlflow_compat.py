@@ -305,6 +305,27 @@ def prepare_client(tracking_uri: str | None) -> None:
         mlflow.set_tracking_uri(tracking_uri)
 
 
+def model_version_tags(models_uri: str, tracking_uri: str | None = None) -> dict[str, str]:
+    """Return the tags of the model version that a ``models:/…`` URI names; empty for a logged model or a path below."""
+    from mlflow import MlflowClient
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    root, path = ModelsArtifactRepository.split_models_uri(models_uri)
+    client = MlflowClient(tracking_uri)
+    found = get_model_name_and_version(client, root)
+    if path or len(found) == 1:
+        return {}
+    return dict(client.get_model_version(*found).tags)
+
+
+def set_run_tag(run_id: str, key: str, value: str) -> None:
+    """Set a tag of a run of the tracking store that MLflow uses in this process."""
+    from mlflow import MlflowClient
+
+    MlflowClient().set_tag(run_id, key, value)
+
+
 def model_location(models_uri: str) -> tuple[str, str]:
     """Return MLflow's artifact location for a ``models:/…`` URI, and the path below the location.
 

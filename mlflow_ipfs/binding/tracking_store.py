@@ -6,11 +6,18 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from mlflow.entities import RunTag
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.client_locations import check_experiment_location
 from mlflow_ipfs.binding.databases.sightings import observe
-from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
+from mlflow_ipfs.binding.dataset_inputs import (
+    DATASETS_TAG,
+    check_sources,
+    dataset_inputs_of,
+    ipfs_datasets,
+    run_tag,
+)
 from mlflow_ipfs.binding.mlflow_compat import SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.redaction import hide_secrets
@@ -93,7 +100,7 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         datasets: list[DatasetInput] | None = None,
         models: list[LoggedModelInput] | None = None,
     ) -> None:
-        """Log inputs to a run.
+        """Log inputs to a run, and tag the run with the CIDs of its datasets.
 
         Raises:
             MlflowException: a dataset names a CID, and MLflow would keep the source already recorded for that name and
@@ -103,6 +110,10 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         with mlflow_errors():
             check_sources(given, self._recorded_sources(run_id, ipfs_datasets(given)))
         super().log_inputs(run_id, datasets, models)
+        if ipfs_datasets(given):
+            value = run_tag(dataset_inputs_of(self.get_run(run_id)))
+            if value is not None:
+                self.set_tag(run_id, RunTag(DATASETS_TAG, value))
 
     def _recorded_sources(self, run_id: str, datasets: list[Dataset]) -> dict[tuple[str, str], str]:
         """Return the recorded sources of a run's experiment for the names and digests of datasets."""

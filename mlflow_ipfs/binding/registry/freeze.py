@@ -20,6 +20,7 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
+from mlflow_ipfs.binding.registry.content_size import sum_of_file_sizes
 from mlflow_ipfs.binding.registry.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
@@ -116,7 +117,7 @@ class Freezer:
         above = parse_mfs(before_frozen(str(mutable_path)))
         cid = self._store.resolve(*frozen)
         location = frozen_uri(before_frozen(uri), cid)
-        return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
+        return self._frozen(cid, sum_of_file_sizes(self._store, cid), location, self._pins.claim(cid, above))
 
     def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
         found = IpfsPath.parse(uri)
@@ -157,7 +158,7 @@ class Freezer:
             else:
                 path = join_path(self._experiment_of(source), REGISTRY_DIRECTORY, self._registry_id)
                 mutable_path, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
-            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, mutable_path))
+            return self._frozen(cid, sum_of_file_sizes(self._store, cid), location, self._pins.claim(cid, mutable_path))
         finally:
             self._store.pins.remove(cid, owner)
 
@@ -179,26 +180,6 @@ class Freezer:
 
     def _experiment_of(self, source: ModelSource) -> str:
         return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
-
-    def _size(self, cid: CID) -> int:
-        """Return the sum of the sizes of all files below a CID, in bytes.
-
-        Content may be hostile: each directory is listed once, however many links lead to it, and the depth is not
-        limited by Python's stack.
-        """
-        entry = self._store.stat(cid)
-        if not entry.is_dir:
-            return entry.size_bytes
-        sizes: dict[CID, int] = {}
-        todo = [cid]
-        while todo:
-            entries = self._store.ls(todo[-1])
-            unknown = {found.cid for found in entries if found.is_dir and found.cid not in sizes}
-            if unknown:
-                todo += unknown
-                continue
-            sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
-        return sizes[cid]
 
     def _check_stated_path(self, uri: str, mutable_path: MfsPath, source: ModelSource) -> None:
         """Raise if a client of a server names a mutable path that is not below the artifacts of its run."""

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.databases import claims
 from mlflow_ipfs.binding.databases.sightings import observe
+from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
@@ -101,7 +102,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
 
         settings = Settings.from_environment()
         if settings.freeze is FreezeMode.OFF:
-            return create(tags)
+            return create(version_tags.without_reserved(tags))
         if self._is_prompt(name, source, tags):
             return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
         with mlflow_errors(f"a new version of {name!r} from {source}"):
@@ -119,7 +120,10 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 with self._inserting_at(model.location):
                     if not settings.version_tags:
                         return create(version_tags.without_reserved(tags))
-                    return create(version_tags.frozen_tags(tags, model, found.run_id))
+                    datasets = read_dataset_inputs(found.run_id)
+                    version = create(version_tags.frozen_tags(tags, model, datasets))
+                version_tags.tag_run(found.run_id, datasets)
+                return version
             finally:
                 pins.finish(model.pending)
 
@@ -257,9 +261,10 @@ def _is_forbidden_content(error: Exception, source: str) -> bool:
 
 def _check_not_reserved(name: str, version: str | int, key: str) -> None:
     """Raise if a tag describes the frozen content of a version: only the registration may write such a tag."""
-    if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
+    is_operator = Settings.from_environment().freeze is FreezeMode.OFF and Server.current() is None
+    if key in version_tags.RESERVED and not is_operator:
         msg = (
             f"the tag {key!r} of version {version} of {name!r} cannot be changed: it is written once, when the version is "
-            "registered. Use another key; the operator can change the tag with MLFLOW_IPFS_FREEZE=off"
+            "registered. Use another key; the operator can change the tag without the server, with MLFLOW_IPFS_FREEZE=off"
         )
         raise PolicyError(msg)

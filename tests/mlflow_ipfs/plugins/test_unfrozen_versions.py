@@ -242,6 +242,19 @@ class TestReservedTags:
         client.delete_model_version_tag("m", "1", "ipfs.cid")
         assert "ipfs.cid" not in client.get_model_version("m", "1").tags
 
+    def test_off_lets_no_client_of_a_server_change_them(
+        self, client: MlflowClient, run_id: str, run_source: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client.create_registered_model("m")
+        before = client.create_model_version("m", run_source, run_id).tags
+        monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
+        version = client.create_model_version("m", run_source, run_id, tags={"ipfs.cid": "bafybogus", "mine": "1"})
+        assert version.tags == {"mine": "1"}
+        monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+        with pytest.raises(MlflowException, match="without the server"):
+            client.set_model_version_tag("m", "1", "ipfs.cid", "bafybogus")
+        assert client.get_model_version("m", "1").tags == before
+
     def test_none_is_believed_where_ours_are_switched_off(
         self, client: MlflowClient, run_id: str, run_source: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
