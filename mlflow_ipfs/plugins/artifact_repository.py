@@ -79,7 +79,10 @@ class ContentArtifactRepository(ArtifactRepository):
                 target = Path(directory, root)
                 self._download_file("", str(target))
                 return str(target)
-            return str(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
+            downloaded = Path(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
+            if not downloaded.exists():  # an empty directory
+                downloaded.mkdir(parents=True)
+            return str(downloaded)
 
     def _link_for_server(self, path: str, directory: str) -> str | None:
         """Create a symlink in a server's temporary directory, to a file that the server is about to send.
@@ -103,6 +106,10 @@ class ContentArtifactRepository(ArtifactRepository):
         except NotFoundError:
             return None  # a run without artifacts counts as an empty directory; a frozen tree raises in ``list``
         return None if is_dir else posixpath.basename(self.artifact_uri.rstrip("/"))
+
+    def _is_directory(self, artifact_path: str) -> bool:
+        """Return True for a directory. MLflow's own method would take an empty directory for a file."""
+        return self._open_tree().stat(artifact_path).is_dir
 
     def _make_private_directory(self) -> str:
         if mlflow_compat.in_mlflow_command():
