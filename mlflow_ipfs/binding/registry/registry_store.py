@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.databases import claims
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_WRITERS_SECONDS: Final = 5  # MLflow inserts a version in milliseconds; a longer wait would delay a server's start
 PROMPT_REASON: Final = "prompt: MLflow keeps its text in tags, so it has no files"
 
 
@@ -215,8 +217,26 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             self.registry_id,
             lambda cid: self._find_versions(store, cid=cid),
             is_shared=lambda: self._observe(store).is_shared,
+            await_writers=self._await_writers,
             former_ids=lambda: claims.find_ancestors(store.storage, self.registry_id),
         )
+
+    def _await_writers(self) -> bool:
+        """Wait until PostgreSQL has ended the transactions of clients that died while they committed.
+
+        SQLite needs no wait: the transaction of a process ends with it. The lock conflicts with that of every writer, and
+        with no reader.
+        """
+        if self.engine.dialect.name != "postgresql":
+            return True
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(sqlalchemy.text(f"SET LOCAL lock_timeout = '{_WRITERS_SECONDS}s'"))
+                connection.execute(sqlalchemy.text(f"LOCK TABLE {SqlModelVersion.__tablename__} IN SHARE MODE"))
+        except SQLAlchemyError as error:
+            _logger.debug("pending pins are kept, because a transaction is open: %s", error)
+            return False
+        return True
 
     def _observe(self, store: ContentStore) -> claims.Sighting:
         """Record the database's location, and warn once if another database has the same id."""
