@@ -41,8 +41,14 @@ def du(cli_context: CliContext, *, as_json: bool) -> None:
         ]
         for line in align(rows, right={2, 3}):
             click.echo(line)
-    fields = {"all_bytes": report.all_bytes, "unneeded_bytes": report.unneeded_bytes}
+    fields = {
+        "all_bytes": report.all_bytes,
+        "unneeded_bytes": report.unneeded_bytes,
+        "cached_bytes": report.cached_bytes,
+    }
     line = f"{format_size(report.all_bytes)} in total, {format_size(report.unneeded_bytes)} deletable"
+    if report.cached_bytes:
+        line += f"; {format_size(report.cached_bytes)} more in the cache, which MLFLOW_IPFS_CACHE_BYTES limits"
     print_result(fields, line, as_json=as_json)
 
 

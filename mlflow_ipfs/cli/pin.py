@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -19,7 +19,7 @@ from mlflow_ipfs.cli.options import (
     tracking_option,
 )
 from mlflow_ipfs.cli.root_names import MODEL_VERSION_PREFIX
-from mlflow_ipfs.cli.terminal import align, print_result, printable
+from mlflow_ipfs.cli.terminal import align, print_notice, print_result, printable
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.errors import NotFoundError, PolicyError
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.store import ContentStore
+
+
+READABLE_NOTICE: Final = (
+    "from now on, every client of a server with this store that knows the CID can register the content as a model and so "
+    "read it"
+)
 
 
 @click.group()
@@ -49,6 +55,9 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
 
     Prints one line for each CONTENT, which ends with its CID. An mfs:// path or the artifacts of a run can still
     change; the pin keeps their present state.
+
+    Every client of a server with this store that knows the CID can then register a model version of the content, and
+    so read it.
     """
     with cli_context.open_store() as store:
         for content in contents:
@@ -61,6 +70,8 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
             name = "" if isinstance(content, IpfsPath) else f"{printable(text_of(content))}  "
             fields = {"content": text_of(content), "cid": str(root), "owner": USER}
             print_result(fields, f"pinned  {name}{root}", as_json=as_json)
+    if not as_json:
+        print_notice(READABLE_NOTICE)
 
 
 @pin.command("rm")

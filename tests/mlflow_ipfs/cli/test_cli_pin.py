@@ -120,3 +120,10 @@ def test_the_pin_of_what_is_gone_can_still_be_dropped(cli: CommandLine, root: st
     with open_local_storage(cli.store) as storage:
         delete_block(storage, CID.parse(root))
     cli("pin", "rm", root)
+
+
+def test_pin_add_says_who_can_read_the_content_from_now_on(cli: CommandLine, root: str) -> None:
+    assert "every client of a server with this store that knows the CID can register" in cli("pin", "add", root).stderr
+    assert cli("pin", "add", root, "--json").stderr == ""
+    shown = " ".join(cli("pin", "add", "--help").stdout.decode().split())
+    assert "can then register a model version" in shown
