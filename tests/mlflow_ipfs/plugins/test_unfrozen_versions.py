@@ -223,7 +223,8 @@ class TestReservedTags:
         mlflow.genai.register_prompt("greeting", "Hello {{name}}")
         with pytest.raises(MlflowException, match="ipfs.frozen"):
             mlflow.genai.delete_prompt_version_tag("greeting", 1, "ipfs.frozen")
-        assert mlflow.genai.load_prompt("prompts:/greeting/1").tags["ipfs.frozen"] == "false"
+        prompt = mlflow.genai.load_prompt("prompts:/greeting/1", cache_ttl_seconds=0)
+        assert prompt.tags["ipfs.frozen"] == "false"
 
     def test_all_others_can(self, client: MlflowClient, run_id: str, run_source: str) -> None:
         client.create_registered_model("m")
