@@ -45,7 +45,18 @@ def make_environment(requirement: str, name: str) -> Path:
     directory = PROJECT / ".cache" / f"mlflow-{name}"
     python = directory / "bin" / "python"
     subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, directory], check=True)
-    install = [UV, "pip", "install", "--quiet", "--python", python, "--editable", PROJECT, "--group", "test"]
+    install: list[str | Path] = [
+        UV,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        python,
+        "--editable",
+        PROJECT,
+        "--group",
+        "test",
+    ]
     subprocess.run([*install, requirement, "scikit-learn"], check=True, cwd=PROJECT)
     return python
 
@@ -57,7 +68,16 @@ def run(requirement: str, name: str) -> bool:
         "import importlib.metadata as m; print('MLflow', m.version('mlflow'), 'SQLAlchemy', m.version('sqlalchemy'))"
     )
     subprocess.run([python, "-c", version], check=True)
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not kubo and not frameworks and not soak"]
+    command: list[str | Path] = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not kubo and not frameworks and not soak",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run([*command, *TESTS], cwd=PROJECT, env=environment, check=False).returncode == 0
 
