@@ -47,12 +47,17 @@ def dataset_digest(cid: CID) -> str:
     return str(cid)[-DIGEST_LENGTH:]
 
 
-def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
-    """Return the ``ipfs://`` datasets of a run. If the run cannot be read, log a warning and return no datasets."""
+def read_dataset_inputs(run_id: str | None, run: Run | None = None) -> DatasetInputs:
+    """Return the ``ipfs://`` datasets of a run. If the run cannot be read, log a warning and return no datasets.
+
+    Args:
+        run_id: the id of the run; None for no run.
+        run: the run with that id, if the caller has read it already.
+    """
     if not run_id:
         return DatasetInputs()
     try:
-        run = mlflow_compat.get_run(run_id)
+        run = run or mlflow_compat.get_run(run_id)
     except Exception:  # noqa: BLE001 - missing lineage must not make the registration fail
         _logger.warning("the datasets of run %s cannot be read; its model version is registered without them", run_id)
         return DatasetInputs()

@@ -84,12 +84,13 @@ class Freezer:
             InvalidPathError: the location of the version is too long for MLflow's database.
             MlflowIpfsError: the store reports an error, such as ``IntegrityError`` or ``StoreFullError``.
         """
-        for uri in source.uris[:-1]:
-            try:
-                return self._freeze(uri, source)
-            except NotFoundError:
-                continue
-        return self._freeze(source.uris[-1], source)
+        try:
+            return self._freeze(source.uri, source)
+        except NotFoundError:
+            other = source.find_other()
+            if other is None:
+                raise
+        return self._freeze(other, source)
 
     def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
         scheme = scheme_of(uri)

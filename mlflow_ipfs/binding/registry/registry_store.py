@@ -122,7 +122,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                 with self._inserting_at(model.location):
                     if not settings.version_tags:
                         return create(version_tags.without_reserved(tags))
-                    datasets = read_dataset_inputs(found.run_id)
+                    datasets = read_dataset_inputs(found.run_id, found.run)
                     version = create(version_tags.frozen_tags(tags, model, datasets))
                 version_tags.tag_run(found.run_id, datasets)
                 return version
