@@ -185,3 +185,25 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "home", fail)
     assert Settings.from_environment({"MLFLOW_IPFS_STORE": "local:/data/store"}).store == Path("/data/store")
+
+
+def test_settings_of_the_process_follow_the_environment_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert Settings.from_environment().freeze is FreezeMode.REQUIRED
+    assert Settings.from_environment() is Settings.from_environment(), "nothing changed, so nothing is parsed again"
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
+    assert Settings.from_environment().freeze is FreezeMode.OFF
+    monkeypatch.delenv("MLFLOW_IPFS_FREEZE")
+    file = tmp_path / "mlflow-ipfs" / "config.toml"
+    file.parent.mkdir()
+    for mode in ("best_effort", "required", "off"):
+        file.write_text(f'freeze = "{mode}"')
+        assert Settings.from_environment().freeze is FreezeMode(mode)
+    file.write_text('freeze = "perhaps"')
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="freeze"):
+            Settings.from_environment()
+    file.unlink()
+    assert Settings.from_environment().freeze is FreezeMode.REQUIRED
