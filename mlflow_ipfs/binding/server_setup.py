@@ -69,7 +69,7 @@ def _outside_the_store(options: ServerOptions, settings: Settings) -> Iterator[s
     """Yield a problem if the server cannot freeze versions, because artifacts are not in the store."""
     root, destination = options.artifact_root, options.destination
     is_default = root == DEFAULT_LOCAL_ROOT and options.backend_uri.startswith(_PREFIX)  # MLFLOW_IPFS_ROOT is used
-    if destination is not None and scheme_of(destination) != MFS:
+    if destination is not None and MFS not in {scheme_of(destination), scheme_of(root)}:
         option, found = "--artifacts-destination", destination
     elif not is_default and scheme_of(root) not in {MFS, PROXIED} and not root.startswith(settings.import_allow):
         option, found = "--default-artifact-root", root

@@ -17,7 +17,7 @@ from mlflow_ipfs.binding.databases import claims
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
+from mlflow_ipfs.binding.mlflow_compat import Server, ServerOptions, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry import version_tags
@@ -137,11 +137,12 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         deployment_job_id: str | None = None,
     ) -> RegisteredModel:
         """Create a registered model. Raise if no version of it could be frozen: the model would stay empty."""
-        server = Server.current()
-        if server is not None and server.destination is not None and not _is_prompt_model(tags):
+        options = ServerOptions.current()
+        is_proxied = options is not None and options.destination and scheme_of(options.artifact_root) != MFS
+        if is_proxied and not _is_prompt_model(tags):
             with mlflow_errors(f"registered model {name!r}"):
                 if Settings.from_environment().freeze is FreezeMode.REQUIRED:
-                    check_destination(server)
+                    check_destination(Server.current())
         created: RegisteredModel = super().create_registered_model(name, tags, description, deployment_job_id)
         return created
 

@@ -44,6 +44,7 @@ def problems(
         {"backend": f"ipfs+{SQLITE}", "registry": f"ipfs+{SQLITE}"},
         {"backend": f"ipfs+{SQLITE}", "destination": None, "root": "./mlruns"},
         {"destination": None, "root": "mfs://mlflow"},
+        {"destination": "./mlartifacts", "root": "mfs://mlflow"},  # no run uses the destination
         {"registry": SQLITE, "destination": "s3://bucket", "root": "s3://bucket"},  # nothing of this package is used
         {"backend": POSTGRES, "registry": "ipfs+postgresql+psycopg2://other@DB.example/mlflow?sslmode=require"},
         {"backend": "postgresql:///mlflow", "registry": "ipfs+postgresql://127.0.0.1:5432/mlflow"},

@@ -265,6 +265,28 @@ class TestReservedTags:
         assert version.tags == {"mine": "1"}
 
 
+@pytest.mark.parametrize(
+    ("destination", "root", "is_refused"),
+    [
+        ("./mlartifacts", "mlflow-artifacts:/", True),
+        ("mfs://mlflow", "mlflow-artifacts:/", False),
+        ("./mlartifacts", "mfs://mlflow", False),
+    ],
+)
+def test_a_server_makes_no_model_that_would_stay_empty(
+    destination: str, root: str, *, is_refused: bool, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+    monkeypatch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
+    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, destination)
+    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, root)
+    if is_refused:
+        with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+            registry(client).create_registered_model("m")
+        monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
+    assert registry(client).create_registered_model("m").name == "m"
+
+
 def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
     client: MlflowClient, store: ContentStore, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
