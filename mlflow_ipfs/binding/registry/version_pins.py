@@ -162,6 +162,8 @@ class VersionPins:
             if self._is_shared():
                 if self._add_missing(pending.pin.cid) or self._has_spare_path(pending):
                     return  # the pending pin stays, together with what should be removed
+            elif self._confirm(pending):
+                return
             else:
                 self._update_confirmed(pending.pin.cid)
                 self._unfreeze_unneeded(pending)
@@ -173,6 +175,27 @@ class VersionPins:
                 pending.pin.cid,
                 exc_info=True,
             )
+
+    def _confirm(self, pending: Pending) -> bool:
+        """Replace a pending pin by that of the version just created, in one transaction. Return whether this was done.
+
+        It is done if the new version is the only change of the CID's versions, which is the usual case.
+        """
+        cid = pending.pin.cid
+        prefix = f"{OWNER}{self._registry_id}/"
+        existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
+        versions = list(self._read_versions(cid))
+        wanted = {f"{prefix}{version.name}/{version.version}" for version in versions}
+        missing = wanted - existing
+        if len(missing) != 1 or existing - wanted or pending.mutable_path not in {one.mutable_path for one in versions}:
+            return False
+        for version in versions:
+            self._refreeze(version)
+        try:
+            self._store.pins.replace(pending.pin, Pin(missing.pop(), cid))
+        except NotFoundError:  # another process has finished the pending pin
+            return False
+        return True
 
     def reconcile(self) -> None:
         """Complete the changes of processes that died. Without pending pins this is cheap."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.binding.registry.version_pins import OWNER, PENDING_SECONDS, FrozenVersion, VersionPins
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.pins import Pin, PinState
 
 if TYPE_CHECKING:
@@ -29,6 +30,30 @@ def test_a_version_that_comes_back_while_its_pin_goes_keeps_a_pin(store: Content
     pins = VersionPins(store, "registry", read_versions)
     pins.finish(pins.claim(root, None))
     assert list(store.pins.list()) == [pin]
+
+
+def test_a_created_version_gets_its_pin_in_the_transaction_that_removes_the_pending_one(
+    store: ContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = store.add_bytes(b"model", pin=None)
+    path = MfsPath("mlflow", "1/run/artifacts/model")
+    versions = [FrozenVersion("m", 1, root, path)]
+    pins = VersionPins(store, "registry", lambda _: versions)
+    pending = pins.claim(root, path)
+    for name in ("add", "remove"):
+        monkeypatch.setattr(type(store.pins), name, lambda *_: pytest.fail("a transaction of its own"))
+    pins.finish(pending)
+    assert list(store.pins.list()) == [Pin(f"{OWNER}registry/m/1", root)]
+    assert [frozen.path for frozen in store.storage.entries.list_frozen()] == [path.path]
+
+
+def test_a_registration_that_failed_leaves_neither_pin_nor_path(store: ContentStore) -> None:
+    root = store.add_bytes(b"model", pin=None)
+    older = FrozenVersion("m", 1, root, MfsPath("mlflow", "1/older"))
+    pins = VersionPins(store, "registry", lambda _: [older])
+    pins.finish(pins.claim(root, MfsPath("mlflow", "1/newer")))
+    assert list(store.pins.list()) == [Pin(f"{OWNER}registry/m/1", root)]
+    assert [frozen.path for frozen in store.storage.entries.list_frozen()] == ["1/older"]
 
 
 def pending_of(pins: VersionPins, store: ContentStore, *, session: str | None, age_seconds: int = 0) -> Pin:
