@@ -42,7 +42,10 @@ if step == "before MLflow's commit":
 elif step == "after MLflow's commit":
     VersionPins.finish = die
 elif step == "after the version's pin":
+    VersionPins._confirm = lambda self, pending: False  # as for a CID with other changes
     VersionPins._unfreeze_unneeded = die
+elif step == "before the version's pin":
+    VersionPins._refreeze = die
 mlflow.MlflowClient().create_model_version("m", source)
 """
 
@@ -58,7 +61,9 @@ def model(client: MlflowClient, tmp_path: Path) -> str:
     return str(found.model_id)
 
 
-@pytest.mark.parametrize("step", ["before MLflow's commit", "after MLflow's commit", "after the version's pin"])
+@pytest.mark.parametrize(
+    "step", ["before MLflow's commit", "after MLflow's commit", "before the version's pin", "after the version's pin"]
+)
 def test_a_killed_registration(
     step: str,
     model: str,
