@@ -28,7 +28,7 @@ WITH_TORCH := if ls -d .venv/lib/*/site-packages/torch >/dev/null 2>&1; then :; 
 HOURS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core check bench soak clean kubo stock environments
+.PHONY: help demo test test-core check bench matrix soak clean kubo stock environments
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*##/\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s%s\n' "$$name" "$$text"; done
@@ -54,6 +54,9 @@ check: .venv/dev-ready  ## ruff, mypy, and who may import whom
 
 bench: .venv/dev-ready  ## run benchmarks/*.py; each prints lines of JSON
 	@for script in $(filter-out %/harness.py %/large_run.py %/served.py,$(wildcard benchmarks/*.py)); do $(BIN)/python "$$script" || exit 1; done
+
+matrix: .venv/core-ready  ## the tests that touch MLflow, with the lowest and the newest version that is allowed
+	@$(BIN)/python tools/mlflow_matrix.py
 
 soak: .venv/dev-ready  ## attack the store: kill -9, power loss, full disks, races; `make soak HOURS=24` for a day
 	@$(BIN)/python tools/soak.py --hours $(HOURS)

@@ -21,7 +21,7 @@ from support.mlflow_server import MlflowServer, run_mlflow_server
 from support.temporary_files import watch_temporary_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PIECE_BYTES: Final = 1 << 20
 TIMEOUT_SECONDS: Final = 300
@@ -60,6 +60,16 @@ class Served:
             text = answer.read()
             if answer.status != http.client.OK:
                 sys.exit(f"the upload was answered with {answer.status}: {text.decode()}")
+
+    def upload_all(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Upload small files one after the other over one connection."""
+        with contextlib.closing(self.connect()) as connection:
+            for name, data in files:
+                connection.request("PUT", _artifact_path(name), body=data)
+                answer = connection.getresponse()
+                text = answer.read()
+                if answer.status != http.client.OK:
+                    sys.exit(f"the upload of {name} was answered with {answer.status}: {text.decode()}")
 
     @contextlib.contextmanager
     def without_temporary_files(self) -> Iterator[None]:

@@ -134,7 +134,28 @@ class Settings:
         Raises:
             SettingsError: the value of a setting cannot be used. The message names the setting and its origin.
         """
-        return load_settings(environ, file)[0]
+        if environ is not None or file is not None:
+            return load_settings(environ, file)[0]
+        return _current()
+
+
+_cached: tuple[tuple[object, ...], Settings] | None = None  # a server reads the settings several times a request
+
+
+def _current() -> Settings:
+    """Return the settings of this process. They are parsed again only if a variable or the file has changed."""
+    global _cached  # noqa: PLW0603 - one tuple, replaced as a whole: threads see the old one or the new one
+    get = os.environ.get
+    variables = (*(get(variable) for variable in _VARIABLES), *(get(name) for name in _DIRECTORY_VARIABLES))
+    try:
+        status = config_file(os.environ).stat()
+        stamp: object = (status.st_mtime_ns, status.st_size, status.st_ino)
+    except OSError:
+        stamp = None
+    key = (variables, stamp)
+    if _cached is None or _cached[0] != key:
+        _cached = key, load_settings()[0]
+    return _cached[1]
 
 
 def load_settings(
@@ -307,3 +328,5 @@ _READERS: Final[dict[str, Callable[[Any], Any]]] = {
     "runlog": read_store,
     "runlog_bytes": _read_size,
 }
+_VARIABLES: Final = tuple(f"{PREFIX}{name.upper()}" for name in _READERS)
+_DIRECTORY_VARIABLES: Final = ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "LOCALAPPDATA")

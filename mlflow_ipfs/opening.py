@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
+import tempfile
 import threading
 
 from mlflow_ipfs.config import Settings, VerifyMode
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
+from mlflow_ipfs.content.system.access import translate_access_errors
 
 _shared: dict[Settings, ContentStore] = {}
 _inherited: list[ContentStore] = []  # opened by the parent before a fork; closing them would end the parent's sessions
@@ -36,6 +38,23 @@ def open_store(settings: Settings | None = None, *, create: bool = True) -> Cont
         create=create,
     )
     return ContentStore(storage, profile=settings.profile, chunker=settings.chunker)
+
+
+def check_writable(settings: Settings) -> None:
+    """Check that content can be stored in the store, without creating the store and without changing its index.
+
+    Raises:
+        MlflowIpfsError: the store cannot be opened or written to, or it cannot be created.
+        OSError: the directory of the store cannot be read.
+    """
+    directory = settings.store
+    with translate_access_errors(directory):
+        if not directory.exists() or not any(directory.iterdir()):
+            existing = next(path for path in (directory, *directory.parents) if path.exists())
+            with tempfile.TemporaryDirectory(prefix=".mlflow-ipfs-", dir=existing):
+                return
+    with open_store(settings, create=False) as store, store.storage.hold():
+        pass
 
 
 def shared_store(settings: Settings | None = None) -> ContentStore:

@@ -17,8 +17,9 @@ def find_group(group: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 def test_the_names_are_the_uri_schemes_that_we_promise() -> None:
     assert set(find_group("mlflow.artifact_repository")) == {"ipfs", "mfs", "mlflow-artifacts"}
-    assert set(find_group("mlflow.tracking_store")) == {"ipfs+sqlite", "ipfs+postgresql"}
-    assert set(find_group("mlflow.model_registry_store")) == {"ipfs+sqlite", "ipfs+postgresql"}
+    databases = {"ipfs+sqlite", "ipfs+postgresql", "ipfs+postgresql+psycopg", "ipfs+postgresql+psycopg2"}
+    assert set(find_group("mlflow.tracking_store")) == databases
+    assert set(find_group("mlflow.model_registry_store")) == databases
     assert set(find_group("sqlalchemy.dialects")) == {"ipfs.sqlite", "ipfs.postgresql"}
 
 

@@ -14,7 +14,8 @@ import sqlalchemy
 from sqlalchemy.exc import ArgumentError
 
 from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
-from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver
+from mlflow_ipfs.binding.databases.connections import PREFIX
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.content.storage.local.backup import Participant, copy_durably, translate_copy_errors
 from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.content.system.ownership import create_parents

@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from mlflow_ipfs.binding.redaction import hide_secrets, show_url
 from mlflow_ipfs.errors import (
     ConflictError,
     MlflowIpfsError,
@@ -324,7 +325,7 @@ def _find_program(name: str) -> str:
 
 
 def _printable(url: URL) -> str:
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+    return show_url(url.set(drivername="postgresql"))
 
 
 @contextmanager
@@ -345,4 +346,4 @@ def _unreachable(url: URL, error: SQLAlchemyError) -> SettingsError:
 
 def _one_line(output: object) -> str:
     """Return the output of a server or a program as one line, for an error message."""
-    return " ".join(str(output).split())[:_MAX_OUTPUT_CHARACTERS]
+    return hide_secrets(" ".join(str(output).split()))[:_MAX_OUTPUT_CHARACTERS]

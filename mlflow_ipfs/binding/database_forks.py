@@ -35,6 +35,7 @@ from mlflow_ipfs.binding.locations import (
     scheme_of,
     split_proxied,
 )
+from mlflow_ipfs.binding.redaction import hide_secrets, show_url
 from mlflow_ipfs.binding.registry.version_pins import OWNER
 from mlflow_ipfs.binding.registry_id import new_registry_id, read_registry_id, replace_registry_id
 from mlflow_ipfs.content.mfs import MfsPath
@@ -113,7 +114,7 @@ def fork_database(
         former_id = read_registry_id(connection)
         if former_id is None:
             msg = (
-                f"{_render(url)} has no registry id, so the store keeps no content for it and a fork is not needed. If "
+                f"{show_url(url)} has no registry id, so the store keeps no content for it and a fork is not needed. If "
                 "this is the wrong database, name another one"
             )
             raise NotFoundError(msg)
@@ -123,8 +124,8 @@ def fork_database(
         sighting = _observe_copy(store, former_id, engine, even_if_unshared=even_if_unshared)
         return _fork(engine, store, sighting, locations, destination)
     except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        msg = f"{_render(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
+        reason = hide_secrets(str(getattr(error, "orig", None) or error))
+        msg = f"{show_url(url)} could not be changed ({reason}) and is unmodified. Stop the programs that use it and try again"
         raise MlflowIpfsError(msg) from error
     finally:
         engine.dispose()
@@ -139,10 +140,10 @@ def _observe_copy(store: ContentStore, registry_id: str, engine: Engine, *, even
     if sighting.is_shared or even_if_unshared:
         return sighting
     if claims.is_fork(store.storage, registry_id, sighting.location):
-        msg = f"{_render(engine.url)} is already forked: its registry id {registry_id} is its own. Nothing was changed"
+        msg = f"{show_url(engine.url)} is already forked: its registry id {registry_id} is its own. Nothing was changed"
     else:
         msg = (
-            f"{_render(engine.url)} was not changed: the store has seen no other database with its registry id "
+            f"{show_url(engine.url)} was not changed: the store has seen no other database with its registry id "
             f"{registry_id}. If it is a copy of a database that has not been opened with this store yet, repeat the "
             "command with --even-if-unshared"
         )
@@ -335,12 +336,8 @@ def _change_database(engine: Engine, trees: _Trees, expected: Sequence[ArtifactL
         is_former = replace_registry_id(connection, trees.former_id, trees.registry_id)
         if not is_former or set(read_locations(connection)) != set(expected):
             msg = (
-                f"another program changed {_render(engine.url)} during the fork, so the fork did not change the database. "
+                f"another program changed {show_url(engine.url)} during the fork, so the fork did not change the database. "
                 "Stop the programs that use it and run the command again"
             )
             raise ConflictError(msg)
         return write_locations(connection, expected, trees.move_uri)
-
-
-def _render(url: URL) -> str:
-    return url.render_as_string(hide_password=True)

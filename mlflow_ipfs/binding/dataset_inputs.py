@@ -19,11 +19,13 @@ from mlflow_ipfs.errors import ConflictError, MlflowIpfsError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from mlflow.entities import Dataset
+    from mlflow.entities import Dataset, Run
 
 _logger = logging.getLogger(__name__)
 
 CID_FIELD: Final = "ipfs_cid"  # in the profile of a dataset that log_dataset uploaded
+DATASETS_TAG: Final = "ipfs.dataset_cids"  # of a run and of a version: CIDs, separated by commas, in the inputs' order
+MAX_RUN_TAG_LENGTH: Final = 8000  # width of MLflow's column for the tags of runs
 DIGEST_LENGTH: Final = 36  # width of MLflow's column; holds 178 bits of the hash of a CIDv1 in base32
 
 
@@ -45,29 +47,52 @@ def dataset_digest(cid: CID) -> str:
     return str(cid)[-DIGEST_LENGTH:]
 
 
-def read_dataset_inputs(run_id: str | None) -> DatasetInputs:
-    """Return the datasets of a run that have a CID. If the run cannot be read, log a warning and return no datasets."""
+def read_dataset_inputs(run_id: str | None, run: Run | None = None) -> DatasetInputs:
+    """Return the datasets of a run that have a CID. If the run cannot be read, log a warning and return no datasets.
+
+    Args:
+        run_id: the id of the run; None for no run.
+        run: the run with that id, if the caller has read it already.
+    """
     if not run_id:
         return DatasetInputs()
     try:
-        run = mlflow_compat.get_run(run_id)
+        run = run or mlflow_compat.get_run(run_id)
     except Exception:  # noqa: BLE001 - missing lineage must not make the registration fail
         _logger.warning("the datasets of run %s cannot be read; its model version is registered without them", run_id)
         return DatasetInputs()
+    for dataset, cid in _datasets_of(run):
+        if dataset.digest != dataset_digest(cid):
+            _warn(dataset, cid)
+    return dataset_inputs_of(run)
+
+
+def dataset_inputs_of(run: Run) -> DatasetInputs:
+    """Return the ``ipfs://`` datasets of a run."""
+    found = _datasets_of(run)
+    certain = [str(cid) for dataset, cid in found if dataset.digest == dataset_digest(cid)]
+    uncertain = [dataset.name for dataset, cid in found if dataset.digest != dataset_digest(cid)]
+    return DatasetInputs(tuple(dict.fromkeys(certain)), tuple(dict.fromkeys(uncertain)))
+
+
+def _datasets_of(run: Run) -> list[tuple[Dataset, CID]]:
     datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
-    named = [
+    return [
         (dataset, cid)
         for dataset in datasets
         if (cid := _cid_of(dataset.source) or _cid_in(dataset.profile)) is not None
     ]
-    certain = [cid for dataset, cid in named if dataset.digest == dataset_digest(cid)]
-    uncertain = [(dataset, cid) for dataset, cid in named if dataset.digest != dataset_digest(cid)]
-    for dataset, cid in uncertain:
-        _warn(dataset, cid)
-    return DatasetInputs(
-        cids=tuple(dict.fromkeys(map(str, certain))),
-        uncertain=tuple(dict.fromkeys(dataset.name for dataset, _ in uncertain)),
-    )
+
+
+def run_tag(datasets: DatasetInputs) -> str | None:
+    """Return the value of ``DATASETS_TAG`` for a run; None if it has no dataset, or too many for a tag of MLflow."""
+    value = ",".join(datasets.cids)
+    if len(value) > MAX_RUN_TAG_LENGTH:
+        _logger.warning(
+            "the run is not tagged with %s: the CIDs of %d datasets do not fit", DATASETS_TAG, len(datasets.cids)
+        )
+        return None
+    return value or None
 
 
 def ipfs_datasets(datasets: Iterable[Dataset]) -> list[Dataset]:

@@ -12,6 +12,7 @@ itself. Classes are attributes of this module that load on first access: ``mlflo
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import sys
 from contextlib import contextmanager
@@ -41,11 +42,14 @@ SERVER_BACKEND_STORE: Final = "_MLFLOW_SERVER_FILE_STORE"
 SERVER_ARTIFACT_ROOT: Final = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 SERVER_ARTIFACTS_DESTINATION: Final = "_MLFLOW_SERVER_ARTIFACT_DESTINATION"
 SERVER_SERVES_ARTIFACTS: Final = "_MLFLOW_SERVER_SERVE_ARTIFACTS"
+SERVER_REGISTRY_STORE: Final = "_MLFLOW_SERVER_REGISTRY_STORE"
+SERVER_ARTIFACTS_ONLY: Final = "_MLFLOW_SERVER_ARTIFACTS_ONLY"
 READ_REPLICA: Final = "_MLFLOW_SERVER_READ_REPLICA_BACKEND_STORE"
 
 DEFAULT_LOCAL_ROOT: Final = "./mlruns"  # MLflow's default for an artifact root that is not set
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
 _TABLES_SECONDS: Final = 120.0  # wait for another process that creates or upgrades MLflow's tables
+EXPERIMENTS_TABLE: Final = "experiments"
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # placeholders that MLflow writes as the source
 
@@ -89,6 +93,47 @@ class Server:
         root = urlsplit(environ.get(SERVER_ARTIFACT_ROOT, ""))
         host = root.netloc if root.scheme == "mlflow-artifacts" else ""
         return cls(environ.get(SERVER_ARTIFACTS_DESTINATION) if serves else None, host)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """The options of the ``mlflow server`` that this process is a worker of.
+
+    Attributes:
+        backend_uri: ``--backend-store-uri``.
+        registry_uri: ``--registry-store-uri``; None if the server has no model registry.
+        artifact_root: the artifact root of new experiments, from ``--default-artifact-root`` or MLflow's default.
+        destination: ``--artifacts-destination``; None if the server does not serve artifacts.
+    """
+
+    backend_uri: str
+    registry_uri: str | None
+    artifact_root: str
+    destination: str | None
+
+    @classmethod
+    def current(cls, environ: Mapping[str, str] | None = None) -> ServerOptions | None:
+        """Return the options of the server that this process is a worker of; None in a client."""
+        environ = os.environ if environ is None else environ
+        server = Server.current(environ)
+        if server is None:
+            return None
+        backend = environ[SERVER_BACKEND_STORE]
+        registry = environ.get(SERVER_REGISTRY_STORE) or backend
+        has_registry = environ.get(SERVER_ARTIFACTS_ONLY) != "true"
+        root = environ.get(SERVER_ARTIFACT_ROOT) or DEFAULT_LOCAL_ROOT
+        return cls(backend, registry if has_registry else None, root, server.destination)
+
+
+def is_first_worker() -> bool:
+    """Return True in one worker of a starting server, for work to do once.
+
+    uvicorn numbers its workers. A replacement of a worker has a new number. Processes of MLflow's job runner inherit the
+    server's environment but are no workers. Each of gunicorn's workers counts as the first one.
+    """
+    program = sys.argv[0] if sys.argv else ""
+    is_worker = any(name in program for name in ("uvicorn", "gunicorn", "waitress"))
+    return is_worker and multiprocessing.current_process().name in {"MainProcess", "SpawnProcess-1"}
 
 
 def workspaces_enabled() -> bool:
@@ -335,6 +380,25 @@ def has_all_tables(engine: Engine) -> bool:
     from mlflow.store.db.utils import _all_tables_exist
 
     return bool(_all_tables_exist(engine))
+
+
+def model_version_tags(client: MlflowClient, models_uri: str) -> dict[str, str]:
+    """Return the tags of the model version that a ``models:/…`` URI names; empty for a logged model or a path below."""
+    from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    root, path = ModelsArtifactRepository.split_models_uri(models_uri)
+    found = get_model_name_and_version(client, root)
+    if path or len(found) == 1:
+        return {}
+    return dict(client.get_model_version(*found).tags)
+
+
+def set_run_tag(run_id: str, key: str, value: str) -> None:
+    """Set a tag of a run of the tracking store that MLflow uses in this process."""
+    from mlflow import MlflowClient
+
+    MlflowClient().set_tag(run_id, key, value)
 
 
 def model_location(client: MlflowClient, models_uri: str) -> tuple[str, str, bool]:

@@ -14,6 +14,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
 from mlflow_ipfs import errors
+from mlflow_ipfs.binding.mlflow_compat import Server
+from mlflow_ipfs.binding.redaction import hide_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,9 @@ _CODES: Final[tuple[tuple[type[errors.MlflowIpfsError], int], ...]] = (
 # MLflow maps these codes to 500 and 429. A retry does not repair a damaged block.
 _STATUS: Final = {"DATA_LOSS": 409, "INVALID_STATE": 409, "RESOURCE_EXHAUSTED": 507}
 
+# The operator of a server has to act on these, and the answer reaches the client only: MLflow logs no status below 500.
+_FOR_OPERATORS: Final = frozenset({"DATA_LOSS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED"})
+
 
 class ContentException(MlflowException):
     """An MLflow exception whose HTTP status causes no useless retries by clients."""
@@ -53,27 +58,41 @@ class ContentException(MlflowException):
 
 
 def to_mlflow_exception(error: errors.MlflowIpfsError) -> ContentException:
-    """Return the MLflow exception with the same message as an error of this package."""
+    """Return the MLflow exception with the same message as an error of this package, without the secrets of URIs."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), codes.INTERNAL_ERROR)
     if error.transient:
         code = codes.TEMPORARILY_UNAVAILABLE
-    return ContentException(str(error), error_code=code)
+    return ContentException(hide_secrets(str(error)), error_code=code)
 
 
 @contextmanager
-def mlflow_errors() -> Iterator[None]:
+def mlflow_errors(subject: str = "") -> Iterator[None]:
     """Translate errors that the body of the ``with`` raises.
 
-    MLflow's own exceptions keep their error code and get the HTTP status of ``ContentException``.
+    MLflow's own exceptions keep their error code and get the HTTP status of ``ContentException``. A server logs damage,
+    a full disk and each refusal at ERROR.
+
+    Args:
+        subject: the artifact or model version that the body works on, for the log.
     """
     try:
         yield
     except errors.MlflowIpfsError as error:
-        if isinstance(error, errors.IntegrityError):
-            _logger.error("%s", error)  # noqa: TRY400 - MLflow drops the reason when it downloads from runs:/…
-        raise to_mlflow_exception(error) from error
+        translated = to_mlflow_exception(error)
+        _log(error, translated, subject)
+        raise translated from error
     except MlflowException as error:
         if error.error_code not in _STATUS or isinstance(error, ContentException):
             raise
         code = codes.ErrorCode.Value(error.error_code)
         raise ContentException(error.message, error_code=code) from error
+
+
+def _log(error: errors.MlflowIpfsError, translated: ContentException, subject: str) -> None:
+    # A client too logs bytes that do not match their CID: MLflow drops the reason when it downloads from runs:/…
+    is_damage = isinstance(error, errors.IntegrityError)
+    if not is_damage and (translated.error_code not in _FOR_OPERATORS or Server.current() is None):
+        return
+    about = f"{hide_secrets(subject)}: " if subject and subject not in translated.message else ""
+    status = f" (HTTP {translated.get_http_status_code()})" if Server.current() is not None else ""
+    _logger.error("%s%s%s", about, translated.message, status)

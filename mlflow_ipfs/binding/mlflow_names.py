@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
+from mlflow_ipfs.binding.databases.connections import PREFIX, opened_database
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.locations import check_path, join_path, scheme_of
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, RemoteError, SettingsError
 
@@ -86,6 +87,16 @@ def ask_mlflow(name: str, tracking_uri: str | None) -> MlflowAnswer:
         f"{name} refers to more than {_MAX_REFERENCES} other names; name the location of its files (MLflow at {asked})"
     )
     raise InvalidPathError(msg)
+
+
+def read_version_tags(name: str, tracking_uri: str | None) -> dict[str, str]:
+    """Return the tags of the model version that a ``models:/…`` URI names; empty for a logged model or a path below.
+
+    The arguments and the errors are those of ``ask_mlflow``.
+    """
+    client, asked = _connect(name, tracking_uri)
+    with _translated_errors(name, asked):
+        return mlflow_compat.model_version_tags(client, name)
 
 
 def _ask_once(client: MlflowClient, name: str) -> MlflowAnswer:

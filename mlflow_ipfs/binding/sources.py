@@ -15,7 +15,7 @@ from mlflow_ipfs.errors import InvalidPathError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,18 @@ class ModelSource:
     """The location of a model's bytes.
 
     Attributes:
-        uris: the locations to try, in order; the first one with content is used.
+        uri: the location.
         stated: True if the caller wrote the URI; False if MLflow's own records name it.
         run_id: the run that the model comes from, if known.
+        run: the run with that id, if it was read already.
+        find_other: finds the location to try if the first one has no content; returns None if there is no other.
     """
 
-    uris: tuple[str, ...]
+    uri: str
     stated: bool
     run_id: str | None
+    run: Run | None = None
+    find_other: Callable[[], str | None] = lambda: None
 
 
 def resolve_source(
@@ -54,29 +58,33 @@ def resolve_source(
             _check_numbered(source, version)
             location = version_location(name, version)
             # The location of a version that is not frozen was written by its client.
-            return ModelSource((location,), stated=cid_of_location(location) is None, run_id=run_id)
+            return ModelSource(location, stated=cid_of_location(location) is None, run_id=run_id)
         model = mlflow_compat.get_logged_model(model_id)
         _check_ready(model)
-        return ModelSource((model.artifact_location,), stated=False, run_id=run_id or model.source_run_id)
+        return ModelSource(model.artifact_location, stated=False, run_id=run_id or model.source_run_id)
     if scheme == "runs":
         return _run_source(source)
     if not source:
         msg = "the model version has no source; give runs:/<run id>/<path>, models:/<model id> or ipfs://<cid>"
         raise InvalidPathError(msg)
-    return ModelSource((source,), stated=True, run_id=run_id or None)
+    return ModelSource(source, stated=True, run_id=run_id or None)
 
 
 def _run_source(source: str) -> ModelSource:
-    """Resolve ``runs:/<run id>/<path>`` to the run's artifacts, and then to the logged model of that name."""
+    """Resolve ``runs:/<run id>/<path>`` to the run's artifacts, else to the logged model of that name."""
     run_id, _, path = source.partition(":")[2].strip("/").partition("/")
     run = mlflow_compat.get_run(run_id)
-    uris = [f"{run.info.artifact_uri.rstrip('/')}/{join_path(path)}".rstrip("/")]
     name, _, below = join_path(path).partition("/")
-    model = mlflow_compat.find_logged_model(run, name) if name else None
-    if model is not None:
+
+    def find_other() -> str | None:
+        model = mlflow_compat.find_logged_model(run, name) if name else None
+        if model is None:
+            return None
         _check_ready(model)
-        uris.append(f"{model.artifact_location.rstrip('/')}/{below}".rstrip("/"))
-    return ModelSource(tuple(uris), stated=False, run_id=run_id)
+        return f"{model.artifact_location.rstrip('/')}/{below}".rstrip("/")
+
+    uri = f"{run.info.artifact_uri.rstrip('/')}/{join_path(path)}".rstrip("/")
+    return ModelSource(uri, stated=False, run_id=run_id, run=run, find_other=find_other)
 
 
 def _check_numbered(source: str, version: str | None) -> None:

@@ -6,21 +6,28 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
+from mlflow.entities import RunTag
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.outside_notice import warn_of_experiment
+from mlflow_ipfs.binding.client_locations import check_experiment_location
 from mlflow_ipfs.binding.databases.sightings import observe
-from mlflow_ipfs.binding.dataset_inputs import check_sources, ipfs_datasets
-from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
+from mlflow_ipfs.binding.dataset_inputs import (
+    DATASETS_TAG,
+    check_sources,
+    dataset_inputs_of,
+    ipfs_datasets,
+    run_tag,
+)
 from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.config import Settings
-from mlflow_ipfs.errors import PolicyError
 from mlflow_ipfs.opening import open_store
 
 if TYPE_CHECKING:
-    from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput, Run, RunTag
+    from mlflow.entities import Dataset, DatasetInput, ExperimentTag, LoggedModelInput, Run
 
     from mlflow_ipfs.content.mfs import MfsPath
 
@@ -70,7 +77,8 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
             with open_store(Settings.from_environment()) as store:
                 sighting = observe(store.storage, self.registry_id, self.engine)
         except Exception as error:  # noqa: BLE001 - no failure of the store may stop the tracking store
-            _logger.warning("the store could not record the location of the MLflow database: %s", error)
+            reason = hide_secrets(str(error))
+            _logger.warning("the store could not record the location of the MLflow database: %s", reason)
             return
         if sighting.is_shared:
             _logger.warning("%s", sighting.explain())
@@ -80,19 +88,12 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
     ) -> str:
         """Create an experiment.
 
-        In a server, a client may not choose an ``mfs://`` or ``ipfs://`` location. The server would read and write
-        there with its own rights, even if the location belongs to another experiment.
+        In a server, a client may not choose an ``mfs://`` or ``ipfs://`` location.
 
         Raises:
             MlflowException: a client of a server named such a location.
         """
-        if artifact_location and scheme_of(artifact_location) in {MFS, IPFS} and Server.current() is not None:
-            msg = (
-                f"experiment {name!r} cannot have the artifact location {artifact_location!r}: this server chooses the "
-                "locations in its store itself; leave the location out"
-            )
-            with mlflow_errors():
-                raise PolicyError(msg)
+        check_experiment_location(name, artifact_location)
         return str(super().create_experiment(name, artifact_location, tags))
 
     def create_run(
@@ -110,7 +111,7 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         datasets: list[DatasetInput] | None = None,
         models: list[LoggedModelInput] | None = None,
     ) -> None:
-        """Log inputs to a run.
+        """Log inputs to a run, and tag the run with the CIDs of its datasets.
 
         Raises:
             MlflowException: a dataset names a CID, and MLflow would keep the source already recorded for that name and
@@ -120,6 +121,10 @@ class ContentTrackingStore(SqlTrackingStore):  # type: ignore[misc] # MLflow's c
         with mlflow_errors():
             check_sources(given, self._recorded_sources(run_id, ipfs_datasets(given)))
         super().log_inputs(run_id, datasets, models)
+        if ipfs_datasets(given):
+            value = run_tag(dataset_inputs_of(self.get_run(run_id)))
+            if value is not None:
+                self.set_tag(run_id, RunTag(DATASETS_TAG, value))
 
     def _recorded_sources(self, run_id: str, datasets: list[Dataset]) -> dict[tuple[str, str], str]:
         """Return the recorded sources of a run's experiment for the names and digests of datasets."""

@@ -58,8 +58,14 @@ def du(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool)
             (_cells(group, usage, *titles.get(group, _NO_TITLE)) for group, usage in found), right={2, 3}
         ):
             click.echo(line)
-    fields = {"all_bytes": report.all_bytes, "unneeded_bytes": report.unneeded_bytes}
+    fields = {
+        "all_bytes": report.all_bytes,
+        "unneeded_bytes": report.unneeded_bytes,
+        "cached_bytes": report.cached_bytes,
+    }
     line = f"{format_size(report.all_bytes)} in total, {format_size(report.unneeded_bytes)} deletable"
+    if report.cached_bytes:
+        line += f"; {format_size(report.cached_bytes)} more in the cache, which MLFLOW_IPFS_CACHE_BYTES limits"
     print_result(fields, line, as_json=as_json)
 
 

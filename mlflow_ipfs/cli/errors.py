@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from mlflow_ipfs import errors
+from mlflow_ipfs.binding.redaction import hide_secrets
 
 PROGRAM: Final = "mlflow-ipfs"
 
@@ -72,7 +73,7 @@ def _text_of(error: errors.MlflowIpfsError | OSError) -> str:
 
 def show_error(error: click.ClickException, *, as_json: bool) -> None:
     """Print an error to stderr."""
-    message = error.format_message()
+    message = hide_secrets(error.format_message())
     if isinstance(error, _NO_ARGUMENTS) and not as_json:
         click.echo(message, file=sys.stderr)  # the help text, because the user gave no arguments
         return

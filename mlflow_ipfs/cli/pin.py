@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -20,7 +20,7 @@ from mlflow_ipfs.cli.options import (
     tracking_option,
 )
 from mlflow_ipfs.cli.root_names import MODEL_VERSION_PREFIX, version_of
-from mlflow_ipfs.cli.terminal import align, format_size, format_time, print_result, printable
+from mlflow_ipfs.cli.terminal import align, format_size, format_time, print_notice, print_result, printable
 from mlflow_ipfs.content.names.pin_labels import find_label, read_labels
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.errors import MlflowIpfsError, NotFoundError, PolicyError
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.names.pin_labels import PinLabel
     from mlflow_ipfs.content.store import ContentStore
+
+
+READABLE_NOTICE: Final = (
+    "from now on, every client of a server with this store that knows the CID can register the content as a model and so "
+    "read it"
+)
 
 
 @click.group()
@@ -52,6 +58,9 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
 
     Prints one line for each CONTENT, which ends with its CID. An mfs:// path or the artifacts of a run can still
     change; the pin keeps their present state. The pin remembers the name, for `pin ls` and `pin rm`.
+
+    Every client of a server with this store that knows the CID can then register a model version of the content, and
+    so read it.
     """
     with cli_context.open_store() as store:
         for content in contents:
@@ -69,6 +78,8 @@ def add(cli_context: CliContext, contents: tuple[ContentName, ...], tracking_uri
             print_result(fields, f"pinned  {name}{root}", as_json=as_json)
             if not as_json:
                 report_other_models(found, "pin add")
+    if not as_json:
+        print_notice(READABLE_NOTICE)
 
 
 def _label_of(store: ContentStore, cid: CID) -> str:

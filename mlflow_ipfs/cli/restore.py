@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from mlflow_ipfs.binding.redaction import show_url
 from mlflow_ipfs.cli.backup import database_options, left_out_lines, parse_database, print_report, report_lines
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, print_notice, printable
@@ -45,7 +46,7 @@ def restore(
         done = restore_backup(source, target, database, verify=not no_verify, progress=progress.advance)
     manifest, report, has_new_database = done
     contents = count_contents(target)
-    uri = "" if database is None else printable(database.render_as_string(hide_password=True))
+    uri = "" if database is None else printable(show_url(database))
     where = f" and {uri}" if has_new_database else ""
     lines = [f"restored   {printable(str(target))}{where}, as of {printable(str(manifest.taken_at))}"]
     if report is not None:

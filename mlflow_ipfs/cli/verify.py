@@ -62,7 +62,7 @@ def verify(
     """Read and hash every block of a file, a directory, a model version or a run's artifacts.
 
     Lists each damaged or missing block with the path of its file. Without --against, it also lists every name in the
-    store that needs such a block.
+    store that needs such a block. The tags of a model version are compared with its content.
     """
     if against is not None:
         stat_source(bytes(against))
@@ -72,13 +72,16 @@ def verify(
     with cli_context.open_store() as store:
         found = find(store, content, tracking_uri)
         report = _verify(found, against, _ADDED_BY_MLFLOW if isinstance(content, MlflowUri) else (), hidden=hidden)
+        wrong_tags = _find_wrong_tags(content, found, tracking_uri)
         damaged = {problem.cid: None for problem in report.problems} if against is None else {}
         affected = store.find_affected(list(damaged)).names if damaged else ()
     fields = _fields(report, content) | {
         "affected": [affected_fields(name) for name in affected],
         "other_models": [model.model_id for model in found.other_models],
     }
+    fields |= {"ok": report.ok and not wrong_tags, "wrong_tags": wrong_tags}
     lines = [*_lines(report, content, against), *affected_lines(affected)]
+    lines += [f"problem   {printable(line)}" for line in wrong_tags]
     print_result(fields, "\n".join(lines), as_json=as_json)
     if not as_json:
         report_other_models(found, "verify")
@@ -88,6 +91,22 @@ def verify(
     if not report.ok:
         msg = f"verification of {report.cid} failed: {format_count(len(report.problems), 'problem')} found"
         raise IntegrityError(msg)
+    if wrong_tags:
+        msg = (
+            f"the content of {text_of(content)} is intact, but the version has {format_count(len(wrong_tags), 'wrong tag')}: "
+            "trust the CID above, and find out which program changed the tags"
+        )
+        raise IntegrityError(msg)
+
+
+def _find_wrong_tags(content: ContentName, found: Located, tracking_uri: str | None) -> list[str]:
+    if not isinstance(content, MlflowUri) or not content.text.startswith("models:"):
+        return []
+    from mlflow_ipfs.binding.mlflow_names import read_version_tags  # noqa: PLC0415 - imports MLflow
+    from mlflow_ipfs.binding.registry.tag_checks import find_wrong_tags  # noqa: PLC0415
+
+    tags = read_version_tags(content.text, tracking_uri)
+    return find_wrong_tags(tags, found.store, found.root, is_frozen=found.mutable_path is None)
 
 
 def _verify(found: Located, against: Path | None, not_content: Collection[str], *, hidden: bool) -> VerifyReport:

@@ -19,7 +19,7 @@ from mlflow_ipfs.content.dag import encode_name, is_safe_name, join_path, read_u
 from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.files.importer import Added, Imported, Importer, ImportOptions
 from mlflow_ipfs.content.files.node_builder import NodeBuilder
-from mlflow_ipfs.content.names.entries import Frozen, MfsEntry
+from mlflow_ipfs.content.names.entries import DIRECTORY_MARK, Frozen, MfsDirectory, MfsEntry
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsDirectoryError, NotDirectoryError, NotFoundError
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow_ipfs.content.files.chunker import Chunker
-    from mlflow_ipfs.content.names.entries import MfsDirectory
-    from mlflow_ipfs.content.storage.base import Storage
+    from mlflow_ipfs.content.storage.base import Publication, Storage
 
 _logger = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ class MutableFiles:
     ) -> Sequence[MfsEntry]:
         """Publish all files of a directory, including hidden ones, in one step. As in MLflow, symlinks are followed.
 
-        Empty directories are not recorded, because each entry is a file.
+        Empty directories are recorded too.
 
         Args:
             location: the path of the directory in the tree.
@@ -138,23 +137,38 @@ class MutableFiles:
             InvalidPathError: a symlink forms a loop, or a path is a socket, device or pipe.
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
-        sources = [(location.join(path), source) for path, source in _files_below(directory)]
-        return self._put_sources(sources, chunker, progress) if sources else []
+        found = [(location.join(path), source) for path, source in _files_below(directory)]
+        sources = [(path, source) for path, source in found if source is not None]
+        return self._put_sources(sources, chunker, progress, [path for path, source in found if source is None])
 
     def _put_sources(
         self,
         sources: Sequence[tuple[MfsPath, Path]],
         chunker: Chunker | None,
         progress: Callable[[int], None] | None,
+        empty_directories: Sequence[MfsPath] = (),
     ) -> Sequence[MfsEntry]:
         for location, _ in sources:
             _check_file_location(location)
+        for location in empty_directories:
+            check_mutable(location)
         with self._storage.publish() as publication:
             with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
-            new_bytes = publication.commit(Changes(entries=entries))
-        _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
+            marks = self._mark(empty_directories, publication)
+            new_bytes = publication.commit(Changes(entries=[*entries, *marks]))
+        root = (entries or marks)[0].root
+        _logger.debug("mfs://%s: put %d files, %d bytes new in the store", root, len(entries), new_bytes)
         return entries
+
+    def _mark(self, directories: Sequence[MfsPath], publication: Publication) -> list[MfsEntry]:
+        """Put the node of an empty directory, and return a mark with it for each directory."""
+        if not directories:
+            return []
+        link = NodeBuilder(publication.put, self._options.profile).build_directory([])
+        now = time.time_ns()
+        paths = [(location.root, join_path(location.path, DIRECTORY_MARK)) for location in directories]
+        return [MfsEntry(root, path, link.cid, 0, link.size_bytes or 0, now) for root, path in paths]
 
     def put_stream(
         self,
@@ -208,14 +222,16 @@ class MutableFiles:
 
     def list(self, location: MfsPath) -> Sequence[MfsEntry | MfsDirectory]:
         """Return the files and directories directly in a directory; [] if it does not exist."""
-        return self._storage.entries.list(location.root, location.path)
+        found = self._storage.entries.list(location.root, location.path)
+        return [item for item in found if isinstance(item, MfsDirectory) or not item.is_mark]
 
     def walk(self, location: MfsPath) -> Sequence[MfsEntry]:
         """Return the file at a path, or all files below it, from one snapshot, ordered by the bytes of their paths."""
-        return self._storage.entries.walk(location.root, location.path)
+        found = self._storage.entries.walk(location.root, location.path)
+        return [entry for entry in found if not entry.is_mark]
 
     def delete(self, location: MfsPath) -> int:
-        """Delete a file, or all files below a directory, and return their number. Frozen content is kept."""
+        """Delete a file, or a directory with all below it, and return the number of entries. Frozen content is kept."""
         check_mutable(location)
         return self._storage.entries.delete(location.root, location.path)
 
@@ -248,7 +264,7 @@ class MutableFiles:
         # Open the publication first: while it is open, gc deletes no content that the entries name.
         with HashOnlyPublication() if only_hash else self._storage.publish(hold_existing=True) as publication:
             entries = self._storage.entries.walk(location.root, location.path)
-            if not entries:
+            if all(entry.is_mark for entry in entries):
                 msg = f"there is no file at or below {location}; check the path"
                 raise NotFoundError(msg)
             size_bytes = sum(entry.size_bytes for entry in entries)
@@ -307,8 +323,11 @@ def _entry(location: MfsPath, imported: Imported) -> MfsEntry:
     return MfsEntry(location.root, location.path, link.cid, imported.size_bytes, link.size_bytes or 0, time.time_ns())
 
 
-def _files_below(directory: Path) -> Iterator[tuple[str, Path]]:
-    """Yield each file below a directory with its relative path, in byte order. Symlinks are followed; loops raise."""
+def _files_below(directory: Path) -> Iterator[tuple[str, Path | None]]:
+    """Yield the relative path of each file below a directory, with the file, and of each empty directory, with None.
+
+    The order is that of the paths' bytes. Symlinks are followed; loops raise.
+    """
     if not directory.is_dir():
         if directory.exists():
             msg = f"{str(directory)!r} is not a directory; name a directory"
@@ -327,6 +346,8 @@ def _files_below(directory: Path) -> Iterator[tuple[str, Path]]:
             msg = f"{str(current)!r} is a symlink to a directory that contains it; remove the symlink"
             raise InvalidPathError(msg)
         children = sorted(current.iterdir(), key=lambda child: os.fsencode(child.name), reverse=True)
+        if not children:
+            yield path, None
         stack += [(child, join_path(path, child.name), above | {identity}) for child in children]
 
 
@@ -342,7 +363,8 @@ def _build_tree(entries: Sequence[MfsEntry], location: MfsPath, nodes: NodeBuild
     for entry in entries:
         parent, _, name = entry.path[skip:].rpartition("/")
         _ensure_directory(directories, parent)
-        directories[parent].append(Link(entry.cid, encode_name(name), entry.dag_bytes))
+        if not entry.is_mark:
+            directories[parent].append(Link(entry.cid, encode_name(name), entry.dag_bytes))
     for path in sorted(directories, key=lambda directory: directory.count("/") + bool(directory), reverse=True):
         link = nodes.build_directory(directories[path])
         if not path:

@@ -30,6 +30,7 @@ from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from mlflow_ipfs.binding.artifacts.artifact_trees import ArtifactTree, MutableTree
     from mlflow_ipfs.content.mfs import MfsPath
@@ -49,9 +50,13 @@ class ContentArtifactRepository(ArtifactRepository):
     def _open_tree(self) -> ArtifactTree:
         """Return the tree that the repository's URI names."""
 
+    def _errors(self, path: str | None) -> AbstractContextManager[None]:
+        """Translate errors about an artifact of this repository. See ``mlflow_errors``."""
+        return mlflow_errors(f"{self.artifact_uri}/{path}" if path else self.artifact_uri)
+
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """Return the entries of a directory, with their sizes. The list is empty for a file."""
-        with mlflow_errors():
+        with self._errors(path):
             items = self._open_tree().list(path or "")
         return [FileInfo(item.path, item.is_dir, item.size_bytes) for item in items]
 
@@ -65,7 +70,7 @@ class ContentArtifactRepository(ArtifactRepository):
         """
         from mlflow_ipfs.binding.locations import check_path
 
-        with mlflow_errors():
+        with self._errors(artifact_path):
             path = check_path(artifact_path)  # MLflow joins the path to the directory: "/a" would lead out of it
             served = self._link_for_server(path, dst_path) if path and dst_path else None
             if served is not None:
@@ -76,7 +81,10 @@ class ContentArtifactRepository(ArtifactRepository):
                 target = Path(directory, root)
                 self._download_file("", str(target))
                 return str(target)
-            return str(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
+            downloaded = Path(super().download_artifacts(path, directory))  # type: ignore[no-untyped-call]
+            if not downloaded.exists():  # an empty directory
+                downloaded.mkdir(parents=True)
+            return str(downloaded)
 
     def _link_for_server(self, path: str, directory: str) -> str | None:
         """Create a symlink in a server's temporary directory, to a file that the server is about to send.
@@ -101,6 +109,10 @@ class ContentArtifactRepository(ArtifactRepository):
             return None  # a run without artifacts counts as an empty directory; a frozen tree raises in ``list``
         return None if is_dir else posixpath.basename(self.artifact_uri.rstrip("/"))
 
+    def _is_directory(self, artifact_path: str) -> bool:
+        """Return True for a directory. MLflow's own method would take an empty directory for a file."""
+        return self._open_tree().stat(artifact_path).is_dir
+
     def _make_private_directory(self) -> str:
         if mlflow_compat.in_mlflow_command():
             return mlflow_compat.make_temporary_directory()
@@ -110,7 +122,7 @@ class ContentArtifactRepository(ArtifactRepository):
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         """Write one file to the local disk. MLflow calls this in several threads."""
-        with mlflow_errors():
+        with self._errors(remote_file_path):
             destination = Path(local_path)
             private = any(destination.is_relative_to(directory) for directory in self._private_directories)
             self._open_tree().copy_file(remote_file_path, destination, private=private)
@@ -136,7 +148,7 @@ class ContentArtifactRepository(ArtifactRepository):
         """
         from mlflow_ipfs.binding.artifacts.served_files import expect_download, must_not_wait
 
-        with mlflow_errors():
+        with self._errors(artifact_path):
             path = None if must_not_wait() else self._ready_path(artifact_path)
         if path is None:
             expect_download(self.artifact_uri, artifact_path)
@@ -175,12 +187,12 @@ class IpfsArtifactRepository(ContentArtifactRepository):
             f"{os.fspath(source)!r} cannot be logged to {self.artifact_uri}/{artifact_path or ''}: the content of an "
             "ipfs:// URI never changes. Log to a run or to an mfs:// URI"
         )
-        with mlflow_errors():
+        with self._errors(artifact_path):
             raise ImmutableError(msg)
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Raise, unless the path does not exist: `mlflow gc` must continue after a URI without content."""
-        with mlflow_errors(), self._deleting(), contextlib.suppress(NotFoundError):
+        with self._errors(artifact_path), self._deleting(), contextlib.suppress(NotFoundError):
             self._open_tree().stat(artifact_path or "")
             msg = (
                 f"{self.artifact_uri}/{artifact_path or ''} cannot be deleted, because it is immutable; remove its last "
@@ -208,14 +220,14 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
 
     def log_artifact(self, local_file: str, artifact_path: str | None = None) -> None:
         """Publish one file. The file is durable when the call returns."""
-        with mlflow_errors():
+        with self._errors(_join(artifact_path, Path(local_file).name)):
             store, target = self._target(artifact_path, Path(local_file).name)
             with _show_upload(Path(local_file)) as progress:
                 store.files.put_file(target, Path(local_file), progress=progress)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Publish all files of a directory atomically: a reader sees all of them or none."""
-        with mlflow_errors():
+        with self._errors(artifact_path):
             store, target = self._target(artifact_path)
             with _show_upload(Path(local_dir)) as progress:
                 store.files.put_tree(target, Path(local_dir), progress=progress)
@@ -224,7 +236,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         self, stream: BinaryIO, artifact_file_name: str, artifact_path: str | None = None
     ) -> None:
         """Publish the content of a stream, without a temporary file of MLflow."""
-        with mlflow_errors():
+        with self._errors(_join(artifact_path, artifact_file_name)):
             store, target = self._target(artifact_path, posixpath.basename(artifact_file_name))
             store.files.put_stream(target, stream)
 
@@ -238,7 +250,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         def publish(stream: BinaryIO) -> None:
             self.log_artifact_from_stream(stream, artifact_file_name, artifact_path)
 
-        with mlflow_errors():
+        with self._errors(_join(artifact_path, artifact_file_name)):
             timeout_seconds = Settings.from_environment().timeout_seconds
             await publish_stream(chunks, publish, timeout_seconds=timeout_seconds)
 
@@ -250,7 +262,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
         Raises:
             MlflowException: one database is a copy of another, and both may need the files; nothing was deleted.
         """
-        with mlflow_errors(), self._deleting():
+        with self._errors(artifact_path), self._deleting():
             from mlflow_ipfs.binding.databases.claims import check_not_shared
             from mlflow_ipfs.binding.databases.sightings import check_database_not_shared
 
@@ -259,6 +271,10 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
                 check_database_not_shared(store.storage, target, backend_uri)
             check_not_shared(store.storage, target)
             store.files.delete(target)
+
+
+def _join(directory: str | None, name: str) -> str:
+    return f"{directory.rstrip('/')}/{name}" if directory else name
 
 
 def open_proxied_repository(

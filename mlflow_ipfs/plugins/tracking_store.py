@@ -27,9 +27,11 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
     from mlflow_ipfs.binding.artifacts.outside_notice import notify_operator
     from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+    from mlflow_ipfs.binding.redaction import protect_mlflow_logs
     from mlflow_ipfs.binding.tracking_store import ContentTrackingStore
     from mlflow_ipfs.config import Settings
 
+    protect_mlflow_logs()
     with mlflow_errors():
         root = artifact_uri or os.environ.get(mlflow_compat.SERVER_ARTIFACT_ROOT)
         if root == mlflow_compat.DEFAULT_LOCAL_ROOT:

@@ -213,3 +213,25 @@ def test_a_size_may_have_a_unit(text: str, size_bytes: int) -> None:
 def test_what_is_not_a_size_is_explained(text: str) -> None:
     with pytest.raises(SettingsError, match="MLFLOW_IPFS_CACHE_BYTES: .* such as 10GB or 10GiB"):
         Settings.from_environment({"MLFLOW_IPFS_CACHE_BYTES": text})
+
+
+def test_settings_of_the_process_follow_the_environment_and_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert Settings.from_environment().freeze is FreezeMode.REQUIRED
+    assert Settings.from_environment() is Settings.from_environment(), "nothing changed, so nothing is parsed again"
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
+    assert Settings.from_environment().freeze is FreezeMode.OFF
+    monkeypatch.delenv("MLFLOW_IPFS_FREEZE")
+    file = tmp_path / "mlflow-ipfs" / "config.toml"
+    file.parent.mkdir()
+    for mode in ("best_effort", "required", "off"):
+        file.write_text(f'freeze = "{mode}"')
+        assert Settings.from_environment().freeze is FreezeMode(mode)
+    file.write_text('freeze = "perhaps"')
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="freeze"):
+            Settings.from_environment()
+    file.unlink()
+    assert Settings.from_environment().freeze is FreezeMode.REQUIRED

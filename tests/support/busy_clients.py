@@ -15,7 +15,7 @@ import sqlalchemy
 from mlflow import MlflowClient
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding.databases.connections import name_driver
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.locations import cid_of_location
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import MfsEntry

@@ -133,7 +133,7 @@ class PostgresServer:
     @contextlib.contextmanager
     def connect(self, database: str, isolation_level: Any = "AUTOCOMMIT") -> Iterator[sqlalchemy.Connection]:
         """Open a connection for the duration of a ``with`` block."""
-        from mlflow_ipfs.binding.databases.connections import name_driver  # imports MLflow, which takes seconds
+        from mlflow_ipfs.binding.databases.drivers import name_driver  # imports MLflow, which takes seconds
 
         engine = sqlalchemy.create_engine(
             name_driver(self.uri(database)), isolation_level=isolation_level, poolclass=NullPool

@@ -1,4 +1,8 @@
-"""Uploads through the server: a thread reads the async stream of the event loop as a file."""
+"""Uploads through the server: a thread reads the async stream of the event loop as a file.
+
+A thread and the event loop hand over batches of chunks, because one hand-over takes as long as hashing a chunk. The loop
+gathers the next batch while the thread works on the current one.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,18 @@ import functools
 import io
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO, cast
+from collections import deque
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from mlflow_ipfs.errors import RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 MAX_UPLOADS = 32  # concurrent uploads in one process; further uploads wait, and downloads use other threads
 LEAST_BYTES = 64 << 10  # minimum to send within the timeout; a slower client would block a thread, and gc, for ever
+BATCH_BYTES: Final = 1 << 20  # in memory for each upload: two batches, and one chunk
+_GATHER_SECONDS: Final = 0.02  # a batch that takes longer to fill is handed over as it is
 
 
 async def publish_stream(
@@ -24,8 +31,7 @@ async def publish_stream(
 ) -> None:
     """Call ``publish`` in a thread, with the stream as a file.
 
-    The thread requests each chunk from the event loop when it needs one. So at most one chunk is in memory, and a fast
-    client waits for a slow disk.
+    A fast client waits for a slow disk. A small upload is received before the thread starts.
 
     Args:
         chunks: the request's body.
@@ -36,8 +42,39 @@ async def publish_stream(
         RemoteError: the client sent less than ``LEAST_BYTES`` within the timeout.
     """
     loop = asyncio.get_running_loop()
-    stream = io.BufferedReader(_ChunkReader(chunks, loop, timeout_seconds), 1 << 20)
-    await loop.run_in_executor(_upload_threads(os.getpid()), publish, cast("BinaryIO", stream))
+    iterator = aiter(chunks)
+    first, has_ended = await _receive_first(iterator, timeout_seconds)
+    if has_ended:
+        await loop.run_in_executor(_upload_threads(os.getpid()), publish, cast("BinaryIO", io.BytesIO(first)))
+        return
+    reader = _BatchReader(first, iterator, loop, timeout_seconds)
+    stream = io.BufferedReader(reader, BATCH_BYTES)
+    try:
+        await loop.run_in_executor(_upload_threads(os.getpid()), publish, cast("BinaryIO", stream))
+    finally:
+        reader.cancel()
+
+
+async def _receive_first(iterator: AsyncIterator[bytes], timeout_seconds: float) -> tuple[bytes, bool]:
+    """Receive at least ``LEAST_BYTES``, or all. Return the bytes, and True if these are all."""
+    received = bytearray()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            while len(received) < LEAST_BYTES:
+                chunk = await anext(iterator, None)
+                if chunk is None:
+                    return bytes(received), True
+                received += chunk
+    except TimeoutError:
+        raise _too_slow(len(received), timeout_seconds) from None
+    return bytes(received), False
+
+
+def _too_slow(received_bytes: int, timeout_seconds: float) -> RemoteError:
+    return RemoteError(
+        f"the upload was aborted: the client sent {received_bytes} bytes in {timeout_seconds:g} s, less than "
+        f"{LEAST_BYTES}; try again over a faster connection"
+    )
 
 
 @functools.cache
@@ -47,46 +84,64 @@ def _upload_threads(pid: int) -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(MAX_UPLOADS, thread_name_prefix="mlflow-ipfs-upload")
 
 
-class _ChunkReader(io.RawIOBase):
-    """A readable file over an async stream of chunks. Only one thread, other than the event loop's, may use it."""
+class _BatchReader(io.RawIOBase):
+    """A readable file over an async stream of chunks. Only one thread, other than the event loop's, may read it."""
 
-    def __init__(self, chunks: AsyncIterable[bytes], loop: asyncio.AbstractEventLoop, timeout_seconds: float) -> None:
+    def __init__(
+        self, first: bytes, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop, timeout_seconds: float
+    ) -> None:
         super().__init__()
-        self._chunks = aiter(chunks)
+        self._chunks = chunks
         self._loop = loop
         self._timeout_seconds = timeout_seconds
-        self._rest = memoryview(b"")
+        self._ready = deque([memoryview(first)])
         self._waited_seconds = 0.0  # for the client, not for the disk, since the client last completed LEAST_BYTES
         self._received_bytes = 0
+        self._has_ended = False
+        self._next: concurrent.futures.Future[tuple[list[bytes], bool]] | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override] # typeshed says Buffer
-        while not self._rest:
-            chunk = self._next_chunk()
-            if chunk is None:
+        if self._next is None and not self._has_ended:
+            self._request()
+        while not self._ready:
+            if self._has_ended:
                 return 0
-            self._rest = memoryview(chunk)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+            self._take_batch()
+        filled = 0
+        while self._ready and filled < len(buffer):
+            chunk = self._ready.popleft()
+            count = min(len(buffer) - filled, len(chunk))
+            buffer[filled : filled + count] = chunk[:count]
+            filled += count
+            if count < len(chunk):
+                self._ready.appendleft(chunk[count:])
+        return filled
 
-    def _next_chunk(self) -> bytes | None:
+    def cancel(self) -> None:
+        """Stop gathering chunks."""
+        if self._next is not None:
+            self._next.cancel()
+
+    def _request(self) -> None:
+        """Let the event loop gather the next batch."""
+        self._next = asyncio.run_coroutine_threadsafe(self._gather(), self._loop)
+
+    def _take_batch(self) -> None:
+        """Wait for the requested batch, and request the one after it."""
+        assert self._next is not None, "a batch was requested"
         began = time.monotonic()
-        future = asyncio.run_coroutine_threadsafe(self._take(), self._loop)
         try:
-            chunk = future.result(max(self._timeout_seconds - self._waited_seconds, 0))
+            batch, self._has_ended = self._next.result(max(self._timeout_seconds - self._waited_seconds, 0))
         except TimeoutError:
-            future.cancel()
-            msg = (
-                f"the upload was aborted: the client sent {self._received_bytes} bytes in {self._timeout_seconds:g} s, "
-                f"less than {LEAST_BYTES}; try again over a faster connection"
-            )
-            raise RemoteError(msg) from None
-        self._count(len(chunk or b""), time.monotonic() - began)
-        return chunk
+            self._next.cancel()
+            raise _too_slow(self._received_bytes, self._timeout_seconds) from None
+        self._count(sum(map(len, batch)), time.monotonic() - began)
+        self._ready.extend(memoryview(chunk) for chunk in batch if chunk)
+        if not self._has_ended:
+            self._request()
 
     def _count(self, size_bytes: int, seconds: float) -> None:
         self._received_bytes += size_bytes
@@ -94,5 +149,16 @@ class _ChunkReader(io.RawIOBase):
         if self._received_bytes >= LEAST_BYTES:
             self._received_bytes, self._waited_seconds = 0, 0.0
 
-    async def _take(self) -> bytes | None:
-        return await anext(self._chunks, None)
+    async def _gather(self) -> tuple[list[bytes], bool]:
+        """Return the next chunks, fewer than a batch if the client is slow; and True if these are the last ones."""
+        batch: list[bytes] = []
+        size_bytes, ends_at = 0, self._loop.time() + _GATHER_SECONDS
+        while size_bytes < BATCH_BYTES:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                return batch, True
+            batch.append(chunk)
+            size_bytes += len(chunk)
+            if self._loop.time() >= ends_at:
+                break
+        return batch, False

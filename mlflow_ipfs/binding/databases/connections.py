@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.locations import STORE_PREFIX
+from mlflow_ipfs.binding.redaction import hide_secrets, show_url
 from mlflow_ipfs.errors import NotFoundError, SettingsError, StoreBusyError
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = STORE_PREFIX
 LOCK_SECONDS: Final = 30.0  # MLflow's writers hold SQLite's lock only for the duration of a commit
-_POSTGRESQL: Final = "postgresql"
-_DRIVERS: Final = ("psycopg", "psycopg2")  # defaults of SQLAlchemy: the first one since 2.1, the second one before
 
 
 def database_uri(store_uri: str) -> str:
@@ -45,22 +44,9 @@ def database_uri(store_uri: str) -> str:
     return name_driver(store_uri.removeprefix(PREFIX))
 
 
-def name_driver(uri: str) -> str:
-    """Add the installed driver to a PostgreSQL URI that names no driver, and return the URI.
-
-    SQLAlchemy's default may be a driver that is not installed: MLflow's documentation recommends psycopg2, and
-    SQLAlchemy 2.1 defaults to psycopg. If both drivers or no driver is installed, the URI is returned unchanged.
-    """
-    scheme, _, rest = uri.partition(":")
-    installed = [driver for driver in _DRIVERS if find_spec(driver) is not None]
-    if scheme != _POSTGRESQL or len(installed) != 1:
-        return uri
-    return f"{scheme}+{installed[0]}:{rest}"
-
-
 def shown_uri(url: URL) -> str:
     """Return the URI of a database for messages and commands: without the password and without the driver."""
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    return show_url(url.set(drivername=url.get_backend_name()))
 
 
 @contextmanager
@@ -77,7 +63,7 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
         SettingsError: the database cannot be read.
     """
     is_sqlite = url.get_backend_name() == "sqlite"
-    shown = url.render_as_string(hide_password=True)
+    shown = show_url(url)
     if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
         msg = f"the database {shown} does not exist; name another one"
         raise NotFoundError(msg)
@@ -90,7 +76,8 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
         if _is_busy(error):
             msg = f"another program keeps MLflow's database {shown} locked; end that program, or try again later"
             raise StoreBusyError(msg) from error
-        msg = f"MLflow's database {shown} cannot be read: {getattr(error, 'orig', None) or error}; name another one"
+        reason = hide_secrets(str(getattr(error, "orig", None) or error))
+        msg = f"MLflow's database {shown} cannot be read: {reason}; name another one"
         raise SettingsError(msg) from error
     finally:
         engine.dispose()

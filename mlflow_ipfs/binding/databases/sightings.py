@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import sqlalchemy
 
 from mlflow_ipfs.binding.databases.claims import Sighting, list_locations, location_key, shared_tree_error
-from mlflow_ipfs.binding.databases.connections import PREFIX, name_driver, opened_database
+from mlflow_ipfs.binding.databases.connections import PREFIX, opened_database
 from mlflow_ipfs.binding.databases.database_locations import SQLITE, DatabaseLocation, with_first_sighting
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.databases.probes import find_location, is_gone, is_in_memory
+from mlflow_ipfs.binding.redaction import show_url
 from mlflow_ipfs.binding.registry_id import read_registry_id
 from mlflow_ipfs.errors import ImmutableError, NotFoundError
 
@@ -85,7 +87,7 @@ def record_move(storage: Storage, url: URL, *, from_any: bool = True) -> Sightin
         registry_id = read_registry_id(connection)
         if registry_id is None:
             msg = (
-                f"{url.render_as_string(hide_password=True)} has no registry id, so the store keeps no content for it. "
+                f"{show_url(url)} has no registry id, so the store keeps no content for it. "
                 "If this is the wrong database, name another one"
             )
             raise NotFoundError(msg)

@@ -21,6 +21,7 @@ from mlflow_ipfs.binding.locations import (
     split_proxied,
 )
 from mlflow_ipfs.binding.proxied_root import find_direct_path
+from mlflow_ipfs.binding.registry.content_size import sum_of_file_sizes
 from mlflow_ipfs.binding.registry.version_pins import OWNER, PENDING_OWNER, Pending, VersionPins
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
@@ -84,12 +85,13 @@ class Freezer:
             InvalidPathError: the location of the version is too long for MLflow's database.
             MlflowIpfsError: the store reports an error, such as ``IntegrityError`` or ``StoreFullError``.
         """
-        for uri in source.uris[:-1]:
-            try:
-                return self._freeze(uri, source)
-            except NotFoundError:
-                continue
-        return self._freeze(source.uris[-1], source)
+        try:
+            return self._freeze(source.uri, source)
+        except NotFoundError:
+            other = source.find_other()
+            if other is None:
+                raise
+        return self._freeze(other, source)
 
     def _freeze(self, uri: str, source: ModelSource) -> FrozenModel:
         scheme = scheme_of(uri)
@@ -120,7 +122,7 @@ class Freezer:
         above = parse_mfs(before_frozen(str(mutable_path)))
         cid = self._store.resolve(*frozen)
         location = frozen_uri(before_frozen(uri), cid)
-        return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, above))
+        return self._frozen(cid, sum_of_file_sizes(self._store, cid), location, self._pins.claim(cid, above))
 
     def _freeze_content(self, uri: str, source: ModelSource) -> FrozenModel:
         found = IpfsPath.parse(uri)
@@ -161,7 +163,7 @@ class Freezer:
             else:
                 path = join_path(self._experiment_of(source), REGISTRY_DIRECTORY, self._registry_id)
                 mutable_path, location = self._destination().join(path), frozen_uri(f"{PROXIED}:/{path}", cid)
-            return self._frozen(cid, self._size(cid), location, self._pins.claim(cid, mutable_path))
+            return self._frozen(cid, sum_of_file_sizes(self._store, cid), location, self._pins.claim(cid, mutable_path))
         finally:
             self._store.pins.remove(cid, owner)
 
@@ -177,37 +179,12 @@ class Freezer:
         return FrozenModel(cid, size_bytes, location, pending)
 
     def _destination(self) -> MfsPath:
-        destination = self._server.destination if self._server else None
-        if destination is None or scheme_of(destination) != MFS:
-            msg = (
-                f"the model cannot be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
-                "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
-            )
-            raise PolicyError(msg)
-        return parse_mfs(destination)
+        check_destination(self._server)
+        assert self._server is not None, "checked"
+        return parse_mfs(str(self._server.destination))
 
     def _experiment_of(self, source: ModelSource) -> str:
         return str(mlflow_compat.get_run(source.run_id).info.experiment_id) if source.run_id else "0"
-
-    def _size(self, cid: CID) -> int:
-        """Return the sum of the sizes of all files below a CID, in bytes.
-
-        Content may be hostile: each directory is listed once, however many links lead to it, and the depth is not
-        limited by Python's stack.
-        """
-        entry = self._store.stat(cid)
-        if not entry.is_dir:
-            return entry.size_bytes
-        sizes: dict[CID, int] = {}
-        todo = [cid]
-        while todo:
-            entries = self._store.ls(todo[-1])
-            unknown = {found.cid for found in entries if found.is_dir and found.cid not in sizes}
-            if unknown:
-                todo += unknown
-                continue
-            sizes[todo.pop()] = sum(sizes[found.cid] if found.is_dir else found.size_bytes for found in entries)
-        return sizes[cid]
 
     def _check_stated_path(self, uri: str, mutable_path: MfsPath, source: ModelSource) -> None:
         """Raise if a client of a server names a mutable path that is not below the artifacts of its run."""
@@ -242,6 +219,21 @@ class Freezer:
             uri == prefix or uri.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
             for prefix in self._settings.import_allow
         )
+
+
+def check_destination(server: Server | None) -> None:
+    """Check that a server keeps artifacts in the store, so that it can serve the frozen content.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    destination = server.destination if server else None
+    if destination is None or scheme_of(destination) != MFS:
+        msg = (
+            f"the model cannot be frozen: this server keeps artifacts in {destination!r}, which is not in a store of "
+            "mlflow-ipfs. Start the server with --artifacts-destination mfs://<root>"
+        )
+        raise PolicyError(msg)
 
 
 def _is_within(mutable_path: MfsPath, directory: MfsPath) -> bool:

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.databases import claims
 from mlflow_ipfs.binding.databases.sightings import observe
+from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion, SqlRegistryStore
+from mlflow_ipfs.binding.mlflow_compat import Server, ServerOptions, SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry import version_tags
-from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel
+from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel, check_destination
 from mlflow_ipfs.binding.registry.frozen_versions import find_versions
 from mlflow_ipfs.binding.registry.version_pins import FrozenVersion, VersionPins
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
@@ -28,9 +31,9 @@ from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 from mlflow_ipfs.opening import open_store, shared_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, ModelVersionTag, RegisteredModel, RegisteredModelTag
 
     from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
     from mlflow_ipfs.content.cid import CID
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_WRITERS_SECONDS: Final = 5  # MLflow inserts a version in milliseconds; a longer wait would delay a server's start
 PROMPT_REASON: Final = "prompt: MLflow keeps its text in tags, so it has no files"
 
 
@@ -100,10 +104,10 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
 
         settings = Settings.from_environment()
         if settings.freeze is FreezeMode.OFF:
-            return create(tags)
+            return create(version_tags.without_reserved(tags))
         if self._is_prompt(name, source, tags):
             return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
-        with mlflow_errors():
+        with mlflow_errors(f"a new version of {name!r} from {source}"):
             pins = self._pins(shared_store(settings))
             try:
                 found = resolve_source(source, run_id, version_location=self.get_model_version_download_uri)
@@ -111,15 +115,36 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             except (MlflowIpfsError, MlflowException, OSError) as error:
                 if settings.freeze is FreezeMode.REQUIRED or _is_forbidden_content(error, source):
                     raise
-                _logger.warning("a model version of %s is registered but not frozen: %s", name, error)
-                return create(version_tags.unfrozen_tags(tags, str(error)))
+                reason = hide_secrets(str(error))
+                _logger.warning("a model version of %s is registered but not frozen: %s", name, reason)
+                return create(version_tags.unfrozen_tags(tags, reason))
             try:
                 with self._inserting_at(model.location):
                     if not settings.version_tags:
                         return create(version_tags.without_reserved(tags))
-                    return create(version_tags.frozen_tags(tags, model, found.run_id))
+                    datasets = read_dataset_inputs(found.run_id, found.run)
+                    version = create(version_tags.frozen_tags(tags, model, datasets))
+                version_tags.tag_run(found.run_id, datasets)
+                return version
             finally:
                 pins.finish(model.pending)
+
+    def create_registered_model(
+        self,
+        name: str,
+        tags: list[RegisteredModelTag] | None = None,
+        description: str | None = None,
+        deployment_job_id: str | None = None,
+    ) -> RegisteredModel:
+        """Create a registered model. Raise if no version of it could be frozen: the model would stay empty."""
+        options = ServerOptions.current()
+        is_proxied = options is not None and options.destination and scheme_of(options.artifact_root) != MFS
+        if is_proxied and not _is_prompt_model(tags):
+            with mlflow_errors(f"registered model {name!r}"):
+                if Settings.from_environment().freeze is FreezeMode.REQUIRED:
+                    check_destination(Server.current())
+        created: RegisteredModel = super().create_registered_model(name, tags, description, deployment_job_id)
+        return created
 
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
         """Set a tag of a version. Raise if only the registration may write the tag."""
@@ -136,17 +161,17 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
     def delete_model_version(self, name: str, version: str | int) -> None:
         """Delete a version, and remove its pin."""
         number = int(version) if str(version).isdigit() else None  # MLflow rejects a version that is not a number
-        with mlflow_errors(), self._changing(name, number):
+        with mlflow_errors(f"version {version} of {name!r}"), self._changing(name, number):
             super().delete_model_version(name, version)
 
     def delete_registered_model(self, name: str) -> None:
         """Delete a model with all its versions, and remove their pins."""
-        with mlflow_errors(), self._changing(name):
+        with mlflow_errors(f"registered model {name!r}"), self._changing(name):
             super().delete_registered_model(name)
 
     def rename_registered_model(self, name: str, new_name: str) -> RegisteredModel:
         """Rename a model, and the owners of the pins of its versions."""
-        with mlflow_errors(), self._changing(name):
+        with mlflow_errors(f"registered model {name!r}"), self._changing(name):
             renamed: RegisteredModel = super().rename_registered_model(name, new_name)
             return renamed
 
@@ -173,8 +198,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         """
         if source not in mlflow_compat.PROMPT_SOURCES:
             return False
-        given = {tag.key: tag.value for tag in tags or ()}
-        if given.get(mlflow_compat.PROMPT_TAG, "").lower() == "true":
+        if _is_prompt_model(tags):
             return True
         return bool(self.get_registered_model(name)._is_prompt())  # noqa: SLF001 - MLflow's server calls it too
 
@@ -194,8 +218,26 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             self.registry_id,
             lambda cid: self._find_versions(store, cid=cid),
             is_shared=lambda: self._observe(store).is_shared,
+            await_writers=self._await_writers,
             find_forks=lambda: claims.find_forks_of(store.storage, self.registry_id),
         )
+
+    def _await_writers(self) -> bool:
+        """Wait until PostgreSQL has ended the transactions of clients that died while they committed.
+
+        SQLite needs no wait: the transaction of a process ends with it. The lock conflicts with that of every writer, and
+        with no reader.
+        """
+        if self.engine.dialect.name != "postgresql":
+            return True
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(sqlalchemy.text(f"SET LOCAL lock_timeout = '{_WRITERS_SECONDS}s'"))
+                connection.execute(sqlalchemy.text(f"LOCK TABLE {SqlModelVersion.__tablename__} IN SHARE MODE"))
+        except SQLAlchemyError as error:
+            _logger.debug("pending pins are kept, because a transaction is open: %s", error)
+            return False
+        return True
 
     def _observe(self, store: ContentStore) -> claims.Sighting:
         """Record the database's location, and warn once if another database has the same id."""
@@ -222,7 +264,11 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             with open_store(settings, create=False) as store:
                 self._pins(store).reconcile()
         except Exception as error:  # noqa: BLE001 - after any error, versions can still be listed
-            _logger.warning("the pins of this model registry could not be checked: %s", error)
+            _logger.warning("the pins of this model registry could not be checked: %s", hide_secrets(str(error)))
+
+
+def _is_prompt_model(tags: Iterable[ModelVersionTag | RegisteredModelTag] | None) -> bool:
+    return any(tag.key == mlflow_compat.PROMPT_TAG and tag.value.lower() == "true" for tag in tags or ())
 
 
 def _is_forbidden_content(error: Exception, source: str) -> bool:
@@ -236,9 +282,10 @@ def _is_forbidden_content(error: Exception, source: str) -> bool:
 
 def _check_not_reserved(name: str, version: str | int, key: str) -> None:
     """Raise if a tag describes the frozen content of a version: only the registration may write such a tag."""
-    if key in version_tags.RESERVED and Settings.from_environment().freeze is not FreezeMode.OFF:
+    is_operator = Settings.from_environment().freeze is FreezeMode.OFF and Server.current() is None
+    if key in version_tags.RESERVED and not is_operator:
         msg = (
             f"the tag {key!r} of version {version} of {name!r} cannot be changed: it is written once, when the version is "
-            "registered. Use another key; the operator can change the tag with MLFLOW_IPFS_FREEZE=off"
+            "registered. Use another key; the operator can change the tag without the server, with MLFLOW_IPFS_FREEZE=off"
         )
         raise PolicyError(msg)

@@ -11,6 +11,7 @@ import sqlalchemy
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.locations import cid_of_location
 from mlflow_ipfs.binding.mlflow_compat import SqlModelVersion
+from mlflow_ipfs.binding.redaction import hide_secrets, show_url
 from mlflow_ipfs.errors import NotFoundError, StoreFormatError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class UnfrozenVersion:
     Attributes:
         name: the registered model's name.
         version: the version's number.
-        location: the location from which MLflow reads the version's files.
+        location: the location from which MLflow reads the version's files, without secrets.
     """
 
     name: str
@@ -62,8 +63,8 @@ def count_versions(database: URL) -> VersionCounts:
         with engine.connect() as connection:
             return _count(connection)
     except sqlalchemy.exc.SQLAlchemyError as error:
-        uri = database.render_as_string(hide_password=True)
-        reason = getattr(error, "orig", None) or error
+        uri = show_url(database)
+        reason = hide_secrets(str(getattr(error, "orig", None) or error))
         msg = f"the model versions in {uri} cannot be read ({reason}); name MLflow's database with --backend-store-uri"
         raise StoreFormatError(msg) from error
     finally:
@@ -90,5 +91,5 @@ def _count(connection: sqlalchemy.Connection) -> VersionCounts:
         elif row.source in mlflow_compat.PROMPT_SOURCES and location == row.source:
             prompts += 1
         else:
-            unfrozen.append(UnfrozenVersion(row.name, int(row.version), location))
+            unfrozen.append(UnfrozenVersion(row.name, int(row.version), hide_secrets(location)))
     return VersionCounts(frozen, prompts, tuple(unfrozen))

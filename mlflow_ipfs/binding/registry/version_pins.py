@@ -8,8 +8,9 @@ and the store cannot commit in one transaction, so every change has these steps:
 3. The database is read, and the confirmed pins and frozen paths of the CID are updated to match it.
 4. The pending pin is removed.
 
-A process that dies after step 1 leaves the pending pin, which retains the content. The next process that opens the
-registry runs steps 3 and 4.
+A process that dies after step 1 leaves the pending pin, which retains the content. The pin's owner names the process's
+session in the store, so the next process that opens the registry sees that it died, and runs steps 3 and 4. The database
+may still be committing for a process that died just now, so such transactions are awaited before step 3.
 
 While a copy of the database is also in use (``databases/claims.py``), a process cannot determine what the other database
 needs. Step 3 then only adds pins and frozen paths. If it would have removed one, the pending pin stays.
@@ -40,7 +41,7 @@ _logger = logging.getLogger(__name__)
 
 OWNER: Final = "model-version:"
 PENDING_OWNER: Final = "model-version-pending:"
-PENDING_SECONDS: Final = 24 * 3600  # longer than any database transaction; content kept a day too long does no harm
+PENDING_SECONDS: Final = 24 * 3600  # a pin whose process cannot be determined counts as abandoned after this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Pending:
     """A pending pin: a version may be about to be created, deleted or renamed.
 
     Attributes:
-        pin: the pin in the store.
+        pin: the pin in the store. The second part of its owner is ``<time>-<random number>-<session>``.
         mutable_path: the mutable path below which the CID is frozen, if any.
     """
 
@@ -76,8 +77,16 @@ class Pending:
     @property
     def age_seconds(self) -> float:
         """The time since the pin was added, as recorded by the wall clock of the process that added it."""
-        added = self.pin.owner.split("/")[1].partition("-")[0]
-        return time.time() - int(added)
+        return time.time() - int(self._fields[0])
+
+    @property
+    def session(self) -> str | None:
+        """The session of the process that added the pin; None if an earlier version of this package added it."""
+        return self._fields[2] if len(self._fields) > 2 else None
+
+    @property
+    def _fields(self) -> list[str]:
+        return self.pin.owner.split("/")[1].split("-")
 
 
 class VersionPins:
@@ -89,6 +98,8 @@ class VersionPins:
         read_versions: reads from the database the existing versions that are frozen to a CID.
         is_shared: returns True if another database has the same registry id; then no pin or frozen path is removed.
         find_forks: returns the ids of databases that were forked from this one. Their frozen paths contain their ids.
+        await_writers: waits until no transaction that had written versions is open in the database. Returns False if one
+            is still open after a time limit.
     """
 
     def __init__(
@@ -99,16 +110,19 @@ class VersionPins:
         *,
         is_shared: Callable[[], bool] = lambda: False,
         find_forks: Callable[[], AbstractSet[str]] = frozenset,
+        await_writers: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store = store
         self._registry_id = registry_id
         self._read_versions = read_versions
         self._is_shared = is_shared
         self._find_forks = find_forks
+        self._await_writers = await_writers
 
     def pending_owner(self, mutable_path: MfsPath | None) -> str:
-        """Return a new owner for a pending pin, which contains the current time and the mutable path."""
-        owner = f"{PENDING_OWNER}{self._registry_id}/{int(time.time())}-{uuid.uuid4().hex}"
+        """Return a new owner for a pending pin, with the current time, this process's session and the mutable path."""
+        session = self._store.storage.session_name()
+        owner = f"{PENDING_OWNER}{self._registry_id}/{int(time.time())}-{uuid.uuid4().hex}-{session}"
         return f"{owner}/{mutable_path.root}/{mutable_path.path}" if mutable_path else owner
 
     @contextmanager
@@ -148,6 +162,8 @@ class VersionPins:
             if self._is_shared():
                 if self._add_missing(pending.pin.cid) or self._has_spare_path(pending):
                     return  # the pending pin stays, together with what should be removed
+            elif self._confirm(pending):
+                return
             else:
                 self._update_confirmed(pending.pin.cid)
                 self._unfreeze_unneeded(pending)
@@ -160,16 +176,47 @@ class VersionPins:
                 exc_info=True,
             )
 
+    def _confirm(self, pending: Pending) -> bool:
+        """Replace a pending pin by that of the version just created, in one transaction. Return whether this was done.
+
+        It is done if the new version is the only change of the CID's versions, which is the usual case.
+        """
+        cid = pending.pin.cid
+        prefix = f"{OWNER}{self._registry_id}/"
+        existing = {pin.owner for pin in self._store.pins.list(owner_prefix=prefix, cid=cid)}
+        versions = list(self._read_versions(cid))
+        wanted = {f"{prefix}{version.name}/{version.version}" for version in versions}
+        missing = wanted - existing
+        if len(missing) != 1 or existing - wanted or pending.mutable_path not in {one.mutable_path for one in versions}:
+            return False
+        for version in versions:
+            self._refreeze(version)
+        try:
+            self._store.pins.replace(pending.pin, Pin(missing.pop(), cid))
+        except NotFoundError:  # another process has finished the pending pin
+            return False
+        return True
+
     def reconcile(self) -> None:
         """Complete the changes of processes that died. Without pending pins this is cheap."""
         is_shared = self._is_shared()
-        for pending in self._list_pending():
+        found = self._list_pending()
+        abandoned = [] if is_shared else [pending for pending in found if self._is_abandoned(pending)]
+        if abandoned and not self._await_writers():
+            abandoned = []
+        for pending in found:
             if is_shared:  # the pending pin may belong to the other database
                 self._add_missing(pending.pin.cid)
-            elif pending.age_seconds > PENDING_SECONDS:
+            elif pending in abandoned:
                 self.finish(pending)
             else:  # the process may be alive: update the confirmed pins, and keep the pending pin
                 self._update_confirmed(pending.pin.cid)
+
+    def _is_abandoned(self, pending: Pending) -> bool:
+        """Return True if the process that added a pending pin has ended without finishing it."""
+        if pending.session is not None and not self._store.storage.is_session_open(pending.session):
+            return True
+        return pending.age_seconds > PENDING_SECONDS
 
     def _list_pending(self) -> list[Pending]:
         found = []

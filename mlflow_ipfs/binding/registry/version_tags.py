@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from mlflow.entities.model_registry import ModelVersionTag
 
-from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.dataset_inputs import DATASETS_TAG, run_tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mlflow_ipfs.binding.dataset_inputs import DatasetInputs
     from mlflow_ipfs.binding.registry.freeze import FrozenModel
+
+_logger = logging.getLogger(__name__)
 
 CID_TAG: Final = "ipfs.cid"
 SIZE_TAG: Final = "ipfs.size_bytes"
-DATASETS_TAG: Final = "ipfs.dataset_cids"  # separated by commas, in the order of the run's inputs
 UNCERTAIN_TAG: Final = "ipfs.datasets_uncertain"  # names of datasets whose CID is not certain, separated by commas
 FROZEN_TAG: Final = "ipfs.frozen"
 REASON_TAG: Final = "ipfs.unfrozen_reason"
@@ -24,19 +28,29 @@ MAX_REASON_LENGTH: Final = 1000
 
 
 def frozen_tags(
-    given: Iterable[ModelVersionTag] | None, model: FrozenModel, run_id: str | None
+    given: Iterable[ModelVersionTag] | None, model: FrozenModel, datasets: DatasetInputs
 ) -> list[ModelVersionTag]:
     """Return the caller's tags with the tags of a frozen version.
 
     The caller's reserved tags are dropped: a copied version has those of its original.
     """
     reserved = {CID_TAG: str(model.cid), SIZE_TAG: str(model.size_bytes)}
-    datasets = read_dataset_inputs(run_id)
     if datasets.cids:
         reserved[DATASETS_TAG] = ",".join(datasets.cids)
     if datasets.uncertain:
         reserved[UNCERTAIN_TAG] = ", ".join(datasets.uncertain)
     return _merge(given, reserved)
+
+
+def tag_run(run_id: str | None, datasets: DatasetInputs) -> None:
+    """Tag a version's run with its datasets, as the version is tagged. Log a failure: the version exists already."""
+    value = run_tag(datasets)
+    if not run_id or not value:
+        return
+    try:
+        mlflow_compat.set_run_tag(run_id, DATASETS_TAG, value)
+    except Exception as error:  # noqa: BLE001 - MLflow's client and database may raise any kind of error
+        _logger.warning("run %s could not be tagged with %s=%s: %s", run_id, DATASETS_TAG, value, error)
 
 
 def unfrozen_tags(given: Iterable[ModelVersionTag] | None, reason: str) -> list[ModelVersionTag]:

@@ -1,23 +1,25 @@
 """Entries: the files of the mutable file trees behind ``mfs://``.
 
-Directories are implied by the files in them, so an empty directory does not exist. A path is a string ``a/b/c``
-without a leading or trailing slash. ``""`` is the top of a tree.
+Directories are implied by the entries in them. An entry with the name ``DIRECTORY_MARK`` records a directory without
+files. A path is a string ``a/b/c`` without a leading or trailing slash. ``""`` is the top of a tree.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from mlflow_ipfs.content.cid import CID
 
+DIRECTORY_MARK: Final = "."  # no file can have this name; the CID of the entry is that of an empty directory
+
 
 @dataclass(frozen=True, slots=True)
 class MfsEntry:
-    """One file of a mutable tree.
+    """One file of a mutable tree, or the mark of a directory that had no files when it was put.
 
     Attributes:
         root: name of the tree, the netloc of ``mfs://<root>/…``.
@@ -39,6 +41,11 @@ class MfsEntry:
     def name(self) -> str:
         """Last part of the path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def is_mark(self) -> bool:
+        """True if the entry is not a file, but the mark of its directory."""
+        return self.name == DIRECTORY_MARK
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,5 +186,14 @@ class Storage(Files, Maintenance, Protocol):
     def hold(self) -> Hold:
         """Begin a hold."""
 
+    def session_name(self) -> str:
+        """Return the name of this process's use of the store, until the store is closed or the process ends.
+
+        A layer above stores it with work that it has begun, so that other processes can tell whether the work goes on.
+        """
+
+    def is_session_open(self, name: str) -> bool:
+        """Return whether a process that had this session name still uses the store."""
+
     def close(self) -> None:
         """Release files and locks. A second call is a no-op."""

@@ -62,11 +62,13 @@ class UsageReport:
         groups: usage of each group, in the order of the call.
         all_bytes: size of all blocks in the store.
         unneeded_bytes: size of the blocks that none of the groups needs.
+        cached_bytes: size of the files in the cache: copies of content, which may be evicted at any time.
     """
 
     groups: tuple[Usage, ...]
     all_bytes: int
     unneeded_bytes: int
+    cached_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_NUMBER_BYTES: Final = 10  # longer than any process number; shorter than what others write at the start of lock files
 _FIRST_PAUSE_SECONDS: Final = 0.0005
 LONGEST_PAUSE_SECONDS: Final = 0.05
 
@@ -122,8 +123,9 @@ class LockFile:
         if not try_flock(self._descriptor, shared=shared):
             return False
         with suppress(OSError):  # the number only serves error messages, so a full disk is no reason to fail
-            os.ftruncate(self._descriptor, 0)
-            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+            # Every number has the same width, so no other number has to be cut off: file systems write a file that was
+            # truncated to disk when it is closed, which would take longer than the rest of a small publication.
+            os.pwrite(self._descriptor, f"{os.getpid():<{_NUMBER_BYTES}}".encode(), 0)
         return True
 
     def write_text(self, text: str) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from mlflow_ipfs.binding import database_forks, mlflow_compat
 from mlflow_ipfs.binding.database_forks import ForkReport, fork_database
 from mlflow_ipfs.binding.databases.claims import list_databases, list_forks
-from mlflow_ipfs.binding.databases.connections import name_driver
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath

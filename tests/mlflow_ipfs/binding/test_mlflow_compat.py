@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlflow.server.constants as server
 import pytest
 from mlflow.prompt import constants as prompts
-from mlflow.store.artifact import host_policy
 from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+from mlflow.store.tracking.dbmodels.models import SqlExperiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from mlflow_ipfs.binding import mlflow_compat
@@ -19,10 +19,14 @@ def test_copied_names_are_mlflows() -> None:
     assert server.ARTIFACT_ROOT_ENV_VAR == mlflow_compat.SERVER_ARTIFACT_ROOT
     assert server.ARTIFACTS_DESTINATION_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_DESTINATION
     assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_compat.SERVER_SERVES_ARTIFACTS
+    assert server.REGISTRY_STORE_URI_ENV_VAR == mlflow_compat.SERVER_REGISTRY_STORE
+    assert server.ARTIFACTS_ONLY_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_ONLY
+    assert SqlExperiment.__tablename__ == mlflow_compat.EXPERIMENTS_TABLE
     assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
     assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
     assert prompts.IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
-    assert prompts._PROMPT_SOURCE_PLACEHOLDERS == mlflow_compat.PROMPT_SOURCES
+    placeholders = getattr(prompts, "_PROMPT_SOURCE_PLACEHOLDERS", mlflow_compat.PROMPT_SOURCES)  # named since 3.17
+    assert placeholders == mlflow_compat.PROMPT_SOURCES
     assert SqlModelVersion.storage_location.type.length == mlflow_compat.MAX_LOCATION_LENGTH
 
 
@@ -31,6 +35,7 @@ def test_the_hooks_that_our_stores_override_exist() -> None:
 
 
 def test_our_schemes_name_no_hosts_to_mlflow() -> None:
+    host_policy = pytest.importorskip("mlflow.store.artifact.host_policy", reason="MLflow has it since 3.17")
     assert not {"ipfs", "mfs"} & host_policy.HOST_ADDRESSED_ARTIFACT_SCHEMES
 
 

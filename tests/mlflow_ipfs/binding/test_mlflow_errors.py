@@ -80,3 +80,45 @@ def test_mlflows_own_exceptions_get_our_status_and_keep_their_code() -> None:
     with pytest.raises(MlflowException) as caught, mlflow_errors():
         raise not_found
     assert caught.value is not_found
+
+
+def log_of(error: errors.MlflowIpfsError, subject: str, caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    caplog.clear()
+    with pytest.raises(MlflowException), mlflow_errors(subject):
+        raise error
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+def test_a_server_logs_what_its_operator_must_act_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", "sqlite:///mlflow.db")
+    subject = "mfs://mlflow/1/model.bin"
+    for error, status in (
+        (errors.StoreFullError("the disk is full"), 507),
+        (errors.PolicyError("refused"), 403),
+        (errors.ImmutableError("frozen"), 403),
+        (errors.IntegrityError("bafy is damaged"), 409),
+        (errors.InvalidDataError("bafy is not a node"), 409),
+        (errors.DiskError("EIO"), 409),
+    ):
+        assert log_of(error, subject, caplog) == [("ERROR", f"{subject}: {error} (HTTP {status})")]
+    for other in (errors.NotFoundError("gone"), errors.InvalidPathError("bad"), errors.StoreBusyError("busy")):
+        assert log_of(other, subject, caplog) == []
+
+
+def test_a_client_logs_damage_only(caplog: pytest.LogCaptureFixture) -> None:
+    assert log_of(errors.IntegrityError("bafy is damaged"), "", caplog) == [("ERROR", "bafy is damaged")]
+    assert log_of(errors.PolicyError("refused"), "", caplog) == []
+
+
+def test_secrets_are_neither_answered_nor_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", "sqlite:///mlflow.db")
+    uri = "postgresql://me:geheim@host/db"
+    assert (
+        to_mlflow_exception(errors.SettingsError(f"{uri} is wrong")).message == "postgresql://me:***@host/db is wrong"
+    )
+    [(_, line)] = log_of(errors.PolicyError("refused"), f"a version from {uri}", caplog)
+    assert line == "a version from postgresql://me:***@host/db: refused (HTTP 403)"

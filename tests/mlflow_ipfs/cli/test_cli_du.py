@@ -11,6 +11,7 @@ from mlflow_ipfs import CID, Settings, open_store
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.content.names.pins import Pin
+from support.storages import put_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,20 @@ def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: 
     assert lines[0].split()[:2] == ["model", "digits"]
     assert lines[0].endswith("exclusive")
     assert "deletable" in lines[-1]
+
+
+def test_du_counts_what_the_cache_takes(cli: CommandLine, root: str) -> None:
+    assert cli("du", "--json").records[-1]["cached_bytes"] == 0
+    before = cli("du").lines[-1]
+    assert "cache" not in before
+    data = bytes(range(256)) * 40_000
+    with open_store(Settings(store=cli.store)) as store, store.storage.publish(in_cache=True) as publication:
+        put_file(publication, data)
+        publication.commit()
+    cached_bytes = cli("du", "--json").records[-1]["cached_bytes"]
+    assert len(data) <= cached_bytes < 1.01 * len(data), "the file, and the nodes above its leaves"
+    assert "; 10.3 MB more in the cache, which MLFLOW_IPFS_CACHE_BYTES limits" in cli("du").lines[-1]
+    del root
 
 
 def test_du_without_a_store_is_3(cli: CommandLine) -> None:

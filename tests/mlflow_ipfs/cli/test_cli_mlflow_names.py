@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from conftest import StartServer
 
 pytestmark = pytest.mark.slow
+
+OTHER_CID = "bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4"
 
 WORKER = """
 import json, pathlib, sys
@@ -149,6 +152,33 @@ def test_a_version_is_found_by_number_and_by_alias_and_verifies(project: Project
     for outcome in project.run(*(("verify", "--json", name, "--against", str(project.model)) for name in names)):
         assert outcome.code == 0, outcome
         assert outcome.records[0]["cid"] == project.cid
+
+
+def test_tags_that_contradict_the_content_of_a_version_do_not_verify(project: Project) -> None:
+    """MLflow's own programs can write to the database of the registry."""
+    database = project.cli.store.parent / "mlflow.db"
+
+    def set_tag(key: str, value: str) -> str:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            [before] = connection.execute("SELECT value FROM model_version_tags WHERE key = ?", [key]).fetchone() or [
+                ""
+            ]
+            connection.execute("UPDATE model_version_tags SET value = ? WHERE key = ?", [value, key])
+        return str(before)
+
+    for key, wrong in (("ipfs.cid", "bafybogus"), ("ipfs.cid", OTHER_CID), ("ipfs.size_bytes", "7")):
+        right = set_tag(key, wrong)
+        shown, fields, by_cid = project.run(
+            ("verify", "models:/digits@champion"), ("verify", "models:/digits/1", "--json"), ("verify", project.cid)
+        )
+        set_tag(key, right)
+        assert (shown.code, fields.code, by_cid.code) == (4, 4, 0)
+        assert f"the tag {key} is {wrong}, but" in shown.stdout.decode()
+        assert "but the version has 1 wrong tag" in shown.stderr
+        assert fields.records[0]["ok"] is False
+        assert len(fields.records[0]["wrong_tags"]) == 1
+    (outcome,) = project.run(("verify", "models:/digits/1", "--json"))
+    assert (outcome.code, outcome.records[0]["ok"], outcome.records[0]["wrong_tags"]) == (0, True, [])
 
 
 def test_the_file_that_mlflow_adds_to_a_download_is_not_a_difference(project: Project) -> None:

@@ -165,3 +165,10 @@ def test_the_size_of_damaged_content_is_unknown(cli: CommandLine, root: str) -> 
         delete_block(storage, CID.parse(root))
     assert cli("pin", "ls", "--json").records[0]["size_bytes"] is None
     assert re.split("  +", cli("pin", "ls").lines[0])[3] == "-"
+
+
+def test_pin_add_says_who_can_read_the_content_from_now_on(cli: CommandLine, root: str) -> None:
+    assert "every client of a server with this store that knows the CID can register" in cli("pin", "add", root).stderr
+    assert cli("pin", "add", root, "--json").stderr == ""
+    shown = " ".join(cli("pin", "add", "--help").stdout.decode().split())
+    assert "can then register a model version" in shown

@@ -15,6 +15,7 @@ from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
 from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
 from mlflow_ipfs.content.names.entries import MfsDirectory, MfsEntry
+from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.content.profiles import PROFILES, UNIXFS_V1_2025
 from mlflow_ipfs.content.storage.base import Changes
@@ -226,6 +227,48 @@ def test_a_tree_is_put_in_one_step_and_symlinks_are_followed(store: ContentStore
     assert store.files.put_tree(TOP, tree)[0].path == ".hidden", "a whole tree may stand at the top"
 
 
+def test_empty_directories_are_kept(store: ContentStore, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub" / "empty").mkdir(parents=True)
+    (tree / "sub" / "f").write_bytes(b"f")
+    (tree / "hollow").mkdir()
+    store.files.put_tree(A, tree)
+    assert [item.name for item in store.files.list(A)] == ["hollow", "sub"]
+    assert [item.name for item in store.files.list(A.join("sub"))] == ["empty", "f"]
+    assert store.files.list(A.join("hollow")) == []
+    assert isinstance(store.files.stat(A.join("hollow")), MfsDirectory)
+    assert [entry.path for entry in store.files.walk(A)] == ["a/sub/f"], "a walk yields files"
+    assert store.files.snapshot(A).cid == store.add(tree, hidden=True).cid
+    files = [(root.name, root.file_count) for root in store.roots() if root.kind is NameKind.FILE]
+    assert files == [("mfs://mlflow/a/hollow", 0), ("mfs://mlflow/a/sub", 1), ("mfs://mlflow/a/sub/empty", 0)]
+
+
+def test_an_empty_directory_gets_files_and_goes_with_its_parent(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "empty").mkdir(parents=True)
+    store.files.put_tree(A, tmp_path / "tree")
+    put(store, "a/empty/f")
+    assert [item.name for item in store.files.list(A.join("empty"))] == ["f"]
+    filled = store.files.snapshot(A).cid
+    assert [entry.name for entry in store.ls(filled, "empty")] == ["f"]
+    store.files.delete(A.join("empty/f"))
+    assert store.files.list(A.join("empty")) == [], "as in a file system, the directory stays"
+    assert store.files.stat(A.join("empty")) is not None
+    with pytest.raises(ConflictError, match="directory"):
+        put(store, "a/empty")
+    store.files.delete(A)
+    assert store.files.stat(A) is None
+    put(store, "a/empty")
+    with pytest.raises(ConflictError, match="file"):
+        store.files.put_tree(A.join("empty"), tmp_path / "tree")
+
+
+def test_a_tree_without_files_has_no_content_to_freeze(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "empty").mkdir(parents=True)
+    assert store.files.put_tree(A, tmp_path / "tree") == []
+    with pytest.raises(NotFoundError, match="no file at or below"):
+        store.files.freeze(A, "someone")
+
+
 def test_sources_that_cannot_be_put(store: ContentStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     loop = tmp_path / "loop"
@@ -287,7 +330,7 @@ def test_content_can_be_linked(store: ContentStore, tmp_path: Path) -> None:
 
 
 def directories(child: st.SearchStrategy[Recipe]) -> st.SearchStrategy[Recipe]:
-    """Directories without symlinks, empty directories and reserved names: what entries can hold."""
+    """Directories without symlinks and reserved names, with at least one entry: what entries can hold."""
     usable = names().filter(lambda name: not name.startswith(b"@"))
     return st.dictionaries(usable, child, min_size=1, max_size=4).map(
         lambda entries: {"kind": "directory", "entries": [[encode_name(name), each] for name, each in entries.items()]}

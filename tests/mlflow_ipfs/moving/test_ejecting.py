@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pytest
 
-from mlflow_ipfs.binding.databases.connections import name_driver
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from support.command_line import CommandLine
 from support.ejected_sites import all_locations, make_site, read_column, read_site
 from support.mlflow_sites import pin_owners

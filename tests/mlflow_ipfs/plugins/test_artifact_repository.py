@@ -83,6 +83,35 @@ def test_listings_have_sizes_and_know_files_from_directories(logged: Any, frozen
         assert repository.list_artifacts(file) == []
 
 
+def test_empty_directories_are_kept_as_by_mlflows_local_artifacts(
+    store: ContentStore, directory: Path, tmp_path: Path
+) -> None:
+    """The same calls, on this package and on MLflow's repository for local directories."""
+    (directory / "hollow" / "inner").mkdir(parents=True)
+    frozen = f"ipfs://{store.add(directory, hidden=True).cid}"
+    stock, ours = get_artifact_repository(f"{tmp_path}/stock"), get_artifact_repository(RUN)
+    for repository in (stock, ours):
+        repository.log_artifacts(str(directory), "model")
+        repository.log_artifacts(str(directory / "hollow"), "only/empty")
+    assert listing(ours, "model") == listing(stock, "model")
+    for path in ("model/hollow", "model/hollow/inner", "only", "only/empty", "only/empty/inner"):
+        assert listing(ours, path) == listing(stock, path)
+    for number, repository in enumerate((stock, ours, get_artifact_repository(frozen))):
+        target = tmp_path / f"target-{number}"
+        target.mkdir()
+        repository.download_artifacts("" if number == 2 else "model", str(target))
+        top = target if number == 2 else target / "model"
+        assert (top / "hollow" / "inner").is_dir()
+        assert directories_below(top) == directories_below(directory)
+    empty = Path(ours.download_artifacts("model/hollow/inner"))
+    assert empty.is_dir()
+    assert list(empty.iterdir()) == []
+
+
+def directories_below(top: Path) -> list[str]:
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_dir())
+
+
 def test_a_run_without_artifacts_is_an_empty_directory(store: ContentStore) -> None:
     del store
     repository = get_artifact_repository(RUN)

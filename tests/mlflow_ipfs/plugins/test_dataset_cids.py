@@ -14,7 +14,7 @@ from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
-from mlflow_ipfs.binding.dataset_inputs import dataset_digest
+from mlflow_ipfs.binding.dataset_inputs import DatasetInputs, dataset_digest, run_tag
 from mlflow_ipfs.content.cid import CID
 from support.mlflow_sites import stock_tracking
 
@@ -173,3 +173,38 @@ def test_the_digest_of_a_cid_fits_into_mlflows_column(text: str) -> None:
     digest = dataset_digest(CID.parse(text))
     assert text.endswith(digest)
     assert len(digest) == min(len(text), MAX_DATASET_DIGEST_SIZE)
+
+
+def test_the_run_names_its_datasets_too(client: MlflowClient, store: ContentStore, parquet_files: list[Path]) -> None:
+    cid = store.add(parquet_files[0]).cid
+    run_id = train(parquet_files[0], dataset_of(cid, parquet_files[0], digest=str(cid)[-36:]))
+    assert client.get_run(run_id).data.tags["ipfs.dataset_cids"] == str(cid)
+    found = client.search_runs(["0"], f"tags.`ipfs.dataset_cids` = '{cid}'")
+    assert [run.info.run_id for run in found] == [run_id]
+
+
+def test_at_l1_the_run_is_tagged_when_its_model_is_registered(
+    client: MlflowClient, store: ContentStore, parquet_files: list[Path]
+) -> None:
+    client.create_registered_model("m")
+    cid = store.add(parquet_files[0]).cid
+    with stock_tracking(client):
+        run_id = train(parquet_files[0], dataset_of(cid, parquet_files[0], digest=str(cid)[-36:]))
+    assert "ipfs.dataset_cids" not in client.get_run(run_id).data.tags
+    tags_of_version(client, run_id)
+    assert client.get_run(run_id).data.tags["ipfs.dataset_cids"] == str(cid)
+
+
+def test_a_run_with_uncertain_datasets_only_is_not_tagged(
+    client: MlflowClient, store: ContentStore, parquet_files: list[Path]
+) -> None:
+    cid = store.add(parquet_files[0]).cid
+    run_id = train(parquet_files[0], dataset_of(cid, parquet_files[0]))
+    assert "ipfs.dataset_cids" not in client.get_run(run_id).data.tags
+
+
+def test_too_many_datasets_for_a_tag_of_a_run_are_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    cids = tuple(f"{V1[:-4]}{number:04}" for number in range(200))
+    assert run_tag(DatasetInputs(cids[:100])) == ",".join(cids[:100])
+    assert run_tag(DatasetInputs(cids)) is None
+    assert "200 datasets do not fit" in caplog.text

@@ -223,7 +223,8 @@ class TestReservedTags:
         mlflow.genai.register_prompt("greeting", "Hello {{name}}")
         with pytest.raises(MlflowException, match="ipfs.frozen"):
             mlflow.genai.delete_prompt_version_tag("greeting", 1, "ipfs.frozen")
-        assert mlflow.genai.load_prompt("prompts:/greeting/1").tags["ipfs.frozen"] == "false"
+        prompt = mlflow.genai.load_prompt("prompts:/greeting/1", cache_ttl_seconds=0)
+        assert prompt.tags["ipfs.frozen"] == "false"
 
     def test_all_others_can(self, client: MlflowClient, run_id: str, run_source: str) -> None:
         client.create_registered_model("m")
@@ -242,6 +243,19 @@ class TestReservedTags:
         client.delete_model_version_tag("m", "1", "ipfs.cid")
         assert "ipfs.cid" not in client.get_model_version("m", "1").tags
 
+    def test_off_lets_no_client_of_a_server_change_them(
+        self, client: MlflowClient, run_id: str, run_source: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client.create_registered_model("m")
+        before = client.create_model_version("m", run_source, run_id).tags
+        monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
+        version = client.create_model_version("m", run_source, run_id, tags={"ipfs.cid": "bafybogus", "mine": "1"})
+        assert version.tags == {"mine": "1"}
+        monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+        with pytest.raises(MlflowException, match="without the server"):
+            client.set_model_version_tag("m", "1", "ipfs.cid", "bafybogus")
+        assert client.get_model_version("m", "1").tags == before
+
     def test_none_is_believed_where_ours_are_switched_off(
         self, client: MlflowClient, run_id: str, run_source: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -249,6 +263,28 @@ class TestReservedTags:
         client.create_registered_model("m")
         version = client.create_model_version("m", run_source, run_id, tags={"ipfs.cid": "bafkqaaa", "mine": "1"})
         assert version.tags == {"mine": "1"}
+
+
+@pytest.mark.parametrize(
+    ("destination", "root", "is_refused"),
+    [
+        ("./mlartifacts", "mlflow-artifacts:/", True),
+        ("mfs://mlflow", "mlflow-artifacts:/", False),
+        ("./mlartifacts", "mfs://mlflow", False),
+    ],
+)
+def test_a_server_makes_no_model_that_would_stay_empty(
+    destination: str, root: str, *, is_refused: bool, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+    monkeypatch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
+    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, destination)
+    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, root)
+    if is_refused:
+        with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+            registry(client).create_registered_model("m")
+        monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
+    assert registry(client).create_registered_model("m").name == "m"
 
 
 def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(

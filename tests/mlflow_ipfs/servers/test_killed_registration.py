@@ -12,7 +12,6 @@ import mlflow
 import pytest
 from mlflow.entities.logged_model_status import LoggedModelStatus
 
-from mlflow_ipfs.binding.registry import version_pins
 from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
 from support.mlflow_server import clean_environment
 from support.mlflow_sites import pin_owners, storage_location
@@ -43,7 +42,10 @@ if step == "before MLflow's commit":
 elif step == "after MLflow's commit":
     VersionPins.finish = die
 elif step == "after the version's pin":
+    VersionPins._confirm = lambda self, pending: False  # as for a CID with other changes
     VersionPins._unfreeze_unneeded = die
+elif step == "before the version's pin":
+    VersionPins._refreeze = die
 mlflow.MlflowClient().create_model_version("m", source)
 """
 
@@ -59,7 +61,9 @@ def model(client: MlflowClient, tmp_path: Path) -> str:
     return str(found.model_id)
 
 
-@pytest.mark.parametrize("step", ["before MLflow's commit", "after MLflow's commit", "after the version's pin"])
+@pytest.mark.parametrize(
+    "step", ["before MLflow's commit", "after MLflow's commit", "before the version's pin", "after the version's pin"]
+)
 def test_a_killed_registration(
     step: str,
     model: str,
@@ -67,7 +71,6 @@ def test_a_killed_registration(
     store: ContentStore,
     database: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     env = clean_environment(
         MLFLOW_IPFS_STORE=f"local:{tmp_path}/store", MLFLOW_TRACKING_URI=f"ipfs+sqlite:///{database}"
@@ -82,11 +85,43 @@ def test_a_killed_registration(
 
     registry = build_model_registry_store(f"ipfs+sqlite:///{database}")
     owner = [f"model-version:{registry.registry_id}/m/1"]
-    assert [found for found in pin_owners(store) if "pending" not in found] == (owner if committed else [])
-    monkeypatch.setattr(version_pins, "PENDING_SECONDS", -1)  # a day later
-    build_model_registry_store(f"ipfs+sqlite:///{database}")
     assert pin_owners(store) == (owner if committed else [])
     assert len(list(store.storage.entries.list_frozen())) == committed
     if committed:
         store.collect_garbage()
         assert os.listdir(mlflow.artifacts.download_artifacts(storage_location(database, "m", 1))) == ["MLmodel"]
+
+
+WAIT = """
+import sys, time
+import mlflow
+from mlflow_ipfs.binding.mlflow_compat import SqlRegistryStore
+from mlflow_ipfs.binding.registry import registry_store
+
+def wait(*args, **kwargs):
+    print("waiting", flush=True)
+    time.sleep(600)
+
+SqlRegistryStore.create_model_version = wait
+mlflow.MlflowClient().create_model_version("m", sys.argv[1])
+"""
+
+
+def test_a_registration_in_another_process_keeps_its_pin_until_that_process_ends(
+    model: str, store: ContentStore, database: Path, tmp_path: Path
+) -> None:
+    env = clean_environment(
+        MLFLOW_IPFS_STORE=f"local:{tmp_path}/store", MLFLOW_TRACKING_URI=f"ipfs+sqlite:///{database}"
+    )
+    command = [sys.executable, "-c", WAIT, f"models:/{model}"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "waiting":
+            assert process.poll() is None
+        build_model_registry_store(f"ipfs+sqlite:///{database}")
+        [owner] = pin_owners(store)
+        assert owner.startswith("model-version-pending:")
+        process.kill()
+    build_model_registry_store(f"ipfs+sqlite:///{database}")
+    assert pin_owners(store) == []
+    assert list(store.storage.entries.list_frozen()) == []

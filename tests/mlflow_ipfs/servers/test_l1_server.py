@@ -15,6 +15,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
 
 from mlflow_ipfs import log_dataset
 from mlflow_ipfs.config import Settings
@@ -426,3 +427,34 @@ def test_traces_images_and_tables(client: MlflowClient, run_id: str) -> None:
     mlflow.flush_trace_async_logging()
     (trace,) = mlflow.search_traces(locations=[experiment_id], return_type="list")
     assert trace.data.spans[0].name == "work"
+
+
+def test_a_client_writes_into_no_run_of_another_through_a_location_that_it_chose(
+    l1: L1, client: MlflowClient, run_id: str
+) -> None:
+    victim = path_of(client, run_id)
+    client.log_text(run_id, "mine", "notes.txt")
+    with pytest.raises(MlflowException, match="this server chooses the locations") as caught:
+        client.create_experiment("intruder", artifact_location=f"mfs://mlflow/{victim}")
+    assert caught.value.error_code == "PERMISSION_DENIED"
+    assert client.get_experiment_by_name("intruder") is None
+    assert ask(l1.artifact(f"{victim}/notes.txt")).body == b"mine"
+
+
+def test_mlflows_client_sends_no_empty_directories_to_a_server(
+    client: MlflowClient, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a server of this package lists what a stock server lists. Without a server, empty directories are kept."""
+    (tmp_path / "model" / "empty").mkdir(parents=True)
+    (tmp_path / "model" / "MLmodel").write_text("x")
+    sent: list[str] = []
+    upload = HttpArtifactRepository.log_artifact
+
+    def record(self: HttpArtifactRepository, local_file: str, artifact_path: str | None = None) -> None:
+        sent.append(Path(local_file).name)
+        upload(self, local_file, artifact_path)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(HttpArtifactRepository, "log_artifact", record)
+    client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+    assert sent == ["MLmodel"]
+    assert [item.path for item in client.list_artifacts(run_id, "model")] == ["model/MLmodel"]

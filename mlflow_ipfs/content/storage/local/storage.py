@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from mlflow_ipfs.content.storage.base import DEFAULT_CACHE_BYTES
 from mlflow_ipfs.content.storage.files import make_temporary_view_directory
 from mlflow_ipfs.content.storage.local.backup.store_copy import BackupReport, back_up_store
-from mlflow_ipfs.content.storage.local.files.sessions import Session, remove_dead_sessions
+from mlflow_ipfs.content.storage.local.files.sessions import Session, is_session_open, remove_dead_sessions
 from mlflow_ipfs.content.storage.local.files.views import FileLinker, ViewMode
 from mlflow_ipfs.content.storage.local.gc.barrier import remove_leftovers
 from mlflow_ipfs.content.storage.local.gc.collecting import collect_garbage
@@ -117,6 +117,17 @@ class LocalStorage:
         """Start a hold. See ``Storage.hold``."""
         self._context.database.check_writable()
         return LocalHold(self._context)
+
+    def session_name(self) -> str:
+        """Return the name of this process's session. See ``Storage.session_name``."""
+        self._context.database.check_writable()
+        with translate_disk_errors(self.directory):
+            return self._context.session.name
+
+    def is_session_open(self, name: str) -> bool:
+        """Return whether the process of a session still uses the store."""
+        with translate_disk_errors(self.directory):
+            return is_session_open(self._context.layout, name)
 
     def heal_from(self, source: BlockReader | None) -> None:
         """Replace damaged blocks, when they are found, by verified blocks of another reader; None ends this."""

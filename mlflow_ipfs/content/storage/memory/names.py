@@ -83,7 +83,13 @@ class MemoryState:
                 directories.setdefault((_by_bytes(root), _by_bytes(entry.path.rpartition("/")[0])), []).append(entry)
         for _, entries in sorted(directories.items()):
             uri = f"mfs://{entries[0].root}/{entries[0].path.rpartition('/')[0]}".removesuffix("/")
-            yield Root(NameKind.FILE, uri, None, len(entries), sum(entry.size_bytes for entry in entries))
+            yield Root(
+                NameKind.FILE,
+                uri,
+                None,
+                sum(not entry.is_mark for entry in entries),
+                sum(entry.size_bytes for entry in entries),
+            )
         for frozen in sorted(self.frozen, key=lambda frozen: (frozen.root, frozen.path, bytes(frozen.cid))):
             yield Root(NameKind.FROZEN, f"mfs://{frozen.root}/{frozen.path}".removesuffix("/"), frozen.cid)
         yield from (Root(NameKind.OUTBOX, row.label, row.cid) for row in self.outbox)

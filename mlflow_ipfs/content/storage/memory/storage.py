@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from mlflow_ipfs.content.blocks.base import BlockReader
 from mlflow_ipfs.content.cid import CID, RAW
@@ -59,6 +59,9 @@ class MemoryBlocks(BlockReader):
     def has(self, cid: CID) -> bool:
         """Return whether the block is in memory."""
         return cid.identity_data is not None or cid.multihash in self._state.blocks
+
+
+_SESSION: Final = "memory"
 
 
 class _MemoryFile:
@@ -265,6 +268,14 @@ class MemoryStorage:
         """Begin a publication. While a publication is open, garbage collection deletes nothing."""
         del hold_existing
         return MemoryPublication(self._state, in_cache=in_cache)
+
+    def session_name(self) -> str:
+        """Return the one session: no other process can use this storage."""
+        return _SESSION
+
+    def is_session_open(self, name: str) -> bool:
+        """Return whether it is the one session."""
+        return name == _SESSION
 
     def hold(self) -> MemoryHold:
         """Begin a hold."""

@@ -14,8 +14,8 @@ import sqlalchemy
 from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.binding.databases.claims import SEEN, list_databases, list_locations, location_key
-from mlflow_ipfs.binding.databases.connections import name_driver
 from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
+from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.databases.sightings import observe, record_move
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.content.storage.local import open_local_storage

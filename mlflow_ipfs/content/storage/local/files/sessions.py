@@ -46,6 +46,11 @@ class Session:
         """Whether this process has created a draft or a view and has not ended the session yet."""
         return self._lock is not None
 
+    @property
+    def name(self) -> str:
+        """The name of the session, which is opened if it is not open yet."""
+        return self._open()
+
     def draft(self) -> Path:
         """Return a new path below ``tmp``."""
         name = self._open()
@@ -101,6 +106,22 @@ def lock_new(layout: Layout, prefix: str = "") -> LockFile:
         # A process that removes dead sessions may have found the file before it was locked.
         if file.try_lock() and file.path.exists():
             return file
+        file.release()
+
+
+def is_session_open(layout: Layout, name: str) -> bool:
+    """Return whether the process of a session is alive and has not ended the session."""
+    if not name.isalnum():
+        return False
+    try:
+        file = LockFile(layout.sessions / name)
+    except FileNotFoundError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    try:
+        return not file.try_lock()
+    finally:
         file.release()
 
 

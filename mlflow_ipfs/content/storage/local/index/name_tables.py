@@ -72,7 +72,9 @@ NAME_TABLES: Final = (
 )  # fmt: skip
 
 # In the order of the primary key, so that SQLite need not sort.
-_DIRECTORIES: Final = "SELECT root, parent, count(*), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"
+_DIRECTORIES: Final = (
+    "SELECT root, parent, sum(name != x'2e'), sum(size) FROM entry GROUP BY root, parent ORDER BY root, parent"
+)
 
 
 def iterate_root_cids(connection: sqlite3.Connection) -> Iterator[CID]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from mlflow_ipfs.content.codecs.links import CODECS_WITH_LINKS
 from mlflow_ipfs.content.codecs.unixfs import LeafEncoding
 from mlflow_ipfs.content.storage.local.files.block_reading import OpenFiles
+from mlflow_ipfs.content.storage.local.index.cache_rows import cached_bytes
 from mlflow_ipfs.content.storage.local.index.index_rows import MAX_VALUES, VALUES, select_many
 from mlflow_ipfs.content.storage.maintenance import Usage, UsageReport
 from mlflow_ipfs.content.storage.marking import links_of_node, read_node
@@ -43,6 +44,7 @@ def measure_usage(context: StoreContext, reader: BlockReader, groups: Sequence[S
     """
     with context.database.snapshot() as connection:
         lengths = _read_lengths(connection)
+        in_cache = cached_bytes(connection)
         owners = array("i", [_UNNEEDED]) * len(lengths)
         totals = [0] * len(groups)
         for group, roots in enumerate(groups):
@@ -56,7 +58,7 @@ def measure_usage(context: StoreContext, reader: BlockReader, groups: Sequence[S
     for length, owner in zip(lengths, owners, strict=True):
         own[owner] += length
     usages = tuple(Usage(total, own[group]) for group, total in enumerate(totals))
-    return UsageReport(usages, sum(lengths), own[_UNNEEDED])
+    return UsageReport(usages, sum(lengths), own[_UNNEEDED], in_cache)
 
 
 def _read_lengths(connection: sqlite3.Connection) -> array[int]:
