@@ -46,6 +46,7 @@ from mlflow_ipfs.errors import ConflictError, InvalidPathError, MlflowIpfsError,
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -215,7 +216,7 @@ def _find_base(locations: Iterable[ArtifactLocation], store: ContentStore, desti
             msg = f"--artifacts-destination {destination!r} is not in the store; write mfs://<root>"
             raise SettingsError(msg)
         return parse_mfs(destination)
-    found = _bases_of(paths, store)
+    found = find_bases(paths, store)
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
         msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"
@@ -223,7 +224,7 @@ def _find_base(locations: Iterable[ArtifactLocation], store: ContentStore, desti
     return next(iter(found), None)
 
 
-def _bases_of(paths: set[str], store: ContentStore) -> set[MfsPath]:
+def find_bases(paths: AbstractSet[str], store: ContentStore) -> set[MfsPath]:
     """Return every mutable path of the store below which one of the paths exists."""
     found = set()
     for content in store.roots():

@@ -10,6 +10,7 @@ import click
 
 import mlflow_ipfs
 from mlflow_ipfs.cli.add import add
+from mlflow_ipfs.cli.adopt import adopt
 from mlflow_ipfs.cli.application import PROGRAM, Application
 from mlflow_ipfs.cli.backup import backup
 from mlflow_ipfs.cli.car import car
@@ -56,5 +57,5 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, verify, pin, gc, du, car, backup, restore, databases, scrub, doctor):
+for _command in (add, get, cat, ls, verify, pin, gc, du, car, adopt, backup, restore, databases, scrub, doctor):
     main.add_command(_command)

@@ -113,7 +113,7 @@ class MutableFiles:
             ConflictError: the path is a directory, or a parent of the path is a file.
             NotFoundError, IsDirectoryError, SourceChangedError: the source cannot be imported.
         """
-        return self._put_sources([(location, source)], chunker, progress)[0]
+        return self._put_sources([(location, source)], chunker, progress)[0][0]
 
     def put_tree(
         self,
@@ -139,14 +139,29 @@ class MutableFiles:
             ImmutableError, ConflictError, NotFoundError, SourceChangedError: as for ``put_file``.
         """
         sources = [(location.join(path), source) for path, source in _files_below(directory)]
-        return self._put_sources(sources, chunker, progress) if sources else []
+        return self._put_sources(sources, chunker, progress)[0] if sources else []
+
+    def put_files(
+        self, sources: Sequence[tuple[MfsPath, Path]], *, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Publish files at their paths, all in one step, and return the number of bytes that the store did not have.
+
+        Args:
+            sources: for each file, its path in a tree and the file on disk; symlinks are followed.
+            progress: as for ``put_file``.
+
+        Raises:
+            ImmutableError, ConflictError, NotFoundError, IsDirectoryError, SourceChangedError: as for ``put_file``.
+                No file was published.
+        """
+        return self._put_sources(sources, None, progress)[1] if sources else 0
 
     def _put_sources(
         self,
         sources: Sequence[tuple[MfsPath, Path]],
         chunker: Chunker | None,
         progress: Callable[[int], None] | None,
-    ) -> Sequence[MfsEntry]:
+    ) -> tuple[Sequence[MfsEntry], int]:
         for location, _ in sources:
             _check_file_location(location)
         with self._storage.publish() as publication:
@@ -154,7 +169,7 @@ class MutableFiles:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
             new_bytes = publication.commit(Changes(entries=entries))
         _logger.debug("mfs://%s: put %d files, %d bytes new in the store", entries[0].root, len(entries), new_bytes)
-        return entries
+        return entries, new_bytes
 
     def put_stream(
         self,

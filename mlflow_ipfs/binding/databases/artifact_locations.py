@@ -73,17 +73,31 @@ def read_locations(connection: Connection) -> Iterator[ArtifactLocation]:
 
 
 def write_locations(connection: Connection, locations: Iterable[ArtifactLocation], change: Callable[[str], str]) -> int:
-    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed."""
+    """Change locations in the caller's transaction, where ``change`` returns another URI. Return how many changed.
+
+    A location that another program has changed or deleted meanwhile is left as it is.
+    """
     count = 0
     for location in locations:
         if (uri := change(location.uri)) == location.uri:
             continue
-        column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
-        table = _table(column)
-        row = [table.c[name] == value for name, value in zip(column.keys, location.key, strict=True)]
-        connection.execute(table.update().where(*row).values({column.name: uri}))
-        count += 1
+        table, row = _find(location)
+        unchanged = table.c[location.column] == location.uri
+        count += connection.execute(table.update().where(*row, unchanged).values({location.column: uri})).rowcount
     return count
+
+
+def has_row(connection: Connection, location: ArtifactLocation) -> bool:
+    """Return True if the row of a location exists, even if the location has changed."""
+    table, row = _find(location)
+    return connection.execute(sqlalchemy.select(sqlalchemy.true()).select_from(table).where(*row)).first() is not None
+
+
+def _find(location: ArtifactLocation) -> tuple[TableClause, list[sqlalchemy.ColumnElement[bool]]]:
+    """Return the table of a location, and the conditions that select its row."""
+    column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
+    table = _table(column)
+    return table, [table.c[name] == value for name, value in zip(column.keys, location.key, strict=True)]
 
 
 def _table(column: _Column) -> TableClause:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ArtifactKind = Literal["experiment", "run", "logged model", "model version", "trace"]
 
+PENDING: Final = 1  # LoggedModelStatus.PENDING: the model's files may be incomplete
 READY: Final = 2  # LoggedModelStatus.READY: the model's files were logged
 DELETED_STAGE: Final = "Deleted_Internal"  # stage of a deleted model version
 EXTERNAL_TAG: Final = "mlflow.model.isExternal"
@@ -44,6 +45,17 @@ _TRACES: Final = (
 _VERSIONS: Final = (
     "SELECT name, version, coalesce(nullif(storage_location, ''), source) FROM model_versions"  # noqa: S608 - fixed
     f" WHERE coalesce(current_stage, '') != '{DELETED_STAGE}'"
+)
+_ACTIVE_RUNS: Final = "SELECT run_uuid FROM runs WHERE status IN ('RUNNING', 'SCHEDULED')"
+_UNFINISHED: Final[tuple[tuple[ArtifactKind, str, tuple[str, ...], str], ...]] = (
+    ("run", "runs", ("status",), _ACTIVE_RUNS),
+    (
+        "logged model",
+        "logged_models",
+        ("status", "source_run_id"),
+        f"SELECT model_id FROM logged_models WHERE status = {PENDING} OR source_run_id IN ({_ACTIVE_RUNS})",  # noqa: S608 - fixed texts
+    ),
+    ("trace", "trace_info", ("request_id", "status"), "SELECT request_id FROM trace_info WHERE status = 'IN_PROGRESS'"),
 )
 _FOLLOWED: Final = ("models:", "runs:")  # schemes of a version's source that refers to another row
 
@@ -73,6 +85,19 @@ def read_experiments(connection: Connection) -> dict[str, str]:
         return {}
     rows = connection.execute(sqlalchemy.text("SELECT experiment_id, artifact_location FROM experiments"))
     return {str(experiment_id): location or "" for experiment_id, location in rows}
+
+
+def read_unfinished(connection: Connection) -> set[tuple[ArtifactKind, str]]:
+    """Return kind and name of the rows to which a program may still be writing: its process knows their location.
+
+    These are runs that have not ended, logged models of such runs, logged models that are not finalized, and traces
+    that are in progress.
+    """
+    found: set[tuple[ArtifactKind, str]] = set()
+    for kind, table, columns, query in _UNFINISHED:
+        if _has(connection, table, *columns):
+            found |= {(kind, str(name)) for (name,) in connection.execute(sqlalchemy.text(query))}
+    return found
 
 
 def iterate_rows(connection: Connection) -> Iterator[ArtifactRow]:
