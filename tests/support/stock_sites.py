@@ -94,6 +94,22 @@ class StockSite:
         )
         write(Path(uri, "traces.json"), '{"spans": []}')
 
+    def move_behind_a_server(self) -> None:
+        """Make the site what a stock server would have: the same files in ``mlartifacts``, by proxied locations."""
+        self.directory.joinpath("mlruns").rename(self.directory / "mlartifacts")
+        columns = (
+            ("experiments", "artifact_location"),
+            ("runs", "artifact_uri"),
+            ("logged_models", "artifact_location"),
+            ("trace_tags", "value"),
+            ("model_versions", "source"),
+            ("model_versions", "storage_location"),
+        )
+        for table, column in columns:
+            self.query(
+                f"UPDATE {table} SET {column} = replace({column}, ?, 'mlflow-artifacts:')", f"{self.directory}/mlruns"
+            )
+
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run one statement on the database."""
         with closing(sqlite3.connect(self.database)) as connection, connection:
