@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-    from mlflow_ipfs.moving.adopting import AdoptionOptions, AdoptionReport, ExperimentReport, LeftOut
+    from mlflow_ipfs.moving.adopting import AdoptionOptions
+    from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, LeftOut
 
 MAX_LEFT_OUT_SHOWN: Final = 20
 
@@ -39,6 +40,7 @@ MAX_LEFT_OUT_SHOWN: Final = 20
     help="Where the server keeps the files of mlflow-artifacts:  [default: MLFLOW_ARTIFACTS_DESTINATION, else ./mlartifacts]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be taken in. Nothing is changed or created.")
+@click.option("--remove-source", is_flag=True, help="Remove the old files that are equal in the store.")
 @click.option("--include-running", is_flag=True, help="Also take in runs that have not ended.")
 @json_option
 @pass_cli_context
@@ -48,6 +50,7 @@ def adopt(
     artifacts: str | None,
     *,
     dry_run: bool,
+    remove_source: bool,
     include_running: bool,
     as_json: bool,
 ) -> None:
@@ -55,7 +58,10 @@ def adopt(
 
     Every file that the database names is copied into the store, from mlruns/, from a server's ./mlartifacts, from
     s3:// or from any other place that MLflow can read, and is compared byte for byte. Then the locations in the database
-    change to mfs://. Locations mlflow-artifacts: stay; the command prints how to start the server. The old files stay.
+    change to mfs://. Locations mlflow-artifacts: stay; the command prints how to start the server.
+
+    The old files stay until --remove-source, also in a later call. It compares every file with the store again, and
+    removes only files that are equal. No other database may name them.
 
     MLflow can stay in use meanwhile. An interrupted adoption can be run again, and takes in only what is missing. The exit
     code is 1 if something was left out, which is listed with the reason.
@@ -63,7 +69,10 @@ def adopt(
     from mlflow_ipfs.moving.adopting import AdoptionOptions, adopt_database
 
     url = find_adoptable(backend_store_uri)
-    options = AdoptionOptions(artifacts, include_running, os.environ)
+    if dry_run and remove_source:
+        msg = "--dry-run and --remove-source cannot be used together"
+        raise click.UsageError(msg)
+    options = AdoptionOptions(artifacts, include_running, remove_source, os.environ)
     if dry_run:
         report = _preview(cli_context, url, options)
         for experiment in report.experiments:
@@ -72,8 +81,11 @@ def adopt(
         with cli_context.open_store(create=True) as store, _using_database(url, cli_context.settings.store):
             report = adopt_database(url, store, cli_context.settings, options, _Watcher(as_json=as_json))
     _print_summary(report, url, dry_run=dry_run, as_json=as_json)
-    if report.left_out:
-        msg = f"{format_count(len(report.left_out), 'item')} left out, as listed above"
+    kept = report.removal.kept if report.removal is not None else []
+    problems = [f"{format_count(len(report.left_out), 'item')} left out"] if report.left_out else []
+    problems += [f"old files of {format_count(len(kept), 'item')} not removed"] if kept else []
+    if problems:
+        msg = f"{'; '.join(problems)}, as listed above"
         raise CommandError(msg, ExitCode.FAILED, "LeftOut")
 
 
@@ -133,6 +145,11 @@ class _Watcher:
         with Progress(f"adopting {printable(name)}") as progress:
             yield progress.advance
 
+    @contextmanager
+    def removing(self) -> Iterator[Callable[[int], None]]:
+        with Progress("comparing old files") as progress:
+            yield progress.advance
+
     def finished(self, experiment: ExperimentReport) -> None:
         _print_experiment(experiment, as_json=self._as_json)
 
@@ -179,12 +196,17 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
     ]
     if totals["unchanged"]:
         lines.append(f"unchanged   {totals['unchanged']:,}, taken in earlier")
+    removal = report.removal
+    if removal is not None:
+        lines += [printable(f"kept        {one.kind} {one.name}: {one.reason}") for one in removal.kept]
+        lines.append(f"removed     {format_count(removal.files, 'old file')}, {format_size(removal.size_bytes)}")
     fields: dict[str, Any] = totals | {
         "versions": versions.frozen,
         "prompts": versions.prompts,
         "left_out": len(report.left_out),
         "destination": str(report.destination) if report.destination is not None else None,
         "dry_run": dry_run,
+        "removal": asdict(removal) if removal is not None else None,
     }
     print_result(fields, "\n".join(lines), as_json=as_json)
     if totals["empty_directories"]:

@@ -15,16 +15,12 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.binding.artifacts.artifact_places import (
-    find_common_root,
-    proxied_path,
     search_directories,
-    without_user,
 )
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, has_row, read_locations, write_locations
 from mlflow_ipfs.binding.databases.connections import opened_database
@@ -38,9 +34,11 @@ from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.errors import PolicyError, StoreBusyError
 from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport
 from mlflow_ipfs.moving.adoption_plan import Planner
+from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
 from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
 from mlflow_ipfs.moving.former_locations import create_table, record_former_locations
 from mlflow_ipfs.moving.location_index import LocationIndex
+from mlflow_ipfs.moving.removing_sources import SourceRemover, check_removable
 from mlflow_ipfs.moving.taking_in import Intake, list_row
 
 if TYPE_CHECKING:
@@ -49,93 +47,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Engine
 
-    from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind
     from mlflow_ipfs.config import Settings
-    from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
-    from mlflow_ipfs.moving.adoption_plan import Plan, PlannedExperiment, PlannedRow
+    from mlflow_ipfs.moving.adoption_plan import Plan, PlannedExperiment
+    from mlflow_ipfs.moving.removing_sources import RemovalReport
     from mlflow_ipfs.moving.taking_in import TakenRow
 
 _HOLDER_NOTE: Final = "adopting"  # of the store: which process adopts a database
-MAX_REPORTED_PLACES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Something that is not in the store after the adoption.
-
-    Attributes:
-        kind: what it is.
-        name: its id; ``<model>/<version>`` for a model version.
-        reason: the reason.
-    """
-
-    kind: ArtifactKind
-    name: str
-    reason: str
-
-
-@dataclass(slots=True)
-class ExperimentReport:
-    """What was taken in of one experiment, or would be.
-
-    Attributes:
-        experiment_id: its id.
-        name: its name.
-        rows: number of rows by kind, of those whose files are in the store now.
-        files: number of their files.
-        size_bytes: sum of their sizes.
-        new_bytes: number of bytes that the store did not have; None in a dry run.
-        places: the directories and URIs that the files are from, without credentials.
-        empty_directories: number of directories that are not kept, because they have no files.
-        unchanged: number of rows that an earlier pass took in.
-        left_out: the rows that were left out.
-    """
-
-    experiment_id: str
-    name: str
-    rows: Counter[str] = field(default_factory=Counter)
-    files: int = 0
-    size_bytes: int = 0
-    new_bytes: int | None = None
-    places: list[str] = field(default_factory=list)
-    empty_directories: int = 0
-    unchanged: int = 0
-    left_out: list[LeftOut] = field(default_factory=list)
-
-    def count(self, row: TakenRow) -> None:
-        """Add a row that was taken in."""
-        self.rows[row.planned.row.kind] += 1
-        self.files += row.files
-        self.size_bytes += row.size_bytes
-        self.empty_directories += row.empty_directories
-        place = _place_of(row.planned)
-        if row.files and place not in self.places and len(self.places) < MAX_REPORTED_PLACES:
-            self.places.append(place)
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptionReport:
-    """The result of an adoption.
-
-    Attributes:
-        registry_id: the registry id of the database; None in a dry run of a database that has none.
-        experiments: the experiments of which something was taken in or left out.
-        versions: the model versions.
-        destination: the mutable path that ``mlflow-artifacts:/`` means for the store; None if the database has no such
-            location.
-    """
-
-    registry_id: str | None
-    experiments: Sequence[ExperimentReport]
-    versions: VersionsReport
-    destination: MfsPath | None
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """Everything that was left out."""
-        rows = [one for experiment in self.experiments for one in experiment.left_out]
-        return rows + [LeftOut("model version", name, reason) for name, reason in self.versions.left_out]
 
 
 class Watcher(Protocol):
@@ -143,6 +61,9 @@ class Watcher(Protocol):
 
     def importing(self, name: str) -> AbstractContextManager[Callable[[int], None]]:
         """Return a context manager for one experiment, with a function to call with the number of bytes just read."""
+
+    def removing(self) -> AbstractContextManager[Callable[[int], None]]:
+        """Return a context manager for the removal, with a function to call with the number of bytes just compared."""
 
     def finished(self, experiment: ExperimentReport) -> None:
         """Receive the report of one experiment, when its locations have changed."""
@@ -155,11 +76,13 @@ class AdoptionOptions:
     Attributes:
         artifacts: the directory or URI of the files behind ``mlflow-artifacts:``; None to find it.
         include_unfinished: whether rows are taken in to which a program may still write.
+        remove_sources: whether the files are removed from their former places.
         environ: the environment variables with MLflow's settings.
     """
 
     artifacts: str | None = None
     include_unfinished: bool = False
+    remove_sources: bool = False
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -219,13 +142,16 @@ def adopt_database(
         check_adoptable(engine)
         registry_id = ensure_registry_id(engine)
         create_table(engine)
-        observe(store.storage, registry_id, engine)
+        sighting = observe(store.storage, registry_id, engine)
+        if options.remove_sources:
+            check_removable(sighting)
         with engine.connect() as connection:
             plan = _planner(url, store, settings, options, registry_id).plan(connection)
         adopter = _Adopter(engine, store, watcher)
         reports = [adopter.adopt(experiment) for experiment in plan.experiments]
         versions = _adopt_versions(engine, store, settings, plan, reports)
-    return AdoptionReport(registry_id, reports, versions, plan.destination)
+        removal = _remove_sources(engine, store, plan, watcher) if options.remove_sources else None
+    return AdoptionReport(registry_id, reports, versions, plan.destination, removal)
 
 
 class _Adopter:
@@ -304,22 +230,13 @@ def _adopt_versions(
     return report
 
 
-def sort_in(report: ExperimentReport, row: TakenRow) -> None:
-    """Add the outcome for a row to the report of its experiment."""
-    if row.problems:
-        report.left_out.append(LeftOut(row.planned.row.kind, row.planned.row.name, row.reason))
-    elif row.is_known:
-        report.unchanged += 1
-    else:
-        report.count(row)
-
-
-def _place_of(planned: PlannedRow) -> str:
-    """Return the directory or URI that a row shares with other rows, without credentials."""
-    if planned.is_proxied:
-        path = proxied_path(planned.row.uri) or ""
-        return without_user(planned.source.place.removesuffix(f"/{path}"))
-    return find_common_root(planned.row)
+def _remove_sources(engine: Engine, store: ContentStore, plan: Plan, watcher: Watcher) -> RemovalReport:
+    bases = search_directories(engine.url)
+    with watcher.removing() as progress, engine.connect() as connection:
+        remover = SourceRemover(
+            store, _local(store).store_id, destination=plan.destination, bases=bases, progress=progress
+        )
+        return remover.remove(connection)
 
 
 def _planner(

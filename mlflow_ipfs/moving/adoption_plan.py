@@ -205,7 +205,7 @@ class Planner:
             problem = f"its location {row.uri!r} is malformed; correct it in the database"
             return PlannedRow(row, RemoteSource(row.uri), destination, row.uri, problem, former)
         target = destination.join(path)
-        source = _open_place(f"{artifacts.rstrip('/')}/{path}")
+        source = open_place(f"{artifacts.rstrip('/')}/{path}")
         if isinstance(source, LocalSource) and not source.directory.exists():
             if not row.has_artifacts or (self._store is not None and self._store.files.stat(target) is not None):
                 return None
@@ -280,7 +280,7 @@ def _path_below(row: ArtifactRow) -> str:
     return join_path(row.experiment_id, middle, "artifacts")
 
 
-def _open_place(place: str) -> ArtifactSource:
+def open_place(place: str) -> ArtifactSource:
     """Return the source at a directory or URI."""
     path = local_path(place) if scheme_of(place) in {"", "file"} else None
     return RemoteSource(place) if path is None else LocalSource(Path(path).absolute())

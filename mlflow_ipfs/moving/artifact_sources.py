@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
@@ -18,7 +18,7 @@ from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import MlflowIpfsError, RemoteError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 _ANY_TREE: Final = MfsPath("any")  # to check names, which are valid in any mutable tree or in none
@@ -106,8 +106,15 @@ class ArtifactSource(Protocol):
             StoreFullError: the copy does not fit on the disk.
         """
 
-    def remove(self, paths: list[str]) -> None:
-        """Remove files, and then directories that are empty."""
+    def remove(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Remove files that have not changed since they were listed, and then directories that are empty.
+
+        Returns:
+            The files that were removed.
+
+        Raises:
+            RemoteError, OSError: a file cannot be removed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,43 +143,31 @@ class LocalSource:
         del make_directory
         yield self.directory
 
-    def remove(self, paths: list[str]) -> None:
+    def remove(self, files: Sequence[SourceFile]) -> list[SourceFile]:
         """See ``ArtifactSource``. A symlink is removed, and its target stays."""
+        present = self.list_files().files
+        removed = [file for file in files if present.get(file.path) == file]
         links: set[str] = set()
-        for path in paths:
-            link = self._outer_symlink(path)
+        for file in removed:
+            link = self._outer_symlink(file.path)
             if link is None:
-                (self.directory / path).unlink(missing_ok=True)
+                (self.directory / file.path).unlink()
             else:
                 links.add(link)
-        remaining = self.list_files().files if links else {}
+        paths = {file.path for file in removed}
         for link in links:
-            if all(path in paths for path in remaining if path.startswith(f"{link}/")):
-                (self.directory / link).unlink(missing_ok=True)
+            if all(path in paths for path in present if path.startswith(f"{link}/")):
+                (self.directory / link).unlink()
         for parent, _, _ in os.walk(self.directory, topdown=False):
-            _remove_if_empty(Path(parent))
+            with suppress(OSError):  # not empty
+                Path(parent).rmdir()
+        return removed
 
     def _outer_symlink(self, path: str) -> str | None:
         """Return the directory above a file that is a symlink; None if the path has no such directory."""
         parts = path.split("/")
         above = ("/".join(parts[:length]) for length in range(1, len(parts)))
         return next((directory for directory in above if (self.directory / directory).is_symlink()), None)
-
-
-def remove_empty_parents(directory: Path, top: Path) -> None:
-    """Remove a directory and the directories above it while they are empty. ``top`` and what is above it stay."""
-    while directory.is_relative_to(top) and directory != top and _remove_if_empty(directory):
-        directory = directory.parent
-
-
-def _remove_if_empty(directory: Path) -> bool:
-    try:
-        directory.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:  # not empty, or a symlink, or in use
-        return False
-    return True
 
 
 def _list_directory(listing: Listing, directory: str, path: str, above: frozenset[tuple[int, int]]) -> bool:
@@ -259,14 +254,17 @@ class RemoteSource:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def remove(self, paths: list[str]) -> None:
-        """See ``ArtifactSource``. The caller passes the paths of all files."""
-        del paths
+    def remove(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """See ``ArtifactSource``. The caller passes all files; if another one exists now, none is removed."""
+        if set(self.list_files().files.values()) != set(files):
+            msg = f"{without_user(self.uri)} changed while it was compared; nothing of it was removed"
+            raise RemoteError(msg)
         try:
             mlflow_compat.open_artifact_repository(self.uri).delete_artifacts()
         except Exception as error:
             msg = f"{without_user(self.uri)} cannot be removed: {error}"
             raise RemoteError(msg) from error
+        return list(files)
 
     def _unreadable(self, error: Exception) -> RemoteError:
         # Any error is possible, for example a missing library, an unknown scheme or an unreachable server.

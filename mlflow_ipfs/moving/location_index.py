@@ -64,12 +64,12 @@ class LocationIndex:
             is_here = scheme_of(row.uri) in {MFS, IPFS, PROXIED} and (row.kind, row.name) not in skipped
             present = PresentLocation(row.uri, None if is_here else f"{row.kind} {row.name}")
             for uri in {row.uri} | ({record.location, record.place} if record is not None else set()):
-                index |= dict.fromkeys(_keys(uri, bases), present)
+                index |= dict.fromkeys(keys_of(uri, bases), present)
         return cls(index, bases)
 
     def find(self, uri: str) -> PresentLocation | None:
         """Return the present location of the artifacts at a location; None if no row has or had it."""
-        for key in _keys(uri, self.bases):
+        for key in keys_of(uri, self.bases):
             above, below = key, ""
             while above:
                 found = self._present.get(above)
@@ -85,7 +85,7 @@ class LocationIndex:
         return uri if found is None or found.left_out is not None else found.uri
 
 
-def _keys(uri: str, bases: Sequence[Path]) -> list[str]:
+def keys_of(uri: str, bases: Sequence[Path]) -> list[str]:
     """Return the spellings of a location under which the index has it."""
     scheme = scheme_of(uri)
     if scheme in {"", "file"}:

@@ -182,7 +182,9 @@ class Intake:
         for file in listing.files.values():
             entry = entries.get(file.path)
             self._failed.pop(planned.target.join(file.path), None)
-            if entry is None or (_may_replace(planned, entry, file) and self._differs(entry, directory / file.path)):
+            if entry is None or (
+                _may_replace(planned, entry, file) and differs(self._store, entry, directory / file.path)
+            ):
                 self._add(planned, file, directory)
         self._flush()
 
@@ -200,19 +202,21 @@ class Intake:
             entry = entries.get(file.path)
             if entry is None:
                 problems.append(self._failed.pop(location, f"{str(source)!r} is not in the store; adopt it again"))
-            elif self._differs(entry, source):
+            elif differs(self._store, entry, source):
                 problems.append(_explain_difference(planned, entry, file, str(source)))
             self._progress(file.size_bytes)
         return problems
-
-    def _differs(self, entry: MfsEntry, source: Path) -> bool:
-        # compare_with_disk does not follow symlinks, because it also compares content that has symlinks.
-        return bool(compare_with_disk(self._store.storage.blocks, entry.cid, source.resolve()).problems)
 
     def _entries(self, planned: PlannedRow) -> Mapping[str, MfsEntry]:
         """Return the files of a row that the store has, by their paths below the row's target."""
         start = len(planned.target.path) + 1
         return {entry.path[start:]: entry for entry in self._store.files.walk(planned.target)}
+
+
+def differs(store: ContentStore, entry: MfsEntry, source: Path) -> bool:
+    """Return True if a file on disk, or the file that a symlink leads to, differs from a file of the store."""
+    # compare_with_disk does not follow symlinks, because it also compares content that has symlinks.
+    return bool(compare_with_disk(store.storage.blocks, entry.cid, source.resolve()).problems)
 
 
 def list_row(planned: PlannedRow, store_id: str) -> TakenRow:

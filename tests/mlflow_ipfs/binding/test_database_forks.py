@@ -283,10 +283,10 @@ def test_a_copy_in_postgresql(store: ContentStore, postgres: PostgresServer, tmp
     cid = store.files.freeze(place, f"model-version:{former}/m/1").cid
     for statement in (
         "CREATE TABLE experiments (experiment_id INTEGER, artifact_location VARCHAR(256))",
-        "CREATE TABLE runs (run_uuid VARCHAR(32), artifact_uri VARCHAR(200))",
+        "CREATE TABLE runs (run_uuid VARCHAR(32), experiment_id INTEGER, artifact_uri VARCHAR(200))",
         "CREATE TABLE model_versions (name TEXT, version INTEGER, source TEXT, storage_location TEXT, current_stage TEXT)",
         f"INSERT INTO experiments VALUES (1, 'mfs://mlflow/{former}/1')",
-        f"INSERT INTO runs VALUES ('r1', '{place}')",
+        f"INSERT INTO runs VALUES ('r1', 1, '{place}')",
         f"INSERT INTO model_versions VALUES ('m', 1, '{place}', '{place}/@{cid}', 'None')",
     ):
         postgres.ask(original, statement)
