@@ -138,7 +138,7 @@ def adopt_database(
         StoreFullError: the disk of the store is full. The experiments that were finished before stay adopted.
         MlflowIpfsError: the database cannot be changed.
     """
-    with _only_adoption(store), opened_engine(url) as engine:
+    with only_adoption(store), opened_engine(url) as engine:
         check_adoptable(engine)
         registry_id = ensure_registry_id(engine)
         create_table(engine)
@@ -254,7 +254,7 @@ def _planner(
 
 
 @contextmanager
-def _only_adoption(store: ContentStore) -> Iterator[None]:
+def only_adoption(store: ContentStore) -> Iterator[None]:
     """Let no other process adopt a database into the same store, for the duration of a ``with`` block.
 
     Raises:
