@@ -103,6 +103,12 @@ def find_adoptable(uri: str) -> URL:
             "database first: mlflow migrate-filestore --source DIRECTORY --target sqlite:///mlflow.db"
         )
         raise SettingsError(msg)
+    if not uri.removeprefix("ipfs+").startswith(("sqlite:", "postgresql:", "postgresql+")):
+        msg = (
+            f"only a SQLite or PostgreSQL database can be adopted, not {uri.partition(':')[0]}:; name the database itself "
+            "with --backend-store-uri, as its server does"
+        )
+        raise SettingsError(msg)
     return find_database(uri, os.environ)
 
 

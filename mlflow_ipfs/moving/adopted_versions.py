@@ -26,10 +26,12 @@ from mlflow_ipfs.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
     from mlflow_ipfs.binding.registry.existing_versions import ExistingVersion
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
+    from mlflow_ipfs.binding.registry.unfrozen_versions import UnfrozenVersion
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
@@ -139,23 +141,11 @@ class VersionAdopter:
         for uri in uris:
             found = self._index.find(uri)
             if found is None:
-                yield self._find_foreign(uri)
+                yield _find_foreign(uri, self._index)
             elif found.left_out is None:
                 yield found.uri
             else:
-                msg = f"its files are in {found.left_out}, which was left out; adopt again when that is in the store"
-                raise NotFoundError(msg)
-
-    def _find_foreign(self, uri: str) -> str:
-        """Return the location of files that belong to no run or logged model; a local path becomes absolute."""
-        path = local_path(uri) if scheme_of(uri) in {"", "file"} else None
-        if path is None:
-            return uri
-        found = next((base / path for base in self._index.bases if (base / path).exists()), None)
-        if found is None:
-            msg = f"its files were at {without_user(uri)}, which does not exist; put them back, or delete the version"
-            raise NotFoundError(msg)
-        return str(found)
+                raise NotFoundError(_explain_left_out(found.left_out))
 
     def _server(self, source: ModelSource) -> Server | None:
         """Return the server that will serve a version; None if clients read the store themselves."""
@@ -163,6 +153,59 @@ class VersionAdopter:
             return None
         host = next((split_proxied(uri)[0] for uri in source.uris if scheme_of(uri) == PROXIED), "")
         return Server(str(self._destination), host)
+
+
+def preview_versions(
+    versions: Iterable[UnfrozenVersion], index: LocationIndex, left_out: AbstractSet[str]
+) -> VersionsReport:
+    """Return what ``VersionAdopter`` would do, as far as locations show it.
+
+    Args:
+        versions: the versions that are not frozen.
+        index: the present locations of artifacts, before the adoption.
+        left_out: kind and name of the rows that would be left out.
+    """
+    report = VersionsReport()
+    for version in versions:
+        try:
+            reason = _preview(version.location, index, left_out)
+        except NotFoundError as error:
+            reason = str(error)
+        if reason is None:
+            report.frozen += 1
+        else:
+            report.left_out.append((f"{version.name}/{version.version}", reason))
+    return report
+
+
+def _preview(uri: str, index: LocationIndex, left_out: AbstractSet[str]) -> str | None:
+    """Return the reason why a version at a location would be left out, if its location shows one."""
+    found = index.find(uri)
+    if found is not None:
+        return _explain_left_out(found.left_out) if found.left_out in left_out else None
+    if scheme_of(uri) not in _FOLLOWED:
+        _find_foreign(uri, index)
+    return None
+
+
+def _find_foreign(uri: str, index: LocationIndex) -> str:
+    """Return the location of files that belong to no run or logged model; a local path becomes absolute.
+
+    Raises:
+        NotFoundError: a local path does not exist.
+    """
+    path = local_path(uri) if scheme_of(uri) in {"", "file"} else None
+    if path is None:
+        return uri
+    found = next((base / path for base in index.bases if (base / path).exists()), None)
+    if found is None:
+        msg = f"its files were at {without_user(uri)}, which does not exist; put them back, or delete the version"
+        raise NotFoundError(msg)
+    return str(found)
+
+
+def _explain_left_out(name: str | None) -> str:
+    return f"its files are in {name}, which was left out; adopt again when that is in the store"
 
 
 def _existing_run(run_id: str | None) -> str | None:

@@ -32,7 +32,7 @@ from mlflow_ipfs.config import FreezeMode
 from mlflow_ipfs.content.storage.local import LocalStorage
 from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.errors import PolicyError, StoreBusyError
-from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport
+from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport, preview_versions
 from mlflow_ipfs.moving.adoption_plan import Planner
 from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
 from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
@@ -102,9 +102,10 @@ def preview_adoption(
         StoreBusyError: another program locked the database for too long.
     """
     with opened_database(url) as connection:
-        unfrozen = count_versions_in(connection).unfrozen if settings.freeze is not FreezeMode.OFF else ()
         registry_id = read_registry_id(connection)
         plan = _planner(url, store, settings, options, registry_id or new_registry_id()).plan(connection)
+        unfrozen = count_versions_in(connection).unfrozen if settings.freeze is not FreezeMode.OFF else ()
+        index = LocationIndex.read(connection, search_directories(url), ())
     store_id = _local(store).store_id if store is not None else ""
     reports = []
     for experiment in plan.experiments:
@@ -112,7 +113,8 @@ def preview_adoption(
         for row in (list_row(planned, store_id) for planned in experiment.rows):
             sort_in(report, row)
         reports.append(report)
-    return AdoptionReport(registry_id, reports, VersionsReport(frozen=len(unfrozen)), plan.destination)
+    left_out = {f"{one.kind} {one.name}" for report in reports for one in report.left_out}
+    return AdoptionReport(registry_id, reports, preview_versions(unfrozen, index, left_out), plan.destination)
 
 
 def adopt_database(

@@ -38,7 +38,7 @@ class _KillingDisk(KillingDisk):
 def adopt(arguments: list[str], steps: int) -> None:
     disk = _KillingDisk(steps)
     disk.count_commits()
-    opening.open_local_storage = partial(open_local_storage, disk=disk)
+    vars(opening)["open_local_storage"] = partial(open_local_storage, disk=disk)
     try:
         main(["adopt", *arguments])
     except SystemExit as end:
@@ -72,4 +72,4 @@ def kill_again_and_again(uri: str, stride: int, options: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    print(kill_again_and_again(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
+    sys.stdout.write(f"{kill_again_and_again(sys.argv[1], int(sys.argv[2]), sys.argv[3:])}\n")

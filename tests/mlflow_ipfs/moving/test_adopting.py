@@ -119,3 +119,12 @@ def test_a_file_store_is_refused_with_advice(cli: CommandLine, site: StockSite) 
     for uri in ("./mlruns", f"file://{site.directory}/mlruns"):
         assert "mlflow migrate-filestore" in cli("adopt", "--backend-store-uri", uri, code=2).stderr
     assert not cli.store.exists()
+
+
+def test_only_a_database_is_adopted(cli: CommandLine) -> None:
+    for uri in ("http://127.0.0.1:5000", "mysql://user:secret@host/mlflow"):
+        message = cli("adopt", "--backend-store-uri", uri, code=2).stderr
+        assert "only a SQLite or PostgreSQL database can be adopted" in message
+        assert "secret" not in message
+    assert "does not exist" in cli("adopt", "--backend-store-uri", "sqlite:////nowhere/m.db", code=2).stderr
+    assert not cli.store.exists()

@@ -237,10 +237,13 @@ def test_a_version_of_files_outside_of_every_run_is_frozen(cli: CommandLine, sit
     write(tmp_path / "bought/MLmodel", "flavors: {}")
     site.add_version("bought", str(tmp_path / "bought"))
     site.add_version("gone", str(tmp_path / "gone"))
-    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
-    assert "versions    1 frozen" in done.lines
-    [line] = [line for line in done.lines if line.startswith("left out")]
-    assert line.startswith(f"left out    model version gone/1: its files were at {tmp_path}/gone, which does not exist")
+    for options, verb in ((["--dry-run"], "to freeze"), ([], "frozen")):
+        done = cli("adopt", "--backend-store-uri", site.uri, *options, code=1)
+        assert f"versions    1 {verb}" in done.lines
+        [line] = [line for line in done.lines if line.startswith("left out")]
+        assert line.startswith(
+            f"left out    model version gone/1: its files were at {tmp_path}/gone, which does not exist"
+        )
     client = MlflowClient(tracking_uri=f"ipfs+{site.uri}", registry_uri=f"ipfs+{site.uri}")
     assert client.get_model_version_download_uri("bought", "1").startswith("ipfs://bafy")
     assert (tmp_path / "bought/MLmodel").exists()
