@@ -67,6 +67,7 @@ def adopt(
     code is 1 if something was left out, which is listed with the reason.
     """
     from mlflow_ipfs.moving.adopting import AdoptionOptions, adopt_database
+    from mlflow_ipfs.moving.database_access import check_database
 
     url = find_adoptable(backend_store_uri)
     if dry_run and remove_source:
@@ -78,6 +79,7 @@ def adopt(
         for experiment in report.experiments:
             _print_experiment(experiment, as_json=as_json)
     else:
+        check_database(url)
         with cli_context.open_store(create=True) as store, _using_database(url, cli_context.settings.store):
             report = adopt_database(url, store, cli_context.settings, options, _Watcher(as_json=as_json))
     _print_summary(report, url, dry_run=dry_run, as_json=as_json)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.artifacts.artifact_places import without_user
+from mlflow_ipfs.binding.artifacts.artifact_places import hide_user, without_user
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
 from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import MlflowIpfsError, RemoteError, StoreFullError
@@ -262,13 +262,13 @@ class RemoteSource:
         try:
             mlflow_compat.open_artifact_repository(self.uri).delete_artifacts()
         except Exception as error:
-            msg = f"{without_user(self.uri)} cannot be removed: {error}"
-            raise RemoteError(msg) from error
+            msg = f"{self.uri} cannot be removed: {error}"
+            raise RemoteError(hide_user(msg, self.uri)) from error
         return list(files)
 
     def _unreadable(self, error: Exception) -> RemoteError:
         # Any error is possible, for example a missing library, an unknown scheme or an unreachable server.
-        return RemoteError(f"{without_user(self.uri)} cannot be read: {error}")
+        return RemoteError(hide_user(f"{self.uri} cannot be read: {error}", self.uri))
 
 
 def _is_full_disk(error: Exception) -> bool:

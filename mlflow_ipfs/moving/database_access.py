@@ -48,6 +48,12 @@ def opened_engine(url: URL) -> Iterator[Engine]:
         engine.dispose()
 
 
+def check_database(url: URL) -> None:
+    """Check that a database can be adopted, as ``check_adoptable`` does, before a store is created for it."""
+    with opened_engine(url) as engine:
+        check_adoptable(engine)
+
+
 def check_adoptable(engine: Engine) -> None:
     """Check that MLflow, as it is installed, can use a database. The database is not changed.
 

@@ -75,6 +75,12 @@ def without_user(uri: str) -> str:
     return _USER.sub("", uri)
 
 
+def hide_user(text: str, uri: str) -> str:
+    """Return a text about a URI, for example an error message, without the user name and password of the URI."""
+    found = _USER.search(uri)
+    return without_user(text.replace(found.group(), "") if found else text)
+
+
 def _without_last(common_root: str, name: str) -> str:
     """Remove the experiment's number from a URI: ``s3://b/mlruns/7`` becomes ``s3://b/mlruns``.
 
