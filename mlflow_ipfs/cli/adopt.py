@@ -69,7 +69,7 @@ def adopt(
     from mlflow_ipfs.moving.adopting import AdoptionOptions, adopt_database
     from mlflow_ipfs.moving.database_access import check_database
 
-    url = find_adoptable(backend_store_uri)
+    url = _find_adoptable(backend_store_uri)
     if dry_run and remove_source:
         msg = "--dry-run and --remove-source cannot be used together"
         raise click.UsageError(msg)
@@ -91,7 +91,7 @@ def adopt(
         raise CommandError(msg, ExitCode.FAILED, "LeftOut")
 
 
-def find_adoptable(uri: str) -> URL:
+def _find_adoptable(uri: str) -> URL:
     """Return the database that an option names.
 
     Raises:
@@ -237,4 +237,7 @@ def _next_step(report: AdoptionReport, url: URL) -> str:
             f"start the server from now on with: mlflow server --backend-store-uri {uri} --registry-store-uri "
             f"ipfs+{uri} --artifacts-destination {report.destination}"
         )
-    return f"use the database from now on with: export MLFLOW_TRACKING_URI=ipfs+{uri}"
+    return (
+        f"use the database from now on with: export MLFLOW_TRACKING_URI=ipfs+{uri}. MLflow without mlflow-ipfs cannot read "
+        "its artifacts any more"
+    )

@@ -220,6 +220,8 @@ def _adopt_versions(
     bases = search_directories(engine.url)
     left_out = [(one.kind, one.name) for report in reports for one in report.left_out]
     registry = FreezingRegistryStore(engine.url.render_as_string(hide_password=False))
+    if not registry.list_existing():
+        return VersionsReport()
     with engine.connect() as connection:
         index = LocationIndex.read(connection, bases, left_out)
     report = VersionAdopter(registry, store, settings, index, destination=plan.destination).adopt()

@@ -164,6 +164,12 @@ class Planner:
         rows = [row for row in iterate_rows(connection) if row.kind != "model version"]
         rows = [row for row in rows if scheme_of(row.uri) not in {MFS, IPFS}]
         paths = {path for row in rows if (path := proxied_path(row.uri)) is not None}
+        if self._artifacts and not paths:
+            msg = (
+                "--artifacts names the files of a server, but no location in the database is mlflow-artifacts:; leave "
+                "--artifacts out"
+            )
+            raise SettingsError(msg)
         destination, is_known = self._find_destination(paths)
         artifacts = self._find_artifacts(is_known=is_known) if paths else ""
         experiments = {

@@ -54,6 +54,8 @@ def test_locations_are_those_of_a_new_experiment(cli: CommandLine, site: StockSi
     model = client.create_logged_model(made).artifact_location
     [(adopted,)] = site.query("SELECT artifact_location FROM logged_models WHERE experiment_id = 1")
     assert adopted.split("/m-")[0] == model.replace(f"/{made}/", "/1/").split("/m-")[0]
+    [(source,)] = site.query("SELECT source FROM model_versions WHERE version = 3")
+    assert source == client.get_run(source.split("/")[5]).info.artifact_uri + "/model"
     for run_id, uri in site.query("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = 1"):
         assert uri == f"mfs://mlflow/{registry_id}/1/{run_id}/artifacts"
 
@@ -79,6 +81,28 @@ def test_versions_are_frozen_and_tagged_as_new_ones(cli: CommandLine, site: Stoc
     owners = [pin.owner for pin in shared_store().pins.list(owner_prefix="model-version")]
     assert len([owner for owner in owners if owner.startswith("model-version:")]) == 6
     assert not [owner for owner in owners if owner.startswith("model-version-pending:")]
+
+
+@pytest.mark.parametrize("prefix", ["./mlruns", "mlruns", "file://{}/mlruns"])
+def test_other_spellings_of_a_directory(
+    cli: CommandLine, site: StockSite, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.add_run({"a b.txt": "a", "model/MLmodel": "flavors: {}"})
+    site.add_version("net", f"{run.info.artifact_uri}/model", run.info.run_id)
+    prefix = prefix.format(site.directory)
+    for table, column in (
+        ("runs", "artifact_uri"),
+        ("model_versions", "source"),
+        ("model_versions", "storage_location"),
+    ):
+        site.query(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{site.directory}/mlruns", prefix)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # relative locations are beside the database then
+    cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
+    assert read_site(f"ipfs+{site.uri}") == {
+        run.info.run_id: {"a b.txt": b"a", "model/MLmodel": b"flavors: {}"},
+        "net/1": {"MLmodel": b"flavors: {}"},
+    }
 
 
 def test_a_second_run_finds_nothing_to_do(cli: CommandLine, site: StockSite) -> None:

@@ -44,6 +44,14 @@ def after_each_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], obje
     monkeypatch.setattr(MutableFiles, "put_files", put_files)
 
 
+def test_artifacts_of_a_server_are_named_only_for_a_server(cli: CommandLine, site: StockSite) -> None:
+    site.add_run({"a.txt": "a"})
+    assert (
+        "leave --artifacts out"
+        in cli("adopt", "--backend-store-uri", site.uri, "--artifacts", site.directory, code=2).stderr
+    )
+
+
 def test_a_running_run_is_left_for_a_later_pass(cli: CommandLine, site: StockSite) -> None:
     run = site.add_run({"a.txt": "a"}, status="RUNNING")
     model = site.add_model(run)
@@ -247,6 +255,20 @@ def test_a_version_of_files_outside_of_every_run_is_frozen(cli: CommandLine, sit
     client = MlflowClient(tracking_uri=f"ipfs+{site.uri}", registry_uri=f"ipfs+{site.uri}")
     assert client.get_model_version_download_uri("bought", "1").startswith("ipfs://bafy")
     assert (tmp_path / "bought/MLmodel").exists()
+
+
+def test_best_effort_tags_a_version_that_cannot_be_frozen(
+    cli: CommandLine, site: StockSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
+    site.add_version("gone", str(tmp_path / "gone"))
+    cli("adopt", "--backend-store-uri", site.uri, code=1)
+    tags = site.client.get_model_version("gone", "1").tags
+    assert tags["ipfs.frozen"] == "false"
+    assert "does not exist" in tags["ipfs.unfrozen_reason"]
+    write(tmp_path / "gone/MLmodel", "flavors: {}")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert site.client.get_model_version("gone", "1").tags.keys() == {"ipfs.cid", "ipfs.size_bytes"}
 
 
 def test_without_freezing_versions_follow_their_runs(
