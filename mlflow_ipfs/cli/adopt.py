@@ -219,7 +219,7 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
     print_result(fields, "\n".join(lines), as_json=as_json)
     if totals["empty_directories"]:
         count = format_count(totals["empty_directories"], "empty directory")
-        print_notice(f"{count} are not kept: the store keeps files")
+        print_notice(f"left out {count}: the store keeps only files")
     if not dry_run:
         print_notice(_next_step(report, url))
 
@@ -237,7 +237,4 @@ def _next_step(report: AdoptionReport, url: URL) -> str:
             f"start the server from now on with: mlflow server --backend-store-uri {uri} --registry-store-uri "
             f"ipfs+{uri} --artifacts-destination {report.destination}"
         )
-    return (
-        f"use the database from now on with: export MLFLOW_TRACKING_URI=ipfs+{uri}. MLflow without mlflow-ipfs cannot read "
-        "its artifacts any more"
-    )
+    return f"from now on, MLflow needs mlflow-ipfs to read these artifacts: export MLFLOW_TRACKING_URI=ipfs+{uri}"

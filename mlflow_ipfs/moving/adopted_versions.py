@@ -185,7 +185,8 @@ def _preview(uri: str, index: LocationIndex, left_out: AbstractSet[str]) -> str 
         return _explain_left_out(found.left_out) if found.left_out in left_out else None
     if scheme_of(uri) not in _FOLLOWED:
         _find_foreign(uri, index)
-    return None
+    name = f"run {uri.partition(':')[2].strip('/').partition('/')[0]}"
+    return _explain_left_out(name) if scheme_of(uri) == "runs" and name in left_out else None
 
 
 def _find_foreign(uri: str, index: LocationIndex) -> str:

@@ -56,11 +56,14 @@ def test_a_running_run_is_left_for_a_later_pass(cli: CommandLine, site: StockSit
     run = site.add_run({"a.txt": "a"}, status="RUNNING")
     model = site.add_model(run)
     version = site.add_version("net", f"models:/{model.model_id}", run.info.run_id, model.model_id)
-    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
-    text = done.stdout.decode()
-    assert f"run {run.info.run_id}: it has not ended" in text
-    assert f"logged model {model.model_id}: it has not ended" in text
-    assert f"model version {version}: its files are in logged model {model.model_id}, which was left out" in text
+    site.add_version("net", f"runs:/{run.info.run_id}/model", run.info.run_id)
+    for options in (["--dry-run"], []):
+        text = cli("adopt", "--backend-store-uri", site.uri, *options, code=1).stdout.decode()
+        assert f"run {run.info.run_id}: it has not ended" in text
+        assert f"logged model {model.model_id}: it has not ended" in text
+        assert f"model version {version}: its files are in logged model {model.model_id}, which was left out" in text
+        assert f"model version net/2: its files are in run {run.info.run_id}, which was left out" in text
+    site.query("DELETE FROM model_versions WHERE version = 2")
     assert location(site, run) == run.info.artifact_uri
     write(artifacts_of(run) / "b.txt", "b")
     site.client.set_terminated(run.info.run_id)
