@@ -171,7 +171,7 @@ class Planner:
             )
             raise SettingsError(msg)
         destination, is_known = self._find_destination(paths)
-        artifacts = self._find_artifacts(is_known=is_known) if paths else ""
+        artifacts = self._find_artifacts(is_known=is_known, is_server=len(paths) == len(rows)) if paths else ""
         experiments = {
             experiment_id: PlannedExperiment(experiment_id, name, uri, self._relocate(experiment_id, uri))
             for experiment_id, name, uri in _read_experiments(connection)
@@ -197,7 +197,7 @@ class Planner:
         return str(self._tree.join(experiment_id))
 
     def _plan_row(
-        self, row: ArtifactRow, destination: MfsPath | None, artifacts: str, former: FormerLocation | None
+        self, row: ArtifactRow, destination: MfsPath | None, artifacts: str | None, former: FormerLocation | None
     ) -> PlannedRow | None:
         """Return the plan for a row; None if the row has no files outside the store, and its location stays."""
         if scheme_of(row.uri) != PROXIED:
@@ -207,9 +207,10 @@ class Planner:
             return PlannedRow(row, source, target, str(target), problem, former)
         path = proxied_path(row.uri)
         assert destination is not None, "the destination is known if a row is proxied"
-        if path is None:
-            problem = f"its location {row.uri!r} is malformed; correct it in the database"
-            return PlannedRow(row, RemoteSource(row.uri), destination, row.uri, problem, former)
+        if path is None or artifacts is None:
+            unknown = "name the place of the server's artifacts with --artifacts"
+            problem = unknown if path else f"its location {row.uri!r} is malformed; correct it in the database"
+            return PlannedRow(row, RemoteSource(row.uri), destination.join(path or ""), row.uri, problem, former)
         target = destination.join(path)
         source = open_place(f"{artifacts.rstrip('/')}/{path}")
         if isinstance(source, LocalSource) and not source.directory.exists():
@@ -258,8 +259,13 @@ class Planner:
         used = self._store is not None and any(entry.name.isdecimal() for entry in self._store.files.list(self._root))
         return self._tree if used else self._root, False  # two databases never share a path
 
-    def _find_artifacts(self, *, is_known: bool) -> str:
-        """Return the directory or URI of the files behind ``mlflow-artifacts:``."""
+    def _find_artifacts(self, *, is_known: bool, is_server: bool) -> str | None:
+        """Return the directory or URI of the files behind ``mlflow-artifacts:``; None if it is not known.
+
+        Args:
+            is_known: whether the store has files of the database behind a server.
+            is_server: whether all locations of the database are behind a server.
+        """
         configured = configured_destination(self._environ)
         named = self._artifacts or ("" if scheme_of(configured) in {MFS, IPFS} else configured)
         if named:
@@ -270,6 +276,8 @@ class Planner:
             return named
         candidates = [base / DEFAULT_DESTINATION for base in self._bases]
         directory = next((one for one in candidates if one.is_dir()), None)
+        if directory is None and not is_known and not is_server:
+            return None  # `mlflow ui` makes such an experiment in any database
         if directory is None and not is_known:
             shown = " and ".join(map(str, candidates))
             msg = (

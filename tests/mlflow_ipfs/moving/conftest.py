@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.store import ContentStore
-
 __all__ = ["database", "empty_database"]
 
 
@@ -31,12 +29,3 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CommandLine
     monkeypatch.setenv("MLFLOW_IPFS_STORE", f"local:{tmp_path}/store")
     yield CommandLine(tmp_path / "store")
     close_shared_stores()
-
-
-@pytest.fixture
-def open_store(cli: CommandLine) -> ContentStore:
-    """Return the store, which is created."""
-    from mlflow_ipfs.opening import shared_store
-
-    assert cli.store.name == "store"
-    return shared_store()

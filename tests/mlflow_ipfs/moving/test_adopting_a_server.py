@@ -66,6 +66,20 @@ def test_artifacts_names_another_directory(cli: CommandLine, served: StockSite, 
     assert files_in_the_store() == files_on_disk(elsewhere)
 
 
+def test_a_server_that_is_not_known_leaves_out_only_its_own_runs(cli: CommandLine, site: StockSite) -> None:
+    plain, proxied = site.add_run({"a.txt": "a"}), site.add_run()
+    site.query(
+        "UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/x/artifacts' WHERE run_uuid = ?", proxied.info.run_id
+    )
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    assert (
+        f"left out    run {proxied.info.run_id}: name the place of the server's artifacts with --artifacts"
+        in done.lines
+    )
+    assert site.query("SELECT artifact_uri FROM runs WHERE artifact_uri LIKE 'mfs://%'")
+    assert plain.info.run_id in files_in_the_store(path="").popitem()[0]
+
+
 def test_the_next_pass_takes_in_what_the_server_has_written_since(cli: CommandLine, served: StockSite) -> None:
     cli("adopt", "--backend-store-uri", served.uri)
     [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")

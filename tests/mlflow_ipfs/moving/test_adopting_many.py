@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sqlite3
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -23,17 +24,18 @@ MAX_MEMORY_BYTES = 600 << 20
 
 def test_a_hundred_thousand_artifacts(cli: CommandLine, site: StockSite) -> None:
     experiment = site.client.create_experiment("big")
+    rows = []
     for number in range(RUNS):
         directory = site.directory / "mlruns" / experiment / f"{number:032x}" / "artifacts"
         directory.mkdir(parents=True)
         for index in range(FILES):
             (directory / f"{index}.txt").write_text(f"{number} {index}")
-        site.query(
+        rows.append((directory.parent.name, experiment, str(directory)))
+    with sqlite3.connect(site.database) as connection:
+        connection.executemany(
             "INSERT INTO runs (run_uuid, experiment_id, status, lifecycle_stage, artifact_uri)"
             " VALUES (?, ?, 'FINISHED', 'active', ?)",
-            directory.parent.name,
-            experiment,
-            str(directory),
+            rows,
         )
     command = [*cli.command, "adopt", "--backend-store-uri", site.uri, "--remove-source"]
     done = subprocess.run(command, env=cli.environment, capture_output=True, text=True, timeout=1000, check=False)
