@@ -38,7 +38,7 @@ from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport,
 from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
 from mlflow_ipfs.moving.former_locations import create_table, record_former_locations
 from mlflow_ipfs.moving.location_index import LocationIndex
-from mlflow_ipfs.moving.removing_sources import SourceRemover, check_removable
+from mlflow_ipfs.moving.removing_sources import SourceRemover
 from mlflow_ipfs.moving.taking_in import Intake, list_row
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def adopt_database(
     Raises:
         SettingsError: the database cannot be read, was made by another version of MLflow, or the place of its artifacts
             is not known.
-        PolicyError: the database has workspaces, or the store is not a local one.
+        PolicyError: the database has workspaces, a copy of it uses the store, or the store is not a local one.
         StoreBusyError: another adoption uses the store, or another program locked the database for too long.
         StoreFullError: the disk of the store is full. The experiments that were finished before stay adopted.
         MlflowIpfsError: the database cannot be changed.
@@ -145,8 +145,9 @@ def adopt_database(
         registry_id = ensure_registry_id(engine)
         create_table(engine)
         sighting = observe(store.storage, registry_id, engine)
-        if options.remove_sources:
-            check_removable(sighting)
+        if sighting.is_shared:  # both would write to the same mutable paths
+            msg = f"nothing was adopted: {sighting.explain()}"
+            raise PolicyError(msg)
         with engine.connect() as connection:
             plan = _planner(url, store, settings, options, registry_id).plan(connection)
         adopter = _Adopter(engine, store, watcher)
@@ -204,7 +205,8 @@ class _Adopter:
         with self._engine.connect() as connection:
             deleted = [row for row in rows if not has_row(connection, row.planned.location)]
         for row in deleted:
-            self._store.files.delete(row.planned.target)
+            if row.planned.problem is None:
+                self._store.files.delete(row.planned.target)
         return deleted
 
 

@@ -207,7 +207,7 @@ class Planner:
             return PlannedRow(row, source, target, str(target), problem, former)
         path = proxied_path(row.uri)
         assert destination is not None, "the destination is known if a row is proxied"
-        if path is None or artifacts is None:
+        if not path or artifacts is None:
             unknown = "name the place of the server's artifacts with --artifacts"
             problem = unknown if path else f"its location {row.uri!r} is malformed; correct it in the database"
             return PlannedRow(row, RemoteSource(row.uri), destination.join(path or ""), row.uri, problem, former)

@@ -9,7 +9,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import proxied_path
 from mlflow_ipfs.binding.databases.artifact_rows import ArtifactRow, iterate_rows
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, cid_of_location, parse_mfs, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import PROMPT_SOURCES
-from mlflow_ipfs.errors import PolicyError, RemoteError
+from mlflow_ipfs.errors import RemoteError
 from mlflow_ipfs.moving.adoption_plan import COLUMNS, open_place
 from mlflow_ipfs.moving.adoption_report import LeftOut
 from mlflow_ipfs.moving.artifact_sources import LocalSource
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from mlflow_ipfs.binding.databases.claims import Sighting
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.moving.artifact_sources import ArtifactSource, Listing
@@ -153,17 +152,6 @@ class SourceRemover:
                 (equal if is_equal else different).append(path)
                 self._progress(file.size_bytes)
         return equal, different
-
-
-def check_removable(sighting: Sighting) -> None:
-    """Check that no copy of the database names the files that are about to be removed.
-
-    Raises:
-        PolicyError: another database has the same registry id.
-    """
-    if sighting.is_shared:
-        msg = f"no file was removed, because another database may name the same files: {sighting.explain()}"
-        raise PolicyError(msg)
 
 
 def _with_parents(place: str) -> Iterator[str]:

@@ -80,6 +80,15 @@ def test_a_server_that_is_not_known_leaves_out_only_its_own_runs(cli: CommandLin
     assert plain.info.run_id in files_in_the_store(path="").popitem()[0]
 
 
+@pytest.mark.parametrize("uri", ["mlflow-artifacts:/", "mlflow-artifacts:/0/../1/artifacts", "mlflow-artifacts:/0/x?y"])
+def test_a_malformed_location_is_named(cli: CommandLine, served: StockSite, uri: str) -> None:
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    served.query("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", uri, run_id)
+    done = cli("adopt", "--backend-store-uri", served.uri, code=1)
+    assert f"left out    run {run_id}: its location '{uri}' is malformed; correct it in the database" in done.lines
+    assert len(files_in_the_store()) == 12
+
+
 def test_the_next_pass_takes_in_what_the_server_has_written_since(cli: CommandLine, served: StockSite) -> None:
     cli("adopt", "--backend-store-uri", served.uri)
     [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")

@@ -78,13 +78,21 @@ def test_files_that_a_version_still_reads_are_not_removed(cli: CommandLine, site
     assert (artifacts_of(run) / "model/MLmodel").exists()
 
 
-def test_a_copied_database_removes_nothing(cli: CommandLine, site: StockSite) -> None:
+def test_a_copied_database_is_adopted_and_emptied_only_after_a_fork(cli: CommandLine, site: StockSite) -> None:
     run = site.add_run({"a.txt": "a"})
     cli("adopt", "--backend-store-uri", site.uri)
     copy = site.directory / "copy.db"
     shutil.copy(site.database, copy)
-    cli("adopt", "--backend-store-uri", f"sqlite:///{copy}", "--remove-source", code=5)
+    for options in ((), ("--remove-source",)):
+        done = cli("adopt", "--backend-store-uri", f"sqlite:///{copy}", *options, code=5)
+        assert "nothing was adopted" in done.stderr
+        assert "mlflow-ipfs databases fork" in done.stderr
     assert (artifacts_of(run) / "a.txt").exists()
+    cli("databases", "fork", "--backend-store-uri", f"sqlite:///{copy}")
+    for database in (site.database, copy):
+        cli("adopt", "--backend-store-uri", f"sqlite:///{database}", "--remove-source")
+        assert read_site(f"ipfs+sqlite:///{database}") == {run.info.run_id: {"a.txt": b"a"}}
+    assert not artifacts_of(run).exists()
 
 
 def test_a_dry_run_cannot_remove(cli: CommandLine, site: StockSite) -> None:
