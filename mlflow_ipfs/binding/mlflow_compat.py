@@ -4,7 +4,7 @@ MLflow's public API is ``mlflow.*``, ``mlflow.entities``, ``mlflow.exceptions`` 
 ``mlflow.store.artifact.artifact_repo``. Everything else may change with any release of MLflow, and only this file has
 to be checked then. Imports are inside functions, because MLflow loads the plugin modules while it is being imported
 itself. Classes are attributes of this module that load on first access: ``mlflow_compat.SqlRegistryStore``,
-``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlDataset`` and ``.SqlRun``.
+``.SqlTrackingStore``, ``.SqlModelVersion``, ``.SqlModelVersionTag``, ``.SqlDataset`` and ``.SqlRun``.
 """
 
 # ruff: noqa: PLC0415
@@ -18,7 +18,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from mlflow_ipfs.content.system.locking import locked_foreign_file
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
     from mlflow.store.model_registry.dbmodels.models import SqlModelVersion as SqlModelVersion  # noqa: PLC0414
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersionTag as SqlModelVersionTag  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlDataset as SqlDataset  # noqa: PLC0414
     from mlflow.store.tracking.dbmodels.models import SqlRun as SqlRun  # noqa: PLC0414
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 # Copies of mlflow.server.constants: importing that module would load Flask into every client.
 # tests/mlflow_ipfs/binding/test_mlflow_compat.py checks that they are equal.
@@ -56,6 +57,7 @@ PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # placeh
 _CLASSES: Final = {
     "SqlDataset": ("mlflow.store.tracking.dbmodels.models", "SqlDataset"),
     "SqlModelVersion": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersion"),
+    "SqlModelVersionTag": ("mlflow.store.model_registry.dbmodels.models", "SqlModelVersionTag"),
     "SqlRun": ("mlflow.store.tracking.dbmodels.models", "SqlRun"),
     "SqlRegistryStore": ("mlflow.store.model_registry.sqlalchemy_store", "SqlAlchemyStore"),
     "SqlTrackingStore": ("mlflow.store.tracking.sqlalchemy_store", "SqlAlchemyStore"),
@@ -414,3 +416,43 @@ def model_location(client: MlflowClient, models_uri: str) -> tuple[str, str, boo
     if len(found) == 1:
         return str(client.get_logged_model(found[0]).artifact_location), str(path), False
     return str(client.get_model_version_download_uri(*found)), str(path), True
+
+
+@contextmanager
+def using_database(database_uri: str) -> Iterator[None]:
+    """Let MLflow's client use a database as tracking server and model registry, for the duration of a ``with`` block."""
+    import mlflow
+
+    former = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(database_uri)
+    mlflow.set_registry_uri(database_uri)
+    try:
+        yield
+    finally:
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type] # None restores the default
+        mlflow.set_tracking_uri(former)  # type: ignore[arg-type]
+
+
+def open_artifact_repository(uri: str) -> ArtifactRepository:
+    """Return MLflow's artifact repository for any location that MLflow or an installed plugin supports."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri)
+
+
+def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:
+    """Compare the schema of a database with the one that this MLflow needs. The database is not changed."""
+    from alembic.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current in scripts.get_heads():
+        return "same"
+    try:
+        known = current is None or scripts.get_revision(current) is not None
+    except CommandError:
+        known = False
+    return "older" if known else "newer"

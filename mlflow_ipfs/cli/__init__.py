@@ -10,6 +10,7 @@ import click
 
 import mlflow_ipfs
 from mlflow_ipfs.cli.add import add
+from mlflow_ipfs.cli.adopt import adopt
 from mlflow_ipfs.cli.application import Application
 from mlflow_ipfs.cli.backup import backup
 from mlflow_ipfs.cli.block import block
@@ -64,7 +65,7 @@ def main(context: click.Context) -> None:
         context.obj = CliContext(None)
 
 
-for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, block, refs, dag, backup, restore, databases, scrub):
+for _command in (add, get, cat, ls, cid, verify, pin, gc, du, car, block, refs, dag, adopt, eject, backup, restore):
     main.add_command(_command)
-for _command in (eject, runlog, doctor, completion):
+for _command in (databases, scrub, runlog, doctor, completion):
     main.add_command(_command)

@@ -112,7 +112,7 @@ class MutableFiles:
             ConflictError: the path is a directory, or a parent of the path is a file.
             NotFoundError, IsDirectoryError, SourceChangedError: the source cannot be imported.
         """
-        return self._put_sources([(location, source)], chunker, progress)[0]
+        return self._put_sources([(location, source)], chunker, progress)[0][0]
 
     def put_tree(
         self,
@@ -139,7 +139,22 @@ class MutableFiles:
         """
         found = [(location.join(path), source) for path, source in _files_below(directory)]
         sources = [(path, source) for path, source in found if source is not None]
-        return self._put_sources(sources, chunker, progress, [path for path, source in found if source is None])
+        return self._put_sources(sources, chunker, progress, [path for path, source in found if source is None])[0]
+
+    def put_files(
+        self, sources: Sequence[tuple[MfsPath, Path]], *, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Publish files at their paths, all in one step, and return the number of bytes that the store did not have.
+
+        Args:
+            sources: for each file, its path in a tree and the file on disk; symlinks are followed.
+            progress: as for ``put_file``.
+
+        Raises:
+            ImmutableError, ConflictError, NotFoundError, IsDirectoryError, SourceChangedError: as for ``put_file``.
+                No file was published.
+        """
+        return self._put_sources(sources, None, progress)[1] if sources else 0
 
     def _put_sources(
         self,
@@ -147,7 +162,7 @@ class MutableFiles:
         chunker: Chunker | None,
         progress: Callable[[int], None] | None,
         empty_directories: Sequence[MfsPath] = (),
-    ) -> Sequence[MfsEntry]:
+    ) -> tuple[Sequence[MfsEntry], int]:
         for location, _ in sources:
             _check_file_location(location)
         for location in empty_directories:
@@ -159,7 +174,7 @@ class MutableFiles:
             new_bytes = publication.commit(Changes(entries=[*entries, *marks]))
         root = (entries or marks)[0].root
         _logger.debug("mfs://%s: put %d files, %d bytes new in the store", root, len(entries), new_bytes)
-        return entries
+        return entries, new_bytes
 
     def _mark(self, directories: Sequence[MfsPath], publication: Publication) -> list[MfsEntry]:
         """Put the node of an empty directory, and return a mark with it for each directory."""

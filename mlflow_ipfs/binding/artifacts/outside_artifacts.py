@@ -18,15 +18,21 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
+from mlflow_ipfs.binding.artifacts.artifact_places import (
+    DEFAULT_DESTINATION,
+    configured_destination,
+    find_common_root,
+    local_path,
+    printable,
+    proxied_path,
+    search_directories,
+)
 from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind, ArtifactRow, iterate_rows, read_experiments
 from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database
 from mlflow_ipfs.binding.locations import (
@@ -38,7 +44,6 @@ from mlflow_ipfs.binding.locations import (
     cid_of_location,
     parse_mfs,
     scheme_of,
-    split_proxied,
 )
 from mlflow_ipfs.content.names.kinds import NameKind
 from mlflow_ipfs.errors import InvalidCIDError, InvalidPathError
@@ -53,10 +58,6 @@ if TYPE_CHECKING:
 MAX_EXAMPLES: Final = 3
 MAX_ROOTS: Final = 20
 OTHER_ROOTS: Final = "other places"
-_DESTINATIONS: Final = ("_MLFLOW_SERVER_ARTIFACT_DESTINATION", "MLFLOW_ARTIFACTS_DESTINATION")
-_DEFAULT_DESTINATION: Final = "mlartifacts"  # MLflow's default directory of a server for proxied artifacts
-_TAIL: Final = re.compile(r"/\d+/(models/[^/]+|traces/[^/]+|[0-9a-f]{32})/artifacts(/.*)?$", re.ASCII)
-_USER: Final = re.compile(r"(?<=://)[^/@]*@")
 _ORDER: Final[tuple[ArtifactKind, ...]] = ("experiment", "run", "logged model", "model version", "trace")
 
 
@@ -162,11 +163,11 @@ def iterate_outside_artifacts(
         # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
         experiments = read_experiments(connection)
         rows = [row for row in limit.cut(iterate_rows(connection)) if row.has_artifacts or scheme_of(row.uri) != MFS]
-    bases = _bases(database)
+    bases = search_directories(database)
     proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
     affected: dict[str, str] = {}
     for row in limit.cut(rows):
-        common_root = _common_root(row)
+        common_root = find_common_root(row)
         if _is_outside(row, common_root, store, proxied, bases):
             yield OutsideArtifact(row, common_root)
             if row.experiment_id is not None:
@@ -182,13 +183,13 @@ def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:
     roots: Counter[ArtifactKind] = Counter()
     for artifact in artifacts:
         kind = artifact.row.kind
-        key = kind, _printable(artifact.common_root)
+        key = kind, printable(artifact.common_root)
         if key not in found and roots[kind] >= MAX_ROOTS:
             key = kind, OTHER_ROOTS
         if key not in found:
             roots[kind] += 1
         count, examples = found.get(key, (0, ()))
-        found[key] = count + 1, (*examples, _printable(artifact.row.name))[:MAX_EXAMPLES]
+        found[key] = count + 1, (*examples, printable(artifact.row.name))[:MAX_EXAMPLES]
     ordered = sorted(found.items(), key=lambda item: (_ORDER.index(item[0][0]), item[0][1]))
     return tuple(OutsideGroup(kind, common_root, *counted) for (kind, common_root), counted in ordered)
 
@@ -234,33 +235,23 @@ class _Proxied:
         cls, rows: Iterable[ArtifactRow], store: ContentStore, environ: Mapping[str, str], bases: tuple[Path, ...]
     ) -> _Proxied:
         """Search the store for files at the proxied locations of the database."""
-        wanted = {path for row in rows if (path := _proxied_path(row.uri)) is not None}
-        destination = next((environ[name] for name in _DESTINATIONS if environ.get(name)), "")
-        directories = [base / _DEFAULT_DESTINATION for base in bases]
+        wanted = {path for row in rows if (path := proxied_path(row.uri)) is not None}
+        destination = configured_destination(environ)
+        directories = [base / DEFAULT_DESTINATION for base in bases]
         if destination and scheme_of(destination) in {"", "file"}:
-            directories.append(Path(_local_path(destination) or destination))
+            directories.append(Path(local_path(destination) or destination))
         stored = _stored_among(wanted, store) if wanted else set()
         return cls(stored, tuple(directories), is_store=scheme_of(destination) == MFS)
 
     def is_outside(self, row: ArtifactRow) -> bool:
         """Return True if the files of a row are not in the store."""
-        path = _proxied_path(row.uri)
+        path = proxied_path(row.uri)
         if path is None:
             return True
         if path in self._stored:
             return False
         on_disk = any(_has_file(directory / path) for directory in self._directories)
         return on_disk or row.has_artifacts or not self._is_store
-
-
-def _proxied_path(uri: str) -> str | None:
-    """Return the path of a proxied location; None for a frozen or malformed location, or one with another scheme."""
-    if scheme_of(uri) != PROXIED or cid_of_location(uri) is not None:
-        return None
-    try:
-        return split_proxied(uri)[1]
-    except InvalidPathError:
-        return None
 
 
 def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
@@ -277,7 +268,7 @@ def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
 
 def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> bool:
     """Return True if a directory contains files, or if this machine cannot determine it."""
-    path, root = _local_path(row.uri), _local_path(common_root)
+    path, root = local_path(row.uri), local_path(common_root)
     if path is None or root is None:  # on the disk of another host
         return True
     if any(_has_file(base / path) for base in bases):
@@ -285,14 +276,6 @@ def _is_on_disk(row: ArtifactRow, common_root: str, bases: tuple[Path, ...]) -> 
     if Path(path).is_absolute():
         return row.kind != "model version" and not Path(root).parent.exists()
     return row.kind != "model version" and not any((base / root).exists() for base in bases)
-
-
-def _local_path(uri: str) -> str | None:
-    """Return the local path of a location without a scheme or with ``file:``; None if it names another host."""
-    if scheme_of(uri) != "file":
-        return uri
-    split = urlsplit(uri)
-    return url2pathname(split.path) if split.netloc in {"", "localhost"} else None
 
 
 def _has_file(path: Path) -> bool:
@@ -303,51 +286,3 @@ def _has_file(path: Path) -> bool:
         if files:
             return True
     return any(not isinstance(error, FileNotFoundError | NotADirectoryError) for error in unreadable)
-
-
-def _bases(database: URL) -> tuple[Path, ...]:
-    """Return the directories against which relative locations are resolved.
-
-    These are the current directory of this process, and the directory of a SQLite file.
-    """
-    bases = [Path.cwd()]
-    if database.get_backend_name() == "sqlite" and database.database:
-        bases.append(Path(database.database).absolute().parent)
-    return tuple(dict.fromkeys(bases))
-
-
-def _common_root(row: ArtifactRow) -> str:
-    """Return the part of a row's location that rows of its kind have in common, without credentials."""
-    middle = {"run": row.name, "logged model": f"models/{row.name}", "trace": f"traces/{row.name}"}.get(row.kind)
-    common_root = row.uri.split("?", 1)[0].rstrip("/")
-    if middle is None:
-        common_root = _root_of(common_root)
-    else:
-        common_root = common_root.removesuffix("/artifacts").removesuffix(middle).rstrip("/")
-        common_root = _without_last(common_root, str(row.experiment_id))
-    return _USER.sub("", common_root) or row.uri[:1]
-
-
-def _without_last(common_root: str, name: str) -> str:
-    """Remove the experiment's number from a URI: ``s3://b/mlruns/7`` becomes ``s3://b/mlruns``.
-
-    The root ``mlflow-artifacts:/7`` keeps its slash: ``mlflow-artifacts:/``.
-    """
-    before, slash, last = common_root.rpartition("/")
-    if not slash or last != name:
-        return common_root
-    return f"{before}/" if before.endswith((":", "/")) else before
-
-
-def _printable(text: str) -> str:
-    """Return the text with unprintable characters escaped, for terminals and for the record in a backup."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
-
-
-def _root_of(uri: str) -> str:
-    """Return the root of a model version's location: the bucket, or the directory that contains the path."""
-    if scheme_of(uri) in {"", "file"}:
-        without = _TAIL.sub("", uri)
-        return without if without != uri else uri.rpartition("/")[0] or uri
-    split = urlsplit(uri)
-    return f"{split.scheme}://{split.netloc}" if split.netloc else f"{split.scheme}:/"

@@ -96,10 +96,22 @@ def write_locations(connection: Connection, locations: Iterable[ArtifactLocation
     for location in locations:
         if (uri := change(location.uri)) == location.uri:
             continue
-        column = next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
+        column = _column_of(location)
         keys = {_parameter(name): value for name, value in zip(column.keys, location.key, strict=True)}
         count += connection.execute(_update_of(column), keys | {"former": location.uri, "new": uri}).rowcount
     return count
+
+
+def has_row(connection: Connection, location: ArtifactLocation) -> bool:
+    """Return True if the row of a location exists, even if the location has changed."""
+    column = _column_of(location)
+    table = _table(column)
+    row = [table.c[name] == value for name, value in zip(column.keys, location.key, strict=True)]
+    return connection.execute(sqlalchemy.select(sqlalchemy.true()).select_from(table).where(*row)).first() is not None
+
+
+def _column_of(location: ArtifactLocation) -> _Column:
+    return next(one for one in _COLUMNS if (one.table, one.name) == (location.table, location.column))
 
 
 @functools.cache  # building the statement takes longer than executing it

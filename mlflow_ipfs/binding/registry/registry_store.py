@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy
@@ -21,6 +21,7 @@ from mlflow_ipfs.binding.mlflow_compat import Server, ServerOptions, SqlModelVer
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry import version_tags
+from mlflow_ipfs.binding.registry.existing_versions import ExistingVersion, read_versions, rewrite_version
 from mlflow_ipfs.binding.registry.freeze import Freezer, FrozenModel, check_destination
 from mlflow_ipfs.binding.registry.frozen_versions import find_versions
 from mlflow_ipfs.binding.registry.version_pins import FrozenVersion, VersionPins
@@ -105,7 +106,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
         settings = Settings.from_environment()
         if settings.freeze is FreezeMode.OFF:
             return create(version_tags.without_reserved(tags))
-        if self._is_prompt(name, source, tags):
+        if self.is_prompt(name, source, tags):
             return create(version_tags.unfrozen_tags(tags, PROMPT_REASON))
         with mlflow_errors(f"a new version of {name!r} from {source}"):
             pins = self._pins(shared_store(settings))
@@ -145,6 +146,63 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
                     check_destination(Server.current())
         created: RegisteredModel = super().create_registered_model(name, tags, description, deployment_job_id)
         return created
+
+    def freeze_existing(
+        self,
+        store: ContentStore,
+        settings: Settings,
+        version: ExistingVersion,
+        source: ModelSource,
+        server: Server | None,
+    ) -> FrozenModel:
+        """Freeze and tag a version that was registered without this package, as ``create_model_version`` does.
+
+        Args:
+            store: the store that gets the content.
+            settings: the settings; ``import_allow`` is ignored, because the operator names the source, not a client.
+            version: the version.
+            source: where its bytes are.
+            server: the server that will serve the version; None if clients read the store themselves.
+
+        Raises:
+            ConflictError: another program changed or deleted the version meanwhile.
+            MlflowIpfsError: as for ``Freezer.freeze``.
+        """
+        pins = self._pins(store)
+        allowed = replace(settings, import_allow=(source.uri,))
+        model = Freezer(store, pins, self.registry_id, settings=allowed, server=server).freeze(source)
+        try:
+            datasets = read_dataset_inputs(source.run_id, source.run)
+            tags = version_tags.frozen_tags((), model, datasets) if settings.version_tags else []
+            with self.ManagedSessionMaker(read_only=False) as session:
+                rewrite_version(session, version, model.location, tags)
+        finally:
+            pins.finish(model.pending)
+        return model
+
+    def tag_unfrozen(self, version: ExistingVersion, reason: str) -> bool:
+        """Tag an existing version as not frozen, as ``create_model_version`` does, with the reason.
+
+        Returns:
+            False if the version already has these tags.
+
+        Raises:
+            ConflictError: another program changed or deleted the version meanwhile.
+        """
+        tags = version_tags.unfrozen_tags((), reason)
+        if {tag.key: tag.value for tag in tags}.items() <= self._tags_of(version).items():
+            return False
+        with self.ManagedSessionMaker(read_only=False) as session:
+            rewrite_version(session, version, version.location, tags)
+        return True
+
+    def _tags_of(self, version: ExistingVersion) -> dict[str, str]:
+        return dict(self.get_model_version(version.name, version.version).tags)
+
+    def list_existing(self) -> list[ExistingVersion]:
+        """Return every model version, frozen or not."""
+        with self.ManagedSessionMaker() as session:
+            return read_versions(session)
 
     def set_model_version_tag(self, name: str, version: str | int, tag: ModelVersionTag) -> None:
         """Set a tag of a version. Raise if only the registration may write the tag."""
@@ -191,7 +249,7 @@ class FreezingRegistryStore(SqlRegistryStore):  # type: ignore[misc] # MLflow's 
             "MLflow inserted a model version without its ORM class; this version of it is not supported"
         )
 
-    def _is_prompt(self, name: str, source: str, tags: list[ModelVersionTag] | None) -> bool:
+    def is_prompt(self, name: str, source: str, tags: list[ModelVersionTag] | None) -> bool:
         """Return True if a version is a prompt: its text is in tags, and its source is MLflow's placeholder.
 
         The prompt tag alone is not sufficient: any client may set it, even on a model with files.

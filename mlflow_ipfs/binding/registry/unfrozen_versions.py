@@ -61,7 +61,7 @@ def count_versions(database: URL) -> VersionCounts:
     engine = sqlalchemy.create_engine(database)
     try:
         with engine.connect() as connection:
-            return _count(connection)
+            return count_versions_in(connection)
     except sqlalchemy.exc.SQLAlchemyError as error:
         uri = show_url(database)
         reason = hide_secrets(str(getattr(error, "orig", None) or error))
@@ -71,7 +71,8 @@ def count_versions(database: URL) -> VersionCounts:
         engine.dispose()
 
 
-def _count(connection: sqlalchemy.Connection) -> VersionCounts:
+def count_versions_in(connection: sqlalchemy.Connection) -> VersionCounts:
+    """Count the model versions of a database that is open, as ``count_versions`` does."""
     columns: tuple[Any, ...] = (
         SqlModelVersion.name,
         SqlModelVersion.version,

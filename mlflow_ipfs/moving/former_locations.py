@@ -1,0 +1,101 @@
+"""The table of rows whose artifacts were taken in, with the places where the artifacts were before.
+
+The table is in MLflow's database, next to MLflow's own tables, so that it changes in the same transaction as the artifact
+locations. `mlflow db upgrade` does not change it. ``adopt`` reads the table to continue, and to remove the old files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+TABLE: Final = "mlflow_ipfs_adopted"
+_BATCH: Final = 500  # rows of one statement, below SQLite's limit of parameters
+
+_metadata = sqlalchemy.MetaData()  # separate from MLflow's, because MLflow checks that all tables of its own exist
+_table = sqlalchemy.Table(
+    TABLE,
+    _metadata,
+    sqlalchemy.Column("row_table", sqlalchemy.String(32), primary_key=True),
+    sqlalchemy.Column("row_key", sqlalchemy.String(64), primary_key=True),
+    sqlalchemy.Column("location", sqlalchemy.Text, nullable=False),
+    sqlalchemy.Column("place", sqlalchemy.Text, nullable=False),
+    sqlalchemy.Column("fingerprint", sqlalchemy.String(64), nullable=False),
+    sqlalchemy.Column("store_id", sqlalchemy.String(64), nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FormerLocation:
+    """The location of a row before its artifacts were taken in.
+
+    Attributes:
+        table: the table of the row.
+        key: the id of the run, logged model or trace.
+        location: the artifact location that the row had.
+        place: the directory or URI from which the files were read. It differs from ``location`` if that was relative, or
+            named files behind a server.
+        fingerprint: ``Listing.fingerprint`` of the files when they were compared with the store.
+        store_id: the id of the store.
+    """
+
+    table: str
+    key: str
+    location: str
+    place: str
+    fingerprint: str
+    store_id: str
+
+
+def create_table(engine: Engine) -> None:
+    """Create the table if it is missing. Safe with concurrent processes."""
+    try:
+        _metadata.create_all(engine)
+    except (OperationalError, ProgrammingError):
+        if not sqlalchemy.inspect(engine).has_table(TABLE):
+            raise
+
+
+def read_former_locations(connection: Connection) -> dict[tuple[str, str], FormerLocation]:
+    """Return the former locations of all rows, by table and key. A database without the table has none."""
+    if not sqlalchemy.inspect(connection).has_table(TABLE):
+        return {}
+    rows = connection.execute(sqlalchemy.select(_table))
+    return {(row.row_table, row.row_key): FormerLocation(*row) for row in rows}
+
+
+def record_former_locations(connection: Connection, locations: Sequence[FormerLocation]) -> None:
+    """Record former locations in the caller's transaction, and replace earlier records of the same rows."""
+    forget_former_locations(connection, locations)
+    if locations:
+        rows = [
+            {
+                "row_table": one.table,
+                "row_key": one.key,
+                "location": one.location,
+                "place": one.place,
+                "fingerprint": one.fingerprint,
+                "store_id": one.store_id,
+            }
+            for one in locations
+        ]
+        connection.execute(_table.insert(), rows)
+
+
+def forget_former_locations(connection: Connection, locations: Iterable[FormerLocation]) -> None:
+    """Remove records in the caller's transaction."""
+    keys: dict[str, list[str]] = {}
+    for one in locations:
+        keys.setdefault(one.table, []).append(one.key)
+    for table, found in keys.items():
+        for start in range(0, len(found), _BATCH):
+            part = _table.c.row_key.in_(found[start : start + _BATCH])
+            connection.execute(_table.delete().where(_table.c.row_table == table, part))

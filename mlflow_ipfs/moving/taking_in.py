@@ -1,0 +1,279 @@
+"""Import of the files of planned rows into the store, and the comparison of every file with what the store has.
+
+The files of many small rows are published together, because each publication waits for the disk.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.content.checking.compare import compare_with_disk
+from mlflow_ipfs.errors import (
+    MlflowIpfsError,
+    RemoteError,
+    StoreBusyError,
+    StoreFormatError,
+    StoreFullError,
+)
+from mlflow_ipfs.moving.artifact_sources import Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.names.entries import MfsEntry
+    from mlflow_ipfs.content.store import ContentStore
+    from mlflow_ipfs.moving.adoption_plan import PlannedRow
+    from mlflow_ipfs.moving.artifact_sources import SourceFile
+
+_BATCH_FILES: Final = 1000
+_BATCH_BYTES: Final = 256 << 20
+_OF_THE_STORE: Final = (StoreFullError, StoreBusyError, StoreFormatError)  # these errors stop the adoption
+_MAX_SHOWN: Final = 3
+
+
+@dataclass(slots=True)
+class TakenRow:
+    """The outcome for one row.
+
+    Attributes:
+        planned: the row.
+        files: number of its files.
+        size_bytes: sum of their sizes.
+        empty_directories: number of directories that are not kept, because they have no files.
+        fingerprint: ``Listing.fingerprint`` of the files that were compared with the store.
+        is_known: True if an earlier pass took in the row, and no file has changed since.
+        problems: the reasons why the row is left out; empty if every file is in the store.
+    """
+
+    planned: PlannedRow
+    files: int = 0
+    size_bytes: int = 0
+    empty_directories: int = 0
+    fingerprint: str = ""
+    is_known: bool = False
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def reason(self) -> str:
+        """The problems as one text; empty if there are none."""
+        more = len(self.problems) - _MAX_SHOWN
+        return "; ".join(self.problems[:_MAX_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
+
+
+class Intake:
+    """Importer of rows into one store.
+
+    Args:
+        store: the store.
+        store_id: the id of the store.
+        progress: called with the number of bytes just read.
+
+    Attributes:
+        new_bytes: number of bytes that the store did not have before.
+    """
+
+    def __init__(self, store: ContentStore, store_id: str, progress: Callable[[int], None]) -> None:
+        self._store = store
+        self._store_id = store_id
+        self._progress = progress
+        self._batch: list[tuple[MfsPath, Path]] = []
+        self._batch_bytes = 0
+        self._failed: dict[MfsPath, str] = {}
+        self.new_bytes = 0
+
+    def take(self, rows: Iterable[PlannedRow]) -> list[TakenRow]:
+        """Import the files of rows, and compare them with the store.
+
+        A file that changes after its import is imported once more. If it changes again, its row has a problem.
+
+        Raises:
+            StoreFullError, StoreBusyError, StoreFormatError: the store cannot be written to.
+        """
+        taken = [self._import(planned) for planned in rows]
+        self._flush()
+        for row in taken:
+            if not row.is_known and (not row.problems or _is_partly_useful(row.planned)):
+                self._verify(row)
+        return taken
+
+    def _import(self, planned: PlannedRow) -> TakenRow:
+        row = TakenRow(planned)
+        if planned.problem is not None:
+            row.problems.append(planned.problem)
+            return row
+        listing = _list(row)
+        row.is_known = _is_known(row, self._store_id)
+        if row.is_known:
+            return row
+        if row.problems and not _is_partly_useful(planned):
+            return row
+        if planned.source.is_local:
+            self._import_missing(planned, listing, Path(planned.source.place))
+        elif listing.files:
+            self._import_remote(row, listing)
+        return row
+
+    def _import_remote(self, row: TakenRow, listing: Listing) -> None:
+        """Import the files of one row through a temporary copy, and compare them with it."""
+        planned = row.planned
+        try:
+            with planned.source.fetched(self._store.storage.make_view_directory) as directory:
+                self._import_missing(planned, listing, directory)
+                self._flush()
+                row.problems += self._compare(planned, listing.files.values(), directory)
+        except RemoteError as error:
+            row.problems.append(str(error))
+
+    def _import_missing(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
+        """Import the files that the store does not have with the same size."""
+        entries = self._entries(planned)
+        for file in listing.files.values():
+            entry = entries.get(file.path)
+            if entry is None or (entry.size_bytes != file.size_bytes and _may_replace(planned, entry, file)):
+                self._add(planned, file, directory)
+
+    def _add(self, planned: PlannedRow, file: SourceFile, directory: Path) -> None:
+        if len(self._batch) >= _BATCH_FILES or self._batch_bytes + file.size_bytes > _BATCH_BYTES:
+            self._flush()
+        self._batch.append((planned.target.join(file.path), directory / file.path))
+        self._batch_bytes += file.size_bytes
+
+    def _flush(self) -> None:
+        batch, self._batch, self._batch_bytes = self._batch, [], 0
+        self._put(batch)
+
+    def _put(self, sources: Sequence[tuple[MfsPath, Path]]) -> None:
+        """Publish files in one step. If some cannot be imported, publish all others, and record the reasons."""
+        if not sources:
+            return
+        try:
+            self.new_bytes += self._store.files.put_files(sources, progress=self._progress)
+        except _OF_THE_STORE:
+            raise
+        except (MlflowIpfsError, OSError) as error:
+            if len(sources) == 1:
+                self._failed[sources[0][0]] = _text_of(error)
+                return
+            half = len(sources) // 2
+            self._put(sources[:half])
+            self._put(sources[half:])
+
+    def _verify(self, row: TakenRow) -> None:
+        """Compare the files of a row, as they are now, with the store."""
+        planned, imported = row.planned, row.fingerprint
+        listing = _list(row)
+        if not planned.source.is_local:
+            if not row.problems and row.fingerprint != imported:
+                row.problems.append(f"{planned.source.place} changed while it was read; adopt it again")
+            return
+        directory = Path(planned.source.place)
+        if row.fingerprint != imported or self._compare(planned, listing.files.values(), directory):
+            self._import_changed(planned, listing, directory)
+            row.problems += self._compare(planned, listing.files.values(), directory)
+        if not row.problems and not planned.is_proxied:
+            self._remove_others(planned, listing)
+
+    def _import_changed(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
+        entries = self._entries(planned)
+        for file in listing.files.values():
+            entry = entries.get(file.path)
+            self._failed.pop(planned.target.join(file.path), None)
+            if entry is None or (
+                _may_replace(planned, entry, file) and differs(self._store, entry, directory / file.path)
+            ):
+                self._add(planned, file, directory)
+        self._flush()
+
+    def _remove_others(self, planned: PlannedRow, listing: Listing) -> None:
+        """Remove files that an earlier pass imported, and that the source does not have any more."""
+        for path in self._entries(planned).keys() - listing.files.keys():
+            self._store.files.delete(planned.target.join(path))
+
+    def _compare(self, planned: PlannedRow, files: Iterable[SourceFile], directory: Path) -> list[str]:
+        """Compare files byte for byte with the store. Return a reason for each one that is not the same there."""
+        entries = self._entries(planned)
+        problems = []
+        for file in files:
+            location, source = planned.target.join(file.path), directory / file.path
+            entry = entries.get(file.path)
+            if entry is None:
+                problems.append(self._failed.pop(location, f"{str(source)!r} is not in the store; adopt it again"))
+            elif differs(self._store, entry, source):
+                problems.append(_explain_difference(planned, entry, file, str(source)))
+            self._progress(file.size_bytes)
+        return problems
+
+    def _entries(self, planned: PlannedRow) -> Mapping[str, MfsEntry]:
+        """Return the files of a row that the store has, by their paths below the row's target."""
+        start = len(planned.target.path) + 1
+        return {entry.path[start:]: entry for entry in self._store.files.walk(planned.target)}
+
+
+def differs(store: ContentStore, entry: MfsEntry, source: Path) -> bool:
+    """Return True if a file on disk, or the file that a symlink leads to, differs from a file of the store."""
+    # compare_with_disk does not follow symlinks, because it also compares content that has symlinks.
+    return bool(compare_with_disk(store.storage.blocks, entry.cid, source.resolve()).problems)
+
+
+def list_row(planned: PlannedRow, store_id: str) -> TakenRow:
+    """Return what would be taken in of a row, without reading the files."""
+    row = TakenRow(planned)
+    if planned.problem is not None:
+        row.problems.append(planned.problem)
+    else:
+        _list(row)
+        row.is_known = _is_known(row, store_id)
+    return row
+
+
+def _list(row: TakenRow) -> Listing:
+    """List the files of a row, and record their number, sizes, fingerprint and problems instead of earlier ones."""
+    try:
+        listing = row.planned.source.list_files()
+    except RemoteError as error:
+        row.problems = [str(error)]
+        return Listing()
+    row.files, row.size_bytes = len(listing.files), listing.size_bytes
+    row.empty_directories, row.fingerprint = listing.empty_directories, listing.fingerprint
+    row.problems = list(listing.problems)
+    return listing
+
+
+def _is_known(row: TakenRow, store_id: str) -> bool:
+    former = row.planned.former
+    return (
+        former is not None and not row.problems and (former.fingerprint, former.store_id) == (row.fingerprint, store_id)
+    )
+
+
+def _is_partly_useful(planned: PlannedRow) -> bool:
+    """Return True if some files of a row are useful in the store without the others.
+
+    A server with the store as its destination finds them. Another row's location changes only with all its files.
+    """
+    return planned.problem is None and planned.is_proxied and planned.source.is_local
+
+
+def _may_replace(planned: PlannedRow, entry: MfsEntry, file: SourceFile) -> bool:
+    """Return True if a file of the source may replace a different one in the store.
+
+    A server may have written to a proxied location of the store since. Only ``adopt`` writes to other locations
+    before the database names them.
+    """
+    return not planned.is_proxied or file.changed_ns > entry.mtime_ns
+
+
+def _explain_difference(planned: PlannedRow, entry: MfsEntry, file: SourceFile, source: str) -> str:
+    if _may_replace(planned, entry, file):
+        return f"{source!r} changed while it was read; adopt it again when no process writes to it"
+    return f"{source!r} differs from a newer file in the store, which was kept; remove one of the two"
+
+
+def _text_of(error: MlflowIpfsError | OSError) -> str:
+    if isinstance(error, MlflowIpfsError) or not error.strerror:
+        return str(error)
+    return f"{os.fsdecode(error.filename)!r} cannot be read: {error.strerror}"

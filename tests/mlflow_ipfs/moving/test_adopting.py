@@ -1,0 +1,154 @@
+"""Adoption of a SQLite database with plain files: nothing is lost, and everything is in the store afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModelTag
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.opening import shared_store
+from support.stock_sites import ODD_NAMES, StockSite, artifacts_of, read_site, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.command_line import CommandLine
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_dry_run_says_what_would_be_taken_in_and_creates_nothing(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    before = {path: path.stat().st_mtime_ns for path in site.directory.rglob("*")}
+    done = cli("adopt", "--backend-store-uri", site.uri, "--dry-run")
+    mlruns = site.directory / "mlruns"
+    assert f"experiment  digits: 3 runs, 1 logged model, 1 trace; 12 files, 198 B from {mlruns}" in done.lines
+    assert f"experiment  Default: 1 run; 1 file, 3 B from {mlruns}" in done.lines
+    assert done.lines[-2:] == ["to take in  13 files, 201 B", "versions    3 to freeze"]
+    assert not cli.store.exists()
+    assert {path: path.stat().st_mtime_ns for path in site.directory.rglob("*")} == before
+
+
+def test_everything_is_in_the_store_afterwards(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    before = read_site(site.uri)
+    assert len(before) == 9
+    cli("adopt", "--backend-store-uri", site.uri)
+    shutil.rmtree(site.directory / "mlruns")
+    assert read_site(f"ipfs+{site.uri}") == before
+    assert cli("backup", site.directory / "backup", "--backend-store-uri", site.uri).code == 0  # nothing is outside
+
+
+def test_locations_are_those_of_a_new_experiment(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    cli("adopt", "--backend-store-uri", site.uri)
+    [(registry_id,)] = site.query("SELECT registry_id FROM mlflow_ipfs_registry")
+    client = MlflowClient(tracking_uri=f"ipfs+{site.uri}")
+    made = client.create_experiment("new")
+    assert client.get_experiment(made).artifact_location == f"mfs://mlflow/{registry_id}/{made}"
+    assert client.get_experiment("1").artifact_location == f"mfs://mlflow/{registry_id}/1"
+    model = client.create_logged_model(made).artifact_location
+    [(adopted,)] = site.query("SELECT artifact_location FROM logged_models WHERE experiment_id = 1")
+    assert adopted.split("/m-")[0] == model.replace(f"/{made}/", "/1/").split("/m-")[0]
+    [(source,)] = site.query("SELECT source FROM model_versions WHERE version = 3")
+    assert source == client.get_run(source.split("/")[5]).info.artifact_uri + "/model"
+    for run_id, uri in site.query("SELECT run_uuid, artifact_uri FROM runs WHERE experiment_id = 1"):
+        assert uri == f"mfs://mlflow/{registry_id}/1/{run_id}/artifacts"
+
+
+def test_versions_are_frozen_and_tagged_as_new_ones(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    registry = site.client._get_registry_client().store
+    registry.create_registered_model("prompt", [RegisteredModelTag("mlflow.prompt.is_prompt", "true")])
+    registry.create_model_version("prompt", "dummy-source")
+    done = cli("adopt", "--backend-store-uri", site.uri)
+    assert "versions    3 frozen, 1 prompt tagged" in done.lines
+    client = MlflowClient(tracking_uri=f"ipfs+{site.uri}", registry_uri=f"ipfs+{site.uri}")
+    for adopted in client.search_model_versions("name = 'net'"):
+        with mlflow_compat.using_database(f"ipfs+{site.uri}"):
+            made = client.create_model_version("net", str(adopted.source), adopted.run_id, model_id=adopted.model_id)
+        locations = [client.get_model_version_download_uri("net", one.version) for one in (adopted, made)]
+        assert locations[0] == locations[1]
+        assert adopted.tags == made.tags
+        assert adopted.tags["ipfs.cid"] in locations[0]
+    assert str(client.get_model_version_by_alias("net", "champion").version) == "2"
+    tags = client.get_model_version("prompt", "1").tags
+    assert tags["ipfs.frozen"] == "false"
+    owners = [pin.owner for pin in shared_store().pins.list(owner_prefix="model-version")]
+    assert len([owner for owner in owners if owner.startswith("model-version:")]) == 6
+    assert not [owner for owner in owners if owner.startswith("model-version-pending:")]
+
+
+@pytest.mark.parametrize("prefix", ["./mlruns", "mlruns", "file://{}/mlruns"])
+def test_other_spellings_of_a_directory(
+    cli: CommandLine, site: StockSite, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.add_run({"a b.txt": "a", "model/MLmodel": "flavors: {}"})
+    site.add_version("net", f"{run.info.artifact_uri}/model", run.info.run_id)
+    prefix = prefix.format(site.directory)
+    for table, column in (
+        ("runs", "artifact_uri"),
+        ("model_versions", "source"),
+        ("model_versions", "storage_location"),
+    ):
+        site.query(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", f"{site.directory}/mlruns", prefix)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # relative locations are beside the database then
+    cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
+    assert read_site(f"ipfs+{site.uri}") == {
+        run.info.run_id: {"a b.txt": b"a", "model/MLmodel": b"flavors: {}"},
+        "net/1": {"MLmodel": b"flavors: {}"},
+    }
+
+
+def test_a_second_run_finds_nothing_to_do(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    cli("adopt", "--backend-store-uri", site.uri)
+    database = site.database.read_bytes()
+    done = cli("adopt", "--backend-store-uri", site.uri, "--json")
+    assert len(done.records) == 1
+    assert {done.records[0][name] for name in ("files", "new_bytes", "versions", "prompts", "left_out")} == {0}
+    assert site.database.read_bytes() == database
+
+
+def test_odd_names_hidden_files_and_symlinks_are_taken_in(cli: CommandLine, site: StockSite, tmp_path: Path) -> None:
+    run = site.add_run({name: name for name in ODD_NAMES})
+    write(tmp_path / "elsewhere/big.bin", "big")
+    (artifacts_of(run) / "link.bin").symlink_to(tmp_path / "elsewhere/big.bin")
+    (artifacts_of(run) / "linked").symlink_to(tmp_path / "elsewhere")
+    (artifacts_of(run) / "empty/below").mkdir(parents=True)
+    done = cli("adopt", "--backend-store-uri", site.uri)
+    assert "1 empty directory" in done.stderr
+    expected = {name: name.encode() for name in ODD_NAMES} | {"link.bin": b"big", "linked/big.bin": b"big"}
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: expected}
+
+
+def test_a_name_that_no_store_can_have_leaves_its_run_where_it_is(cli: CommandLine, site: StockSite) -> None:
+    good = site.add_run({"a.txt": "a"})
+    bad = site.add_run({"b.txt": "b", "@reserved": "c"})
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    [line] = [line for line in done.lines if line.startswith("left out")]
+    assert f"run {bad.info.run_id}: " in line
+    assert "1 item left out" in done.stderr
+    client = MlflowClient(tracking_uri=f"ipfs+{site.uri}")
+    assert client.get_run(bad.info.run_id).info.artifact_uri == bad.info.artifact_uri
+    assert client.get_run(good.info.run_id).info.artifact_uri.startswith("mfs://")
+
+
+def test_a_file_store_is_refused_with_advice(cli: CommandLine, site: StockSite) -> None:
+    for uri in ("./mlruns", f"file://{site.directory}/mlruns"):
+        assert "mlflow migrate-filestore" in cli("adopt", "--backend-store-uri", uri, code=2).stderr
+    assert not cli.store.exists()
+
+
+def test_only_a_database_is_adopted(cli: CommandLine) -> None:
+    for uri in ("http://127.0.0.1:5000", "mysql://user:secret@host/mlflow"):
+        message = cli("adopt", "--backend-store-uri", uri, code=2).stderr
+        assert "only a SQLite or PostgreSQL database can be adopted" in message
+        assert "secret" not in message
+    assert "does not exist" in cli("adopt", "--backend-store-uri", "sqlite:////nowhere/m.db", code=2).stderr
+    assert not cli.store.exists()

@@ -1,0 +1,204 @@
+"""Adoption of a database whose artifacts are behind a server: the locations stay, and the bytes move."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlflow_ipfs.content.mfs import MfsPath
+from mlflow_ipfs.opening import open_store, shared_store
+from support.clients import run_client
+from support.stock_sites import StockSite, read_site, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import StartServer
+    from support.command_line import CommandLine
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def served(site: StockSite) -> StockSite:
+    site.fill()
+    site.move_behind_a_server()
+    return site
+
+
+def locations(site: StockSite) -> list[tuple[str, str]]:
+    tables = ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")
+    return [row for table, column in tables for row in site.query(f"SELECT rowid, {column} FROM {table}")]
+
+
+def files_in_the_store(root: str = "mlflow", path: str = "") -> dict[str, bytes]:
+    store = shared_store()
+    found = store.files.walk(MfsPath(root, path))
+    return {entry.path.removeprefix(path).lstrip("/"): store.open(entry.cid).read() for entry in found}
+
+
+def files_on_disk(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_locations_stay_and_files_are_where_a_server_finds_them(cli: CommandLine, served: StockSite) -> None:
+    before = locations(served)
+    done = cli("adopt", "--backend-store-uri", served.uri)
+    assert "--artifacts-destination mfs://mlflow\n" in done.stderr
+    assert f"ipfs+{served.uri}" in done.stderr
+    assert locations(served) == before
+    assert files_in_the_store() == files_on_disk(served.directory / "mlartifacts")
+    for (location,) in served.query("SELECT storage_location FROM model_versions"):
+        assert location.startswith("mlflow-artifacts:/1/")
+        assert "/@bafy" in location
+
+
+def test_artifacts_names_another_directory(cli: CommandLine, served: StockSite, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "some where"
+    (served.directory / "mlartifacts").rename(elsewhere)
+    assert "--artifacts" in cli("adopt", "--backend-store-uri", served.uri, code=2).stderr
+    assert "/nowhere" in cli("adopt", "--backend-store-uri", served.uri, "--artifacts", "/nowhere", code=2).stderr
+    done = cli("adopt", "--backend-store-uri", served.uri, "--artifacts", elsewhere)
+    assert f"13 files, 201 B from {elsewhere}" in done.stdout.decode().replace("1 run; 1 file, 3 B", "13 files, 201 B")
+    assert files_in_the_store() == files_on_disk(elsewhere)
+
+
+def test_a_server_that_is_not_known_leaves_out_only_its_own_runs(cli: CommandLine, site: StockSite) -> None:
+    plain, proxied = site.add_run({"a.txt": "a"}), site.add_run()
+    site.query(
+        "UPDATE runs SET artifact_uri = 'mlflow-artifacts:/0/x/artifacts' WHERE run_uuid = ?", proxied.info.run_id
+    )
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    assert (
+        f"left out    run {proxied.info.run_id}: name the place of the server's artifacts with --artifacts"
+        in done.lines
+    )
+    assert site.query("SELECT artifact_uri FROM runs WHERE artifact_uri LIKE 'mfs://%'")
+    assert plain.info.run_id in files_in_the_store(path="").popitem()[0]
+
+
+@pytest.mark.parametrize("uri", ["mlflow-artifacts:/", "mlflow-artifacts:/0/../1/artifacts", "mlflow-artifacts:/0/x?y"])
+def test_a_malformed_location_is_named(cli: CommandLine, served: StockSite, uri: str) -> None:
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    served.query("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", uri, run_id)
+    done = cli("adopt", "--backend-store-uri", served.uri, code=1)
+    assert f"left out    run {run_id}: its location '{uri}' is malformed; correct it in the database" in done.lines
+    assert len(files_in_the_store()) == 12
+
+
+def test_the_next_pass_takes_in_what_the_server_has_written_since(cli: CommandLine, served: StockSite) -> None:
+    cli("adopt", "--backend-store-uri", served.uri)
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    write(served.directory / f"mlartifacts/0/{run_id}/artifacts/later.txt", "later")
+    done = cli("adopt", "--backend-store-uri", served.uri, "--dry-run")
+    assert "experiment  Default: 1 run; 2 files, 8 B" in done.lines[0]
+    done = cli("adopt", "--backend-store-uri", served.uri)
+    assert done.lines[-1] == "unchanged   4, taken in earlier"
+    assert files_in_the_store()[f"0/{run_id}/artifacts/later.txt"] == b"later"
+
+
+def test_files_that_a_server_of_ours_wrote_since_are_kept(cli: CommandLine, served: StockSite) -> None:
+    cli("adopt", "--backend-store-uri", served.uri)
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    path = f"0/{run_id}/artifacts/loss.txt"
+    new = served.directory / "new.txt"
+    new.write_text("0.1")
+    shared_store().files.put_file(MfsPath("mlflow", path), new)
+    cli("adopt", "--backend-store-uri", served.uri)
+    assert files_in_the_store()[path] == b"0.1"
+    write(served.directory / f"mlartifacts/0/{run_id}/artifacts/other.txt", "other")
+    done = cli("adopt", "--backend-store-uri", served.uri, code=1)
+    assert "differs from a newer file in the store, which was kept" in done.lines[0]
+    assert files_in_the_store()[path] == b"0.1"
+
+
+def test_two_databases_on_one_store_share_no_path(
+    cli: CommandLine, served: StockSite, empty_database: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "second").mkdir()
+    shutil.copy(empty_database, tmp_path / "second/mlflow.db")
+    second = StockSite(tmp_path / "second")
+    run = second.add_run()
+    with sqlite3.connect(second.database) as connection:
+        connection.execute("UPDATE runs SET artifact_uri = ?", (f"mlflow-artifacts:/0/{run.info.run_id}/artifacts",))
+    write(second.directory / f"mlartifacts/0/{run.info.run_id}/artifacts/a.txt", "second")
+    cli("adopt", "--backend-store-uri", served.uri)
+    first = files_in_the_store()
+    artifacts = second.directory / "mlartifacts"
+    done = cli("adopt", "--backend-store-uri", second.uri, "--artifacts", artifacts)
+    [(registry_id,)] = second.query("SELECT registry_id FROM mlflow_ipfs_registry")
+    assert f"--artifacts-destination mfs://mlflow/{registry_id}\n" in done.stderr
+    assert files_in_the_store(path=registry_id) == files_on_disk(artifacts)
+    cli("adopt", "--backend-store-uri", second.uri, "--artifacts", artifacts)  # finds its files again
+    assert files_in_the_store().items() - first.items() == {
+        (f"{registry_id}/0/{run.info.run_id}/artifacts/a.txt", b"second")
+    }
+    assert len(cli("databases", "ls").lines) == 2
+
+
+def test_an_unreadable_file_keeps_only_itself_out(cli: CommandLine, served: StockSite) -> None:
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    directory = served.directory / f"mlartifacts/0/{run_id}/artifacts"
+    (directory / "dangling").symlink_to("nowhere")
+    done = cli("adopt", "--backend-store-uri", served.uri, code=1)
+    assert f"left out    run {run_id}: '{directory}/dangling' cannot be read" in done.lines[0]
+    assert files_in_the_store()[f"0/{run_id}/artifacts/loss.txt"] == b"0.5"
+
+
+FILL = """
+import mlflow, sys
+from pathlib import Path
+mlflow.set_tracking_uri(sys.argv[1])
+client = mlflow.MlflowClient()
+client.create_registered_model("net")
+Path("model").mkdir()
+Path("model/MLmodel").write_text("flavors: {}")
+Path("model/weights.bin").write_bytes(b"1" * 3_000_000)
+with mlflow.start_run() as run:
+    mlflow.log_text("hello", "a dir/b c.txt")
+    mlflow.log_artifacts("model", "model")
+    model = client.create_logged_model("0", "net", run.info.run_id)
+    client.log_model_artifacts(model.model_id, "model")
+    model = client.finalize_logged_model(model.model_id, "READY")
+client.create_model_version("net", f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
+client.create_model_version("net", f"{run.info.artifact_uri}/model", run.info.run_id)
+client.set_registered_model_alias("net", "champion", "2")
+answer(run.info.run_id)
+"""
+READ = """
+import hashlib, mlflow, sys
+from pathlib import Path
+mlflow.set_tracking_uri(sys.argv[1])
+def read(uri):
+    top = Path(mlflow.artifacts.download_artifacts(uri))
+    found = {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+    return {path: hashlib.sha256(data).hexdigest() for path, data in found.items()}
+tags = mlflow.MlflowClient().get_model_version("net", "1").tags
+run = mlflow.get_run(sys.argv[2]).info
+answer([read(uri) for uri in (run.artifact_uri, "models:/net/1", "models:/net/2", "models:/net@champion")] + [tags])
+"""
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_stock_server_is_adopted_and_served_to_stock_clients(
+    cli: CommandLine, mlflow_server: StartServer, stock_python: Path, tmp_path: Path
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    stock = mlflow_server("--backend-store-uri", uri, python=stock_python, workers=1)
+    run_id = run_client(FILL, stock.url, directory=tmp_path, python=stock_python)
+    *before, tags = run_client(READ, stock.url, run_id, directory=tmp_path, python=stock_python)
+    assert tags == {}
+    done = cli.in_a_process("adopt", "--backend-store-uri", uri)  # while the server runs
+    (tmp_path / "mlartifacts").rename(tmp_path / "old")
+    arguments = done.stderr.partition("mlflow server ")[2].split()
+    server = mlflow_server(*arguments, env={"MLFLOW_IPFS_STORE": f"local:{cli.store}"}, workers=1)
+    *after, tags = run_client(READ, server.url, run_id, directory=tmp_path, python=stock_python)
+    assert after == before
+    assert tags["ipfs.size_bytes"] == "3000011"
+    with open_store() as store:
+        assert store.verify(tags["ipfs.cid"], against=tmp_path / "model").problems == []
+    assert read_site(uri, server.url)[run_id].keys() == {"a dir/b c.txt", "model/MLmodel", "model/weights.bin"}
