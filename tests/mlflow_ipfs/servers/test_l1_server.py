@@ -393,7 +393,9 @@ def test_an_operator_can_list_what_may_be_imported(mlflow_server: StartServer, d
         },
     )
     client = MlflowClient(server.url)
-    client.create_registered_model("m")
+    with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+        client.create_registered_model("m")  # it would stay empty
+    MlflowClient(f"sqlite:///{database}").create_registered_model("m")  # as if it had been made by another server
     run = client.create_run("0")
     client.log_text(run.info.run_id, "x", "model/MLmodel")
     with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
