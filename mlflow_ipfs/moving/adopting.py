@@ -23,6 +23,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
     search_directories,
 )
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, has_row, read_locations, write_locations
+from mlflow_ipfs.binding.databases.artifact_rows import read_unfinished
 from mlflow_ipfs.binding.databases.connections import opened_database
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
@@ -33,7 +34,7 @@ from mlflow_ipfs.content.storage.local import LocalStorage
 from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.errors import PolicyError, StoreBusyError
 from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport, preview_versions
-from mlflow_ipfs.moving.adoption_plan import Planner
+from mlflow_ipfs.moving.adoption_plan import UNFINISHED, Planner
 from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
 from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
 from mlflow_ipfs.moving.former_locations import create_table, record_former_locations
@@ -150,7 +151,7 @@ def adopt_database(
             raise PolicyError(msg)
         with engine.connect() as connection:
             plan = _planner(url, store, settings, options, registry_id).plan(connection)
-        adopter = _Adopter(engine, store, watcher)
+        adopter = _Adopter(engine, store, watcher, include_unfinished=options.include_unfinished)
         reports = [adopter.adopt(experiment) for experiment in plan.experiments]
         versions = _adopt_versions(engine, store, settings, plan, reports)
         removal = _remove_sources(engine, store, plan, watcher) if options.remove_sources else None
@@ -160,8 +161,9 @@ def adopt_database(
 class _Adopter:
     """Adopter of the experiments of one database."""
 
-    def __init__(self, engine: Engine, store: ContentStore, watcher: Watcher) -> None:
+    def __init__(self, engine: Engine, store: ContentStore, watcher: Watcher, *, include_unfinished: bool) -> None:
         self._engine = engine
+        self._include_unfinished = include_unfinished
         self._store = store
         self._store_id = _local(store).store_id
         self._watcher = watcher
@@ -178,7 +180,7 @@ class _Adopter:
             self._change_locations(experiment, complete)
         deleted = self._find_deleted(row for row in taken if row.problems)
         for row in taken:
-            if row not in deleted:
+            if id(row) not in deleted:
                 sort_in(report, row)
         self._watcher.finished(report)
         return report
@@ -191,8 +193,12 @@ class _Adopter:
         records = []
         with self._engine.begin() as connection:
             write_locations(connection, [own], lambda _: experiment.new_location)
+            unfinished = set() if self._include_unfinished else read_unfinished(connection)
             for row in complete:
                 planned = row.planned
+                if (planned.row.kind, planned.row.name) in unfinished:  # a program has resumed the run meanwhile
+                    row.problems.append(UNFINISHED)
+                    continue
                 change = functools.partial(_replace_by, planned.new_uri)
                 if planned.is_proxied or write_locations(connection, [planned.location], change):
                     records.append(planned.record(row.fingerprint, self._store_id))
@@ -200,14 +206,14 @@ class _Adopter:
                     row.problems.append("its artifact location was changed meanwhile; adopt again")
             record_former_locations(connection, records)
 
-    def _find_deleted(self, rows: Iterable[TakenRow]) -> list[TakenRow]:
-        """Return the rows that were deleted from the database meanwhile, and delete what was imported of them."""
+    def _find_deleted(self, rows: Iterable[TakenRow]) -> set[int]:
+        """Return the ``id()`` of the rows that were deleted from the database meanwhile, and delete what was imported of them."""
         with self._engine.connect() as connection:
             deleted = [row for row in rows if not has_row(connection, row.planned.location)]
         for row in deleted:
             if row.planned.problem is None:
                 self._store.files.delete(row.planned.target)
-        return deleted
+        return {id(row) for row in deleted}
 
 
 def _replace_by(uri: str, former: str) -> str:

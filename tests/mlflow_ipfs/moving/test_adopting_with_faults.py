@@ -72,6 +72,16 @@ def test_a_running_run_is_left_for_a_later_pass(cli: CommandLine, site: StockSit
     assert read_site(f"ipfs+{site.uri}")[version].keys() == {"MLmodel", "weights.bin"}
 
 
+def test_a_run_that_is_resumed_meanwhile_is_left_for_a_later_pass(
+    cli: CommandLine, site: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.add_run({"a.txt": "a"})
+    after_each_import(monkeypatch, lambda: site.query("UPDATE runs SET status = 'RUNNING'"))
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    assert f"run {run.info.run_id}: it has not ended" in done.stdout.decode()
+    assert location(site, run) == run.info.artifact_uri
+
+
 def test_running_runs_are_taken_in_on_request(cli: CommandLine, site: StockSite) -> None:
     run = site.add_run({"a.txt": "a"}, status="RUNNING")
     cli("adopt", "--backend-store-uri", site.uri, "--include-running")
