@@ -37,7 +37,6 @@ from mlflow_ipfs.content.storage.local.backup import (
 )
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock
-from mlflow_ipfs.content.system.ownership import create_directory, create_parents
 from mlflow_ipfs.errors import ConflictError, NotFoundError, PolicyError, StoreFormatError
 
 if TYPE_CHECKING:
@@ -197,9 +196,7 @@ class BackupDirectory:
             StoreFormatError: the directory contains a backup of a newer format or a damaged one.
             StoreBusyError: another backup is being made there, or another program has the copied store open.
         """
-        create_parents(self.directory)
-        if not self.directory.is_dir():
-            create_directory(self.directory, 0o700)  # as root: for the owner of the parent directory
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._refuse_foreign()
         make_lock_file(self._lock)
         with FileLock(self._lock, timeout_seconds=timeout_seconds, purpose="is making a backup").exclusive():

@@ -71,18 +71,24 @@ def test_a_source_that_names_nothing_certain_is_no_fault_of_the_server(
     assert caught.value.get_http_status_code() == 400  # 500 would make clients try again for minutes
 
 
-@pytest.mark.parametrize("source", ["nobody://knows/this", "mlflow-artifacts:/0/model"])
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("nobody://knows/this", "cannot be read"),
+        ("mlflow-artifacts:/0/model", "there is no file at or below mfs://mlflow/0"),
+    ],
+)
 def test_a_source_that_mlflow_cannot_read(
-    source: str, client: MlflowClient, run_id: str, monkeypatch: pytest.MonkeyPatch
+    source: str, reason: str, client: MlflowClient, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del run_id
-    with pytest.raises(MlflowException, match="cannot be read") as caught:
+    with pytest.raises(MlflowException, match=reason) as caught:
         client.create_model_version("m", source)
     assert caught.value.get_http_status_code() == 404
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
     tags = client.create_model_version("m", source).tags
     assert tags["ipfs.frozen"] == "false"
-    assert "cannot be read" in tags["ipfs.unfrozen_reason"]
+    assert reason in tags["ipfs.unfrozen_reason"]
 
 
 def nested(store: ContentStore, depth: int, links: int) -> CID:
