@@ -102,11 +102,13 @@ class DiskError(MlflowIpfsError, OSError):
 
 
 class StoreFormatError(MlflowIpfsError, RuntimeError):
-    """A directory that is not a store, or a store whose format or file system is not supported."""
+    """The directory is not a store, or it is a store that this version cannot open.
 
+    Attributes:
+        is_newer: whether a newer version of mlflow-ipfs wrote the store, so that this one can neither open nor repair it.
+    """
 
-class NewerFormatError(StoreFormatError):
-    """A newer version of mlflow-ipfs wrote the store. This version can neither open nor repair it."""
+    is_newer = False
 
 
 class RemoteError(MlflowIpfsError, ConnectionError):

@@ -22,7 +22,6 @@ PUBLIC_NAMES = {
     "IsDirectoryError",
     "LoggedDataset",
     "MlflowIpfsError",
-    "NewerFormatError",
     "NotDirectoryError",
     "NotFoundError",
     "PolicyError",

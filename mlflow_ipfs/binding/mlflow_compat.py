@@ -423,14 +423,16 @@ def using_database(database_uri: str) -> Iterator[None]:
     """Let MLflow's client use a database as tracking server and model registry, for the duration of a ``with`` block."""
     import mlflow
 
-    former = os.environ.get("MLFLOW_TRACKING_URI")
+    former = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(database_uri)
     mlflow.set_registry_uri(database_uri)
     try:
         yield
     finally:
-        mlflow.set_registry_uri(None)  # type: ignore[arg-type] # None restores the default
-        mlflow.set_tracking_uri(former)  # type: ignore[arg-type]
+        mlflow.set_registry_uri(None)  # type: ignore[arg-type] # None restores the default, but leaves the variable
+        mlflow.set_tracking_uri(former["MLFLOW_TRACKING_URI"])  # type: ignore[arg-type]
+        for name, value in former.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
 def open_artifact_repository(uri: str) -> ArtifactRepository:

@@ -62,7 +62,7 @@ def _encode_map(value: dict[str, Value], out: bytearray, depth: int) -> None:
 def _encode_scalar(value: Value) -> bytes:
     if value is None or isinstance(value, bool):
         return {None: b"\xf6", False: b"\xf4", True: b"\xf5"}[value]
-    if isinstance(value, int):
+    if isinstance(value, int) and value >= -(1 << 63):
         return _head(_UINT, value) if value >= 0 else _head(_NEGATIVE, -1 - value)
     if isinstance(value, float) and math.isfinite(value):
         return b"\xfb" + struct.pack(">d", value)

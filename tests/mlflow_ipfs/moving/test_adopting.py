@@ -150,5 +150,5 @@ def test_only_a_database_is_adopted(cli: CommandLine) -> None:
         message = cli("adopt", "--backend-store-uri", uri, code=2).stderr
         assert "only a SQLite or PostgreSQL database can be adopted" in message
         assert "secret" not in message
-    assert "does not exist" in cli("adopt", "--backend-store-uri", "sqlite:////nowhere/m.db", code=2).stderr
+    assert "does not exist" in cli("adopt", "--backend-store-uri", "sqlite:////nowhere/m.db", code=3).stderr
     assert not cli.store.exists()

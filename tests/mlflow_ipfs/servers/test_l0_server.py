@@ -75,13 +75,14 @@ def test_an_upload_is_cut_like_the_file_added_by_path(
         assert (entry.cid, expected.new_bytes) == (expected.cid, 0)
 
 
-def test_an_experiment_with_an_mfs_location_of_its_own(
+def test_an_mfs_location_that_the_server_chooses(
     mlflow_server: StartServer, database: Path, tmp_path: Path
 ) -> None:
     """Clients with mlflow-ipfs write directly to the store that they share with the server."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
-    server = mlflow_server("--backend-store-uri", f"sqlite:///{database}", env=env)
-    answer = run_client(CODE, server.url, "mfs://team/e", directory=tmp_path, env=env)
+    root = ("--default-artifact-root", "mfs://team/e")
+    server = mlflow_server("--backend-store-uri", f"sqlite:///{database}", *root, env=env)
+    answer = run_client(CODE, server.url, directory=tmp_path, env=env)
     assert answer["predictions"] == pytest.approx([7, 7, 7])
     assert answer["uri"].startswith("mfs://team/e/")
     with open_store(Settings(store=tmp_path / "store")) as store:

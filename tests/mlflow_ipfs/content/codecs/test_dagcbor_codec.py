@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=10)
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
-    st.integers(-(1 << 64), (1 << 64) - 1),
+    st.integers(-(1 << 63), (1 << 64) - 1),
     st.floats(allow_nan=False, allow_infinity=False),
     st.binary(max_size=10),
     TEXT,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mlflow_ipfs.content.system import mounts
 from mlflow_ipfs.content.system.disk import is_draft_of
 from mlflow_ipfs.content.system.ownership import create_file
-from mlflow_ipfs.errors import NewerFormatError, StoreFormatError
+from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -247,8 +247,7 @@ def read_format(layout: Layout) -> str:
         The store's id.
 
     Raises:
-        NewerFormatError: a newer version of the program is needed.
-        StoreFormatError: ``format.json`` is invalid.
+        StoreFormatError: ``format.json`` is invalid, or a newer version of the program is needed (``is_newer``).
     """
     try:
         fields: dict[str, Any] = json.loads(layout.format_file.read_bytes())
@@ -261,5 +260,7 @@ def read_format(layout: Layout) -> str:
             f"the store {layout.directory} has format {fields.get('format')} and needs a program that reads format "
             f"{needed}; this one reads format {FORMAT}: upgrade mlflow-ipfs"
         )
-        raise NewerFormatError(msg)
+        newer = StoreFormatError(msg)
+        newer.is_newer = True
+        raise newer
     return store_id

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.errors import NewerFormatError, StoreFormatError
+from mlflow_ipfs.errors import StoreFormatError
 
 if TYPE_CHECKING:
     import sqlite3
@@ -146,7 +146,9 @@ def schema_version(connection: sqlite3.Connection) -> int:
             f"{_file_of(connection)} has schema version {version}, newer than {SCHEMA_VERSION}: "
             "upgrade mlflow-ipfs to open it"
         )
-        raise NewerFormatError(msg)
+        newer = StoreFormatError(msg)
+        newer.is_newer = True
+        raise newer
     return version
 
 

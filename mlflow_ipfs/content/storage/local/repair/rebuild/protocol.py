@@ -38,7 +38,7 @@ from mlflow_ipfs.content.storage.local.repair.rebuild.scan import StoreScan
 from mlflow_ipfs.content.system.access import translate_access_errors
 from mlflow_ipfs.content.system.disk import Disk
 from mlflow_ipfs.content.system.locking import FileLock, LockFile
-from mlflow_ipfs.errors import ImmutableError, NewerFormatError, NotFoundError, StoreBusyError, StoreFormatError
+from mlflow_ipfs.errors import ImmutableError, NotFoundError, StoreBusyError, StoreFormatError
 
 if TYPE_CHECKING:
     import os
@@ -128,13 +128,15 @@ def _read_store_id(layout: Layout) -> str | None:
     """Return the id in ``format.json``; None if that file is missing or damaged.
 
     Raises:
-        NewerFormatError: a newer version wrote the store.
+        StoreFormatError: a newer version wrote the store.
     """
     try:
         return layouts.read_format(layout)
-    except NewerFormatError:
-        raise
-    except (FileNotFoundError, StoreFormatError):
+    except FileNotFoundError:
+        return None
+    except StoreFormatError as error:
+        if error.is_newer:
+            raise
         return None
 
 
