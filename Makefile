@@ -28,7 +28,7 @@ WITH_TORCH := if ls -d .venv/lib/*/site-packages/torch >/dev/null 2>&1; then :; 
 HOURS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-core check bench matrix soak clean kubo stock environments
+.PHONY: help demo test test-core check docs bench matrix soak clean kubo stock environments
 
 help:  ## show this
 	@sed -n 's/^\([a-z-]*\):.*##/\1|/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s%s\n' "$$name" "$$text"; done
@@ -46,7 +46,10 @@ test:  ## everything: checks, all tests, a real Kubo, real MLflow servers
 test-core: .venv/core-ready  ## the quick tests that need neither Kubo nor servers nor frameworks
 	@$(PYTEST) -m "not kubo and not server and not postgres and not frameworks and not soak and not slow"
 
-check: .venv/dev-ready  ## ruff, mypy, and who may import whom
+docs: .venv/dev-ready  ## build the documentation site into docs/_build
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build
+
+check: .venv/dev-ready docs  ## ruff, mypy, who may import whom, and the documentation site
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -1,0 +1,121 @@
+"""Benchmark: what logging costs the training thread, for each batch and for each epoch of a tiny model.
+
+Three questions, each in interleaved pairs, by the processor time of the process (threads included), so that the load of the
+machine matters little:
+
+1. our hook on a loop that does nothing: microseconds of the training thread for each batch;
+2. epochs of a tiny Lightning model with ``IPFSCallback``, compared with bare Lightning;
+3. the overhead of ``IPFSLogger`` that logs every batch, compared with that of Lightning's MLFlowLogger.
+
+Usage: python benchmarks/callback_overhead.py [BATCHES]
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import PAIRS, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BATCH_SIZE = 32
+EPOCHS = 2
+
+
+def build_training(batches: int) -> Callable[..., float]:
+    """Return a function that trains once and returns its processor time in microseconds for each batch."""
+    import torch  # noqa: PLC0415 - torch and Lightning take seconds
+    from pytorch_lightning import LightningModule, Trainer  # noqa: PLC0415
+    from torch.utils.data import DataLoader, TensorDataset  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+
+    class Model(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Linear(32, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:  # noqa: ANN401 - Lightning's batch
+            del batch_idx
+            loss = torch.nn.functional.cross_entropy(self.layers(batch[0]), batch[1])
+            self.log("train_loss", loss, on_step=True, on_epoch=True)
+            return loss
+
+        def configure_optimizers(self) -> Any:  # noqa: ANN401 - torch's optimizer
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    rows = batches * BATCH_SIZE
+    data = TensorDataset(torch.randn(rows, 32), torch.randint(0, 10, (rows,)))
+
+    def train(callbacks: list[Any], logger: Any = False, every: int = 50) -> float:  # noqa: ANN401, FBT002 - Lightning's types
+        trainer = Trainer(
+            max_epochs=EPOCHS, callbacks=callbacks, logger=logger, log_every_n_steps=every, accelerator="cpu",
+            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        started = time.process_time()
+        trainer.fit(Model(), DataLoader(data, batch_size=BATCH_SIZE))
+        return (time.process_time() - started) / (EPOCHS * batches) * 1e6
+
+    return train
+
+
+def measure_hook(batches: int) -> float:
+    """Return the microseconds of this thread that our hooks of a batch take, in a loop that does nothing else."""
+    from lightning_ipfs import EpochMetrics  # noqa: PLC0415 - Lightning takes seconds
+
+    callback, batch = EpochMetrics(), [[0.0] * BATCH_SIZE]
+    callback.on_train_epoch_start(None, None)
+    started = time.thread_time()
+    for number in range(batches):
+        callback.on_train_batch_start(None, None, batch, number)
+        callback.on_train_batch_end(None, None, None, batch, number)
+    return (time.thread_time() - started) / batches * 1e6
+
+
+def main(batches: int) -> None:
+    from pytorch_lightning.loggers import MLFlowLogger  # noqa: PLC0415
+
+    from lightning_ipfs import IPFSCallback, IPFSLogger  # noqa: PLC0415
+
+    hooks = [measure_hook(100_000) for _ in range(PAIRS)]
+    print(
+        json.dumps({"benchmark": "batch_hook", "measure": "microseconds", "ours": round(statistics.median(hooks), 3)})
+    )
+    train = build_training(batches)
+    names = count()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
+        uri = f"sqlite:///{Path(name) / 'mlflow.db'}"
+        os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_IPFS_RUNLOG": f"{name}/runlog"}
+
+        def bare() -> float:
+            return train([])
+
+        def with_callback() -> float:
+            return train([IPFSCallback()])
+
+        def with_our_logger() -> float:
+            return train([], IPFSLogger(run_name=str(next(names))), every=1) - bare()
+
+        def with_stock_logger() -> float:
+            return train([], MLFlowLogger(tracking_uri=uri), every=1) - bare()
+
+        measure = "processor microseconds per batch"
+        compare("epoch_with_callback", measure, with_callback, bare, "bare Lightning")
+        compare("overhead_of_logger_every_batch", measure, with_our_logger, with_stock_logger, "MLFlowLogger")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
