@@ -75,9 +75,7 @@ def test_an_upload_is_cut_like_the_file_added_by_path(
         assert (entry.cid, expected.new_bytes) == (expected.cid, 0)
 
 
-def test_an_mfs_location_that_the_server_chooses(
-    mlflow_server: StartServer, database: Path, tmp_path: Path
-) -> None:
+def test_an_mfs_location_that_the_server_chooses(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:
     """Clients with mlflow-ipfs write directly to the store that they share with the server."""
     env = {"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"}
     root = ("--default-artifact-root", "mfs://team/e")
