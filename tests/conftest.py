@@ -146,6 +146,26 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
     yield from make_ordinary_user()
 
 
+FRAMEWORK_DIRECTORIES = {"lightning_ipfs", "keras_ipfs"}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the tests of frameworks when they are deselected: torch and Keras take 20 seconds."""
+    skips = "not frameworks" in str(config.option.markexpr)
+    return (
+        True
+        if skips and not FRAMEWORK_DIRECTORIES.isdisjoint(collection_path.relative_to(PROJECT / "tests").parts)
+        else None
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what starts MLflow in new processes first: with several workers, none is left alone with it at the end."""
+    """Mark what uses PostgreSQL, and put what starts MLflow in new processes first.
+
+    With several workers, none is then left alone with a slow test at the end.
+    """
+    for item in items:
+        if "postgres" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.postgres)
     items.sort(key=lambda item: SLOW_DIRECTORIES.isdisjoint(item.path.parts))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.command_line import CommandLine
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 def test_old_files_are_removed_by_a_later_call(cli: CommandLine, site: StockSite) -> None:
