@@ -44,7 +44,7 @@ test:  ## everything: checks, all tests, a real Kubo, real MLflow servers
 	@$(PYTEST)
 
 test-core: .venv/core-ready  ## the quick tests that need neither Kubo nor servers nor frameworks
-	@$(PYTEST) -m "not kubo and not server and not postgres and not frameworks and not soak and not slow"
+	@$(PYTEST) --numprocesses 4 -m "not kubo and not server and not postgres and not frameworks and not soak and not slow"
 
 docs: .venv/dev-ready  ## build the documentation site into docs/_build
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs docs/_build

@@ -146,6 +146,12 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
     yield from make_ordinary_user()
 
 
+SLOW_FILES = {  # many short tests, together more than 3 seconds: half of the time of `make test-core`
+    "test_artifact_repository", "test_car_import_needed", "test_cli_car", "test_collecting", "test_collecting_contract",
+    "test_golden_vectors", "test_hostile_dags", "test_outside_artifacts", "test_ownership", "test_rebuild",
+    "test_rebuild_chunkers", "test_rebuild_files", "test_run_log", "test_tracking_store", "test_unprivileged",
+    "test_upload_chunking",
+}  # fmt: skip
 FRAMEWORK_DIRECTORIES = {"lightning_ipfs", "keras_ipfs"}
 
 
@@ -168,4 +174,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "postgres" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
+        if item.path.stem in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: SLOW_DIRECTORIES.isdisjoint(item.path.parts))
