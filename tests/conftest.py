@@ -146,11 +146,12 @@ def ordinary_user() -> Iterator[OrdinaryUser]:
     yield from make_ordinary_user()
 
 
-SLOW_FILES = {  # many short tests, together more than 3 seconds: half of the time of `make test-core`
+SLOW_FILES = {  # many short tests, together more than 2 seconds: most of the time of `make test-core`
     "test_artifact_repository", "test_car_import_needed", "test_cli_car", "test_collecting", "test_collecting_contract",
     "test_golden_vectors", "test_hostile_dags", "test_outside_artifacts", "test_ownership", "test_rebuild",
     "test_rebuild_chunkers", "test_rebuild_files", "test_run_log", "test_tracking_store", "test_unprivileged",
-    "test_upload_chunking",
+    "test_upload_chunking", "test_places", "test_dedupe", "test_client_locations", "test_resources", "test_cli_debug",
+    "test_uploads", "test_views", "test_verify_promises", "test_exporter", "test_rebuild_safety", "test_cli_get",
 }  # fmt: skip
 FRAMEWORK_DIRECTORIES = {"lightning_ipfs", "keras_ipfs"}
 
