@@ -17,6 +17,7 @@ from keras.callbacks import Callback
 from keras_ipfs.sessions import Session, enter_session
 from mlflow_ipfs.training import metric_names as names
 from mlflow_ipfs.training.epochs import EpochTimer
+from mlflow_ipfs.training.hooks import forward_hooks
 from mlflow_ipfs.training.latency import (
     DEFAULT_WARMUP,
     LatencyRecorder,
@@ -24,7 +25,7 @@ from mlflow_ipfs.training.latency import (
     find_synchronize,
     guess_batch_size,
 )
-from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSampler
+from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSeries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -228,10 +229,7 @@ class Resources(_SessionCallback):
 
     def __init__(self, interval_seconds: float = DEFAULT_INTERVAL_SECONDS, node: str | None = None) -> None:
         super().__init__()
-        self._interval_seconds = interval_seconds
-        self._node = node
-        self._sampler: ResourceSampler | None = None
-        self._number = 0
+        self._series = ResourceSeries(interval_seconds, node)
 
     def on_train_begin(self, logs: Logs = None) -> None:
         """Start sampling."""
@@ -249,17 +247,11 @@ class Resources(_SessionCallback):
         self._start()
 
     def _start(self) -> None:
-        if self._sampler is None and self._session is not None:
-            log = self._session.log.log_metrics
-            self._sampler = ResourceSampler(
-                log, interval_seconds=self._interval_seconds, node=self._node, first_number=self._number
-            ).start()
+        if self._session is not None:
+            self._series.start(self._session.log.log_metrics)
 
     def _leave(self) -> None:
-        sampler, self._sampler = self._sampler, None
-        if sampler is not None:
-            sampler.close()
-            self._number = sampler.number
+        self._series.stop()
         super()._leave()
 
 
@@ -285,12 +277,7 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         self._parts: list[_SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup)]
         if resource_seconds is not None:
             self._parts.append(Resources(resource_seconds))
-        for hook in _HOOKS:
-            calls = [
-                getattr(part, hook) for part in self._parts if getattr(type(part), hook) is not getattr(Callback, hook)
-            ]
-            if calls:
-                setattr(self, hook, calls[0] if len(calls) == 1 else _each(calls))
+        forward_hooks(self, self._parts, Callback, _HOOKS)
 
     def set_model(self, model: Any) -> None:  # noqa: ANN401 - a Keras model
         """Pass the model to the parts."""
@@ -302,14 +289,6 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
 _HOOKS = tuple(
     name for name in dir(Callback) if name.startswith("on_") and name not in {"on_batch_begin", "on_batch_end"}
 )
-
-
-def _each(calls: list[Callable[..., None]]) -> Callable[..., None]:
-    def call(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - the arguments of any hook
-        for one in calls:
-            one(*arguments, **named)
-
-    return call
 
 
 def _learning_rate(model: Any) -> float | None:  # noqa: ANN401 - a Keras model

@@ -10,6 +10,7 @@ from lightning_ipfs.frameworks import base_classes
 from lightning_ipfs.session_callback import SessionCallback
 from mlflow_ipfs.training import metric_names as names
 from mlflow_ipfs.training.epochs import EpochTimer
+from mlflow_ipfs.training.hooks import forward_hooks
 from mlflow_ipfs.training.latency import (
     DEFAULT_WARMUP,
     LatencyRecorder,
@@ -17,7 +18,7 @@ from mlflow_ipfs.training.latency import (
     find_synchronize,
     guess_batch_size,
 )
-from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSampler
+from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSeries
 
 if TYPE_CHECKING:
     import os
@@ -84,9 +85,6 @@ class EpochMetrics(SessionCallback):
         """Log what the module logged in the test."""
         del pl_module
         self._log(self._module_metrics(trainer), _step(trainer))
-
-    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
-        """No-op; here so that subclasses can extend it."""
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Log the metrics of a validation outside of a fit, then leave."""
@@ -192,25 +190,16 @@ class Resources(SessionCallback):
 
     def __init__(self, interval_seconds: float = DEFAULT_INTERVAL_SECONDS, node: str | None = None) -> None:
         super().__init__()
-        self._interval_seconds = interval_seconds
-        self._node = node
-        self._sampler: ResourceSampler | None = None
-        self._number = 0  # fit, test and predict are one series
+        self._series = ResourceSeries(interval_seconds, node)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Start sampling, in one process of each node."""
         super().setup(trainer, pl_module, stage)
         if trainer.local_rank == 0 and self._session is not None and self._session.log is not None:
-            log = self._session.log.log_metrics
-            self._sampler = ResourceSampler(
-                log, interval_seconds=self._interval_seconds, node=self._node, first_number=self._number
-            ).start()
+            self._series.start(self._session.log.log_metrics)
 
     def _leave(self, trainer: Any, status: str) -> None:  # noqa: ANN401
-        sampler, self._sampler = self._sampler, None
-        if sampler is not None:
-            sampler.close()
-            self._number = sampler.number
+        self._series.stop()
         super()._leave(trainer, status)
 
 
@@ -238,39 +227,24 @@ class IPFSCallback(*base_classes("callbacks", "Callback")):  # type: ignore[misc
             parts.append(Resources(resource_seconds))
         if datasets:
             parts.append(DatasetInputs(datasets))
-        # A hook calls only the parts that have it: a batch of the training has one part.
-        for hook in _HOOKS:
-            calls = [getattr(part, hook) for part in parts if getattr(type(part), hook) is not getattr(_BASE, hook)]
-            setattr(self, hook, calls[0] if len(calls) == 1 else _each(calls))
+        forward_hooks(self, parts, _BASE, _HOOKS)
 
 
 _BASE: Final = base_classes("callbacks", "Callback")[0]
 _HOOKS: Final = tuple(name for name in dir(_BASE) if name.startswith("on_") or name in {"setup", "teardown"})
 
 
-def _each(calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    def call(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - the arguments of any hook
-        for one in calls:
-            one(*arguments, **named)
-
-    return call
-
-
 def learning_rates(optimizers: Sequence[Any]) -> dict[str, float]:
     """Return the learning rates by key: ``learning_rate``, or with a suffix if there are several optimizers or groups."""
     rates = [
-        (
-            f"{type(optimizer).__name__}-{number}" if len(optimizers) > 1 else "",
-            group["lr"],
-            len(optimizer.param_groups),
-        )
+        (f"{type(optimizer).__name__}-{number}" if len(optimizers) > 1 else "", group["lr"])
         for number, optimizer in enumerate(optimizers)
         for group in optimizer.param_groups
     ]
     if len(rates) == 1:
         return {names.LEARNING_RATE: rates[0][1]}
     found: dict[str, float] = {}
-    for number, (optimizer_name, rate, _) in enumerate(rates):
+    for number, (optimizer_name, rate) in enumerate(rates):
         part = optimizer_name or f"group-{number}"
         key = f"{names.LEARNING_RATE}/{part}"
         found[key if key not in found else f"{key}/group-{number}"] = rate

@@ -102,6 +102,33 @@ class ResourceSampler:
         self.close()
 
 
+class ResourceSeries:
+    """Samplers that continue one series of sample numbers: those of fit, test and predict of one run.
+
+    The arguments are those of ``ResourceSampler``.
+    """
+
+    def __init__(self, interval_seconds: float, node: str | None) -> None:
+        self._interval_seconds = interval_seconds
+        self._node = node
+        self._sampler: ResourceSampler | None = None
+        self._number = 0
+
+    def start(self, log: Callable[[Mapping[str, float], int], None]) -> None:
+        """Start sampling. A no-op while a sampler runs."""
+        if self._sampler is None:
+            self._sampler = ResourceSampler(
+                log, interval_seconds=self._interval_seconds, node=self._node, first_number=self._number
+            ).start()
+
+    def stop(self) -> None:
+        """Take a last sample and stop. A no-op if no sampler runs."""
+        sampler, self._sampler = self._sampler, None
+        if sampler is not None:
+            sampler.close()
+            self._number = sampler.number
+
+
 def safe_node_name(name: str) -> str:
     """Return a node's name without the characters that separate keys or that MLflow refuses."""
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "node"
