@@ -100,5 +100,5 @@ stock: .venv-stock/ready  ## an environment with MLflow and without this package
 
 .venv-stock/ready: .venv/uv-ready pyproject.toml constraints-dev.txt
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-stock
-	@$(TIMED) "install stock MLflow" $(INSTALL) --python .venv-stock/bin/python mlflow scikit-learn
+	@$(TIMED) "install stock MLflow" $(INSTALL) --python .venv-stock/bin/python mlflow scikit-learn boto3 psycopg2-binary
 	@touch $@

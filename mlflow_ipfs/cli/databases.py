@@ -8,14 +8,13 @@ SQLAlchemy takes longer to import than most commands take to run, so modules tha
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mlflow_ipfs.binding.locations import STORE_PREFIX
+from mlflow_ipfs.cli.next_steps import direct_setting, server_command
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
 from mlflow_ipfs.cli.terminal import format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -269,13 +268,6 @@ def convert(
 
 
 def _next_step(url: URL, target: str, destination: str) -> str:
-    from mlflow_ipfs.binding.databases.connections import shown_uri
-
-    uri = shown_uri(url)
-    plain, prefixed = shlex.quote(uri), shlex.quote(f"{STORE_PREFIX}{uri}")
     if target == "direct":
-        return f"clients use it without a server with MLFLOW_TRACKING_URI={prefixed}"
-    return (
-        f"start the server with `mlflow server --backend-store-uri {plain} --registry-store-uri {prefixed} "
-        f"--artifacts-destination {shlex.quote(destination)}`"
-    )
+        return f"clients use it without a server with `export {direct_setting(url)}`"
+    return f"start the server with `{server_command(url, destination)}`"
