@@ -98,7 +98,7 @@ def _find_adoptable(uri: str) -> URL:
     Raises:
         SettingsError: the option names a directory with MLflow's file store, or something else that is not a database.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
 
     if uri.startswith("file:") or "://" not in uri:
         msg = (

@@ -152,8 +152,8 @@ def fork(
     Stop all programs that use the copy before you run this command; the original can stay in use. An interrupted fork
     can be run again.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.database_forks import fork_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
 
     url = find_database(backend_store_uri, os.environ)
     destination = artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None
@@ -191,8 +191,8 @@ def moved(cli_context: CliContext, backend_store_uri: str, *, as_json: bool) -> 
     The store then ignores all other recorded locations with the same registry id, because it may not be able to check
     them. Caution: if a database at one of them is still used, its deletions also remove content of this database.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.databases.database_locations import describe
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.binding.databases.sightings import record_move
 
     url = find_database(backend_store_uri, os.environ)
@@ -240,7 +240,7 @@ def convert(
     MLflow's basic-auth derives permissions from the experiment's number at the start of a path. For a server that uses
     it, name the destination that contains the experiments: mfs://mlflow/<registry id>.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.moving.converting import convert_locations
 
     url = find_database(backend_store_uri, os.environ)

@@ -113,7 +113,7 @@ def _read_titles(
 
 def _find_database(uri: str | None) -> URL | None:
     """Return the database that the user or the environment names; None if the environment names none."""
-    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
+    from mlflow_ipfs.binding.databases.named_database import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
 
     try:
         return find_database(uri, os.environ)

@@ -78,7 +78,7 @@ def eject(
 
     The exit code is 1 if anything was left, which is listed.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.moving.ejecting import EjectOptions, eject_artifacts
 
     url = find_database(backend_store_uri, os.environ)

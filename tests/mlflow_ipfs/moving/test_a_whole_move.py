@@ -42,7 +42,7 @@ class Place:
 
     def run(self, command: str, *arguments: str | Path) -> str:
         """Run a command on the database. Return its output."""
-        done = self.cli.in_a_process(*command.split(), "--backend-store-uri", self.database, *arguments)
+        done = self.cli(*command.split(), "--backend-store-uri", self.database, *arguments)
         return done.stdout.decode() + done.stderr
 
     @contextlib.contextmanager
