@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
 
+from mlflow_ipfs.binding.databases.connections import shown_uri
 from support.command_line import CommandLine
 from support.mlflow_server import run_mlflow_server
 from support.s3 import BUCKET, run_s3
@@ -40,6 +42,11 @@ class Place:
         self.directory.mkdir(exist_ok=True)
         self.cli = CommandLine(self.directory / "store")
 
+    @property
+    def shown(self) -> str:
+        """The URI of the database in messages: without the driver and the password."""
+        return shown_uri(sqlalchemy.make_url(self.database))
+
     def run(self, command: str, *arguments: str | Path) -> str:
         """Run a command on the database. Return its output."""
         done = self.cli(*command.split(), "--backend-store-uri", self.database, *arguments)
@@ -54,7 +61,8 @@ class Place:
 
     def read_served(self, printed: str) -> dict[str, Any]:
         """Start the server that a command printed, in the environment that it needs. Return what stock clients read."""
-        arguments = shlex.split(printed.partition("mlflow server ")[2].partition("`")[0])
+        command = printed.partition("mlflow server ")[2].partition("`")[0]
+        arguments = [one.replace(self.shown, self.database) for one in shlex.split(command)]
         python = None if "mfs://mlflow" in arguments else self.stock_python
         env = {"MLFLOW_IPFS_STORE": f"local:{self.cli.store}"} if python is None else {}
         with run_mlflow_server(self.directory, *arguments, python=python, workers=1, env=env) as server:
@@ -87,13 +95,13 @@ def with_a_bucket(old: Place, s3: dict[str, str]) -> Iterator[str]:
         yield url
 
 
-def move(old: Place, new: Place, tracking_uri: str) -> None:
+def move(old: Place, new: Place, tracking_uri: str, *adopt_options: str | Path) -> None:
     """Take the steps of the documentation, and compare what stock clients read after each."""
     before = read(tracking_uri, old.directory, old.stock_python, old.env)
-    printed = old.run("adopt")
+    printed = old.run("adopt", *adopt_options)
     if "databases convert" in printed:
         printed = old.run("databases convert", "--to", "server")
-    old.run("adopt", "--remove-source")
+    old.run("adopt", "--remove-source", *adopt_options)
     assert not [path for name in ("mlruns", "mlartifacts") for path in (old.directory / name).rglob("*")]
     assert f"{VERSIONS} model versions frozen, 0 not frozen" in old.run("doctor")
     assert old.read_served(printed) == before
@@ -101,7 +109,7 @@ def move(old: Place, new: Place, tracking_uri: str) -> None:
     old.run("backup", new.directory / "backup")
     new.run("restore", new.directory / "backup")
     shutil.rmtree(old.directory)
-    assert new.read_served(printed.replace(old.database, new.database)) == before
+    assert new.read_served(printed.replace(old.shown, new.shown)) == before
 
     printed = new.run("eject", "--artifacts", new.directory / "plain")
     shutil.rmtree(new.directory / "store")
@@ -125,9 +133,10 @@ def test_a_move_from_mlruns(sqlite_places: tuple[Place, Place]) -> None:
 @pytest.mark.postgres
 def test_a_move_from_mlartifacts_and_postgresql(tmp_path: Path, stock_python: Path, postgres: PostgresServer) -> None:
     directories = tmp_path / "old place", tmp_path / "new place"
-    old, new = (Place(one, postgres.uri(postgres.create_database()), stock_python) for one in directories)
+    uris = [postgres.uri(postgres.create_database()).replace(":", "+psycopg2:", 1) for _ in directories]
+    old, new = (Place(*place, stock_python) for place in zip(directories, uris, strict=True))
     with with_a_server(old) as url:
-        move(old, new, url)
+        move(old, new, url, "--artifacts", old.directory / "mlartifacts")
 
 
 def test_a_move_from_s3(sqlite_places: tuple[Place, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
