@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras.callbacks import Callback
 
+from keras_ipfs.devices import Device
 from keras_ipfs.session_callback import SessionCallback
 from keras_ipfs.sessions import Autologged
 from mlflow_ipfs.training import metric_names as names
@@ -22,15 +23,11 @@ from mlflow_ipfs.training.hooks import forward_hooks
 from mlflow_ipfs.training.latency import (
     DEFAULT_WARMUP,
     LatencyRecorder,
-    device_memory_bytes,
-    find_synchronize,
     guess_batch_size,
 )
 from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keras_ipfs.session_callback import Logs
 
 _logger = logging.getLogger(__name__)
@@ -126,7 +123,9 @@ class EpochMetrics(SessionCallback):
 class InferenceMetrics(SessionCallback):
     """Logs the latency of ``model.predict``: percentiles, throughput and memory by batch size.
 
-    The histograms are stored in the run as ``inference/predict/latency.json``.
+    The device is synchronised before and after each batch. On TensorFlow, the latency of a batch includes the time to get it
+    from the data, because Keras calls the hook before. The histograms are stored in the run as
+    ``inference/predict/latency.json``.
 
     Args:
         warmup: number of batches at the start that are dropped and counted.
@@ -136,7 +135,7 @@ class InferenceMetrics(SessionCallback):
         super().__init__()
         self._warmup = warmup
         self._recorder = LatencyRecorder(warmup)
-        self._wait: Callable[[], object] | None = None
+        self._device: Device | None = None
         self._started_ns = 0
         self._thread = 0
         self._is_elsewhere = False
@@ -145,15 +144,15 @@ class InferenceMetrics(SessionCallback):
         """Start measuring."""
         super().on_predict_begin(logs)
         self._recorder = LatencyRecorder(self._warmup)
-        self._wait = find_synchronize()
+        self._device = Device()
         self._thread = threading.get_ident()
         self._is_elsewhere = False
 
     def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Start the clock of a batch."""
         del batch, logs
-        if self._wait is not None:
-            self._wait()
+        if self._device is not None:
+            self._device.wait()
         self._started_ns = time.perf_counter_ns()
 
     def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -162,11 +161,12 @@ class InferenceMetrics(SessionCallback):
         if threading.get_ident() != self._thread:
             self._is_elsewhere = True
             return
-        if self._wait is not None:
-            self._wait()
-        latency_ns = time.perf_counter_ns() - self._started_ns
+        if self._device is None:
+            return
         outputs = (logs or {}).get("outputs")
-        self._recorder.add(latency_ns, 1 if outputs is None else guess_batch_size(outputs), device_memory_bytes())
+        self._device.wait(outputs)
+        latency_ns = time.perf_counter_ns() - self._started_ns
+        self._recorder.add(latency_ns, 1 if outputs is None else guess_batch_size(outputs), self._device.peak_memory())
 
     def on_predict_end(self, logs: Logs = None) -> None:
         """Log the latencies."""

@@ -26,4 +26,5 @@ def test_the_lines_run_as_printed(target: MemoryTarget, model: Any, document: st
     for key in ("loss", "accuracy", "epoch_seconds", "samples_per_second", "data_wait_share", "learning_rate"):
         assert steps(target, key) == [0, 1, 2, 3, 4], key
     assert any(point.key.startswith("system/") for _, point in target.points)
-    assert [status for _, status, _ in target.finished] == ["FINISHED"]
+    assert {status for _, status, _ in target.finished} == {"FINISHED"}
+    assert len(target.runs) == 1
