@@ -12,6 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import keras
 from keras.callbacks import Callback
 
 from keras_ipfs.devices import Device
@@ -36,7 +37,8 @@ _logger = logging.getLogger(__name__)
 class EpochMetrics(SessionCallback):
     """Logs, for each epoch, losses and metrics with ``val_*``, the learning rate, seconds, throughput and the wait for data.
 
-    The step is the number of the epoch. An ``evaluate`` outside of a fit logs ``test_*`` at the last epoch.
+    The step is the number of the epoch. An ``evaluate`` outside of a fit logs ``test_*`` at the last epoch. The wait for data is
+    logged on torch only: on other backends, Keras waits inside of a batch.
 
     Beside ``mlflow.keras.autolog`` and ``mlflow.tensorflow.autolog``, each metric is logged once: what autolog logs for each
     epoch is left out here. If autolog logs every n batches, only ``val_*`` is logged here, because the steps of autolog are
@@ -53,6 +55,7 @@ class EpochMetrics(SessionCallback):
         super().__init__()
         self._timer = EpochTimer()
         self._batch_size = batch_size or 0
+        self._batches = 0
         self._validation_seconds = 0.0
         self._late_rate: tuple[int, float, Logs] | None = None
         self._lock = threading.Lock()
@@ -61,6 +64,7 @@ class EpochMetrics(SessionCallback):
         """Start the clock."""
         del epoch, logs
         self._log_late_rate()
+        self._batches = 0
         self._validation_seconds = 0.0
         self._timer.start_epoch()
 
@@ -70,10 +74,12 @@ class EpochMetrics(SessionCallback):
         self._timer.start_batch()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Count the batch. May run on other threads, also for two batches at once."""
-        del batch, logs
+        """Count the batches since the last call. May run on other threads, for two batches at once and out of order."""
+        del logs
         with self._lock:
-            self._timer.end_batch(self._batch_size)
+            count = max(batch + 1 - self._batches, 0)  # several with steps_per_execution
+            self._batches += count
+            self._timer.end_batch(count * self._batch_size, count)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Stop the clock during a validation."""
@@ -96,6 +102,8 @@ class EpochMetrics(SessionCallback):
             return
         self._session.state.epoch = epoch
         found: dict[str, Any] = {names.EPOCH: epoch, **self._timer.end_epoch()}
+        if keras.backend.backend() != "torch":
+            found.pop(names.DATA_WAIT_SHARE, None)
         if self._validation_seconds:
             found[names.VALIDATION_SECONDS] = self._validation_seconds
         rate = _learning_rate(self.model)
@@ -273,6 +281,4 @@ def _learning_rate(model: Any) -> float | None:  # noqa: ANN401 - a Keras model
     rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
     if rate is None:
         return None
-    from keras import ops  # noqa: PLC0415 - imports the backend, which a fit has imported
-
-    return float(ops.convert_to_numpy(rate))
+    return float(keras.ops.convert_to_numpy(rate))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
+import keras
 import pytest
 
 from keras_ipfs import EpochMetrics, InferenceMetrics, IPFSCallback
@@ -64,3 +66,36 @@ def test_an_evaluation_and_a_prediction_log_at_the_last_epoch(target: MemoryTarg
     assert steps(target, "inference/predict/latency_p50_ms") == [1]
     assert len(target.values("val_loss")) == 2
     assert set(target.runs.values()) == {"run-1"}, "one run"
+
+
+class SlowData(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """Four batches, each of which takes 50 ms to load."""
+
+    def __len__(self) -> int:
+        return len(X) // BATCH_SIZE
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.05)
+        part = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
+        return X[part], Y[part]
+
+
+def test_the_share_of_time_that_waited_for_data(target: MemoryTarget, model: Any) -> None:
+    model.fit(SlowData(), epochs=3, verbose=0, callbacks=[EpochMetrics()])
+    seconds = dict(target.values("epoch_seconds"))
+    waited = [share * seconds[epoch] for epoch, share in target.values("data_wait_share")]
+    if IS_TENSORFLOW:
+        assert waited == [], "Keras loads inside of the batch: 0 would be wrong"
+    else:
+        assert len(waited) == 3
+        assert max(waited) > 0.1, "of 200 ms; a busy machine may tell the end of a batch late"
+
+
+@pytest.mark.parametrize("at_once", [1, 3] if IS_TENSORFLOW else [1])
+def test_all_batches_are_counted(target: MemoryTarget, model: Any, at_once: int) -> None:
+    model.compile(optimizer="sgd", loss="mse", steps_per_execution=at_once)
+    model.fit(X, X[:, :2], batch_size=BATCH_SIZE, epochs=2, verbose=0, callbacks=[EpochMetrics(BATCH_SIZE)])
+    for key, count in {"batches_per_second": len(X) / BATCH_SIZE, "samples_per_second": len(X)}.items():
+        rates = dict(target.values(key))
+        for epoch, seconds in target.values("epoch_seconds"):
+            assert rates[epoch] * seconds == pytest.approx(count), key

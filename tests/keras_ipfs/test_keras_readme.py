@@ -23,7 +23,7 @@ def test_the_lines_run_as_printed(target: MemoryTarget, model: Any, document: st
     blocks = re.findall(r"^```python\n(.*?)^```", (PROJECT / document).read_text(), flags=re.MULTILINE | re.DOTALL)
     [block] = [block for block in blocks if "keras_ipfs" in block]
     exec(compile(block, document, "exec"), {"model": model, "x": X, "y": Y})
-    for key in ("loss", "accuracy", "epoch_seconds", "samples_per_second", "data_wait_share", "learning_rate"):
+    for key in ("loss", "accuracy", "epoch_seconds", "samples_per_second", "learning_rate"):
         assert steps(target, key) == [0, 1, 2, 3, 4], key
     assert any(point.key.startswith("system/") for _, point in target.points)
     assert {status for _, status, _ in target.finished} == {"FINISHED"}

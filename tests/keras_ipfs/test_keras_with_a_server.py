@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from keras_ipfs import InferenceMetrics, IPFSCallback
-from support.keras_models import BATCH_SIZE, KERAS_MARKS, X, Y
+from support.keras_models import BATCH_SIZE, IS_TENSORFLOW, KERAS_MARKS, X, Y
 from support.metric_steps import repeated, steps_in_mlflow
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ pytestmark = [*KERAS_MARKS, pytest.mark.server]
 EPOCHS = 3
 EPOCH_KEYS = {
     *("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "epoch", "epoch_seconds", "validation_seconds"),
-    *("samples_per_second", "batches_per_second", "data_wait_share"),
+    *("samples_per_second", "batches_per_second", *(() if IS_TENSORFLOW else ("data_wait_share",))),
 }
 INFERENCE_KEYS = {
     f"inference/predict/{name}"
