@@ -8,6 +8,7 @@ threads, unless a callback is not safe for that. ``EpochMetrics`` is (``async_sa
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ class EpochMetrics(SessionCallback):
         self._timer = EpochTimer()
         self._batch_size = batch_size or 0
         self._batches = 0
+        self._steps = sys.maxsize
         self._validation_seconds = 0.0
         self._late_rate: tuple[int, float, Logs] | None = None
         self._lock = threading.Lock()
@@ -65,6 +67,7 @@ class EpochMetrics(SessionCallback):
         del epoch, logs
         self._log_late_rate()
         self._batches = 0
+        self._steps = (self.params or {}).get("steps") or sys.maxsize
         self._validation_seconds = 0.0
         self._timer.start_epoch()
 
@@ -77,7 +80,8 @@ class EpochMetrics(SessionCallback):
         """Count the batches since the last call. May run on other threads, for two batches at once and out of order."""
         del logs
         with self._lock:
-            count = max(batch + 1 - self._batches, 0)  # several with steps_per_execution
+            # Several with steps_per_execution. In the last call of an epoch, Keras tells as many as in the others.
+            count = max(min(batch + 1, self._steps) - self._batches, 0)
             self._batches += count
             self._timer.end_batch(count * self._batch_size, count)
 
