@@ -72,19 +72,19 @@ def test_after_an_exception_the_next_run_gets_its_own_metrics(
 
 
 class PredictsAtEpochEnd(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
-    def __init__(self, make_callback: Any) -> None:
+    def __init__(self, make_callbacks: Any) -> None:
         super().__init__()
-        self._make_callback = make_callback
+        self._make_callbacks = make_callbacks
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         del epoch, logs
-        self.model.predict(X, batch_size=4, verbose=0, callbacks=[self._make_callback()])
+        self.model.predict(X, batch_size=4, verbose=0, callbacks=self._make_callbacks())
 
 
 @pytest.mark.parametrize("is_same", [False, True])
 def test_a_prediction_inside_a_fit_leaves_the_fit_alone(target: MemoryTarget, model: Any, *, is_same: bool) -> None:
     parts = [EpochMetrics(), InferenceMetrics(), Resources(0.5)]
-    inner = PredictsAtEpochEnd((lambda: parts[1]) if is_same else InferenceMetrics)
+    inner = PredictsAtEpochEnd(lambda: list(parts) if is_same else [InferenceMetrics()])
     fit(model, *parts, inner)
     assert steps(target, "loss") == steps(target, "val_loss") == [0, 1, 2]
     assert steps(target, "inference/predict/measured_batches") == [0, 1, 2]
