@@ -63,7 +63,7 @@ class Session:
         before_close: functions that end what runs on other threads, and may log a last time.
     """
 
-    call: object
+    call: Any
     state: ModelState
     log: RunLog | None
     is_fit: bool
