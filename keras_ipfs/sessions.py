@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
-from mlflow_ipfs.binding import mlflow_autolog
+from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.training.runlog.opening import open_run_log
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _open_log(active_id: str | None, state: ModelState) -> RunLog | None:
 
 def _find_autologged() -> Autologged:
     """Return what MLflow's autolog logs of the fit that is about to start. It patches ``fit`` only."""
-    options = mlflow_autolog.options_in_use("keras", "tensorflow")
+    options = mlflow_compat.autolog_options("keras", "tensorflow")
     if not options:
         return Autologged.NOTHING
     every_epoch = any(option.get("log_every_epoch", True) for option in options)

@@ -21,7 +21,7 @@ from mlflow_ipfs.content.system.locking import locked_foreign_file
 from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
@@ -326,3 +326,18 @@ def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:
     except CommandError:
         known = False
     return "older" if known else "newer"
+
+
+def autolog_options(*integrations: str) -> list[Mapping[str, Any]]:
+    """Return the options of those integrations whose autolog runs the framework's call that is in progress.
+
+    The list is empty outside of such a call, and in a call that autolog leaves out, for example because of ``exclusive``.
+    """
+    from mlflow.utils import autologging_utils
+    from mlflow.utils.autologging_utils.safety import _AutologgingSessionManager
+
+    session = _AutologgingSessionManager.active_session()
+    if session is None or session.state == "failed":
+        return []
+    on = [name for name in integrations if not autologging_utils.autologging_is_disabled(name)]
+    return [autologging_utils.AUTOLOGGING_INTEGRATIONS[name] for name in on]

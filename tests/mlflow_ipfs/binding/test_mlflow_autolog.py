@@ -6,7 +6,7 @@ import pytest
 from mlflow.utils import autologging_utils
 from mlflow.utils.autologging_utils.safety import _AutologgingSessionManager
 
-from mlflow_ipfs.binding.mlflow_autolog import options_in_use
+from mlflow_ipfs.binding.mlflow_compat import autolog_options
 
 
 @pytest.fixture(autouse=True)
@@ -16,16 +16,16 @@ def _options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_outside_of_a_call_nothing_is_logged_automatically() -> None:
-    assert options_in_use("keras", "tensorflow") == []
+    assert autolog_options("keras", "tensorflow") == []
 
 
 def test_in_a_call_the_integrations_that_are_on_count() -> None:
     with _AutologgingSessionManager.start_session("sklearn"):
-        [options] = options_in_use("keras", "tensorflow", "pytorch")
+        [options] = autolog_options("keras", "tensorflow", "pytorch")
     assert options["log_every_n_steps"] == 5
 
 
 def test_a_session_that_failed_logs_nothing() -> None:
     with _AutologgingSessionManager.start_session("keras") as session:
         session.state = "failed"
-        assert options_in_use("keras") == []
+        assert autolog_options("keras") == []
