@@ -1,12 +1,14 @@
 """Benchmark: what logging costs the training thread, for each batch and for each epoch of a tiny model.
 
-Three questions, each in interleaved pairs, by the processor time of the process (threads included), so that the load of the
-machine matters little:
+Three questions, by processor time, threads included, so that the load of the machine matters little. The second and the
+third one are measured in interleaved pairs:
 
 1. our hooks on a loop that does nothing: microseconds of the training thread for each batch, if the metrics of every 50th
-   batch are logged, and those of every batch;
+   batch are logged, and those of every batch; and the same while the MLflow server refuses connections, and while it takes
+   them and never answers;
 2. epochs of a tiny Lightning model with ``IPFSCallback``, compared with bare Lightning;
-3. the overhead of ``IPFSLogger`` that logs every batch, compared with that of Lightning's MLFlowLogger.
+3. the overhead of ``IPFSLogger`` that logs every batch, compared with that of Lightning's MLFlowLogger, with its asynchronous
+   mode, and with dvclive, if it is installed.
 
 Usage: python benchmarks/callback_overhead.py [BATCHES]
 """
@@ -16,11 +18,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from harness import PAIRS, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BATCH_SIZE = 32
 EPOCHS = 2
@@ -102,35 +107,78 @@ def measure_hook(batches: int, every: int) -> float:
     return elapsed / batches * 1e6
 
 
-def main(batches: int) -> None:
+@contextmanager
+def broken_server(*, listens: bool) -> Iterator[None]:
+    """Make MLflow's tracking URI name a server that refuses connections, or one that accepts them and never answers."""
+    before = os.environ["MLFLOW_TRACKING_URI"]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen(128)  # the kernel accepts; nobody reads
+        os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield
+    os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def report_hooks() -> None:
+    """Print what our hooks take, with a server that works and with two that do not."""
+
+    def report(name: str, every: int) -> None:
+        ours = statistics.median(measure_hook(5_000, every) for _ in range(PAIRS))
+        print(json.dumps({"benchmark": name, "measure": "microseconds", "ours": round(ours, 3)}), flush=True)
+
+    for every in (50, 1):  # Lightning's default, and the most that a user can ask for
+        report(f"batch_hook_{every}", every)
+        for name, listens in (("refused", False), ("unanswered", True)):
+            with broken_server(listens=listens):
+                report(f"batch_hook_{every}_{name}", every)
+
+
+def report_trainings(batches: int, uri: str, directory: str) -> None:
+    """Print what trainings take, compared with bare ones and with the loggers of others."""
     from pytorch_lightning.loggers import MLFlowLogger  # noqa: PLC0415
 
     from lightning_ipfs import IPFSCallback, IPFSLogger  # noqa: PLC0415
 
     train = build_training(batches)
     names = count()
+
+    def bare() -> float:
+        return train([])
+
+    def with_callback() -> float:
+        return train([IPFSCallback()])
+
+    def overhead(make_logger: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: train([], make_logger(), every=1) - bare()
+
+    measure = "processor microseconds per batch"
+    compare("epoch_with_callback", measure, with_callback, bare, "bare Lightning")
+    ours = overhead(lambda: IPFSLogger(run_name=str(next(names))))
+    peers = {
+        "MLFlowLogger": lambda: MLFlowLogger(tracking_uri=uri),
+        "MLFlowLogger(synchronous=False)": lambda: MLFlowLogger(tracking_uri=uri, synchronous=False),
+    }
+    if find_spec("dvclive") is not None:
+        from dvclive.lightning import DVCLiveLogger  # type: ignore[import-not-found]  # noqa: PLC0415
+
+        peers["dvclive"] = lambda: DVCLiveLogger(dir=f"{directory}/dvclive", save_dvc_exp=False, report=None)
+    for name, make_logger in peers.items():
+        compare("overhead_of_logger_every_batch", measure, ours, overhead(make_logger), name)
+    if "dvclive" not in peers:
+        print(
+            json.dumps(
+                {"benchmark": "overhead_of_logger_every_batch", "peer_name": "dvclive", "not_run": "not installed"}
+            )
+        )
+
+
+def main(batches: int) -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         uri = f"sqlite:///{Path(name) / 'mlflow.db'}"
         os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_IPFS_RUNLOG": f"{name}/runlog"}
-        for every in (50, 1):  # Lightning's default, and the most that a user can ask for
-            ours = statistics.median(measure_hook(5_000, every) for _ in range(PAIRS))
-            print(json.dumps({"benchmark": f"batch_hook_{every}", "measure": "microseconds", "ours": round(ours, 3)}))
-
-        def bare() -> float:
-            return train([])
-
-        def with_callback() -> float:
-            return train([IPFSCallback()])
-
-        def with_our_logger() -> float:
-            return train([], IPFSLogger(run_name=str(next(names))), every=1) - bare()
-
-        def with_stock_logger() -> float:
-            return train([], MLFlowLogger(tracking_uri=uri), every=1) - bare()
-
-        measure = "processor microseconds per batch"
-        compare("epoch_with_callback", measure, with_callback, bare, "bare Lightning")
-        compare("overhead_of_logger_every_batch", measure, with_our_logger, with_stock_logger, "MLFlowLogger")
+        report_hooks()
+        report_trainings(batches, uri, name)
 
 
 if __name__ == "__main__":
