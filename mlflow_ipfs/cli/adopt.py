@@ -42,7 +42,11 @@ MAX_LEFT_OUT_SHOWN: Final = 20
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be taken in. Nothing is changed or created.")
 @click.option("--remove-source", is_flag=True, help="Remove the old files that are equal in the store.")
-@click.option("--include-running", is_flag=True, help="Also take in runs that have not ended.")
+@click.option(
+    "--include-running",
+    is_flag=True,
+    help="Also take in runs that have not ended. What their programs still write to the old place, the next adopt takes in.",
+)
 @json_option
 @pass_cli_context
 def adopt(
@@ -213,6 +217,7 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
         "versions": versions.frozen,
         "prompts": versions.prompts,
         "left_out": len(report.left_out),
+        "unfinished": report.unfinished,
         "destination": str(report.destination) if report.destination is not None else None,
         "dry_run": dry_run,
         "removal": asdict(removal) if removal is not None else None,
@@ -221,6 +226,12 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
     if totals["empty_directories"]:
         count = format_count(totals["empty_directories"], "empty directory")
         print_notice(f"left out {count}: the store keeps only files")
+    if report.unfinished:
+        count = format_count(report.unfinished, "entry", "entries")
+        print_notice(
+            f"{count} of the database {'has' if report.unfinished == 1 else 'have'} not ended: what a program or the old server "
+            "still writes to the former place is taken in by the next `adopt`; run it again when they have stopped"
+        )
     if not dry_run:
         for step in _next_steps(report, url):
             print_notice(printable(step))

@@ -129,7 +129,10 @@ def _notices(report: EjectReport, url: URL, options: EjectOptions) -> list[str]:
         return notices
     destination = f" --artifacts-destination {directory}" if report.needs_destination else ""
     notices.append(f"start the server with `{plain_server_command(url)}{destination}`")
-    notices.append("the store was not changed and still has everything; remove it when you do not need it any more")
+    if report.left:
+        notices.append("keep the store: it alone has the files of what is left")
+    else:
+        notices.append("the store was not changed and still has everything; remove it when you do not need it any more")
     if os.geteuid() == 0 and options.directory.exists():
         owner = owner_of(options.directory)
         notices.append(

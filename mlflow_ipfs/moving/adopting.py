@@ -25,6 +25,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, has_row, read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import read_unfinished
 from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.former_locations import create_table, record_former_locations
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
 from mlflow_ipfs.binding.registry.unfrozen_versions import count_versions_in
@@ -37,7 +38,6 @@ from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport, 
 from mlflow_ipfs.moving.adoption_plan import UNFINISHED, Planner
 from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
 from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
-from mlflow_ipfs.moving.former_locations import create_table, record_former_locations
 from mlflow_ipfs.moving.location_index import LocationIndex
 from mlflow_ipfs.moving.removing_sources import SourceRemover
 from mlflow_ipfs.moving.taking_in import Intake, list_row
@@ -116,7 +116,7 @@ def preview_adoption(
         reports.append(report)
     left_out = {f"{one.kind} {one.name}" for report in reports for one in report.left_out}
     versions = preview_versions(unfrozen, index, left_out)
-    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct)
+    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, plan.unfinished)
 
 
 def adopt_database(
@@ -156,7 +156,7 @@ def adopt_database(
         reports = [adopter.adopt(experiment) for experiment in plan.experiments]
         versions = _adopt_versions(engine, store, settings, plan, reports)
         removal = _remove_sources(engine, store, plan, watcher) if options.remove_sources else None
-    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, removal)
+    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, plan.unfinished, removal)
 
 
 class _Adopter:
@@ -197,11 +197,12 @@ class _Adopter:
             unfinished = set() if self._include_unfinished else read_unfinished(connection)
             for row in complete:
                 planned = row.planned
-                if (planned.row.kind, planned.row.name) in unfinished:  # a program has resumed the run meanwhile
+                is_unfinished = (planned.row.kind, planned.row.name) in unfinished
+                if is_unfinished and not planned.keeps_location:  # a program has resumed the run meanwhile
                     row.problems.append(UNFINISHED)
                     continue
                 change = functools.partial(_replace_by, planned.new_uri)
-                if planned.is_proxied or write_locations(connection, [planned.location], change):
+                if planned.keeps_location or write_locations(connection, [planned.location], change):
                     records.append(planned.record(row.fingerprint, self._store_id))
                 else:
                     row.problems.append("its artifact location was changed meanwhile; adopt again")
@@ -262,6 +263,7 @@ def _planner(
         artifacts=options.artifacts,
         environ=options.environ,
         store=store,
+        store_id=_local(store).store_id if store is not None else "",
         include_unfinished=options.include_unfinished,
     )
 

@@ -15,37 +15,34 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
     local_path,
     proxied_path,
 )
+from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource, RemoteSource
 from mlflow_ipfs.binding.database_forks import find_bases
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation
 from mlflow_ipfs.binding.databases.artifact_rows import (
+    COLUMNS,
     LOCATION_TAG,
     ArtifactRow,
     iterate_rows,
     read_unfinished,
 )
+from mlflow_ipfs.binding.databases.former_locations import FormerLocation, read_former_locations
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, join_path, parse_mfs, scheme_of
 from mlflow_ipfs.errors import InvalidPathError, SettingsError
-from mlflow_ipfs.moving.artifact_sources import LocalSource, RemoteSource
-from mlflow_ipfs.moving.former_locations import FormerLocation, read_former_locations
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Connection
 
+    from mlflow_ipfs.binding.artifacts.artifact_sources import ArtifactSource
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
-    from mlflow_ipfs.moving.artifact_sources import ArtifactSource
 
-COLUMNS: Final = {
-    "run": ("runs", "artifact_uri"),
-    "logged model": ("logged_models", "artifact_location"),
-    "trace": ("trace_tags", "value"),
-}
 _MAX_LOCATION_LENGTH: Final = 200  # width of the column runs.artifact_uri, the shortest one
 UNFINISHED: Final = (
-    "it has not ended, so its program may still write to the present location; adopt again when it has ended"
+    "it has not ended, so its program may still write to the present location; adopt again when it has ended, or use "
+    "--include-running if no program writes to it any more"
 )
 
 
@@ -57,7 +54,8 @@ class PlannedRow:
         row: the row of the database.
         source: the place where its files are.
         target: the mutable path that the files get.
-        new_uri: the artifact location that the row gets; unchanged for ``mlflow-artifacts:``.
+        new_uri: the artifact location that the row gets; unchanged for ``mlflow-artifacts:``, and for a row that an earlier
+            pass has taken in.
         problem: the reason why the row is left out; None if it can be taken in.
         former: the record of an earlier pass; None if no pass has taken in the row.
     """
@@ -77,8 +75,8 @@ class PlannedRow:
         return ArtifactLocation(table, column, key, self.row.uri, self.row.experiment_id)
 
     @property
-    def is_proxied(self) -> bool:
-        """Whether clients reach the files through a server, so that the location stays."""
+    def keeps_location(self) -> bool:
+        """Whether the location names the store already, so that clients find each file there as soon as it is copied."""
         return self.new_uri == self.row.uri
 
     def record(self, fingerprint: str, store_id: str) -> FormerLocation:
@@ -115,11 +113,13 @@ class Plan:
         destination: the mutable path that ``mlflow-artifacts:/`` means for the store; None if the database has no such
             location.
         has_direct: whether the database names ``mfs://`` locations afterwards, which only clients with this package read.
+        unfinished: number of rows that are taken in although a program may still write to their former directory.
     """
 
     experiments: Sequence[PlannedExperiment]
     destination: MfsPath | None
     has_direct: bool
+    unfinished: int
 
 
 class Planner:
@@ -132,6 +132,7 @@ class Planner:
         artifacts: the directory or URI of the files behind ``mlflow-artifacts:``, as the user names it; None to find it.
         environ: the environment variables with MLflow's settings.
         store: the store; None if it does not exist yet.
+        store_id: the id of the store; ``""`` if it does not exist yet.
         include_unfinished: whether rows are taken in to which a program may still write.
     """
 
@@ -144,6 +145,7 @@ class Planner:
         artifacts: str | None,
         environ: Mapping[str, str],
         store: ContentStore | None,
+        store_id: str,
         include_unfinished: bool,
     ) -> None:
         self._root = root
@@ -154,6 +156,7 @@ class Planner:
         self._artifacts = artifacts
         self._environ = environ
         self._store = store
+        self._store_id = store_id
         self._include_unfinished = include_unfinished
 
     def plan(self, connection: Connection) -> Plan:
@@ -178,20 +181,23 @@ class Planner:
             experiment_id: PlannedExperiment(experiment_id, name, uri, self._relocate(experiment_id, uri))
             for experiment_id, name, uri in _read_experiments(connection)
         }
-        unfinished = set() if self._include_unfinished else read_unfinished(connection)
         former = read_former_locations(connection)
-        for row in rows:
+        planned = [
+            one
+            for row in named
+            if (one := self._plan_row(row, destination, artifacts, former.get((COLUMNS[row.kind][0], row.name))))
+        ]
+        unfinished = read_unfinished(connection)
+        for one in _with_absent_roots(planned):
+            row = one.row
             assert row.experiment_id is not None, "only model versions have no experiment"
-            table, _ = COLUMNS[row.kind]
-            planned = self._plan_row(row, destination, artifacts, former.get((table, row.name)))
-            if planned is None:
-                continue
-            if (row.kind, row.name) in unfinished:
-                planned = _with_problem(planned, UNFINISHED)
-            experiments[row.experiment_id].rows.append(planned)
+            is_left = (row.kind, row.name) in unfinished and not (one.keeps_location or self._include_unfinished)
+            experiments[row.experiment_id].rows.append(_with_problem(one, UNFINISHED) if is_left else one)
         ordered = sorted(experiments.values(), key=lambda one: int(one.experiment_id))
         has_direct = any(scheme_of(row.uri) == MFS for row in named) or len(paths) < len(rows)
-        return Plan(ordered, destination, has_direct)
+        taken = (one for experiment in ordered for one in experiment.rows if one.problem is None)
+        still_written = sum((one.row.kind, one.row.name) in unfinished for one in taken)
+        return Plan(ordered, destination, has_direct, still_written)
 
     def _relocate(self, experiment_id: str, uri: str) -> str:
         """Return the location that an experiment gets."""
@@ -203,6 +209,8 @@ class Planner:
         self, row: ArtifactRow, destination: MfsPath | None, artifacts: str | None, former: FormerLocation | None
     ) -> PlannedRow | None:
         """Return the plan for a row; None if the row has no files outside the store, and its location stays."""
+        if scheme_of(row.uri) in {MFS, IPFS}:
+            return self._plan_again(row, former)
         if scheme_of(row.uri) != PROXIED:
             source, problem = self._find_source(row)
             target = self._tree.join(_path_below(row))
@@ -222,6 +230,18 @@ class Planner:
             problem = _missing(source.directory)
             return PlannedRow(row, source, target, row.uri, problem, former)
         return PlannedRow(row, source, target, row.uri, None, former)
+
+    def _plan_again(self, row: ArtifactRow, former: FormerLocation | None) -> PlannedRow | None:
+        """Return the plan for a row that an earlier pass has taken in, if its former directory still has files.
+
+        A program that logs to the run since then may have written more files there.
+        """
+        if former is None or former.store_id != self._store_id or scheme_of(row.uri) != MFS:
+            return None
+        source = open_place(former.place)
+        if not isinstance(source, LocalSource) or not source.list_files().files:
+            return None
+        return PlannedRow(row, source, parse_mfs(row.uri), row.uri, None, former)
 
     def _find_source(self, row: ArtifactRow) -> tuple[ArtifactSource, str | None]:
         """Return the place of a row's files, and the reason why they cannot be read, if it is known already."""
@@ -301,6 +321,27 @@ def open_place(place: str) -> ArtifactSource:
     """Return the source at a directory or URI."""
     path = local_path(place) if scheme_of(place) in {"", "file"} else None
     return RemoteSource(place) if path is None else LocalSource(Path(path).absolute())
+
+
+def _with_absent_roots(rows: Sequence[PlannedRow]) -> Iterator[PlannedRow]:
+    """Yield the rows. Those without a directory are left out, if MLflow has logged files below an absent root of theirs.
+
+    A run does not tell whether files were logged to it, and one without files has no directory. But if files were logged to
+    another row of an experiment whose directory is absent, the directory was moved or is not mounted.
+    """
+    absent = {root for one in rows if one.row.has_artifacts and (root := _absent_root(one)) is not None}
+    for one in rows:
+        root = _absent_root(one) if one.problem is None else None
+        yield one if root not in absent else _with_problem(one, _missing(Path(str(root))))
+
+
+def _absent_root(planned: PlannedRow) -> str | None:
+    """Return the directory of the row's experiment, if it does not exist; else None."""
+    if planned.keeps_location or not isinstance(planned.source, LocalSource) or planned.source.directory.exists():
+        return None
+    middle = _path_below(planned.row).partition("/")[2]
+    root = str(planned.source.directory).removesuffix(f"/{middle}")
+    return None if Path(root).exists() else root
 
 
 def _missing(directory: Path) -> str:

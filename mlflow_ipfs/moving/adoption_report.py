@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.artifacts.artifact_places import find_common_root, proxied_path, without_user
@@ -86,6 +86,7 @@ class AdoptionReport:
         destination: the mutable path that ``mlflow-artifacts:/`` means for the store; None if the database has no such
             location.
         has_direct: whether the database names ``mfs://`` locations afterwards, which only clients with this package read.
+        unfinished: number of rows that were taken in although a program may still write to their former directory.
         removal: what was removed from the former places; None if nothing was to be removed.
     """
 
@@ -94,6 +95,7 @@ class AdoptionReport:
     versions: VersionsReport
     destination: MfsPath | None
     has_direct: bool
+    unfinished: int
     removal: RemovalReport | None = None
 
     @property
@@ -115,7 +117,7 @@ def sort_in(report: ExperimentReport, row: TakenRow) -> None:
 
 def _place_of(planned: PlannedRow) -> str:
     """Return the directory or URI that a row shares with other rows, without credentials."""
-    if planned.is_proxied:
-        path = proxied_path(planned.row.uri) or ""
+    path = proxied_path(planned.row.uri)
+    if path is not None:
         return without_user(planned.source.place.removesuffix(f"/{path}"))
-    return find_common_root(planned.row)
+    return find_common_root(replace(planned.row, uri=planned.source.place) if planned.keeps_location else planned.row)

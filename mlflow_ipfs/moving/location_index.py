@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.binding.artifacts.artifact_places import local_path, proxied_path
-from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind, iterate_rows
+from mlflow_ipfs.binding.databases.artifact_rows import COLUMNS, ArtifactKind, iterate_rows
+from mlflow_ipfs.binding.databases.former_locations import read_former_locations
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, join_path, scheme_of
-from mlflow_ipfs.moving.adoption_plan import COLUMNS
-from mlflow_ipfs.moving.former_locations import read_former_locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.artifacts.artifact_places import proxied_path
-from mlflow_ipfs.binding.databases.artifact_rows import ArtifactRow, iterate_rows
+from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource
+from mlflow_ipfs.binding.databases.artifact_rows import COLUMNS, ArtifactRow, iterate_rows
+from mlflow_ipfs.binding.databases.former_locations import FormerLocation, read_former_locations
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, cid_of_location, parse_mfs, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import PROMPT_SOURCES
 from mlflow_ipfs.errors import RemoteError
-from mlflow_ipfs.moving.adoption_plan import COLUMNS, open_place
+from mlflow_ipfs.moving.adoption_plan import open_place
 from mlflow_ipfs.moving.adoption_report import LeftOut
-from mlflow_ipfs.moving.artifact_sources import LocalSource
-from mlflow_ipfs.moving.former_locations import FormerLocation, read_former_locations
 from mlflow_ipfs.moving.location_index import keys_of
 from mlflow_ipfs.moving.taking_in import differs
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from mlflow_ipfs.binding.artifacts.artifact_sources import ArtifactSource, Listing
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
-    from mlflow_ipfs.moving.artifact_sources import ArtifactSource, Listing
 
 _DIRECTORIES: Final[Mapping[str, tuple[str, ...]]] = {"run": (), "logged model": ("models",), "trace": ("traces",)}
 

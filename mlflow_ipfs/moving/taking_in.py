@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.artifacts.artifact_sources import Listing
 from mlflow_ipfs.content.checking.compare import compare_with_disk
 from mlflow_ipfs.errors import (
     MlflowIpfsError,
@@ -18,16 +19,15 @@ from mlflow_ipfs.errors import (
     StoreFormatError,
     StoreFullError,
 )
-from mlflow_ipfs.moving.artifact_sources import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from mlflow_ipfs.binding.artifacts.artifact_sources import SourceFile
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.names.entries import MfsEntry
     from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.moving.adoption_plan import PlannedRow
-    from mlflow_ipfs.moving.artifact_sources import SourceFile
 
 _BATCH_FILES: Final = 1000
 _BATCH_BYTES: Final = 256 << 20
@@ -174,7 +174,7 @@ class Intake:
         if row.fingerprint != imported or self._compare(planned, listing.files.values(), directory):
             self._import_changed(planned, listing, directory)
             row.problems += self._compare(planned, listing.files.values(), directory)
-        if not row.problems and not planned.is_proxied:
+        if not row.problems and not planned.keeps_location:
             self._remove_others(planned, listing)
 
     def _import_changed(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
@@ -253,18 +253,18 @@ def _is_known(row: TakenRow, store_id: str) -> bool:
 def _is_partly_useful(planned: PlannedRow) -> bool:
     """Return True if some files of a row are useful in the store without the others.
 
-    A server with the store as its destination finds them. Another row's location changes only with all its files.
+    Clients find them if the row's location names the store. Another row's location changes only with all its files.
     """
-    return planned.problem is None and planned.is_proxied and planned.source.is_local
+    return planned.problem is None and planned.keeps_location and planned.source.is_local
 
 
 def _may_replace(planned: PlannedRow, entry: MfsEntry, file: SourceFile) -> bool:
     """Return True if a file of the source may replace a different one in the store.
 
-    A server may have written to a proxied location of the store since. Only ``adopt`` writes to other locations
+    Clients may have written to a location of the store that the database names. Only ``adopt`` writes to other locations
     before the database names them.
     """
-    return not planned.is_proxied or file.changed_ns > entry.mtime_ns
+    return not planned.keeps_location or file.changed_ns > entry.mtime_ns
 
 
 def _explain_difference(planned: PlannedRow, entry: MfsEntry, file: SourceFile, source: str) -> str:

@@ -12,6 +12,8 @@ frozen to a CID        the root block is not in the store
 a path, ``file:``      the directory contains a file, or is on a disk that this machine does not have
 anything else          always: a check would need network access and credentials
 =====================  ================================================================================
+
+A row that ``adopt`` has taken in is outside, too, if a file in its former directory has been added or changed since.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import math
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +35,16 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
     proxied_path,
     search_directories,
 )
-from mlflow_ipfs.binding.databases.artifact_rows import ArtifactKind, ArtifactRow, iterate_rows, read_experiments
+from mlflow_ipfs.binding.artifacts.artifact_sources import Listing, LocalSource
+from mlflow_ipfs.binding.databases.artifact_rows import (
+    COLUMNS,
+    ArtifactKind,
+    ArtifactRow,
+    iterate_rows,
+    read_experiments,
+)
 from mlflow_ipfs.binding.databases.connections import LOCK_SECONDS, opened_database
+from mlflow_ipfs.binding.databases.former_locations import read_former_locations
 from mlflow_ipfs.binding.locations import (
     IPFS,
     MFS,
@@ -53,6 +63,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
+    from mlflow_ipfs.binding.databases.former_locations import FormerLocation
     from mlflow_ipfs.content.store import ContentStore
 
 MAX_EXAMPLES: Final = 3
@@ -162,19 +173,41 @@ def iterate_outside_artifacts(
     with opened_database(database, timeout_seconds) as connection:
         # All rows are read first: MLflow's writers wait for a reader of SQLite, and directory scans may take minutes.
         experiments = read_experiments(connection)
-        rows = [row for row in limit.cut(iterate_rows(connection)) if row.has_artifacts or scheme_of(row.uri) != MFS]
+        former = read_former_locations(connection)
+        rows = [
+            row
+            for row in limit.cut(iterate_rows(connection))
+            if row.has_artifacts or scheme_of(row.uri) != MFS or _record_of(row, former) is not None
+        ]
     bases = search_directories(database)
     proxied = _Proxied.find(rows, store, os.environ if environ is None else environ, bases)
     affected: dict[str, str] = {}
     for row in limit.cut(rows):
         common_root = find_common_root(row)
-        if _is_outside(row, common_root, store, proxied, bases):
+        record = _record_of(row, former)
+        is_changed = record is not None and _has_changed(record)
+        if record is not None and is_changed:
+            common_root = find_common_root(replace(row, uri=record.place))
+        if is_changed or _is_outside(row, common_root, store, proxied, bases):
             yield OutsideArtifact(row, common_root)
             if row.experiment_id is not None:
                 affected.setdefault(row.experiment_id, common_root)
     for experiment_id, common_root in affected.items():
         location = experiments.get(experiment_id, "")
         yield OutsideArtifact(ArtifactRow("experiment", experiment_id, experiment_id, location, True), common_root)  # noqa: FBT003
+
+
+def _record_of(row: ArtifactRow, former: Mapping[tuple[str, str], FormerLocation]) -> FormerLocation | None:
+    """Return the record that a row was taken in from a directory of this machine; None if there is none."""
+    record = former.get((COLUMNS[row.kind][0], row.name)) if row.kind in COLUMNS else None
+    return record if record is not None and scheme_of(record.place) in {"", "file"} else None
+
+
+def _has_changed(record: FormerLocation) -> bool:
+    """Return whether a row's former directory has files that are not the ones that were taken in."""
+    path = local_path(record.place)
+    listing = LocalSource(Path(path)).list_files() if path is not None else Listing()
+    return bool(listing.files) and listing.fingerprint != record.fingerprint
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:

@@ -60,6 +60,13 @@ _UNFINISHED: Final[tuple[tuple[ArtifactKind, str, tuple[str, ...], str], ...]] =
 _FOLLOWED: Final = ("models:", "runs:")  # schemes of a version's source that refers to another row
 
 
+COLUMNS: Final = {  # where the location of each kind of row is
+    "run": ("runs", "artifact_uri"),
+    "logged model": ("logged_models", "artifact_location"),
+    "trace": ("trace_tags", "value"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class ArtifactRow:
     """One row of MLflow's database with an artifact location.

@@ -152,3 +152,32 @@ def test_only_a_database_is_adopted(cli: CommandLine) -> None:
         assert "secret" not in message
     assert "does not exist" in cli("adopt", "--backend-store-uri", "sqlite:////nowhere/m.db", code=3).stderr
     assert not cli.store.exists()
+
+
+def test_a_directory_that_is_away_is_named_for_every_run_and_is_taken_in_when_it_is_back(
+    cli: CommandLine, site: StockSite
+) -> None:
+    run = site.add_run({"a.txt": "a"})
+    site.add_model(run)
+    before = read_site(site.uri)
+    away = site.directory / "mlruns"
+    away.rename(site.directory / "elsewhere")
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    assert f"left out    run {run.info.run_id}: MLflow has logged files to" in done.stdout.decode()
+    assert site.query("SELECT artifact_uri FROM runs") == [(run.info.artifact_uri,)]
+    (site.directory / "elsewhere").rename(away)
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == before
+
+
+def test_files_that_a_program_writes_after_its_run_was_taken_in_are_found(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a.txt": "a"}, status="RUNNING")
+    cli("adopt", "--backend-store-uri", site.uri, "--include-running")
+    write(artifacts_of(run) / "b.txt", "b")  # the program knows the former location
+    assert "artifacts of 1 run" in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+    assert "outside    1 run" in cli("backup", "backup", "--backend-store-uri", site.uri, code=5).stdout.decode()
+    assert "1 run; 2 files, 2 B" in cli("adopt", "--backend-store-uri", site.uri).lines[0]
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "b.txt": b"b"}}
+    cli("backup", "backup", "--backend-store-uri", site.uri)
+    cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
+    assert not (site.directory / "mlruns" / "0").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING
@@ -202,3 +203,22 @@ def test_a_stock_server_is_adopted_and_served_to_stock_clients(
     with open_store() as store:
         assert store.verify(tags["ipfs.cid"], against=tmp_path / "model").problems == []
     assert read_site(uri, server.url)[run_id].keys() == {"a dir/b c.txt", "model/MLmodel", "model/weights.bin"}
+
+
+def test_a_run_that_has_not_ended_is_seen_on_the_new_server_and_what_is_written_later_is_found(
+    cli: CommandLine, site: StockSite
+) -> None:
+    run = site.add_run({"a.txt": "a"}, status="RUNNING")
+    site.move_behind_a_server()
+    done = cli("adopt", "--backend-store-uri", site.uri)
+    assert "1 entry of the database has not ended" in done.stderr
+    path = f"0/{run.info.run_id}/artifacts"
+    assert files_in_the_store(path=path) == {"a.txt": b"a"}
+    write(site.directory / f"mlartifacts/{path}/b.txt", "b")  # by the old server
+    shared_store().files.put_stream(MfsPath("mlflow", f"{path}/c.txt"), io.BytesIO(b"c"))  # by the new one
+    for command in ("doctor", "backup backup"):
+        code = 0 if command == "doctor" else 5
+        assert "1 run" in cli(*command.split(), "--backend-store-uri", site.uri, code=code).stdout.decode()
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert files_in_the_store(path=path) == {"a.txt": b"a", "b.txt": b"b", "c.txt": b"c"}
+    cli("backup", "backup", "--backend-store-uri", site.uri)
