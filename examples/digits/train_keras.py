@@ -2,7 +2,7 @@
 
 ::
 
-    pip install 'mlflow-ipfs[keras,demo]'
+    pip install '.[keras,demo]'
     export MLFLOW_TRACKING_URI=ipfs+sqlite:///mlflow.db KERAS_BACKEND=torch
     python train_keras.py
     python predict.py models:/digits-keras@champion

@@ -49,6 +49,10 @@ class LoggedDataset(Dataset):
         self._content = content
         super().__init__(source, name=name, digest=dataset_digest(content.cid))
 
+    def __repr__(self) -> str:
+        """Return the name, the CID and the size."""
+        return f"<{type(self).__name__} {self.name!r} ipfs://{self.cid} {self.size_bytes:,} bytes>"
+
     @property
     def cid(self) -> str:
         """The CID of the file or directory, as ``mlflow-ipfs add`` prints it with the same settings."""

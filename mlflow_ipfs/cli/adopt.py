@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,7 +24,6 @@ from mlflow_ipfs.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import URL
 
@@ -104,6 +104,9 @@ def _find_adoptable(uri: str) -> URL:
     """
     from mlflow_ipfs.binding.databases.named_database import find_database
 
+    if "://" not in uri and Path(uri).is_file():
+        msg = f"{uri!r} is a file; if it is a SQLite database, write sqlite:///{uri}"
+        raise SettingsError(msg)
     if uri.startswith("file:") or "://" not in uri:
         msg = (
             f"{uri!r} is a directory of MLflow's file store, which MLflow does not develop any more; move it into a "

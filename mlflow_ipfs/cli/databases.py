@@ -258,6 +258,12 @@ def convert(
     verb = "would change" if dry_run else "changed"
     line = f"{verb}  {format_count(report.locations, 'location')} in the database"
     print_result(asdict(report) | {"left": len(report.left), "dry_run": dry_run}, line, as_json=as_json)
+    if report.unlistable:
+        print_notice(
+            f"{format_count(len(report.unlistable), 'file')} with '#' or '?' in the name, for example "
+            f"{printable(report.unlistable[0])}: through a server, MLflow's clients refuse to list the directory of such a "
+            "file, and so do not download it. Rename the file, or read it without a server"
+        )
     if not dry_run:
         print_notice(printable(_next_step(url, target, report.destination)))
         if target == "server" and report.destination != str(cli_context.settings.root):

@@ -53,11 +53,13 @@ class ConvertReport:
         destination: the ``--artifacts-destination`` of the server, which ``mlflow-artifacts:/`` means.
         locations: number of locations that were, or would be, changed.
         left: the reason for each location that was left.
+        unlistable: files in directories that MLflow's clients refuse to list through a server.
     """
 
     destination: str
     locations: int = 0
     left: dict[str, str] = field(default_factory=dict)
+    unlistable: list[str] = field(default_factory=list)
 
 
 def convert_locations(
@@ -112,6 +114,8 @@ def convert_locations(
         raise MlflowIpfsError(msg) from error
     finally:
         engine.dispose()
+    if target == "server" and report.locations:
+        report.unlistable = [str(base.join(one.path)) for one in store.files.walk(base) if set("#?") & set(one.path)]
     return report
 
 

@@ -181,3 +181,7 @@ def test_files_that_a_program_writes_after_its_run_was_taken_in_are_found(cli: C
     cli("backup", "backup", "--backend-store-uri", site.uri)
     cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
     assert not (site.directory / "mlruns" / "0").exists()
+
+
+def test_the_path_of_a_database_is_not_its_uri(cli: CommandLine, site: StockSite) -> None:
+    assert f"write sqlite:///{site.database}" in cli("adopt", "--backend-store-uri", site.database, code=2).stderr

@@ -137,3 +137,16 @@ def test_a_location_on_another_server_is_listed(cli: CommandLine, client: Mlflow
     client.create_experiment("far", "mlflow-artifacts://host:5000/7")
     done = cli(*arguments(database, "direct"), code=1)
     assert done.lines[0] == "left     mlflow-artifacts://host:5000/7: the artifacts are on the server host:5000"
+
+
+def test_names_that_no_client_lists_through_a_server_are_named(
+    cli: CommandLine, client: MlflowClient, database: Path, tmp_path: Path
+) -> None:
+    run_id = client.create_run("0").info.run_id
+    for name in ("deep/#1.txt", "deep/plain.txt"):
+        (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / name).write_text(name)
+    client.log_artifacts(run_id, str(tmp_path / "files"))
+    options = ("databases", "convert", "--backend-store-uri", f"sqlite:///{database}", "--to")
+    assert "1 file with '#' or '?' in the name" in cli(*options, "server").stderr
+    assert "'#'" not in cli(*options, "direct").stderr
