@@ -13,9 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from .collecting import collect
     from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
+    from .frames import get_metrics_dataframe
 
-__all__ = ["DatasetInput", "Latency", "Missing", "ModelVersion", "ReportData", "Run", "Series"]
+__all__ = [
+    "DatasetInput",
+    "Latency",
+    "Missing",
+    "ModelVersion",
+    "ReportData",
+    "Run",
+    "Series",
+    "collect",
+    "get_metrics_dataframe",
+]
 
 _MODULES: Final = {
     "DatasetInput": "data",
@@ -25,6 +37,8 @@ _MODULES: Final = {
     "ReportData": "data",
     "Run": "data",
     "Series": "data",
+    "collect": "collecting",
+    "get_metrics_dataframe": "frames",
 }
 
 
