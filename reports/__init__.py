@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .collecting import collect
     from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
+    from .exporting import export
     from .frames import get_metrics_dataframe
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "Series",
     "collect",
+    "export",
     "get_metrics_dataframe",
 ]
 
@@ -38,6 +40,7 @@ _MODULES: Final = {
     "Run": "data",
     "Series": "data",
     "collect": "collecting",
+    "export": "exporting",
     "get_metrics_dataframe": "frames",
 }
 
