@@ -7,6 +7,7 @@ may be cut is completed by further requests.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow.entities import ViewType
@@ -14,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.mlflow_names import translated_errors
-from mlflow_ipfs.errors import NotFoundError, RemoteError
+from mlflow_ipfs.errors import InvalidPathError, MlflowIpfsError, NotFoundError, SettingsError
 
 from .data import Missing, Run
 from .histories import HistoryBuilder
@@ -59,7 +60,10 @@ class ClientTracking:
 
     def search_runs(self, experiment: str | None, filter_string: str | None, max_runs: int) -> FoundRuns:
         """See ``TrackingSource``."""
-        with translated_errors(f"runs of {experiment or 'all experiments'}", self._asked):
+        with (
+            _filter_errors(filter_string),
+            translated_errors(f"runs of {experiment or 'all experiments'}", self._asked),
+        ):
             ids = self._experiment_ids(experiment)
             found: list[mlflow.entities.Run] = []
             token: str | None = None
@@ -120,7 +124,7 @@ class ClientTracking:
                         complete = {points[-1]["run_id"]}
                         rows += self._read_run(points[-1]["run_id"], key)
                     run_ids = [run_id for run_id in run_ids if run_id not in complete]
-        except (NotFoundError, RemoteError, OSError) as error:
+        except (MlflowIpfsError, OSError) as error:
             return str(error)
         return rows
 
@@ -217,6 +221,18 @@ class ClientRegistry:
             for alias, version in sorted(self._client.get_registered_model(name).aliases.items()):
                 found.setdefault((name, str(version)), []).append(alias)
         return found
+
+
+@contextmanager
+def _filter_errors(filter_string: str | None) -> Iterator[None]:
+    """Raise a filter that MLflow cannot parse as an error of the selection."""
+    try:
+        yield
+    except InvalidPathError as error:
+        if filter_string is None:
+            raise
+        msg = f"the filter {filter_string!r} cannot be used: {error}"
+        raise SettingsError(msg) from error
 
 
 def _row_of(point: dict[str, Any]) -> tuple[str, str, int, int, float, bool]:
