@@ -1,7 +1,7 @@
 """Reports of MLflow runs: complete metric histories, latencies, resources and lineage by CID.
 
-``collect`` reads runs from any MLflow, and ``get_metrics_dataframe`` gives their histories to pandas. The command is
-``mlflow-ipfs report``.
+``collect`` reads runs from any MLflow, and ``read_collector`` those of a ``MetricsCollector``. ``get_metrics_dataframe`` gives
+their histories to pandas, and ``export`` writes files. The command is ``mlflow-ipfs report``.
 
 Only tests and notebooks import this package by its name. Its own modules use relative imports, and callbacks find it by its
 entry points, because another distribution may have the same name.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .collecting import collect
+    from .collector_source import read_collector
     from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
     from .exporting import export
     from .frames import get_metrics_dataframe
@@ -29,6 +30,7 @@ __all__ = [
     "collect",
     "export",
     "get_metrics_dataframe",
+    "read_collector",
 ]
 
 _MODULES: Final = {
@@ -42,6 +44,7 @@ _MODULES: Final = {
     "collect": "collecting",
     "export": "exporting",
     "get_metrics_dataframe": "frames",
+    "read_collector": "collector_source",
 }
 
 

@@ -10,11 +10,13 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.errors import NotFoundError, RemoteError
 from reports import collect
 from reports.json_format import to_json
+from reports.server_source import ClientTracking
 from support.recorded_runs import EXPERIMENT, record_runs
 
 if TYPE_CHECKING:
@@ -85,6 +87,28 @@ def _check_answers_that_are_cut(client: MlflowClient, url: str, monkeypatch: pyt
     assert len(requests) > 2
     monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", lambda *_: None)  # as of a server without the request
     assert sorted(run.point_count for run in collect(experiment="long", tracking_uri=url).runs) == sorted(lengths)
+
+
+def test_a_history_that_a_server_does_not_give_is_missing_and_the_others_are_there(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requests go to MLflow's own store: what is tested is what happens with their failures."""
+    recorded = record_runs(client, tmp_path)
+    (run,) = collect(run_ids=[recorded.full], tracking_uri=client.tracking_uri).runs
+
+    def fail_for_loss(_client: MlflowClient, _run_ids: list[str], key: str) -> None:
+        if key == "loss":
+            refused = ConnectionRefusedError(111, "Connection refused")
+            raise MlflowException("API request failed") from refused
+
+    monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", fail_for_loss)
+    source = ClientTracking(client, "http://server")
+    done: list[int] = []
+    histories, missing = source.read_histories(source.find_runs([recorded.full]), done.append)
+    assert [(one.what, one.run_id) for one in missing] == [("the history of loss", recorded.full)]
+    keys = set(run.metrics) - {"loss"}
+    assert keys < set(histories[recorded.full])
+    assert sum(done) == 1
 
 
 def test_a_server_that_is_away_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
