@@ -20,6 +20,8 @@ from .server_source import ClientRegistry, ClientTracking
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mlflow import MlflowClient
+
     from .data import ModelVersion, Run
     from .sources import RegistrySource, TrackingSource
 
@@ -80,31 +82,37 @@ class _Collector:
         self._asked = shown_uri(uri)
         self._missing: list[Missing] = []
 
-        def open_client() -> ClientTracking:
-            return ClientTracking(connect_client("report", uri, registry_uri, origin), self._asked)
+        self._registry_uri = registry_uri
+        self._stack = stack
 
+        def open_client() -> MlflowClient:
+            return connect_client("report", uri, registry_uri, origin)
+
+        self._open_client = open_client
         url = read_database_url(uri)
         self._server = uri if url is None else None
-        registry_url = read_database_url(registry_uri)
         self._tracking: TrackingSource
-        self._registry: RegistrySource
         if url is None:
-            self._tracking = open_client()
+            self._tracking = ClientTracking(open_client(), self._asked)
         else:
             connection = stack.enter_context(opened_database(url, is_read_only=True))
             check_is_mlflow(connection, self._asked)
-            self._tracking = DatabaseTracking(connection, lambda *what: open_client().search_ids(*what))
-        if registry_url is None:
-            client = connect_client("report", uri, registry_uri, origin)
-            self._registry = ClientRegistry(client, shown_uri(registry_uri))
-        else:
-            registry = stack.enter_context(opened_database(registry_url, is_read_only=True))
-            check_is_mlflow(registry, shown_uri(registry_uri))
-            self._registry = DatabaseRegistry(registry, shown_uri(registry_uri))
+            self._tracking = DatabaseTracking(
+                connection, lambda *wanted: ClientTracking(open_client(), self._asked).search_ids(*wanted)
+            )
+
+    def _open_registry(self) -> RegistrySource:
+        asked = shown_uri(self._registry_uri)
+        url = read_database_url(self._registry_uri)
+        if url is None:
+            return ClientRegistry(self._open_client(), asked)
+        connection = self._stack.enter_context(opened_database(url, is_read_only=True))
+        check_is_mlflow(connection, asked)
+        return DatabaseRegistry(connection, asked)
 
     def collect(self, selection: Selection, progress: Progress) -> ReportData:
         """Return the data of a report."""
-        versions = [] if selection.model is None else self._registry.find_versions(selection.model)
+        versions = [] if selection.model is None else self._open_registry().find_versions(selection.model)
         runs = self._find_runs(selection, versions)
         runs = [self._with_latencies(run) for run in self._with_histories(runs, progress)]
         if selection.model is None:
@@ -119,7 +127,8 @@ class _Collector:
 
     def _find_runs(self, selection: Selection, versions: Sequence[ModelVersion]) -> list[Run]:
         if selection.model is not None:
-            return self._find_named([version.run_id for version in versions if version.run_id], selection.max_runs)
+            newest_first = [version.run_id for version in reversed(versions) if version.run_id]
+            return self._find_named(newest_first, selection.max_runs)
         if selection.run_ids:
             runs = self._find_named(selection.run_ids, selection.max_runs)
             if not runs:
@@ -162,7 +171,7 @@ class _Collector:
 
     def _versions_of(self, runs: Sequence[Run]) -> list[ModelVersion]:
         try:
-            return self._registry.versions_of_runs([run.run_id for run in runs])
+            return self._open_registry().versions_of_runs([run.run_id for run in runs])
         except MlflowIpfsError as error:
             self._note("the model versions", str(error))
             return []

@@ -202,6 +202,35 @@ def _overflowing() -> str:
     return json.dumps(fields)
 
 
+def test_a_registry_that_cannot_be_read_is_missing_unless_a_model_was_asked_for(
+    uri: str, recorded: RecordedRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{tmp_path}/none.db")
+    data = collect(run_ids=[recorded.full], tracking_uri=uri)
+    assert [one.what for one in data.missing] == ["the model versions"]
+    assert data.runs[0].metrics
+    with pytest.raises(NotFoundError, match="does not exist"):
+        collect(model="digits", tracking_uri=uri)
+
+
+def test_of_many_versions_the_runs_of_the_newest_are_read(
+    uri: str, client: MlflowClient, recorded: RecordedRuns
+) -> None:
+    version = client.get_model_version("digits", "1")
+    client.log_artifact(recorded.empty, version_file(client, recorded), "model")
+    source = f"{client.get_run(recorded.empty).info.artifact_uri}/model"
+    client.create_model_version("digits", source, run_id=recorded.empty)
+    data = collect(model="digits", tracking_uri=uri, max_runs=1)
+    assert [run.run_id for run in data.runs] == [recorded.empty]
+    assert [one.version for one in data.versions] == [1, 2]
+    assert data.versions[0].cid == version.tags["ipfs.cid"]
+    assert [one.what for one in data.missing] == ["1 of the runs"]
+
+
+def version_file(client: MlflowClient, recorded: RecordedRuns) -> str:
+    return str(client.download_artifacts(recorded.full, "model/MLmodel"))
+
+
 def test_progress_counts_runs(uri: str) -> None:
     seen: list[tuple[int, int]] = []
     collect(experiment=EXPERIMENT, tracking_uri=uri, progress=lambda done, total: seen.append((done, total)))

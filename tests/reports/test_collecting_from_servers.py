@@ -17,6 +17,7 @@ from mlflow_ipfs.errors import NotFoundError, RemoteError
 from reports import collect
 from reports.json_format import to_json
 from reports.server_source import ClientTracking
+from support.command_line import CommandLine
 from support.recorded_runs import EXPERIMENT, record_runs
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ def test_a_server_gives_what_its_database_gives(
         with pytest.raises(NotFoundError):
             collect(**wanted, tracking_uri=server.url)
     _check_answers_that_are_cut(client, server.url, monkeypatch)
+    CommandLine(tmp_path / "other-store")(
+        *("report", "--run", recorded.full, "-o", tmp_path / "out", "--formats", "txt"),
+        *("--log-to-run", "--tracking-uri", server.url),
+    )
+    assert [file.path for file in client.list_artifacts(recorded.full, "report")] == ["report/report.txt"]
 
 
 def _check_answers_that_are_cut(client: MlflowClient, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
