@@ -96,11 +96,11 @@ class DatabaseTracking:
         if filter_string is not None:
             run_ids, left_out = self._search_ids(experiment, filter_string, max_runs)
             return FoundRuns(self.find_runs(run_ids), left_out)
-        if experiment is None:
-            rows: list[Any] = list(self._connection.execute(text(f"{_RUNS}{_ACTIVE}")))
-        else:
-            values = {"experiment": self._find_experiment(experiment)}
-            rows = list(self._connection.execute(text(f"{_RUNS}{_ACTIVE} AND r.experiment_id = :experiment"), values))
+        assert experiment is not None  # a selection has one, or a filter
+        values = {"experiment": self._find_experiment(experiment)}
+        rows: list[Any] = list(
+            self._connection.execute(text(f"{_RUNS}{_ACTIVE} AND r.experiment_id = :experiment"), values)
+        )
         rows.sort(key=lambda row: (-(row[5] or 0), row[0]))
         return FoundRuns(self._complete(rows[:max_runs]), max(len(rows) - max_runs, 0))
 

@@ -51,6 +51,7 @@ class ClientTracking:
         self._client = client
         self._asked = asked
         self._keys: dict[str, list[str]] = {}  # of each run that was found
+        self._is_away: str | None = None  # why the server could not be reached, after the first request that failed
 
     def find_runs(self, run_ids: Sequence[str]) -> list[Run]:
         """See ``TrackingSource``."""
@@ -87,10 +88,11 @@ class ClientTracking:
         jobs = list(self._plan([run.run_id for run in runs]))
         last_job = {run_id: number for number, (_, run_ids) in enumerate(jobs) for run_id in run_ids}
         builder, missing = HistoryBuilder(), []
+        advance(sum(run.run_id not in last_job for run in runs))
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             for number, ((key, run_ids), answer) in enumerate(zip(jobs, pool.map(self._read_job, jobs), strict=True)):
                 if isinstance(answer, str):
-                    missing += [Missing(f"the history of {key}", answer, run_id) for run_id in run_ids]
+                    missing.append(_describe_missing(key, run_ids, answer))
                 else:
                     builder.add_rows(answer)
                 advance(sum(last_job[run_id] == number for run_id in run_ids))
@@ -110,12 +112,14 @@ class ClientTracking:
         """Return all points of one metric of some runs, or why they cannot be read."""
         key, run_ids = job
         rows: Rows = []
+        if self._is_away is not None:  # each request would wait for all of MLflow's retries
+            return self._is_away
         try:
             with translated_errors(key, self._asked):
                 while run_ids:
                     points = mlflow_compat.read_histories_in_bulk(self._client, run_ids, key)
                     if points is None:
-                        return [row for run_id in run_ids for row in self._read_run(run_id, key)]
+                        return rows + [row for run_id in run_ids for row in self._read_run(run_id, key)]
                     if len(points) < mlflow_compat.MAX_POINTS_IN_BULK:
                         return rows + [_row_of(point) for point in points]
                     complete = {point["run_id"] for point in points} - {points[-1]["run_id"]}
@@ -125,6 +129,8 @@ class ClientTracking:
                         rows += self._read_run(points[-1]["run_id"], key)
                     run_ids = [run_id for run_id in run_ids if run_id not in complete]
         except (MlflowIpfsError, OSError) as error:
+            if isinstance(error.__cause__, MlflowException) and isinstance(error.__cause__.__context__, OSError):
+                self._is_away = str(error)
             return str(error)
         return rows
 
@@ -233,6 +239,12 @@ def _filter_errors(filter_string: str | None) -> Iterator[None]:
             raise
         msg = f"the filter {filter_string!r} cannot be used: {error}"
         raise SettingsError(msg) from error
+
+
+def _describe_missing(key: str, run_ids: Sequence[str], reason: str) -> Missing:
+    if len(run_ids) == 1:
+        return Missing(f"the history of {key}", reason, run_ids[0])
+    return Missing(f"the histories of {key} of {len(run_ids):,} runs", reason)
 
 
 def _row_of(point: dict[str, Any]) -> tuple[str, str, int, int, float, bool]:

@@ -45,8 +45,8 @@ class TrackingSource(Protocol):
         """Return active runs.
 
         Args:
-            experiment: name or id of an experiment; None for all active ones.
-            filter_string: MLflow's search filter.
+            experiment: name or id of an experiment; None for all active ones that match the filter.
+            filter_string: MLflow's search filter; None for all runs of the experiment.
             max_runs: the most runs to return.
 
         Raises:

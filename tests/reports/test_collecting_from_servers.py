@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -104,8 +105,8 @@ def test_a_history_that_a_server_does_not_give_is_missing_and_the_others_are_the
 
     def fail_for_loss(_client: MlflowClient, _run_ids: list[str], key: str) -> None:
         if key == "loss":
-            refused = ConnectionRefusedError(111, "Connection refused")
-            raise MlflowException("API request failed") from refused
+            msg = "PERMISSION_DENIED"
+            raise MlflowException(msg)
 
     monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", fail_for_loss)
     source = ClientTracking(client, "http://server")
@@ -115,6 +116,34 @@ def test_a_history_that_a_server_does_not_give_is_missing_and_the_others_are_the
     keys = set(run.metrics) - {"loss"}
     assert keys < set(histories[recorded.full])
     assert sum(done) == 1
+
+
+def test_after_a_server_went_away_no_further_request_waits_for_it(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_runs(client, tmp_path)
+    tried: list[str] = []
+
+    def fail(_client: MlflowClient, _run_ids: list[str], key: str) -> None:
+        tried.append(key)
+        time.sleep(0.05)
+        try:
+            raise ConnectionRefusedError(111, "Connection refused")
+        except OSError as error:
+            msg = f"API request failed with exception {error}"
+            raise MlflowException(msg)  # noqa: B904 - as MLflow does
+
+    monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", fail)
+    source = ClientTracking(client, "http://server")
+    runs = source.find_runs([recorded.full, recorded.empty])
+    done: list[int] = []
+    histories, missing = source.read_histories(runs, done.append)
+    assert histories == {}
+    assert {one.reason.partition(": ")[2] for one in missing} == {
+        "MLflow at http://server cannot be reached; check that the server is running, and its address"
+    }
+    assert len(tried) <= 8 < len(missing)
+    assert sum(done) == 2
 
 
 def test_a_server_that_is_away_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
