@@ -53,7 +53,7 @@ def collect(
         progress: called with the number of runs whose histories were read, and the number of all.
 
     Returns:
-        The data. ``missing`` names what could not be read, as long as there is something to report on.
+        The data. ``missing`` names what could not be read. Only an error that leaves no run to report on is raised.
 
     Raises:
         SettingsError: the selection or the tracking URI cannot be used.

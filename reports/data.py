@@ -81,7 +81,7 @@ class DatasetInput:
         digest: MLflow's digest, of a sample of the rows.
         source: where it is from: a URI, or the JSON text of a source that MLflow does not express as one.
         context: what the run used it for, for example ``training``; ``""`` if that was not logged.
-        cid: the CID that the source or the profile names; None if there is none.
+        cid: the CID that the source or the profile names; None without one.
         cid_is_certain: whether the record belongs to exactly this CID (``mlflow_ipfs.binding.dataset_inputs``).
         size_bytes: the size, if the profile has it.
     """

@@ -28,7 +28,7 @@ class FoundRuns(NamedTuple):
 
     Attributes:
         runs: the newest runs.
-        left_out: number of older runs that were left out; -1 if there are some, and their number is not known.
+        left_out: number of older runs that were left out; -1 if the number is not known.
     """
 
     runs: list[Run]
@@ -80,7 +80,7 @@ def pick_versions(versions: Sequence[ModelVersion], model: ModelName, asked: str
     """Return those versions of a registered model that a name means, by number.
 
     Raises:
-        NotFoundError: there is no such version.
+        NotFoundError: the model or the version does not exist.
     """
     found = sorted(versions, key=lambda version: version.version)
     if model.version is not None:
