@@ -95,10 +95,10 @@ stock: .venv-stock/ready  ## an environment with MLflow and without this package
 	@touch $@
 
 .venv/dev-ready: .venv/uv-ready pyproject.toml constraints-dev.txt
-	@$(WITH_TORCH) $(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev
+	@$(WITH_TORCH) $(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev --group tensorflow
 	@touch $@ .venv/core-ready .venv/demo-ready
 
 .venv-stock/ready: .venv/uv-ready pyproject.toml constraints-dev.txt
 	@$(UV) venv --quiet --clear --python $(BIN)/python .venv-stock
-	@$(TIMED) "install stock MLflow" $(INSTALL) --python .venv-stock/bin/python mlflow scikit-learn
+	@$(TIMED) "install stock MLflow" $(INSTALL) --python .venv-stock/bin/python mlflow scikit-learn boto3 psycopg2-binary
 	@touch $@

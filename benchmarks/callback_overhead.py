@@ -1,11 +1,14 @@
 """Benchmark: what logging costs the training thread, for each batch and for each epoch of a tiny model.
 
-Three questions, each in interleaved pairs, by the processor time of the process (threads included), so that the load of the
-machine matters little:
+Three questions, by processor time, threads included, so that the load of the machine matters little. The second and the
+third one are measured in interleaved pairs:
 
-1. our hook on a loop that does nothing: microseconds of the training thread for each batch;
+1. our hooks on a loop that does nothing: microseconds of the training thread for each batch, if the metrics of every 50th
+   batch are logged, and those of every batch; and the same while the MLflow server refuses connections, and while it takes
+   them and never answers;
 2. epochs of a tiny Lightning model with ``IPFSCallback``, compared with bare Lightning;
-3. the overhead of ``IPFSLogger`` that logs every batch, compared with that of Lightning's MLFlowLogger.
+3. the overhead of ``IPFSLogger`` that logs every batch, compared with that of Lightning's MLFlowLogger, with its asynchronous
+   mode, and with dvclive, if it is installed.
 
 Usage: python benchmarks/callback_overhead.py [BATCHES]
 """
@@ -15,11 +18,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from harness import PAIRS, compare
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BATCH_SIZE = 32
 EPOCHS = 2
@@ -70,49 +76,109 @@ def build_training(batches: int) -> Callable[..., float]:
     return train
 
 
-def measure_hook(batches: int) -> float:
-    """Return the microseconds of this thread that our hooks of a batch take, in a loop that does nothing else."""
-    from lightning_ipfs import EpochMetrics  # noqa: PLC0415 - Lightning takes seconds
+def measure_hook(batches: int, every: int) -> float:
+    """Return the microseconds of this thread that our hooks of a batch take, in a loop that does nothing else.
 
-    callback, batch = EpochMetrics(), [[0.0] * BATCH_SIZE]
-    callback.on_train_epoch_start(None, None)
+    Args:
+        batches: number of batches.
+        every: Lightning's ``log_every_n_steps``: the module's metric is logged once in so many batches.
+    """
+    import torch  # noqa: PLC0415 - torch and Lightning take seconds
+    from pytorch_lightning import LightningModule, Trainer  # noqa: PLC0415
+
+    from lightning_ipfs import EpochMetrics  # noqa: PLC0415
+
+    module = LightningModule()
+    trainer = Trainer(logger=False, log_every_n_steps=every, accelerator="cpu", enable_checkpointing=False)
+    trainer.strategy.connect(module)
+    loop = trainer.fit_loop.epoch_loop
+    loop._results.batch_size = BATCH_SIZE  # noqa: SLF001 - as Lightning does before each batch
+    loop._results.log("training_step", "loss", torch.ones(()), on_step=True, on_epoch=True)  # noqa: SLF001
+    callback, batch = EpochMetrics(), [torch.zeros(BATCH_SIZE, 1)]
+    callback.setup(trainer, module, "fit")
+    callback.on_train_start(trainer, module)
     started = time.thread_time()
     for number in range(batches):
-        callback.on_train_batch_start(None, None, batch, number)
-        callback.on_train_batch_end(None, None, None, batch, number)
-    return (time.thread_time() - started) / batches * 1e6
+        loop._batches_that_stepped = number  # noqa: SLF001
+        callback.on_train_batch_start(trainer, module, batch, number)
+        callback.on_train_batch_end(trainer, module, None, batch, number)
+    elapsed = time.thread_time() - started
+    callback.teardown(trainer, module, "fit")
+    return elapsed / batches * 1e6
 
 
-def main(batches: int) -> None:
+@contextmanager
+def broken_server(*, listens: bool) -> Iterator[None]:
+    """Make MLflow's tracking URI name a server that refuses connections, or one that accepts them and never answers."""
+    before = os.environ["MLFLOW_TRACKING_URI"]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen(128)  # the kernel accepts; nobody reads
+        os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield
+    os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def report_hooks() -> None:
+    """Print what our hooks take, with a server that works and with two that do not."""
+
+    def report(name: str, every: int) -> None:
+        ours = statistics.median(measure_hook(5_000, every) for _ in range(PAIRS))
+        print(json.dumps({"benchmark": name, "measure": "microseconds", "ours": round(ours, 3)}), flush=True)
+
+    for every in (50, 1):  # Lightning's default, and the most that a user can ask for
+        report(f"batch_hook_{every}", every)
+        for name, listens in (("refused", False), ("unanswered", True)):
+            with broken_server(listens=listens):
+                report(f"batch_hook_{every}_{name}", every)
+
+
+def report_trainings(batches: int, uri: str, directory: str) -> None:
+    """Print what trainings take, compared with bare ones and with the loggers of others."""
     from pytorch_lightning.loggers import MLFlowLogger  # noqa: PLC0415
 
     from lightning_ipfs import IPFSCallback, IPFSLogger  # noqa: PLC0415
 
-    hooks = [measure_hook(100_000) for _ in range(PAIRS)]
-    print(
-        json.dumps({"benchmark": "batch_hook", "measure": "microseconds", "ours": round(statistics.median(hooks), 3)})
-    )
     train = build_training(batches)
     names = count()
+
+    def bare() -> float:
+        return train([])
+
+    def with_callback() -> float:
+        return train([IPFSCallback()])
+
+    def overhead(make_logger: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: train([], make_logger(), every=1) - bare()
+
+    measure = "processor microseconds per batch"
+    compare("epoch_with_callback", measure, with_callback, bare, "bare Lightning")
+    ours = overhead(lambda: IPFSLogger(run_name=str(next(names))))
+    peers = {
+        "MLFlowLogger": lambda: MLFlowLogger(tracking_uri=uri),
+        "MLFlowLogger(synchronous=False)": lambda: MLFlowLogger(tracking_uri=uri, synchronous=False),
+    }
+    if find_spec("dvclive") is not None:
+        from dvclive.lightning import DVCLiveLogger  # type: ignore[import-not-found]  # noqa: PLC0415
+
+        peers["dvclive"] = lambda: DVCLiveLogger(dir=f"{directory}/dvclive", save_dvc_exp=False, report=None)
+    for name, make_logger in peers.items():
+        compare("overhead_of_logger_every_batch", measure, ours, overhead(make_logger), name)
+    if "dvclive" not in peers:
+        print(
+            json.dumps(
+                {"benchmark": "overhead_of_logger_every_batch", "peer_name": "dvclive", "not_run": "not installed"}
+            )
+        )
+
+
+def main(batches: int) -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         uri = f"sqlite:///{Path(name) / 'mlflow.db'}"
         os.environ |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_IPFS_RUNLOG": f"{name}/runlog"}
-
-        def bare() -> float:
-            return train([])
-
-        def with_callback() -> float:
-            return train([IPFSCallback()])
-
-        def with_our_logger() -> float:
-            return train([], IPFSLogger(run_name=str(next(names))), every=1) - bare()
-
-        def with_stock_logger() -> float:
-            return train([], MLFlowLogger(tracking_uri=uri), every=1) - bare()
-
-        measure = "processor microseconds per batch"
-        compare("epoch_with_callback", measure, with_callback, bare, "bare Lightning")
-        compare("overhead_of_logger_every_batch", measure, with_our_logger, with_stock_logger, "MLFlowLogger")
+        report_hooks()
+        report_trainings(batches, uri, name)
 
 
 if __name__ == "__main__":

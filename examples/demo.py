@@ -27,10 +27,11 @@ DOES_NOT_VERIFY = 4  # exit code of `mlflow-ipfs verify`
 
 
 def environment(store: Path = STORE) -> dict[str, str]:
-    """Return an environment with the two settings that a user needs, and with less output."""
+    """Return an environment with the two settings that a user needs, all files in one directory, and less output."""
     return os.environ | {
         "MLFLOW_TRACKING_URI": TRACKING_URI,
         "MLFLOW_IPFS_STORE": f"local:{store}",
+        "MLFLOW_IPFS_RUNLOG": str(DIRECTORY / "runlog"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "DO_NOT_TRACK": "true",

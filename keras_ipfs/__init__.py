@@ -6,8 +6,8 @@ from keras_ipfs import IPFSCallback
 model.fit(x, y, epochs=5, callbacks=[IPFSCallback()])
 ```
 
-Works with every backend, and imports none. Metrics go through the run log of ``mlflow_ipfs.training`` into the active MLflow run, or
-into a new run.
+Works with every backend, and imports none. Metrics go through the run log of ``mlflow_ipfs.training`` into the active MLflow run,
+or into a new run that all calls for the model share.
 """
 
 from __future__ import annotations

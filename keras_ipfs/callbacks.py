@@ -8,100 +8,46 @@ threads, unless a callback is not safe for that. ``EpochMetrics`` is (``async_sa
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import keras
 from keras.callbacks import Callback
 
-from keras_ipfs.sessions import Session, enter_session
+from keras_ipfs.devices import Device
+from keras_ipfs.session_callback import SessionCallback
+from keras_ipfs.sessions import Autologged
 from mlflow_ipfs.training import metric_names as names
 from mlflow_ipfs.training.epochs import EpochTimer
 from mlflow_ipfs.training.hooks import forward_hooks
 from mlflow_ipfs.training.latency import (
     DEFAULT_WARMUP,
     LatencyRecorder,
-    device_memory_bytes,
-    find_synchronize,
     guess_batch_size,
 )
-from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSeries
+from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeAlias
-
-    Logs: TypeAlias = Mapping[str, Any] | None
+    from keras_ipfs.session_callback import Logs
 
 _logger = logging.getLogger(__name__)
 
 
-class _SessionCallback(Callback):  # type: ignore[misc] # Keras has no types
-    """A callback with a share of the model's session during ``fit``, ``evaluate`` and ``predict``.
-
-    A validation in a fit is not a session of its own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._session: Session | None = None
-        self._is_fitting = False
-
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Open the session."""
-        del logs
-        self._is_fitting = True
-        self._session = enter_session(self.model, self)
-
-    def on_train_end(self, logs: Logs = None) -> None:
-        """Leave the session."""
-        del logs
-        self._is_fitting = False
-        self._leave()
-
-    def on_test_begin(self, logs: Logs = None) -> None:
-        """Open the session of an ``evaluate`` outside of a fit."""
-        del logs
-        if not self._is_fitting:
-            self._session = enter_session(self.model, self)
-
-    def on_test_end(self, logs: Logs = None) -> None:
-        """Leave the session of an ``evaluate`` outside of a fit."""
-        del logs
-        if not self._is_fitting:
-            self._leave()
-
-    def on_predict_begin(self, logs: Logs = None) -> None:
-        """Open the session."""
-        del logs
-        if not self._is_fitting:
-            self._session = enter_session(self.model, self)
-
-    def on_predict_end(self, logs: Logs = None) -> None:
-        """Leave the session."""
-        del logs
-        if not self._is_fitting:
-            self._leave()
-
-    def _leave(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.leave(self.model, self)
-
-    def _log(self, metrics: Mapping[str, Any], step: int) -> None:
-        if self._session is not None and metrics:
-            self._session.log.log_metrics(metrics, step)
-
-
-class EpochMetrics(_SessionCallback):
+class EpochMetrics(SessionCallback):
     """Logs, for each epoch, losses and metrics with ``val_*``, the learning rate, seconds, throughput and the wait for data.
 
-    The step is the number of the epoch. An ``evaluate`` outside of a fit logs ``test_*`` at the last epoch. If MLflow's autolog
-    already logs losses and metrics, they are not logged twice.
+    The step is the number of the epoch. An ``evaluate`` outside of a fit logs ``test_*`` at the last epoch. The wait for data is
+    logged on torch only: on other backends, Keras waits inside of a batch.
+
+    Beside ``mlflow.keras.autolog`` and ``mlflow.tensorflow.autolog``, each metric is logged once: what autolog logs for each
+    epoch is left out here. If autolog logs every n batches, only ``val_*`` is logged here, because the steps of autolog are
+    batches. Autolog's own ``validation_*`` are the same values as ``val_*``, all at step 0.
 
     Args:
         batch_size: number of samples of a batch, for ``samples_per_second``; None to leave that out, because Keras does not
-            tell callbacks.
+            tell callbacks. A smaller last batch of an epoch is counted as a full one.
     """
 
     async_safe = True
@@ -110,13 +56,18 @@ class EpochMetrics(_SessionCallback):
         super().__init__()
         self._timer = EpochTimer()
         self._batch_size = batch_size or 0
-        self._epoch = 0
+        self._batches = 0
+        self._steps = sys.maxsize
         self._validation_seconds = 0.0
+        self._late_rate: tuple[int, float, Logs] | None = None
+        self._lock = threading.Lock()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         """Start the clock."""
-        del logs
-        self._epoch = epoch
+        del epoch, logs
+        self._log_late_rate()
+        self._batches = 0
+        self._steps = (self.params or {}).get("steps") or sys.maxsize
         self._validation_seconds = 0.0
         self._timer.start_epoch()
 
@@ -126,9 +77,13 @@ class EpochMetrics(_SessionCallback):
         self._timer.start_batch()
 
     def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        """Count the batch. May run on another thread."""
-        del batch, logs
-        self._timer.end_batch(self._batch_size)
+        """Count the batches since the last call. May run on other threads, for two batches at once and out of order."""
+        del logs
+        with self._lock:
+            # Several with steps_per_execution. In the last call of an epoch, Keras tells as many as in the others.
+            count = max(min(batch + 1, self._steps) - self._batches, 0)
+            self._batches += count
+            self._timer.end_batch(count * self._batch_size, count)
 
     def on_test_begin(self, logs: Logs = None) -> None:
         """Stop the clock during a validation."""
@@ -140,30 +95,49 @@ class EpochMetrics(_SessionCallback):
         """Continue after a validation, or log an evaluation."""
         if self._is_fitting:
             self._validation_seconds += self._timer.resume()
-        else:
-            self._log({f"test_{name}": value for name, value in self._model_metrics(logs).items()}, self._epoch)
+        elif self._session is not None:
+            metrics = {f"test_{name}": value for name, value in (logs or {}).items()}
+            self._log(metrics, self._session.state.epoch)
         super().on_test_end(logs)
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Log the epoch."""
+        if self._session is None:
+            return
+        self._session.state.epoch = epoch
         found: dict[str, Any] = {names.EPOCH: epoch, **self._timer.end_epoch()}
+        if keras.backend.backend() != "torch":
+            found.pop(names.DATA_WAIT_SHARE, None)
         if self._validation_seconds:
             found[names.VALIDATION_SECONDS] = self._validation_seconds
         rate = _learning_rate(self.model)
-        if rate is not None:
+        if rate is not None and self._session.autologged is Autologged.EPOCHS:
+            self._late_rate = epoch, rate, logs
+        elif rate is not None:
             found[names.LEARNING_RATE] = rate
-        self._log({**self._model_metrics(logs), **found}, epoch)
+        self._log({**_own_part(logs, self._session.autologged), **found}, epoch)
 
-    def _model_metrics(self, logs: Logs) -> dict[str, Any]:
-        if self._session is None or self._session.model_metrics_are_logged:
-            return {}
-        return dict(logs or {})
+    def on_train_end(self, logs: Logs = None) -> None:
+        """Leave the session."""
+        self._log_late_rate()
+        super().on_train_end(logs)
+
+    def _log_late_rate(self) -> None:
+        """Log the learning rate of the last epoch, unless autolog has.
+
+        Autolog logs the one that Keras' schedules and ReduceLROnPlateau add to the epoch's metrics, after this callback.
+        """
+        late, self._late_rate = self._late_rate, None
+        if late is not None and names.LEARNING_RATE not in (late[2] or {}):
+            self._log({names.LEARNING_RATE: late[1]}, late[0])
 
 
-class InferenceMetrics(_SessionCallback):
+class InferenceMetrics(SessionCallback):
     """Logs the latency of ``model.predict``: percentiles, throughput and memory by batch size.
 
-    The histograms are stored in the run as ``inference/predict/latency.json``.
+    The device is synchronised before and after each batch. On TensorFlow, the latency of a batch includes the time to get it
+    from the data, because Keras calls the hook before. The histograms are stored in the run as
+    ``inference/predict/latency.json``.
 
     Args:
         warmup: number of batches at the start that are dropped and counted.
@@ -173,7 +147,7 @@ class InferenceMetrics(_SessionCallback):
         super().__init__()
         self._warmup = warmup
         self._recorder = LatencyRecorder(warmup)
-        self._wait: Callable[[], object] | None = None
+        self._device: Device | None = None
         self._started_ns = 0
         self._thread = 0
         self._is_elsewhere = False
@@ -182,15 +156,15 @@ class InferenceMetrics(_SessionCallback):
         """Start measuring."""
         super().on_predict_begin(logs)
         self._recorder = LatencyRecorder(self._warmup)
-        self._wait = find_synchronize()
+        self._device = Device()
         self._thread = threading.get_ident()
         self._is_elsewhere = False
 
     def on_predict_batch_begin(self, batch: int, logs: Logs = None) -> None:
         """Start the clock of a batch."""
         del batch, logs
-        if self._wait is not None:
-            self._wait()
+        if self._device is not None:
+            self._device.wait()
         self._started_ns = time.perf_counter_ns()
 
     def on_predict_batch_end(self, batch: int, logs: Logs = None) -> None:
@@ -199,11 +173,12 @@ class InferenceMetrics(_SessionCallback):
         if threading.get_ident() != self._thread:
             self._is_elsewhere = True
             return
-        if self._wait is not None:
-            self._wait()
-        latency_ns = time.perf_counter_ns() - self._started_ns
+        if self._device is None:
+            return
         outputs = (logs or {}).get("outputs")
-        self._recorder.add(latency_ns, 1 if outputs is None else guess_batch_size(outputs), device_memory_bytes())
+        self._device.wait(outputs)
+        latency_ns = time.perf_counter_ns() - self._started_ns
+        self._recorder.add(latency_ns, 1 if outputs is None else guess_batch_size(outputs), self._device.peak_memory())
 
     def on_predict_end(self, logs: Logs = None) -> None:
         """Log the latencies."""
@@ -214,13 +189,16 @@ class InferenceMetrics(_SessionCallback):
             )
         elif self._session is not None and self._recorder.first_batch_ns is not None:
             stage = f"{names.INFERENCE}/predict"
-            self._log(self._recorder.metrics(stage), 0)
-            self._session.log.log_artifact(f"{stage}/latency.json", self._recorder.to_json(stage="predict"))
+            self._log(self._recorder.metrics(stage), self._session.state.epoch)
+            if self._session.log is not None:
+                self._session.log.log_artifact(f"{stage}/latency.json", self._recorder.to_json(stage="predict"))
         super().on_predict_end(logs)
 
 
-class Resources(_SessionCallback):
+class Resources(SessionCallback):
     """Logs CPU, memory, disk, network and GPU of this node, from one thread.
+
+    A call inside of a fit, from another callback, is sampled by the fit.
 
     Args:
         interval_seconds: time between two samples.
@@ -229,30 +207,26 @@ class Resources(_SessionCallback):
 
     def __init__(self, interval_seconds: float = DEFAULT_INTERVAL_SECONDS, node: str | None = None) -> None:
         super().__init__()
-        self._series = ResourceSeries(interval_seconds, node)
+        self._interval_seconds = interval_seconds
+        self._node = node
 
-    def on_train_begin(self, logs: Logs = None) -> None:
-        """Start sampling."""
-        super().on_train_begin(logs)
-        self._start()
+    def _enter(self, *, is_fit: bool = False) -> None:
+        super()._enter(is_fit=is_fit)
+        session = self._session
+        if session is None or not session.owns_log:
+            return
+        sampler = ResourceSampler(
+            session.log_metrics,
+            interval_seconds=self._interval_seconds,
+            node=self._node,
+            first_number=session.sample_number,
+        ).start()
 
-    def on_test_begin(self, logs: Logs = None) -> None:
-        """Start sampling, outside of a fit."""
-        super().on_test_begin(logs)
-        self._start()
+        def stop() -> None:
+            sampler.close()
+            session.sample_number = sampler.number
 
-    def on_predict_begin(self, logs: Logs = None) -> None:
-        """Start sampling, outside of a fit."""
-        super().on_predict_begin(logs)
-        self._start()
-
-    def _start(self) -> None:
-        if self._session is not None:
-            self._series.start(self._session.log.log_metrics)
-
-    def _leave(self) -> None:
-        self._series.stop()
-        super()._leave()
+        session.before_close.append(stop)
 
 
 class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
@@ -274,7 +248,7 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         resource_seconds: float | None = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
         super().__init__()
-        self._parts: list[_SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup)]
+        self._parts: list[SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup)]
         if resource_seconds is not None:
             self._parts.append(Resources(resource_seconds))
         forward_hooks(self, self._parts, Callback, _HOOKS)
@@ -285,17 +259,30 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         for part in self._parts:
             part.set_model(model)
 
+    def set_params(self, params: Any) -> None:  # noqa: ANN401 - Keras' parameters of a call
+        """Pass the parameters to the parts."""
+        super().set_params(params)
+        for part in self._parts:
+            part.set_params(params)
+
 
 _HOOKS = tuple(
     name for name in dir(Callback) if name.startswith("on_") and name not in {"on_batch_begin", "on_batch_end"}
 )
 
 
+def _own_part(logs: Logs, autologged: Autologged) -> dict[str, Any]:
+    """Return the losses and metrics of an epoch that autolog does not log."""
+    if autologged is Autologged.EPOCHS:
+        return {}
+    if autologged is Autologged.BATCHES:
+        return {name: value for name, value in (logs or {}).items() if name.startswith("val_")}
+    return dict(logs or {})
+
+
 def _learning_rate(model: Any) -> float | None:  # noqa: ANN401 - a Keras model
     """Return the current learning rate; None for a model without an optimizer."""
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is None:
+    rate = getattr(getattr(model, "optimizer", None), "learning_rate", None)
+    if rate is None:
         return None
-    from keras import ops  # noqa: PLC0415 - imports the backend, which a fit has imported
-
-    return float(ops.convert_to_numpy(optimizer.learning_rate))
+    return float(keras.ops.convert_to_numpy(rate))

@@ -16,15 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from lightning_ipfs.callbacks import EpochMetrics, InferenceMetrics, IPFSCallback, Resources
+    from lightning_ipfs.callbacks import InferenceMetrics, IPFSCallback, Resources
     from lightning_ipfs.dataset_inputs import DatasetInputs
+    from lightning_ipfs.epoch_metrics import EpochMetrics
     from lightning_ipfs.logger import IPFSLogger
 
 __all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "IPFSLogger", "InferenceMetrics", "Resources"]
 
 _MODULES: Final = {
     "DatasetInputs": "dataset_inputs",
-    "EpochMetrics": "callbacks",
+    "EpochMetrics": "epoch_metrics",
     "IPFSCallback": "callbacks",
     "IPFSLogger": "logger",
     "InferenceMetrics": "callbacks",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lightning_ipfs.frameworks import base_classes
 from lightning_ipfs.sessions import new_run_key
+from mlflow_ipfs.training.metric_names import EPOCH
 from mlflow_ipfs.training.runlog.opening import open_run_log
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
     """Logs metrics and hyperparameters to an MLflow run through the run log.
 
     Args:
-        experiment_name: name of the experiment for a new run; None for MLflow's default.
+        experiment_name: name of the experiment for a new run; None for that of ``mlflow.set_experiment``, or MLflow's default.
         run_name: name of a new run.
         tracking_uri: MLflow; None for the one that is set in the process.
         tags: tags of a new run.
@@ -43,13 +44,14 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
     ) -> None:
         super().__init__()
         self.tracking_uri = tracking_uri
-        self._experiment_name = experiment_name
+        self.experiment_name = experiment_name
         self._run_name = run_name
         self._tags = tags
         self._run_id = run_id
         self._run_key = None if run_id else new_run_key()
         self._close_seconds = close_seconds
         self._log: RunLog | None = None
+        self._last_epoch: tuple[int, Any] | None = None
 
     @property
     def run_log(self) -> RunLog:
@@ -58,7 +60,7 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
             self._log = open_run_log(
                 self._run_id,
                 tracking_uri=self.tracking_uri,
-                experiment=self._experiment_name,
+                experiment=self.experiment_name,
                 run_name=self._run_name,
                 tags=self._tags,
                 run_key=self._run_key,
@@ -69,7 +71,7 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
     @property
     def name(self) -> str:
         """Name of the experiment."""
-        return self._experiment_name or "Default"
+        return self.experiment_name or "Default"
 
     @property
     def version(self) -> str:
@@ -88,8 +90,14 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Log values. Takes microseconds. Processes other than rank 0 log nothing."""
-        if _rank() == 0:
-            self.run_log.log_metrics(metrics, step or 0)
+        if _rank() != 0:
+            return
+        step = step or 0
+        epoch = (step, metrics.get(EPOCH))
+        if epoch == self._last_epoch:  # Lightning adds it to each of several calls at a step
+            metrics = {name: value for name, value in metrics.items() if name != EPOCH}
+        self._last_epoch = epoch
+        self.run_log.log_metrics(metrics, step)
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:  # noqa: ANN401 - as Lightning calls it
         """Log hyperparameters: a mapping, a namespace or a dataclass. Nested ones get names such as ``model/layers``."""
@@ -106,11 +114,9 @@ class IPFSLogger(*base_classes("loggers", "Logger")):  # type: ignore[misc] # th
 
 
 def _rank() -> int:
-    from importlib import import_module  # noqa: PLC0415
+    from lightning_utilities.core.rank_zero import rank_zero_only  # noqa: PLC0415 - both packages set its rank
 
-    base = base_classes("loggers", "Logger")[0].__module__.split(".")[0]
-    module = "lightning.fabric" if base == "lightning" else "lightning_fabric"
-    return int(getattr(import_module(f"{module}.utilities.rank_zero").rank_zero_only, "rank", 0) or 0)
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _flatten(params: Any, prefix: str = "") -> dict[str, str]:  # noqa: ANN401 - any parameters

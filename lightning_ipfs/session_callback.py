@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from lightning_ipfs.frameworks import base_classes
-from lightning_ipfs.sessions import Session, enter_session
+from lightning_ipfs.sessions import Session, active_run_id, enter_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,11 +18,17 @@ class SessionCallback(*base_classes("callbacks", "Callback")):  # type: ignore[m
     def __init__(self) -> None:
         super().__init__()
         self._session: Session | None = None
+        self._parent: tuple[int, str | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process, which a spawning strategy starts: it does not have the active run."""
+        return {**self.__dict__, "_parent": (os.getpid(), active_run_id())}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - classes of either package
         """Open the session. All ranks do this together."""
         del pl_module, stage
-        self._session = enter_session(trainer, self)
+        pid, run_id = self._parent or (os.getpid(), None)
+        self._session = enter_session(trainer, self, inherited_run_id=run_id if pid != os.getpid() else None)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Leave the session."""
@@ -31,7 +38,8 @@ class SessionCallback(*base_classes("callbacks", "Callback")):  # type: ignore[m
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401
         """Leave the session: Lightning does not call ``teardown`` then."""
         del pl_module
-        self._leave(trainer, "KILLED" if isinstance(exception, KeyboardInterrupt) else "FAILED")
+        is_killed = isinstance(exception, KeyboardInterrupt | SystemExit)  # SIGTERM is a SystemExit in Lightning
+        self._leave(trainer, "KILLED" if is_killed else "FAILED")
 
     def _leave(self, trainer: Any, status: str) -> None:  # noqa: ANN401
         session, self._session = self._session, None

@@ -16,13 +16,13 @@ import pandas as pd  # noqa: TC002 - an example imports plainly
 import pytorch_lightning as pl
 import torch
 from mlflow.models import infer_signature
-from pytorch_lightning.loggers import MLFlowLogger
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mlflow_ipfs
+from lightning_ipfs import IPFSCallback
 
 HIDDEN, LEARNING_RATE, BATCH_SIZE, EPOCHS, SEED = 512, 1e-3, 64, 8, 7
 
@@ -85,10 +85,9 @@ def train(directory: Path) -> str:
 
         train_rows, val_rows = train_test_split(frame, test_size=0.25, random_state=0, stratify=frame["label"])
         model = DigitsClassifier()
-        logger = MLFlowLogger(experiment_name="digits", tracking_uri=mlflow.get_tracking_uri(), run_id=run.info.run_id)
         trainer = pl.Trainer(
-            max_epochs=EPOCHS, logger=logger, accelerator="cpu", enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=5,
+            max_epochs=EPOCHS, callbacks=[IPFSCallback()], logger=False, accelerator="cpu", enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         trainer.fit(model, make_loader(train_rows, shuffle=True), make_loader(val_rows, shuffle=False))
 

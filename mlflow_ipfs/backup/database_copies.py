@@ -10,12 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
-import sqlalchemy
-from sqlalchemy.exc import ArgumentError
-
 from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
-from mlflow_ipfs.binding.databases.connections import PREFIX
-from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.content.storage.local.backup import Participant, copy_durably, translate_copy_errors
 from mlflow_ipfs.content.system.locking import locked_directory
 from mlflow_ipfs.content.system.ownership import create_parents
@@ -29,18 +24,16 @@ from mlflow_ipfs.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import URL
 
     from mlflow_ipfs.content.system.disk import Disk
 
 SQLITE_FILE: Final = "mlflow.db"
+_ADVICE: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
 POSTGRES_FILE: Final = "mlflow.dump"
 FILES: Final = (SQLITE_FILE, POSTGRES_FILE)
 _LOCK_SECONDS: Final = 1.0  # MLflow's writers hold SQLite's lock for the length of a commit
 _RESTORE_SECONDS: Final = 30.0  # to wait for the restore of another database into the same directory
-_ADVICE: Final = "name MLflow's database with --backend-store-uri, or leave it out with --store-only"
 
 
 class DatabaseCopy(Participant, Protocol):
@@ -73,51 +66,6 @@ class DatabaseRestore(Protocol):
 
     def restore(self) -> bool:
         """Restore the whole copy or nothing. Return whether a database was written."""
-
-
-def find_database(named: str | None, environ: Mapping[str, str]) -> URL:
-    """Return the URL of the database in which MLflow keeps its runs and models.
-
-    Args:
-        named: the URI of the database, with or without the prefix of this package; None to use MLflow's settings.
-        environ: the environment with these settings.
-
-    Raises:
-        SettingsError: no database is named, or it cannot be copied.
-    """
-    variables = {name: environ.get(name) for name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_TRACKING_URI")}
-    given = {"--backend-store-uri": named} | variables
-    setting, uri = next(((setting, uri) for setting, uri in given.items() if uri), ("", ""))
-    if not uri:
-        msg = f"neither MLFLOW_BACKEND_STORE_URI nor MLFLOW_TRACKING_URI is set: {_ADVICE}"
-        raise SettingsError(msg)
-    try:
-        url = sqlalchemy.make_url(name_driver(uri.removeprefix(PREFIX)))
-    except (ArgumentError, ValueError):  # its message may have a password in it
-        msg = f"the value of {setting} is not the URI of a database, such as sqlite:///mlflow.db: {_ADVICE}"
-        raise SettingsError(msg) from None
-    backend = url.get_backend_name()
-    if backend not in {"sqlite", "postgresql"}:
-        found = "the address of a server" if backend in {"http", "https"} else f"{backend!r}, which cannot be copied"
-        msg = f"{setting} is {found}: {_ADVICE}"
-        raise SettingsError(msg)
-    return _hide_password(url, setting)
-
-
-def _hide_password(url: URL, setting: str) -> URL:
-    """Move a password from the query, where libpq accepts it too, to the field that is never displayed or passed on."""
-    if "sslpassword" in url.query:
-        msg = (
-            f"the value of {setting} has an sslpassword, which pg_dump accepts only on its command line, where every "
-            "user can read it: use a key without a password"
-        )
-        raise SettingsError(msg)
-    password = url.query.get("password")
-    if password is None:
-        return url
-    return url.difference_update_query(["password"]).set(
-        password=password if isinstance(password, str) else password[-1]
-    )
 
 
 def open_copy(url: URL, directory: Path, disk: Disk, scratch: Path) -> DatabaseCopy:

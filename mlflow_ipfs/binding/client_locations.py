@@ -13,8 +13,9 @@ import sqlalchemy
 from sqlalchemy.orm import Mapper
 
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import EXPERIMENTS_TABLE, Server
+from mlflow_ipfs.binding.mlflow_compat import EXPERIMENTS_TABLE
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.errors import PolicyError
 
 

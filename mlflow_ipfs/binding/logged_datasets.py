@@ -83,7 +83,12 @@ class _Content:
 
 
 def log_dataset(
-    path: str | os.PathLike[str], *, name: str | None = None, context: str | None = None, run_id: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    context: str | None = None,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
 ) -> LoggedDataset:
     """Upload a file or directory as an artifact of a run, and log it as an input of the run with its CID.
 
@@ -95,22 +100,28 @@ def log_dataset(
         name: the dataset's name in MLflow; None for the name of the file or directory.
         context: what the run uses it for, for example ``"training"``; MLflow shows it.
         run_id: the run; None for the active run, which is started if there is none, as by ``mlflow.log_input``.
+        tracking_uri: the MLflow that has the run ``run_id``; None for the one that is set in this process.
 
     Returns:
-        The dataset. Any MLflow client loads it with ``mlflow.data.get_source(dataset).load()``.
+        The dataset. Any MLflow client loads it with ``mlflow.data.get_source(dataset).load()``, if its tracking URI is that
+        of the run.
 
     Raises:
         NotFoundError: the path does not exist.
         InvalidPathError: the directory contains a symlink or nothing, which artifacts cannot represent.
+        ValueError: ``tracking_uri`` without ``run_id``; the active run belongs to the tracking URI of this process.
         SourceChangedError: a file changed during the call; the artifact may be incomplete, and no input was logged.
         mlflow.exceptions.MlflowException: MLflow refused the artifact or the input.
     """
+    if tracking_uri is not None and run_id is None:
+        msg = "a dataset cannot be logged to the active run at another tracking URI; name the run with run_id"
+        raise ValueError(msg)
     source = Path(path).absolute()
     label, source = source.name, source.resolve()
     stamps, content = _stamps(source), _hash(source)
     directory = f"{DIRECTORY}/{content.cid}"
     run = run_id or (mlflow.active_run() or mlflow.start_run()).info.run_id
-    client = mlflow.MlflowClient()
+    client = mlflow.MlflowClient(tracking_uri)
     if source.is_dir():
         client.log_artifacts(run, str(source), f"{directory}/{label}")
     else:

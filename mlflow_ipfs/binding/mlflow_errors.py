@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
 from mlflow_ipfs import errors
-from mlflow_ipfs.binding.mlflow_compat import Server
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.binding.redaction import hide_secrets
 
 if TYPE_CHECKING:

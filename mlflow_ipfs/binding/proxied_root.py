@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlflow_ipfs.binding.locations import PROXIED, STORE_PREFIX, scheme_of, split_proxied
-from mlflow_ipfs.binding.mlflow_compat import Server, current_tracking_uri
+from mlflow_ipfs.binding.mlflow_compat import current_tracking_uri
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.config import Settings
 
 if TYPE_CHECKING:

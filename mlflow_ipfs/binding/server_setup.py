@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.client_locations import guard_experiments
 from mlflow_ipfs.binding.locations import MFS, PROXIED, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import DEFAULT_LOCAL_ROOT, ServerOptions, is_first_worker
+from mlflow_ipfs.binding.mlflow_process import DEFAULT_LOCAL_ROOT, ServerOptions, is_first_worker
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.config import FreezeMode, Settings
 from mlflow_ipfs.errors import MlflowIpfsError, SettingsError, StoreBusyError

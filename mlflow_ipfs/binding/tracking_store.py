@@ -19,8 +19,9 @@ from mlflow_ipfs.binding.dataset_inputs import (
     ipfs_datasets,
     run_tag,
 )
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlDataset, SqlRun, SqlTrackingStore
+from mlflow_ipfs.binding.mlflow_compat import SqlDataset, SqlRun, SqlTrackingStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry_id import ensure_registry_id
 from mlflow_ipfs.config import Settings

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from mlflow_ipfs.cli.errors import CommandError, ExitCode
+from mlflow_ipfs.cli.next_steps import convert_command, direct_setting, server_command
 from mlflow_ipfs.cli.options import CliContext, has_store, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.config import PREFIX
@@ -97,7 +98,7 @@ def _find_adoptable(uri: str) -> URL:
     Raises:
         SettingsError: the option names a directory with MLflow's file store, or something else that is not a database.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
 
     if uri.startswith("file:") or "://" not in uri:
         msg = (
@@ -221,7 +222,8 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
         count = format_count(totals["empty_directories"], "empty directory")
         print_notice(f"left out {count}: the store keeps only files")
     if not dry_run:
-        print_notice(_next_step(report, url))
+        for step in _next_steps(report, url):
+            print_notice(printable(step))
 
 
 def _totals(report: AdoptionReport) -> dict[str, int]:
@@ -229,12 +231,11 @@ def _totals(report: AdoptionReport) -> dict[str, int]:
     return {name: sum(getattr(one, name) or 0 for one in report.experiments) for name in names}
 
 
-def _next_step(report: AdoptionReport, url: URL) -> str:
+def _next_steps(report: AdoptionReport, url: URL) -> list[str]:
     """Return how to use the database from now on."""
-    uri = printable(url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True))
+    convert = f"to serve them to clients without mlflow-ipfs, first run `{convert_command(url)}`"
     if report.destination is not None:
-        return (
-            f"start the server from now on with: mlflow server --backend-store-uri {uri} --registry-store-uri "
-            f"ipfs+{uri} --artifacts-destination {report.destination}"
-        )
-    return f"from now on, MLflow needs mlflow-ipfs to read these artifacts: export MLFLOW_TRACKING_URI=ipfs+{uri}"
+        steps = [f"start the server from now on with `{server_command(url, str(report.destination))}`"]
+        return [*steps, f"some artifacts were logged without a server; {convert}"] if report.has_direct else steps
+    needed = f"from now on, MLflow needs mlflow-ipfs to read these artifacts: `export {direct_setting(url)}`"
+    return [needed, convert]

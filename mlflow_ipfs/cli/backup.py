@@ -17,7 +17,7 @@ import click
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_result, printable
 from mlflow_ipfs.content.storage.local.reading.inspection import count_contents
-from mlflow_ipfs.errors import IntegrityError
+from mlflow_ipfs.errors import IntegrityError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,9 +62,13 @@ def parse_database(uri: str | None, *, store_only: bool) -> URL | None:
         raise click.UsageError(msg)
     if store_only:
         return None
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
 
-    return find_database(uri, os.environ)
+    try:
+        return find_database(uri, os.environ)
+    except SettingsError as error:
+        msg = f"{error}, or leave it out with --store-only"
+        raise SettingsError(msg) from None
 
 
 @click.command(short_help="Back up MLflow's database and the store.")

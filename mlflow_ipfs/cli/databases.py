@@ -8,14 +8,13 @@ SQLAlchemy takes longer to import than most commands take to run, so modules tha
 from __future__ import annotations
 
 import os
-import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from mlflow_ipfs.binding.locations import STORE_PREFIX
+from mlflow_ipfs.cli.next_steps import direct_setting, server_command
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context, shared_options
 from mlflow_ipfs.cli.terminal import format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.errors import MlflowIpfsError
@@ -153,8 +152,8 @@ def fork(
     Stop all programs that use the copy before you run this command; the original can stay in use. An interrupted fork
     can be run again.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.database_forks import fork_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
 
     url = find_database(backend_store_uri, os.environ)
     destination = artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None
@@ -192,8 +191,8 @@ def moved(cli_context: CliContext, backend_store_uri: str, *, as_json: bool) -> 
     The store then ignores all other recorded locations with the same registry id, because it may not be able to check
     them. Caution: if a database at one of them is still used, its deletions also remove content of this database.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
     from mlflow_ipfs.binding.databases.database_locations import describe
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.binding.databases.sightings import record_move
 
     url = find_database(backend_store_uri, os.environ)
@@ -241,7 +240,7 @@ def convert(
     MLflow's basic-auth derives permissions from the experiment's number at the start of a path. For a server that uses
     it, name the destination that contains the experiments: mfs://mlflow/<registry id>.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.moving.converting import convert_locations
 
     url = find_database(backend_store_uri, os.environ)
@@ -269,13 +268,6 @@ def convert(
 
 
 def _next_step(url: URL, target: str, destination: str) -> str:
-    from mlflow_ipfs.binding.databases.connections import shown_uri
-
-    uri = shown_uri(url)
-    plain, prefixed = shlex.quote(uri), shlex.quote(f"{STORE_PREFIX}{uri}")
     if target == "direct":
-        return f"clients use it without a server with MLFLOW_TRACKING_URI={prefixed}"
-    return (
-        f"start the server with `mlflow server --backend-store-uri {plain} --registry-store-uri {prefixed} "
-        f"--artifacts-destination {shlex.quote(destination)}`"
-    )
+        return f"clients use it without a server with `export {direct_setting(url)}`"
+    return f"start the server with `{server_command(url, destination)}`"

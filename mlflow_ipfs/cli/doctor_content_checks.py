@@ -30,9 +30,9 @@ def check_database_content(cli_context: CliContext, database_uri: str) -> Iterat
 
     Artifacts outside the store (``mlruns/``, ``s3://``) are not its subject.
     """
-    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
     from mlflow_ipfs.binding.databases.artifact_rows import iterate_rows  # noqa: PLC0415
     from mlflow_ipfs.binding.databases.connections import opened_database  # noqa: PLC0415
+    from mlflow_ipfs.binding.databases.named_database import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
 
     try:
         if not has_store(cli_context.settings):

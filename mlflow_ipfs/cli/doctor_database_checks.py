@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check_database(cli_context: CliContext, database_uri: str) -> Iterator[Finding]:
     """Yield the findings on MLflow's database."""
     try:
-        from mlflow_ipfs.backup.database_copies import find_database
+        from mlflow_ipfs.binding.databases.named_database import find_database
 
         database = find_database(database_uri, {})
     except (ImportError, MlflowIpfsError) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
-from mlflow_ipfs.cli.root_names import Group, experiment_of, group_of
+from mlflow_ipfs.cli.root_names import Group, experiment_of, group_of, tree_group
 from mlflow_ipfs.cli.terminal import align, format_size, format_time, print_result, printable
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.pin_labels import find_label, read_labels
@@ -41,12 +41,14 @@ def du(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool)
 
     The first size counts all blocks that the item needs. The second size counts the blocks that no other item needs:
     the space that is freed when the item is deleted. A shared block counts for each item that needs it. A pin has the
-    name that was added, and the time.
+    name that was added, and the time. If several databases use the store, each item shows its database, except what a
+    server wrote: its names in the store do not contain the database.
     """
     with cli_context.open_store() as store:
         groups = _collect_groups(store)
         report = store.measure_usage(list(groups.values()))
         titles = _read_titles(store, groups, backend_store_uri)
+        databases = _name_databases(store, groups)
     found = sorted(zip(groups, report.groups, strict=True), key=lambda pair: -pair[1].total_bytes)
     if as_json:
         for group, usage in found:
@@ -55,7 +57,11 @@ def du(cli_context: CliContext, backend_store_uri: str | None, *, as_json: bool)
             print_result(group._asdict() | sizes | {"title": title, "added_at": added_at}, "", as_json=True)
     else:
         for line in align(
-            (_cells(group, usage, *titles.get(group, _NO_TITLE)) for group, usage in found), right={2, 3}
+            (
+                (*_cells(group, usage, *titles.get(group, _NO_TITLE)), databases.get(group.registry_id, ""))
+                for group, usage in found
+            ),
+            right={2, 3},
         ):
             click.echo(line)
     fields = {
@@ -73,6 +79,18 @@ def _cells(group: Group, usage: Usage, title: str, added_at: int | None) -> tupl
     name = printable(f"{title}  {group.name}" if title else group.name)
     sizes = format_size(usage.total_bytes), f"{format_size(usage.own_bytes)} exclusive"
     return group.kind, name, *sizes, "" if added_at is None else format_time(added_at)
+
+
+def _name_databases(store: ContentStore, groups: Collection[Group]) -> dict[str, str]:
+    """Return the location of each database by its registry id; empty if one database alone has content in the store."""
+    found = {group.registry_id for group in groups} - {""}
+    if len(found) < 2:
+        return {}
+    from mlflow_ipfs.binding.databases.claims import list_databases  # noqa: PLC0415 - SQLAlchemy loads slowly
+
+    locations = list_databases(store.storage)
+    names = {one: ", ".join(location.uri for location in locations.get(one, ())) for one in found}
+    return {one: printable(f"in {name or f'a database with the registry id {one}'}") for one, name in names.items()}
 
 
 def _read_titles(
@@ -95,7 +113,7 @@ def _read_titles(
 
 def _find_database(uri: str | None) -> URL | None:
     """Return the database that the user or the environment names; None if the environment names none."""
-    from mlflow_ipfs.backup.database_copies import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
+    from mlflow_ipfs.binding.databases.named_database import find_database  # noqa: PLC0415 - SQLAlchemy loads slowly
 
     try:
         return find_database(uri, os.environ)
@@ -119,7 +137,7 @@ def _collect_groups(store: ContentStore) -> dict[Group, list[CID]]:
     for tree in trees:
         location = MfsPath.parse(tree)
         entries = store.files.walk(location)
-        groups.setdefault(Group("experiment", tree), []).extend(entry.cid for entry in entries)
+        groups.setdefault(tree_group("experiment", tree), []).extend(entry.cid for entry in entries)
     return groups
 
 

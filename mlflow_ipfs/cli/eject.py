@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_ipfs.cli.next_steps import plain_server_command
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
 from mlflow_ipfs.content.system.access import owner_of
@@ -77,7 +78,7 @@ def eject(
 
     The exit code is 1 if anything was left, which is listed.
     """
-    from mlflow_ipfs.backup.database_copies import find_database
+    from mlflow_ipfs.binding.databases.named_database import find_database
     from mlflow_ipfs.moving.ejecting import EjectOptions, eject_artifacts
 
     url = find_database(backend_store_uri, os.environ)
@@ -126,11 +127,8 @@ def _notices(report: EjectReport, url: URL, options: EjectOptions) -> list[str]:
         notices.append(f"the source of {count} stays ipfs://<cid>; `mlflow-ipfs get <cid>` writes it to disk")
     if options.dry_run:
         return notices
-    from mlflow_ipfs.binding.databases.connections import shown_uri
-
-    uri = shlex.quote(shown_uri(url))
     destination = f" --artifacts-destination {directory}" if report.needs_destination else ""
-    notices.append(f"start the server with `mlflow server --backend-store-uri {uri}{destination}`")
+    notices.append(f"start the server with `{plain_server_command(url)}{destination}`")
     notices.append("the store was not changed and still has everything; remove it when you do not need it any more")
     if os.geteuid() == 0 and options.directory.exists():
         owner = owner_of(options.directory)

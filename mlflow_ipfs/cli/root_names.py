@@ -52,10 +52,17 @@ def affected_fields(name: Affected) -> dict[str, Any]:
 
 
 class Group(NamedTuple):
-    """A group of roots: those of an experiment, a registered model or an owner."""
+    """A group of roots: those of an experiment, a registered model or an owner.
+
+    Attributes:
+        kind: ``model``, ``experiment``, ``frozen`` or the kind of the root.
+        name: the name of the model, the experiment or the root.
+        registry_id: the registry id of the database that the group belongs to; ``""`` if its name contains none.
+    """
 
     kind: str
     name: str
+    registry_id: str = ""
 
 
 def version_of(owner: str) -> str | None:
@@ -69,12 +76,19 @@ def group_of(root: Root) -> Group:
     """Return the group of a root."""
     version = version_of(root.name) if root.kind == "pin" else None
     if version is not None:
-        return Group("model", version.rpartition("/")[0])
+        registry_id = root.name.removeprefix(_VERSION_OWNER).partition("/")[0]
+        return Group("model", version.rpartition("/")[0], registry_id)
     if root.cid is None:
-        return Group("experiment", experiment_of(root.name))
+        return tree_group("experiment", experiment_of(root.name))
     if root.kind == "frozen":
-        return Group("frozen", experiment_of(root.name))
+        return tree_group("frozen", experiment_of(root.name))
     return Group(root.kind, root.name)
+
+
+def tree_group(kind: str, tree: str) -> Group:
+    """Return the group of a tree that ``experiment_of`` named."""
+    registry = _REGISTRY_ID.match(tree.removeprefix("mfs://").partition("/")[2] + "/")
+    return Group(kind, tree, registry.group().rstrip("/") if registry else "")
 
 
 def experiment_of(uri: str) -> str:

@@ -15,6 +15,7 @@ from mlflow_ipfs.cli.terminal import format_count, format_size, print_result, pr
 
 if TYPE_CHECKING:
     from mlflow_ipfs.training.runlog.opening import SpoolStatus
+    from mlflow_ipfs.training.runlog.spool import SpooledRun
 
 
 @click.group(short_help="Show and send metrics that MLflow does not have yet.")
@@ -99,7 +100,8 @@ def _fields(status: SpoolStatus) -> dict[str, object]:
         "id": status.directory.name,
         "run_id": run.run_id if run else None,
         "tracking_uri": run.tracking_uri if run else None,
-        "experiment": run.experiment if run else None,
+        "experiment": run.experiment if run and not run.experiment_id else None,
+        "experiment_id": run.experiment_id if run else None,
         "points": status.points,
         "size_bytes": status.size_bytes,
         "is_in_use": status.is_in_use,
@@ -107,9 +109,15 @@ def _fields(status: SpoolStatus) -> dict[str, object]:
     }
 
 
+def _where(run: SpooledRun) -> str:
+    if run.run_id:
+        return f"run {run.run_id}"
+    return f"new run in experiment {run.experiment_id or repr(run.experiment)}"
+
+
 def _line(status: SpoolStatus, *, is_sent: bool = False) -> str:
     run = status.run
-    where = f"run {run.run_id}" if run and run.run_id else f"new run in {run.experiment!r}" if run else "unreadable"
+    where = _where(run) if run else "unreadable"
     if status.is_in_use:
         state = "in use; its process sends it"
     elif is_sent:

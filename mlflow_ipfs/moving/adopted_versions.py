@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.artifact_places import local_path, without_user
 from mlflow_ipfs.binding.locations import PROXIED, cid_of_location, scheme_of, split_proxied
-from mlflow_ipfs.binding.mlflow_compat import Server
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.binding.registry.registry_store import PROMPT_REASON
 from mlflow_ipfs.binding.sources import ModelSource, resolve_source
 from mlflow_ipfs.config import FreezeMode

@@ -115,7 +115,8 @@ def preview_adoption(
             sort_in(report, row)
         reports.append(report)
     left_out = {f"{one.kind} {one.name}" for report in reports for one in report.left_out}
-    return AdoptionReport(registry_id, reports, preview_versions(unfrozen, index, left_out), plan.destination)
+    versions = preview_versions(unfrozen, index, left_out)
+    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct)
 
 
 def adopt_database(
@@ -155,7 +156,7 @@ def adopt_database(
         reports = [adopter.adopt(experiment) for experiment in plan.experiments]
         versions = _adopt_versions(engine, store, settings, plan, reports)
         removal = _remove_sources(engine, store, plan, watcher) if options.remove_sources else None
-    return AdoptionReport(registry_id, reports, versions, plan.destination, removal)
+    return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, removal)
 
 
 class _Adopter:

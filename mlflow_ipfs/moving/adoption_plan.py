@@ -114,10 +114,12 @@ class Plan:
         experiments: the experiments, in the order of their numbers.
         destination: the mutable path that ``mlflow-artifacts:/`` means for the store; None if the database has no such
             location.
+        has_direct: whether the database names ``mfs://`` locations afterwards, which only clients with this package read.
     """
 
     experiments: Sequence[PlannedExperiment]
     destination: MfsPath | None
+    has_direct: bool
 
 
 class Planner:
@@ -161,8 +163,8 @@ class Planner:
             SettingsError: the files behind ``mlflow-artifacts:`` cannot be found, or their mutable path is ambiguous.
             InvalidPathError: the setting MLFLOW_IPFS_ROOT is too long for MLflow's columns.
         """
-        rows = [row for row in iterate_rows(connection) if row.kind != "model version"]
-        rows = [row for row in rows if scheme_of(row.uri) not in {MFS, IPFS}]
+        named = [row for row in iterate_rows(connection) if row.kind != "model version"]
+        rows = [row for row in named if scheme_of(row.uri) not in {MFS, IPFS}]
         paths = {path for row in rows if (path := proxied_path(row.uri)) is not None}
         if self._artifacts and not paths:
             msg = (
@@ -188,7 +190,8 @@ class Planner:
                 planned = _with_problem(planned, UNFINISHED)
             experiments[row.experiment_id].rows.append(planned)
         ordered = sorted(experiments.values(), key=lambda one: int(one.experiment_id))
-        return Plan(ordered, destination)
+        has_direct = any(scheme_of(row.uri) == MFS for row in named) or len(paths) < len(rows)
+        return Plan(ordered, destination, has_direct)
 
     def _relocate(self, experiment_id: str, uri: str) -> str:
         """Return the location that an experiment gets."""

@@ -85,6 +85,7 @@ class AdoptionReport:
         versions: the model versions.
         destination: the mutable path that ``mlflow-artifacts:/`` means for the store; None if the database has no such
             location.
+        has_direct: whether the database names ``mfs://`` locations afterwards, which only clients with this package read.
         removal: what was removed from the former places; None if nothing was to be removed.
     """
 
@@ -92,6 +93,7 @@ class AdoptionReport:
     experiments: Sequence[ExperimentReport]
     versions: VersionsReport
     destination: MfsPath | None
+    has_direct: bool
     removal: RemovalReport | None = None
 
     @property

@@ -24,7 +24,7 @@ from mlflow.exceptions import InvalidUrlException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.store.artifact.artifact_repo import ArtifactRepository, StreamUploadMixin
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_compat, mlflow_process
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
 from mlflow_ipfs.errors import ImmutableError, InvalidCIDError, InvalidPathError, NotFoundError
 
@@ -114,7 +114,7 @@ class ContentArtifactRepository(ArtifactRepository):
         return self._open_tree().stat(artifact_path).is_dir
 
     def _make_private_directory(self) -> str:
-        if mlflow_compat.in_mlflow_command():
+        if mlflow_process.in_mlflow_command():
             return mlflow_compat.make_temporary_directory()
         directory = _shared_store().storage.make_view_directory()
         self._private_directories.append(directory)
@@ -267,7 +267,7 @@ class MfsArtifactRepository(ContentArtifactRepository, StreamUploadMixin):
             from mlflow_ipfs.binding.databases.sightings import check_database_not_shared
 
             store, target = self._target(artifact_path)
-            if (backend_uri := mlflow_compat.find_backend_uri(self.tracking_uri)) is not None:
+            if (backend_uri := mlflow_process.find_backend_uri(self.tracking_uri)) is not None:
                 check_database_not_shared(store.storage, target, backend_uri)
             check_not_shared(store.storage, target)
             store.files.delete(target)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from mlflow_ipfs.binding.databases.drivers import register_if_named
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
 
     protect_mlflow_logs()
     with mlflow_errors():
-        store = FreezingRegistryStore(database_uri(store_uri), mlflow_compat.read_replica_uri())
+        store = FreezingRegistryStore(database_uri(store_uri), mlflow_process.read_replica_uri())
     notify_operator(store.engine.url)
     return store
 
@@ -39,7 +39,7 @@ def build_model_registry_store(store_uri: str) -> FreezingRegistryStore:
 register_if_named()
 
 # At L0 this is the only occasion for this package to run in a server before the first request for an artifact.
-if mlflow_compat.Server.current() is not None:
+if mlflow_process.Server.current() is not None:
     from mlflow_ipfs.binding.server_setup import prepare_worker
 
     prepare_worker()

@@ -23,7 +23,7 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
     Raises:
         MlflowException: the URI or a setting is invalid, or MLflow's tables cannot be created.
     """
-    from mlflow_ipfs.binding import mlflow_compat
+    from mlflow_ipfs.binding import mlflow_process
     from mlflow_ipfs.binding.artifacts.outside_notice import notify_operator
     from mlflow_ipfs.binding.databases.connections import database_uri
     from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
@@ -33,14 +33,14 @@ def build_tracking_store(store_uri: str, artifact_uri: str | None = None) -> Con
 
     protect_mlflow_logs()
     with mlflow_errors():
-        root = artifact_uri or os.environ.get(mlflow_compat.SERVER_ARTIFACT_ROOT)
-        if root == mlflow_compat.DEFAULT_LOCAL_ROOT:
+        root = artifact_uri or os.environ.get(mlflow_process.SERVER_ARTIFACT_ROOT)
+        if root == mlflow_process.DEFAULT_LOCAL_ROOT:
             root = None  # not set by a user: `mlflow server --no-serve-artifacts` fills in this default
         store = ContentTrackingStore(
             database_uri(store_uri),
             root,
             default_root=Settings.from_environment().root,
-            read_database_uri=mlflow_compat.read_replica_uri(),
+            read_database_uri=mlflow_process.read_replica_uri(),
         )
     notify_operator(store.engine.url)
     return store

@@ -24,23 +24,26 @@ class EpochTimer:
         self._waited_ns = 0
         self._paused_ns = 0
         self._started = 0
+        self._ended = 0
         self._batches = 0
         self._samples = 0
 
     def start_epoch(self) -> None:
         """Start an epoch: the wait for the first batch begins."""
         self._epoch_started = self._batch_ended = time.perf_counter_ns()
-        self._waited_ns = self._paused_ns = self._started = self._batches = self._samples = 0
+        self._waited_ns = self._paused_ns = 0
+        self._started = self._ended = self._batches = self._samples = 0
 
     def start_batch(self) -> None:
         """End the wait for a batch."""
-        if self._started == self._batches:  # else the end of the last batch is still to be told, by another thread
+        if self._started == self._ended:  # else the end of the last batch is still to be told, by another thread
             self._waited_ns += time.perf_counter_ns() - self._batch_ended
         self._started += 1
 
-    def end_batch(self, samples: int) -> None:
-        """Count a batch, and begin the wait for the next one."""
-        self._batches += 1
+    def end_batch(self, samples: int, batches: int = 1) -> None:
+        """Count a batch, or several that ran as one, and begin the wait for the next one."""
+        self._ended += 1
+        self._batches += batches
         self._samples += samples
         self._batch_ended = time.perf_counter_ns()
 

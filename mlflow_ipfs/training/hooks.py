@@ -20,12 +20,15 @@ def forward_hooks(target: object, parts: Sequence[object], base: type, hooks: It
     for hook in hooks:
         calls = [getattr(part, hook) for part in parts if getattr(type(part), hook) is not getattr(base, hook)]
         if calls:  # a hook of each batch has one part, which is called directly
-            setattr(target, hook, calls[0] if len(calls) == 1 else _call_all(calls))
+            setattr(target, hook, calls[0] if len(calls) == 1 else _CallAll(calls))
 
 
-def _call_all(calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    def call(*arguments: Any, **named: Any) -> None:  # noqa: ANN401 - the arguments of any hook
-        for one in calls:
-            one(*arguments, **named)
+class _CallAll:
+    """Call of several hooks. An instance, unlike a closure, can be sent to another process with its callback."""
 
-    return call
+    def __init__(self, calls: Sequence[Callable[..., None]]) -> None:
+        self._calls = calls
+
+    def __call__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401 - the arguments of any hook
+        for call in self._calls:
+            call(*arguments, **named)

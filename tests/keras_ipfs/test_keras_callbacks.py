@@ -1,93 +1,56 @@
-"""The Keras callbacks in real fits, on the torch backend."""
+"""The Keras callbacks in real fits: which metrics, at which steps, and on which threads."""
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("KERAS_BACKEND", "torch")
-
 import json
-import sys
+import time
 from typing import TYPE_CHECKING, Any
 
-import mlflow
-import numpy as np
+import keras
 import pytest
 
+from keras_ipfs import EpochMetrics, InferenceMetrics, IPFSCallback
 from mlflow_ipfs.training.latency import LatencyRecorder
-from mlflow_ipfs.training.runlog import opening
-from support.run_targets import MemoryTarget
-
-keras = pytest.importorskip("keras")
-
-from keras_ipfs import EpochMetrics, InferenceMetrics, IPFSCallback, Resources  # noqa: E402 - needs Keras
+from support.keras_models import BATCH_SIZE, IS_TENSORFLOW, KERAS_MARKS, X, Y, fit, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from support.run_targets import MemoryTarget
 
-pytestmark = [
-    pytest.mark.frameworks,
-    pytest.mark.slow,
-    pytest.mark.timeout(180),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras' own, with NumPy 2
-]
-
-X = np.random.default_rng(1).normal(size=(64, 4)).astype("float32")
-Y = np.random.default_rng(2).integers(0, 2, size=64)
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryTarget]:
-    target = MemoryTarget()
-    monkeypatch.setattr(opening, "MlflowTarget", lambda _: target)
-    monkeypatch.setenv("MLFLOW_IPFS_RUNLOG", str(tmp_path / "runlog"))
-    mlflow.set_tracking_uri("http://127.0.0.1:1")
-    yield target
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def model() -> Any:
-    model = keras.Sequential([keras.layers.Dense(2)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss, metrics=["accuracy"])
-    return model
-
-
-def fit(model: Any, *callbacks: Any, epochs: int = 3) -> None:
-    model.fit(X, Y, epochs=epochs, batch_size=16, validation_data=(X, Y), verbose=0, callbacks=list(callbacks))
+pytestmark = KERAS_MARKS
 
 
 def test_everything_with_one_line(target: MemoryTarget, model: Any) -> None:
-    fit(model, IPFSCallback(batch_size=16, resource_seconds=0.5))
+    fit(model, IPFSCallback(batch_size=BATCH_SIZE, resource_seconds=0.5))
     for key in ("loss", "accuracy", "val_loss", "val_accuracy", "epoch_seconds", "validation_seconds", "epoch"):
-        assert [step for step, _ in target.values(key)] == [0, 1, 2], key
+        assert steps(target, key) == [0, 1, 2], key
     assert [rate for _, rate in target.values("learning_rate")] == pytest.approx([0.1] * 3)
     for (_, seconds), (_, rate) in zip(
         target.values("epoch_seconds"), target.values("samples_per_second"), strict=True
     ):
-        assert rate == pytest.approx(64 / seconds)
+        assert rate == pytest.approx(len(X) / seconds)
     assert any(point.key.startswith("system/") for _, point in target.points)
     assert [status for _, status, _ in target.finished] == ["FINISHED"]
-    assert "tensorflow" not in sys.modules
 
 
-def test_a_callback_leaves_asynchronous_dispatch_on(target: MemoryTarget, model: Any) -> None:
-    del target
-    kinds = {
-        EpochMetrics(): (True, True),
-        IPFSCallback(): (True, True),
-        InferenceMetrics(): (True, False),
-        Resources(): (True, True),
-    }
-    for callback, (train, predict) in kinds.items():
-        found = keras.callbacks.CallbackList([callback], model=model)
-        assert (found._async_train, found._async_predict) == (train, predict), callback
+def test_validation_metrics_are_those_of_keras_history(target: MemoryTarget, model: Any) -> None:
+    history = model.fit(
+        X, Y, epochs=3, validation_split=0.5, validation_freq=2, verbose=0, callbacks=[EpochMetrics()]
+    ).history
+    assert steps(target, "val_loss") == [1], "validated once"
+    assert target.values("val_loss")[0][1] == pytest.approx(history["val_loss"][0])
+    assert [value for _, value in target.values("loss")] == pytest.approx(history["loss"])
 
 
-def test_inference(target: MemoryTarget, model: Any) -> None:
-    model.predict(X, batch_size=4, verbose=0, callbacks=[InferenceMetrics(warmup=3)])
+def test_a_fit_that_continues_logs_at_its_epochs(target: MemoryTarget, model: Any) -> None:
+    fit(model, EpochMetrics(), epochs=2)
+    model.fit(X, Y, initial_epoch=2, epochs=4, verbose=0, callbacks=[EpochMetrics()])
+    assert steps(target, "loss") == [0, 1, 2, 3]
+    assert set(target.runs.values()) == {"run-1"}, "one run"
+
+
+@pytest.mark.parametrize("kind", [InferenceMetrics, IPFSCallback] if IS_TENSORFLOW else [InferenceMetrics])
+def test_inference(target: MemoryTarget, model: Any, kind: Any) -> None:
+    model.predict(X, batch_size=4, verbose=0, callbacks=[kind(warmup=3)])
     assert target.values("inference/predict/measured_batches") == [(0, 13)]
     assert target.values("inference/predict/warmup_batches") == [(0, 3)]
     data = target.artifacts["inference/predict/latency.json"]
@@ -95,52 +58,44 @@ def test_inference(target: MemoryTarget, model: Any) -> None:
     assert list(LatencyRecorder.from_json(data).histograms) == [4]
 
 
-def test_latencies_of_another_thread_are_not_made_up(
-    target: MemoryTarget, model: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    model.predict(X, batch_size=4, verbose=0, callbacks=[IPFSCallback(resource_seconds=None)])
-    assert not any(point.key.startswith("inference/") for _, point in target.points)
-    assert "keras_ipfs.InferenceMetrics()" in caplog.text
-
-
-def test_an_evaluation_alone(target: MemoryTarget, model: Any) -> None:
-    callback = EpochMetrics()
-    fit(model, callback, epochs=2)
-    model.evaluate(X, Y, verbose=0, callbacks=[callback])
-    assert [step for step, _ in target.values("test_loss")] == [1]
+def test_an_evaluation_and_a_prediction_log_at_the_last_epoch(target: MemoryTarget, model: Any) -> None:
+    fit(model, EpochMetrics(), epochs=2)
+    model.evaluate(X, Y, verbose=0, callbacks=[EpochMetrics()])
+    model.predict(X, batch_size=4, verbose=0, callbacks=[InferenceMetrics()])
+    assert steps(target, "test_loss") == [1]
+    assert steps(target, "inference/predict/latency_p50_ms") == [1]
     assert len(target.values("val_loss")) == 2
     assert set(target.runs.values()) == {"run-1"}, "one run"
 
 
-class Fails(keras.callbacks.Callback):  # type: ignore[misc,name-defined] # Keras has no types
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        del logs
-        if epoch == 1:
-            msg = "the training fails"
-            raise RuntimeError(msg)
+class SlowData(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """Four batches, each of which takes 50 ms to load."""
+
+    def __len__(self) -> int:
+        return len(X) // BATCH_SIZE
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.05)
+        part = slice(index * BATCH_SIZE, (index + 1) * BATCH_SIZE)
+        return X[part], Y[part]
 
 
-def test_after_an_exception_the_metrics_are_there_and_the_next_fit_works(target: MemoryTarget, model: Any) -> None:
-    callback = IPFSCallback(resource_seconds=None)
-    with pytest.raises(RuntimeError, match="fails"):
-        fit(model, callback, Fails())
-    fit(model, callback, epochs=1)
-    assert [step for step, _ in target.values("loss")] == [0, 1, 0]
-    assert len(target.runs) == 1
+def test_the_share_of_time_that_waited_for_data(target: MemoryTarget, model: Any) -> None:
+    model.fit(SlowData(), epochs=3, verbose=0, callbacks=[EpochMetrics()])
+    seconds = dict(target.values("epoch_seconds"))
+    waited = [share * seconds[epoch] for epoch, share in target.values("data_wait_share")]
+    if IS_TENSORFLOW:
+        assert waited == [], "Keras loads inside of the batch: 0 would be wrong"
+    else:
+        assert len(waited) == 3
+        assert max(waited) > 0.1, "of 200 ms; a busy machine may tell the end of a batch late"
 
 
-def test_with_an_active_run_and_autolog_nothing_is_logged_twice(
-    target: MemoryTarget, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Active:
-        class info:  # noqa: N801 - MLflow's attribute
-            run_id = "mine"
-
-    monkeypatch.setattr(mlflow, "active_run", Active)
-    monkeypatch.setattr("keras_ipfs.sessions._autologs", lambda: True)
-    fit(model, EpochMetrics(), epochs=1)
-    keys = {point.key for _, point in target.points}
-    assert "epoch_seconds" in keys
-    assert not {"loss", "val_loss"} & keys
-    assert {run for run, _ in target.points} == {"mine"}
-    assert target.finished == []
+@pytest.mark.parametrize("at_once", [1, 3] if IS_TENSORFLOW else [1])
+def test_all_batches_are_counted(target: MemoryTarget, model: Any, at_once: int) -> None:
+    model.compile(optimizer="sgd", loss="mse", steps_per_execution=at_once)
+    model.fit(X, X[:, :2], batch_size=BATCH_SIZE, epochs=2, verbose=0, callbacks=[EpochMetrics(BATCH_SIZE)])
+    for key, count in {"batches_per_second": len(X) / BATCH_SIZE, "samples_per_second": len(X)}.items():
+        rates = dict(target.values(key))
+        for epoch, seconds in target.values("epoch_seconds"):
+            assert rates[epoch] * seconds == pytest.approx(count), key

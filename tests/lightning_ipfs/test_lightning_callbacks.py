@@ -4,54 +4,36 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pytest
 
 from mlflow_ipfs.training.latency import LatencyRecorder
-from mlflow_ipfs.training.runlog import opening
-from mlflow_ipfs.training.runlog.opening import sync_run_logs
-from support.run_targets import MemoryTarget
+from mlflow_ipfs.training.runlog.opening import open_run_log, sync_run_logs
 
 pytest.importorskip("pytorch_lightning")
 
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
-from lightning_ipfs import EpochMetrics, InferenceMetrics, IPFSCallback, IPFSLogger, Resources
-from support.lightning_models import BATCH_SIZE, BATCHES, Model, loader, trainer
+from lightning_ipfs import DatasetInputs, EpochMetrics, InferenceMetrics, IPFSCallback, IPFSLogger, Resources
+from support.lightning_models import BATCH_SIZE, BATCHES, LAST, MARKS, ModelSteps, build_model, loader, trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.frameworks,
-    pytest.mark.slow,
-    pytest.mark.timeout(180),
-    pytest.mark.filterwarnings("ignore::UserWarning"),  # Lightning's advice on workers and loggers
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of libraries that Lightning uses
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+    from support.run_targets import MemoryTarget
 
-LAST = BATCHES - 1  # step of the first epoch's metrics, as in MLFlowLogger
+pytestmark = MARKS
 
 
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryTarget]:
-    """MLflow in memory, for everything that opens a run log."""
-    target = MemoryTarget()
-    monkeypatch.setattr(opening, "MlflowTarget", lambda _: target)
-    monkeypatch.setenv("MLFLOW_IPFS_RUNLOG", str(tmp_path / "runlog"))
-    mlflow.set_tracking_uri("http://127.0.0.1:1")
-    yield target
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-
-
-def fit(*callbacks: Any, model: Model | None = None, **options: Any) -> Any:
-    training = trainer(*callbacks, **options)
-    training.fit(model or Model(), loader(), loader(2))
+def fit(*callbacks: Any, model: Any = None, package: str = "pytorch_lightning", **options: Any) -> Any:
+    training = trainer(*callbacks, package=package, **options)
+    training.fit(model or build_model(package), loader(), loader(2))
     return training
 
 
@@ -59,11 +41,11 @@ def steps(target: MemoryTarget, key: str) -> list[int]:
     return [step for step, _ in target.values(key)]
 
 
-def test_everything_with_one_line(target: MemoryTarget) -> None:
-    training = fit(IPFSCallback(resource_seconds=0.5))
+def test_everything_with_one_line(target: MemoryTarget, package: str) -> None:
+    training = fit(IPFSCallback(resource_seconds=0.5), package=package)
     for key in ("train_loss", "train_loss_epoch", "val_loss", "epoch_seconds", "validation_seconds", "data_wait_share"):
         assert steps(target, key) == [LAST, LAST + BATCHES], key
-    assert target.values("epoch") == [(LAST, 0), (LAST + BATCHES, 1)]
+    assert target.values("epoch") == [(1, 0), (3, 0), (LAST, 0), (7, 1), (9, 1), (LAST + BATCHES, 1)]
     assert target.values("learning_rate") == [(LAST, 0.1), (LAST + BATCHES, 0.1)]
     for step, seconds in target.values("epoch_seconds"):
         samples = dict(target.values("samples_per_second"))[step]
@@ -83,7 +65,7 @@ def test_everything_with_one_line(target: MemoryTarget) -> None:
         data = target.artifacts[f"inference/{stage}/latency.json"]
         assert json.loads(data)["loop"] == "closed"
         assert LatencyRecorder.from_json(data).total().samples == 7 * BATCH_SIZE
-    assert steps(target, "test_loss") == [LAST + BATCHES]
+    assert steps(target, "test_loss") == [2 * BATCHES], "as in MLFlowLogger"
     numbers = [
         step
         for key in {point.key for _, point in target.points}
@@ -99,18 +81,18 @@ def test_each_callback_alone(target: MemoryTarget) -> None:
     assert "epoch_seconds" in keys
     assert not any(key.startswith(("system/", "inference/")) for key in keys)
     target.points.clear()
-    trainer(InferenceMetrics(warmup=1)).predict(Model(), loader(4))
+    trainer(InferenceMetrics(warmup=1)).predict(build_model(), loader(4))
     assert target.values("inference/predict/measured_batches")[0][1] == 3
     target.points.clear()
     fit(Resources(node="n1"), max_epochs=1)
     assert {point.key.split("/")[1] for _, point in target.points} == {"n1"}
 
 
-def test_our_logger_logs_every_step_and_the_callback_does_not_repeat_it(target: MemoryTarget) -> None:
+def test_our_logger_logs_every_step_and_the_callback_does_not_repeat_it(target: MemoryTarget, package: str) -> None:
     logger = IPFSLogger("digits", run_name="first", tags={"team": "a"})
-    model = Model()
+    model = build_model(package)
     model.save_hyperparameters({"width": 4, "optimizer": {"name": "sgd"}})
-    fit(IPFSCallback(resource_seconds=None), model=model, logger=logger)
+    fit(IPFSCallback(resource_seconds=None), model=model, package=package, logger=logger)
     assert target.params == {"width": "4", "optimizer/name": "sgd"}
     assert steps(target, "train_loss_step") == [1, 3, 5, 7, 9, 11]
     assert steps(target, "train_loss_epoch") == [LAST, LAST + BATCHES]
@@ -124,7 +106,7 @@ def test_gradient_accumulation_and_several_optimizers(target: MemoryTarget) -> N
     fit(EpochMetrics(), accumulate_grad_batches=2)
     assert steps(target, "epoch_seconds") == [2, 5], "batches that stepped"
     target.points.clear()
-    fit(EpochMetrics(), model=Model(optimizers=2), max_epochs=1)
+    fit(EpochMetrics(), model=build_model(optimizers=2), max_epochs=1)
     assert {key.key: key.value for _, key in target.points if key.key.startswith("learning_rate")} == {
         "learning_rate/SGD-0": 0.1,
         "learning_rate/SGD-1": 0.01,
@@ -132,10 +114,10 @@ def test_gradient_accumulation_and_several_optimizers(target: MemoryTarget) -> N
 
 
 def test_a_validation_alone_and_sanity_checks(target: MemoryTarget) -> None:
-    trainer(EpochMetrics(), num_sanity_val_steps=2).fit(Model(), loader(), loader(2))
+    trainer(EpochMetrics(), num_sanity_val_steps=2).fit(build_model(), loader(), loader(2))
     assert len(target.values("val_loss")) == 2, "the sanity check is not logged"
     target.points.clear()
-    trainer(EpochMetrics()).validate(Model(), loader(2), verbose=False)
+    trainer(EpochMetrics()).validate(build_model(), loader(2), verbose=False)
     assert len(target.values("val_loss")) == 1
 
 
@@ -143,22 +125,47 @@ def test_a_resumed_training_goes_on_at_its_step(target: MemoryTarget, tmp_path: 
     first = fit(EpochMetrics(), max_epochs=1)
     first.save_checkpoint(tmp_path / "last.ckpt")
     target.points.clear()
-    trainer(EpochMetrics(), max_epochs=2).fit(Model(), loader(), loader(2), ckpt_path=str(tmp_path / "last.ckpt"))
-    assert target.values("epoch") == [(LAST + BATCHES, 1)]
+    trainer(EpochMetrics(), max_epochs=2).fit(build_model(), loader(), loader(2), ckpt_path=str(tmp_path / "last.ckpt"))
+    assert target.values("epoch") == [(7, 1), (9, 1), (LAST + BATCHES, 1)]
 
 
-def test_a_training_that_fails_is_failed_and_keeps_its_metrics(target: MemoryTarget) -> None:
-    with pytest.raises(RuntimeError, match="failed"):
-        fit(IPFSCallback(resource_seconds=None), model=Model(fail_at=BATCHES + 2))
-    assert steps(target, "epoch_seconds") == [LAST]
-    assert [status for _, status, _ in target.finished] == ["FAILED"]
-
-
-def test_an_active_run_is_used_and_stays_running(
-    target: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "raised", "status"), [(RuntimeError, RuntimeError, "FAILED"), (KeyboardInterrupt, SystemExit, "KILLED")]
+)
+def test_a_training_that_fails_has_a_status_and_keeps_its_metrics(
+    target: MemoryTarget, error: type[BaseException], raised: type[BaseException], status: str
 ) -> None:
-    del tmp_path
+    model = build_model(fail_at=BATCHES + 2, error=error)
+    training = trainer(IPFSCallback(resource_seconds=None))
+    callbacks = list(training.callbacks)
+    with pytest.raises(raised):
+        training.fit(model, loader(), loader(2))
+    assert steps(target, "epoch_seconds") == [LAST]
+    assert steps(target, "train_loss_step") == [1, 3, 5, 7]
+    assert [found for _, found, _ in target.finished] == [status]
+    assert training.callbacks == callbacks, "what the callback added is removed"
 
+
+def test_a_test_that_fails_fails_the_run(target: MemoryTarget) -> None:
+    class NoTest(ModelSteps):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            del batch, batch_idx
+            raise RuntimeError("the test failed")
+
+    model = build_model(steps=NoTest)
+    training = fit(IPFSCallback(resource_seconds=None), model=model, max_epochs=1)
+    with pytest.raises(RuntimeError, match="the test failed"):
+        training.test(model, loader(2), verbose=False)
+    assert [(run, status) for run, status, _ in target.finished] == [("run-1", "FINISHED"), ("run-1", "FAILED")]
+
+
+def test_a_training_that_stops_early_is_finished(target: MemoryTarget) -> None:
+    fit(IPFSCallback(resource_seconds=None), EarlyStopping("train_loss", patience=1, min_delta=1e9), max_epochs=9)
+    assert steps(target, "epoch_seconds") == [LAST, LAST + BATCHES]
+    assert [status for _, status, _ in target.finished] == ["FINISHED"]
+
+
+def test_an_active_run_is_used_and_stays_running(target: MemoryTarget, monkeypatch: pytest.MonkeyPatch) -> None:
     class Active:
         class info:  # noqa: N801 - MLflow's attribute
             run_id = "mine"
@@ -167,6 +174,42 @@ def test_an_active_run_is_used_and_stays_running(
     fit(IPFSCallback(resource_seconds=None))
     assert {run for run, _ in target.points} == {"mine"}
     assert target.finished == []
+
+
+def test_a_test_after_the_active_run_has_ended_belongs_to_it(
+    target: MemoryTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Active:
+        class info:  # noqa: N801 - MLflow's attribute
+            run_id = "mine"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "active_run", Active)
+        training = fit(IPFSCallback(resource_seconds=None), max_epochs=1)
+    training.test(training.lightning_module, loader(8), verbose=False)
+    assert steps(target, "test_loss") == [BATCHES]
+    assert {run for run, _ in target.points} == {"mine"}
+    assert target.finished == []
+
+
+def test_all_stages_are_one_run_although_mlflow_is_away(
+    target: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_ipfs.sessions.open_run_log", partial(open_run_log, close_seconds=0.2))
+    target.is_away = True
+    training = fit(IPFSCallback(resource_seconds=None), max_epochs=1)
+    training.test(training.lightning_module, loader(8), verbose=False)
+    target.is_away = False
+    assert [state.problem for state in sync_run_logs(tmp_path / "runlog", "http://127.0.0.1:1")] == [None, None]
+    assert set(target.runs.values()) == {"run-1"}
+    assert steps(target, "epoch_seconds") == [LAST]
+    assert steps(target, "test_loss") == [BATCHES]
+
+
+@pytest.mark.parametrize("callback", [IPFSCallback(["data.csv"]), DatasetInputs(["data.csv"]), EpochMetrics()])
+def test_callbacks_can_be_sent_to_the_processes_of_a_spawning_strategy(callback: Any) -> None:
+    copy = pickle.loads(pickle.dumps(callback))
+    assert type(copy) is type(callback)
 
 
 def test_an_mlflow_that_is_away_costs_nothing_and_gets_everything_later(

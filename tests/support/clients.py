@@ -14,7 +14,7 @@ from typing import Any
 
 from support.mlflow_server import clean_environment
 
-CLIENT_TIMEOUT_SECONDS = 110
+CLIENT_TIMEOUT_SECONDS = 240
 
 
 def run_client(

@@ -16,7 +16,7 @@ from mlflow_ipfs.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 180  # machines can be busy
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.backup.database_copies import find_database
+from mlflow_ipfs.binding.databases.named_database import find_database
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.store import ContentStore
 from support.storages import publish_file

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from mlflow_ipfs.binding.artifacts.outside_artifacts import OutsideArtifact, SearchLimit, iterate_outside_artifacts
 from mlflow_ipfs.binding.databases.connections import shown_uri
 from mlflow_ipfs.binding.locations import MFS, PROXIED, scheme_of
@@ -64,7 +64,7 @@ def notify_operator(database: URL) -> None:
 
     Only the process of the command checks the database, once and on a thread; the server's workers are other processes.
     """
-    options = mlflow_compat.server_command_options()
+    options = mlflow_process.server_command_options()
     key = database.render_as_string(hide_password=True)
     with _lock:
         if options is None or key in _checked:

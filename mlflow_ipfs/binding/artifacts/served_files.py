@@ -12,7 +12,7 @@ import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from mlflow_ipfs.binding.mlflow_compat import Server
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.opening import shared_store_if_open
 
 if TYPE_CHECKING:

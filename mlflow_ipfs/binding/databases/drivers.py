@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.binding.mlflow_compat import SERVER_BACKEND_STORE, SERVER_REGISTRY_STORE
+from mlflow_ipfs.binding.mlflow_process import SERVER_BACKEND_STORE, SERVER_REGISTRY_STORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -27,7 +27,7 @@ from mlflow_ipfs.content.names.pins import Pin, PinState
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, PolicyError
 
 if TYPE_CHECKING:
-    from mlflow_ipfs.binding.mlflow_compat import Server
+    from mlflow_ipfs.binding.mlflow_process import Server
     from mlflow_ipfs.binding.sources import ModelSource
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.cid import CID

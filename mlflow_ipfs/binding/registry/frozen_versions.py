@@ -17,7 +17,8 @@ from mlflow_ipfs.binding.locations import (
     split_frozen_uri,
     split_proxied,
 )
-from mlflow_ipfs.binding.mlflow_compat import Server, SqlModelVersion
+from mlflow_ipfs.binding.mlflow_compat import SqlModelVersion
+from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.binding.registry.version_pins import FrozenVersion
 from mlflow_ipfs.content.mfs import MfsPath
 

@@ -17,8 +17,9 @@ from mlflow_ipfs.binding.databases import claims
 from mlflow_ipfs.binding.databases.sightings import observe
 from mlflow_ipfs.binding.dataset_inputs import read_dataset_inputs
 from mlflow_ipfs.binding.locations import IPFS, MFS, scheme_of
-from mlflow_ipfs.binding.mlflow_compat import Server, ServerOptions, SqlModelVersion, SqlRegistryStore
+from mlflow_ipfs.binding.mlflow_compat import SqlModelVersion, SqlRegistryStore
 from mlflow_ipfs.binding.mlflow_errors import mlflow_errors
+from mlflow_ipfs.binding.mlflow_process import Server, ServerOptions
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.binding.registry import version_tags
 from mlflow_ipfs.binding.registry.existing_versions import ExistingVersion, read_versions, rewrite_version

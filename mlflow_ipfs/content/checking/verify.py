@@ -125,6 +125,7 @@ class _Walk:
     progress: Callable[[int], None]
     found: dict[tuple[int, bytes], int | Parent | None] = field(default_factory=dict)
     stored_entries: int = 0
+    reported: set[Problem] = field(default_factory=set)
 
     def run(self) -> None:
         stack: list[Visit | _Close] = [Visit(self.report.cid)]
@@ -144,7 +145,13 @@ class _Walk:
             except (PolicyError, RemoteError):
                 raise  # content that cannot be read or reached now is not damaged
             except (OSError, ValueError) as error:
-                self.report.problems.append(Problem(visit.cid, path_text(visit.path), str(error)))
+                self._report(Problem(visit.cid, path_text(visit.path), str(error)))
+
+    def _report(self, problem: Problem) -> None:
+        """Add a problem to the report once: a block that is linked many times has it at each link."""
+        if problem not in self.reported:
+            self.reported.add(problem)
+            self.report.problems.append(problem)
 
     def _step(self, visit: Visit, stack: list[Visit | _Close]) -> bool:
         """Check a block and push the blocks below it onto the stack. Return whether any were pushed."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from mlflow_ipfs.training.runlog.target import RefusedError, RunGoneError, UnreachableError
+from mlflow_ipfs.training.runlog.target import NotCreatedError, RefusedError, RunGoneError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -40,14 +40,13 @@ class MlflowTarget:
         """See ``RunTarget``."""
         with _translated():
             client = self._open()
-            experiment = client.get_experiment_by_name(run.experiment)
-            experiment_id = experiment.experiment_id if experiment else client.create_experiment(run.experiment)
+            experiment_id = run.experiment_id or _find_or_create_experiment(client, run.experiment)
             found = client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{run.run_key}'", max_results=1)
             if found:
                 return str(found[0].info.run_id)
             if not run.creates_run:
                 msg = f"the run with the tag {ID_TAG} {run.run_key} does not exist yet; another process creates it"
-                raise UnreachableError(msg)
+                raise NotCreatedError(msg)
             tags = {**run.tags, ID_TAG: run.run_key}
             created = client.create_run(experiment_id, run.created_at, tags, run.run_name)
             return str(created.info.run_id)
@@ -93,6 +92,11 @@ class MlflowTarget:
         if self._client is None:
             self._client = MlflowClient(self._tracking_uri)
         return self._client
+
+
+def _find_or_create_experiment(client: MlflowClient, name: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
 @contextmanager

@@ -38,7 +38,8 @@ def open_run_log(
     Args:
         run_id: an existing run; None to create one, as soon as MLflow can be reached.
         tracking_uri: MLflow's tracking URI; None for the one that is set in this process.
-        experiment: name of the experiment for a new run; None for ``MLFLOW_EXPERIMENT_NAME`` or ``Default``.
+        experiment: name of the experiment for a new run; None for that of ``mlflow.set_experiment``, else
+            ``MLFLOW_EXPERIMENT_NAME`` or ``Default``.
         run_name: name of a new run.
         tags: tags of a new run.
         run_key: value of the tag ``ipfs.runlog_id`` of a new run, by which several processes find the same run.
@@ -49,7 +50,7 @@ def open_run_log(
         OSError: the spool cannot be created.
     """
     import mlflow  # noqa: PLC0415 - MLflow loads slowly
-    from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME  # noqa: PLC0415
+    from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME  # noqa: PLC0415
 
     settings = Settings.from_environment()
     uri = tracking_uri or mlflow.get_tracking_uri()
@@ -57,6 +58,8 @@ def open_run_log(
         without_secrets(uri),
         run_id=run_id,
         experiment=experiment or MLFLOW_EXPERIMENT_NAME.get() or "Default",
+        # ``mlflow.set_experiment`` sets the variable. The id is one of the tracking URI of this process.
+        experiment_id=None if experiment or tracking_uri else MLFLOW_EXPERIMENT_ID.get(),
         run_name=run_name,
         tags=tags,
         run_key=run_key,

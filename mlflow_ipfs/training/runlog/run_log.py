@@ -27,7 +27,7 @@ from mlflow_ipfs.training.runlog.conversion import convert_metrics
 from mlflow_ipfs.training.runlog.records import Record, metric_records
 from mlflow_ipfs.training.runlog.sender import Sender
 from mlflow_ipfs.training.runlog.spool import Spool, SpooledRun
-from mlflow_ipfs.training.runlog.target import RunGoneError, UnreachableError
+from mlflow_ipfs.training.runlog.target import NotCreatedError, RunGoneError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -296,7 +296,7 @@ class RunLog:
                 self._is_gone = True
                 self._warn(f"{error}. The metrics stay in {self._spool.directory}")
             except (UnreachableError, MlflowIpfsError, OSError) as error:
-                if not self._has_failed:
+                if not self._has_failed and not isinstance(error, NotCreatedError):
                     self._has_failed = True
                     self._warn(f"{error}. Metrics are kept in {self._spool.directory} and sent later")
                 if self._is_closing:
@@ -352,6 +352,7 @@ def describe_run(
     *,
     run_id: str | None = None,
     experiment: str = "Default",
+    experiment_id: str | None = None,
     run_name: str | None = None,
     tags: Mapping[str, str] | None = None,
     run_key: str | None = None,
@@ -366,6 +367,7 @@ def describe_run(
         tracking_uri=tracking_uri,
         run_id=run_id,
         experiment=experiment,
+        experiment_id=experiment_id,
         run_name=run_name,
         tags=dict(tags or {}),
         created_at=time.time_ns() // 1_000_000,

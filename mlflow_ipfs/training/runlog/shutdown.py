@@ -43,13 +43,14 @@ def _install() -> None:
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """Drain or close the run logs, then do what would have happened without this handler."""
-    is_final = _previous in {signal.SIG_DFL, None}
+    is_chained = signal.getsignal(number) is not _on_sigterm  # a later handler, Lightning's, calls this one
+    is_final = _previous in {signal.SIG_DFL, None} and not is_chained
     for log in list(_open):
         with contextlib.suppress(Exception):
             if is_final:
                 log.close("KILLED")
             else:
-                log.drain()  # the next handler decides whether the process ends
+                log.drain()  # the other handler decides whether the process ends
     if callable(_previous):
         _previous(number, frame)
     elif is_final:

@@ -54,6 +54,7 @@ class SpooledRun:
         created_at: time in ms since 1970.
         node: name of the host.
         pid: the process.
+        experiment_id: id of that experiment, if MLflow has told it; ``experiment`` is not used then.
     """
 
     id: str
@@ -67,6 +68,7 @@ class SpooledRun:
     created_at: int
     node: str
     pid: int
+    experiment_id: str | None = None
 
 
 class Position(NamedTuple):

@@ -26,6 +26,10 @@ class UnreachableError(RemoteError):
     """MLflow did not answer, or answered that it cannot serve now. The same request may succeed later."""
 
 
+class NotCreatedError(UnreachableError):
+    """The run does not exist yet: another process of the job creates it. This is normal at the start of a job."""
+
+
 class RunTarget(Protocol):
     """Receiver of the records of runs. Every method may block for minutes and may be repeated.
 
@@ -35,7 +39,7 @@ class RunTarget(Protocol):
     def find_or_create(self, run: SpooledRun) -> str:
         """Return the id of the run with the run key as its tag ``ipfs.runlog_id``. Create the run if there is none.
 
-        Raises ``UnreachableError`` if there is none, and another process creates it.
+        Raises ``NotCreatedError`` if there is none, and another process creates it.
         """
 
     def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_ipfs.backup.database_copies import SqliteCopy, find_database
+from mlflow_ipfs.backup.database_copies import SqliteCopy
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.errors import NotFoundError, SettingsError, StoreBusyError
 from support.storages import publish_file
@@ -19,35 +19,6 @@ if TYPE_CHECKING:
     from support.backup_sites import Site
 
 LONG_SECONDS = 60.0
-
-
-@pytest.mark.parametrize(
-    ("named", "environ", "found"),
-    [
-        ("ipfs+sqlite:////a.db", {}, "sqlite:////a.db"),
-        ("postgresql+psycopg2://u:p@h/d", {"MLFLOW_TRACKING_URI": "http://x"}, "postgresql+psycopg2://u:p@h/d"),
-        (None, {"MLFLOW_BACKEND_STORE_URI": "sqlite:////b.db", "MLFLOW_TRACKING_URI": "x"}, "sqlite:////b.db"),
-        (None, {"MLFLOW_TRACKING_URI": "ipfs+sqlite:////c.db"}, "sqlite:////c.db"),
-    ],
-)
-def test_the_database_is_the_one_that_mlflow_uses(named: str | None, environ: dict[str, str], found: str) -> None:
-    assert find_database(named, environ).render_as_string(hide_password=False) == found
-
-
-@pytest.mark.parametrize(
-    ("named", "environ"),
-    [
-        (None, {}),
-        (None, {"MLFLOW_TRACKING_URI": "http://user:secret@server"}),
-        (None, {"MLFLOW_TRACKING_URI": "databricks"}),
-        ("mysql://user:secret@h/d", {}),
-        ("./mlruns", {}),
-    ],
-)
-def test_what_is_no_database_is_refused_without_showing_a_password(named: str | None, environ: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="--store-only") as caught:
-        find_database(named, environ)
-    assert "secret" not in str(caught.value)
 
 
 def test_a_database_that_is_not_mlflows_is_refused(site: Site) -> None:

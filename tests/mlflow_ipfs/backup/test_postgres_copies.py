@@ -14,8 +14,8 @@ import sqlalchemy
 
 from mlflow_ipfs.backup import postgres_copies
 from mlflow_ipfs.backup.backing_up import make_backup, restore_backup
-from mlflow_ipfs.backup.database_copies import find_database
 from mlflow_ipfs.backup.postgres_copies import PostgresCopy, PostgresRestore
+from mlflow_ipfs.binding.databases.named_database import find_database
 from mlflow_ipfs.errors import (
     ConflictError,
     MlflowIpfsError,

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from sqlalchemy.pool import NullPool
 
-from mlflow_ipfs.binding import database_forks, mlflow_compat
+from mlflow_ipfs.binding import database_forks, mlflow_process
 from mlflow_ipfs.binding.database_forks import ForkReport, fork_database
 from mlflow_ipfs.binding.databases.claims import list_databases, list_forks
 from mlflow_ipfs.binding.databases.drivers import name_driver
@@ -235,9 +235,9 @@ class Proxied:
         self.cid = CID.parse(version.tags["ipfs.cid"])
 
     def serve(self, destination: str) -> None:
-        self._patch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "x")
-        self._patch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
-        self._patch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, destination)
+        self._patch.setenv(mlflow_process.SERVER_BACKEND_STORE, "x")
+        self._patch.setenv(mlflow_process.SERVER_SERVES_ARTIFACTS, "true")
+        self._patch.setenv(mlflow_process.SERVER_ARTIFACTS_DESTINATION, destination)
 
     def is_frozen(self, store: ContentStore, above: str = "") -> bool:
         return store.storage.entries.is_frozen(Frozen("mlflow", f"{above}{self.path}/model", self.cid))
@@ -274,13 +274,13 @@ def test_before_the_fork_a_server_deletes_no_files_that_the_copys_server_may_nee
 ) -> None:  # fmt: skip
     del client
     copy = Path(shutil.copy(database, tmp_path / "copy.db"))
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"sqlite:///{copy}")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"sqlite:///{copy}")
     repository = get_artifact_repository("mfs://mlflow")
     with pytest.raises(MlflowException, match="databases fork"):
         repository.delete_artifacts(proxied.path)
     assert store.files.stat(MfsPath("mlflow", proxied.path)) is not None
     fork(copy, store)
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"sqlite:///{database}")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"sqlite:///{database}")
     repository.delete_artifacts(proxied.path)
     assert store.files.stat(MfsPath("mlflow", proxied.path)) is None
 
@@ -302,7 +302,7 @@ def test_outside_of_the_server_each_finds_its_own_frozen_path(
 ) -> None:  # fmt: skip
     copy = Path(shutil.copy(database, tmp_path / "copy.db"))
     new = fork(copy, store).registry_id
-    monkeypatch.delenv(mlflow_compat.SERVER_BACKEND_STORE)
+    monkeypatch.delenv(mlflow_process.SERVER_BACKEND_STORE)
     client.delete_model_version("m", "1")
     assert (proxied.is_frozen(store), proxied.is_frozen(store, f"{new}/")) == (False, True)
     open_client(copy).delete_model_version("m", "1")

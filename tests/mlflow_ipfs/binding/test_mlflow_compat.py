@@ -10,20 +10,20 @@ from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
 from mlflow.store.tracking.dbmodels.models import SqlExperiment
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.mlflow_compat import Server
+from mlflow_ipfs.binding import mlflow_compat, mlflow_process
+from mlflow_ipfs.binding.mlflow_process import Server
 
 
 def test_copied_names_are_mlflows() -> None:
-    assert server.BACKEND_STORE_URI_ENV_VAR == mlflow_compat.SERVER_BACKEND_STORE
-    assert server.ARTIFACT_ROOT_ENV_VAR == mlflow_compat.SERVER_ARTIFACT_ROOT
-    assert server.ARTIFACTS_DESTINATION_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_DESTINATION
-    assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_compat.SERVER_SERVES_ARTIFACTS
-    assert server.REGISTRY_STORE_URI_ENV_VAR == mlflow_compat.SERVER_REGISTRY_STORE
-    assert server.ARTIFACTS_ONLY_ENV_VAR == mlflow_compat.SERVER_ARTIFACTS_ONLY
+    assert server.BACKEND_STORE_URI_ENV_VAR == mlflow_process.SERVER_BACKEND_STORE
+    assert server.ARTIFACT_ROOT_ENV_VAR == mlflow_process.SERVER_ARTIFACT_ROOT
+    assert server.ARTIFACTS_DESTINATION_ENV_VAR == mlflow_process.SERVER_ARTIFACTS_DESTINATION
+    assert server.SERVE_ARTIFACTS_ENV_VAR == mlflow_process.SERVER_SERVES_ARTIFACTS
+    assert server.REGISTRY_STORE_URI_ENV_VAR == mlflow_process.SERVER_REGISTRY_STORE
+    assert server.ARTIFACTS_ONLY_ENV_VAR == mlflow_process.SERVER_ARTIFACTS_ONLY
     assert SqlExperiment.__tablename__ == mlflow_compat.EXPERIMENTS_TABLE
-    assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_compat.READ_REPLICA
-    assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_compat.DEFAULT_LOCAL_ROOT
+    assert server.READ_REPLICA_BACKEND_STORE_URI_ENV_VAR == mlflow_process.READ_REPLICA
+    assert DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH == mlflow_process.DEFAULT_LOCAL_ROOT
     assert prompts.IS_PROMPT_TAG_KEY == mlflow_compat.PROMPT_TAG
     placeholders = getattr(prompts, "_PROMPT_SOURCE_PLACEHOLDERS", mlflow_compat.PROMPT_SOURCES)  # named since 3.17
     assert placeholders == mlflow_compat.PROMPT_SOURCES
@@ -46,11 +46,11 @@ def test_a_client_is_in_no_server() -> None:
 @pytest.mark.parametrize(("serves", "destination"), [("true", "mfs://mlflow"), ("false", None), (None, None)])
 def test_the_server_around_a_worker(serves: str | None, destination: str | None) -> None:
     environ = {
-        mlflow_compat.SERVER_BACKEND_STORE: "sqlite:///x.db",
-        mlflow_compat.SERVER_ARTIFACTS_DESTINATION: "mfs://mlflow",
+        mlflow_process.SERVER_BACKEND_STORE: "sqlite:///x.db",
+        mlflow_process.SERVER_ARTIFACTS_DESTINATION: "mfs://mlflow",
     }
     if serves is not None:
-        environ[mlflow_compat.SERVER_SERVES_ARTIFACTS] = serves
+        environ[mlflow_process.SERVER_SERVES_ARTIFACTS] = serves
     assert Server.current(environ) == Server(destination)
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_class_is_an_attribute_error() -> None:
 
 def test_a_server_may_name_itself_in_its_artifact_root() -> None:
     environ = {
-        mlflow_compat.SERVER_BACKEND_STORE: "sqlite:///x.db",
-        mlflow_compat.SERVER_ARTIFACT_ROOT: "mlflow-artifacts://mlflow.example:5000/",
+        mlflow_process.SERVER_BACKEND_STORE: "sqlite:///x.db",
+        mlflow_process.SERVER_ARTIFACT_ROOT: "mlflow-artifacts://mlflow.example:5000/",
     }
     assert Server.current(environ) == Server(None, "mlflow.example:5000")

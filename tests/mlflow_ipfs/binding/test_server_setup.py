@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs.binding import server_setup
-from mlflow_ipfs.binding.mlflow_compat import ServerOptions, is_first_worker
+from mlflow_ipfs.binding.mlflow_process import ServerOptions, is_first_worker
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.opening import open_store
 

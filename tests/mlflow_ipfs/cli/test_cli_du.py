@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlflow_ipfs import CID, Settings, open_store
+from mlflow_ipfs.binding.databases.claims import SEEN
+from mlflow_ipfs.binding.databases.database_locations import DatabaseLocation
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.entries import Frozen
 from mlflow_ipfs.content.names.pins import Pin
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from support.command_line import CommandLine
 
 REGISTRY = "0123456789abcdef"
+OTHER = "fedcba9876543210"
 
 
 def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: str) -> None:
@@ -48,6 +51,23 @@ def test_du_shows_the_size_of_each_experiment_and_model(cli: CommandLine, root: 
     assert lines[0].split()[:2] == ["model", "digits"]
     assert lines[0].endswith("exclusive")
     assert "deletable" in lines[-1]
+
+
+def test_du_separates_databases(cli: CommandLine, root: str) -> None:
+    with open_store(Settings(store=cli.store)) as store:
+        for registry_id in (REGISTRY, OTHER):
+            store.pins.add(Pin(f"model-version:{registry_id}/digits/1", CID.parse(root)))
+            store.files.put_stream(
+                MfsPath("mlflow", f"{registry_id}/1/run/artifacts/a"), io.BytesIO(registry_id.encode())
+            )
+        location = DatabaseLocation("postgresql", "db.example/mlflow", "", "1/2", seen_at=1)
+        store.storage.notes.set(f"{SEEN}{OTHER}/{location.key}", location.encode())
+    *records, _ = cli("du", "--json").records
+    found = {(record["kind"], record["registry_id"]) for record in records}
+    assert found == {(kind, one) for kind in ("model", "experiment") for one in (REGISTRY, OTHER)} | {("pin", "")}
+    lines = cli("du").lines
+    assert sum(line.endswith("in postgresql://db.example/mlflow") for line in lines) == 2
+    assert sum(line.endswith(f"in a database with the registry id {REGISTRY}") for line in lines) == 2
 
 
 def test_du_counts_what_the_cache_takes(cli: CommandLine, root: str) -> None:

@@ -47,7 +47,7 @@ def files_on_disk(directory: Path) -> dict[str, bytes]:
 def test_locations_stay_and_files_are_where_a_server_finds_them(cli: CommandLine, served: StockSite) -> None:
     before = locations(served)
     done = cli("adopt", "--backend-store-uri", served.uri)
-    assert "--artifacts-destination mfs://mlflow\n" in done.stderr
+    assert "--artifacts-destination mfs://mlflow`" in done.stderr
     assert f"ipfs+{served.uri}" in done.stderr
     assert locations(served) == before
     assert files_in_the_store() == files_on_disk(served.directory / "mlartifacts")
@@ -130,7 +130,7 @@ def test_two_databases_on_one_store_share_no_path(
     artifacts = second.directory / "mlartifacts"
     done = cli("adopt", "--backend-store-uri", second.uri, "--artifacts", artifacts)
     [(registry_id,)] = second.query("SELECT registry_id FROM mlflow_ipfs_registry")
-    assert f"--artifacts-destination mfs://mlflow/{registry_id}\n" in done.stderr
+    assert f"--artifacts-destination mfs://mlflow/{registry_id}`" in done.stderr
     assert files_in_the_store(path=registry_id) == files_on_disk(artifacts)
     cli("adopt", "--backend-store-uri", second.uri, "--artifacts", artifacts)  # finds its files again
     assert files_in_the_store().items() - first.items() == {
@@ -194,7 +194,7 @@ def test_a_stock_server_is_adopted_and_served_to_stock_clients(
     assert tags == {}
     done = cli.in_a_process("adopt", "--backend-store-uri", uri)  # while the server runs
     (tmp_path / "mlartifacts").rename(tmp_path / "old")
-    arguments = done.stderr.partition("mlflow server ")[2].split()
+    arguments = done.stderr.partition("mlflow server ")[2].partition("`")[0].split()
     server = mlflow_server(*arguments, env={"MLFLOW_IPFS_STORE": f"local:{cli.store}"}, workers=1)
     *after, tags = run_client(READ, server.url, run_id, directory=tmp_path, python=stock_python)
     assert after == before

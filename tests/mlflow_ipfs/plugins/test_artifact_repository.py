@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import random
@@ -14,7 +13,7 @@ from mlflow.store.artifact import artifact_repository_registry
 from mlflow_ipfs.content.mfs import MfsPath
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from mlflow_ipfs.content.store import ContentStore
     from support.unprivileged import OrdinaryUser
@@ -341,70 +340,6 @@ def test_the_server_is_told_that_a_directory_is_no_file(logged: Any, frozen: Any
         with pytest.raises(MlflowException, match="directory") as caught:
             repository.get_local_path(path)
         assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
-
-
-def test_streams_are_published(store: ContentStore) -> None:
-    del store
-    repository = get_artifact_repository("mfs://mlflow")
-    repository.log_artifact_from_stream(io.BytesIO(BIG), "some/dirs/big.bin", "1/run/artifacts")
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for start in range(0, len(BIG), 100_000):
-            yield BIG[start : start + 100_000]
-            yield b""
-            await asyncio.sleep(0)
-
-    asyncio.run(repository.log_artifact_from_async_stream(chunks(), "async.bin", "1/run/artifacts"))
-    run = get_artifact_repository(RUN)
-    assert listing(run) == [("async.bin", False, len(BIG)), ("big.bin", False, len(BIG))]
-    assert Path(run.download_artifacts("async.bin")).read_bytes() == BIG
-
-
-def test_a_stream_that_breaks_off_leaves_nothing(store: ContentStore) -> None:
-    del store
-    repository = get_artifact_repository("mfs://mlflow")
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield BIG
-        msg = "the client went away"
-        raise ConnectionResetError(msg)
-
-    with pytest.raises(ConnectionResetError):
-        asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
-    assert repository.list_artifacts() == []
-
-
-@pytest.mark.parametrize("pause_seconds", [60, 0.05])
-def test_a_silent_client_is_given_up(
-    store: ContentStore, monkeypatch: pytest.MonkeyPatch, pause_seconds: float
-) -> None:
-    """A client that only sends a byte from time to time is also aborted: its upload would block gc for ever."""
-    repository = get_artifact_repository("mfs://mlflow")
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(1000):
-            yield b"x"
-            await asyncio.sleep(pause_seconds)
-
-    monkeypatch.setenv("MLFLOW_IPFS_TIMEOUT_SECONDS", "0.3")
-    with pytest.raises(MlflowException, match="upload was aborted"):
-        asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
-    assert repository.list_artifacts() == []
-    store.collect_garbage()
-
-
-def test_a_slow_client_has_all_the_time_it_needs(store: ContentStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    del store
-    repository = get_artifact_repository("mfs://mlflow")
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for _ in range(12):
-            await asyncio.sleep(0.1)
-            yield b"x" * (40 << 10)
-
-    monkeypatch.setenv("MLFLOW_IPFS_TIMEOUT_SECONDS", "0.6")
-    asyncio.run(repository.log_artifact_from_async_stream(chunks(), "x.bin", "1"))
-    assert listing(repository, "1") == [("1/x.bin", False, 480 << 10)]
 
 
 def test_symlinks_in_content_never_lead_out_of_it(store: ContentStore, directory: Path, tmp_path: Path) -> None:

@@ -114,3 +114,20 @@ def test_a_file_that_changes_meanwhile_is_no_input(
     with pytest.raises(SourceChangedError, match="changed while it was uploaded"):
         log_dataset(file, run_id=run_id)
     assert inputs_of(client, run_id) == []
+
+
+def test_a_run_of_another_tracking_uri(
+    client: MlflowClient, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = client.create_run("0").info.run_id
+    uri = client.tracking_uri
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'other.db'}")
+    dataset = log_dataset(file, run_id=run_id, tracking_uri=uri)
+    [logged] = inputs_of(client, run_id)
+    assert logged.dataset.digest == dataset.cid[-36:]
+    assert not (tmp_path / "other.db").exists(), "the MLflow of the process is not asked"
+    with pytest.raises(ValueError, match="name the run with run_id"):
+        log_dataset(file, tracking_uri=uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    assert Path(dataset.source.load()).read_bytes() == file.read_bytes()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.content.names.pins import Pin, PinState
@@ -34,10 +34,10 @@ class TestAsInAServer:
         del client
 
         def become_a_worker(root: str) -> None:
-            monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
-            monkeypatch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
-            monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, "mfs://mlflow/below")
-            monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, root)
+            monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+            monkeypatch.setenv(mlflow_process.SERVER_SERVES_ARTIFACTS, "true")
+            monkeypatch.setenv(mlflow_process.SERVER_ARTIFACTS_DESTINATION, "mfs://mlflow/below")
+            monkeypatch.setenv(mlflow_process.SERVER_ARTIFACT_ROOT, root)
 
         return become_a_worker
 
@@ -74,7 +74,7 @@ class TestAsInAServer:
     ) -> None:
         serve("mlflow-artifacts:/")
         client.create_model_version("m", f"{proxied_run.info.artifact_uri}/best", proxied_run.info.run_id)
-        for name in (mlflow_compat.SERVER_BACKEND_STORE, mlflow_compat.SERVER_ARTIFACTS_DESTINATION):
+        for name in (mlflow_process.SERVER_BACKEND_STORE, mlflow_process.SERVER_ARTIFACTS_DESTINATION):
             monkeypatch.delenv(name)
         client.delete_model_version("m", "1")
         assert pin_owners(store) == []

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import _artifact_repository_registry
 from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from mlflow_ipfs.binding.uris import locate, parse_content_name
 from mlflow_ipfs.plugins.artifact_repository import MfsArtifactRepository, open_proxied_repository
 from mlflow_ipfs.plugins.tracking_store import build_tracking_store
@@ -79,6 +79,6 @@ def test_mlflows_own_repository_is_used_wherever_it_works(
     for other in ("mlflow-artifacts://host/0/a", uri):
         with pytest.raises(MlflowException, match="must be a valid http"):
             open_proxied_repository(other, "sqlite:///x.db" if other == uri else None)
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "ipfs+sqlite:///x.db")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, "ipfs+sqlite:///x.db")
     with pytest.raises(MlflowException, match="must be a valid http"):
         open_proxied_repository(uri)

@@ -16,7 +16,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow_ipfs import opening
 from mlflow_ipfs.binding.artifacts import served_files
 from mlflow_ipfs.binding.artifacts.artifact_trees import MAX_READY_BYTES
-from mlflow_ipfs.binding.mlflow_compat import SERVER_BACKEND_STORE
+from mlflow_ipfs.binding.mlflow_process import SERVER_BACKEND_STORE
 from mlflow_ipfs.content.cid import CID, DAG_PB
 from mlflow_ipfs.content.codecs import dag_pb
 from mlflow_ipfs.content.storage.local.gc.assembling import Assembler

@@ -11,7 +11,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from mlflow_ipfs.plugins.model_registry_store import build_model_registry_store
 from mlflow_ipfs.plugins.tracking_store import build_tracking_store
 
@@ -46,7 +46,7 @@ def test_two_databases_share_no_path(empty_database: Path, tmp_path: Path) -> No
 
 def test_a_root_that_the_user_named_is_taken_as_it_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_tracking_store(f"ipfs+sqlite:///{database}", "mfs://team").artifact_root_uri == "mfs://team"
-    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, "mlflow-artifacts:/")
+    monkeypatch.setenv(mlflow_process.SERVER_ARTIFACT_ROOT, "mlflow-artifacts:/")
     assert build_tracking_store(f"ipfs+sqlite:///{database}").artifact_root_uri == "mlflow-artifacts:/"
 
 
@@ -76,7 +76,7 @@ def test_a_setting_that_cannot_be_used_is_named(database: Path, monkeypatch: pyt
 def test_clients_of_a_server_do_not_choose_places_in_its_store(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracking = build_tracking_store(f"ipfs+sqlite:///{database}")
     assert tracking.create_experiment("direct", "mfs://team/e")
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
     with pytest.raises(MlflowException, match="leave the location out") as caught:
         tracking.create_experiment("through a server", "mfs://mlflow/2")
     assert caught.value.error_code == "PERMISSION_DENIED"

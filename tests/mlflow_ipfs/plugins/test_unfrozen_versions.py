@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.prompt.constants import IS_PROMPT_TAG_KEY, PROMPT_TEXT_TAG_KEY
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_IS_EXTERNAL
 
-from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding import mlflow_process
 from support.mlflow_sites import pin_owners, storage_location
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class TestReservedTags:
         monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
         version = client.create_model_version("m", run_source, run_id, tags={"ipfs.cid": "bafybogus", "mine": "1"})
         assert version.tags == {"mine": "1"}
-        monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+        monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
         with pytest.raises(MlflowException, match="without the server"):
             client.set_model_version_tag("m", "1", "ipfs.cid", "bafybogus")
         assert client.get_model_version("m", "1").tags == before
@@ -276,10 +276,10 @@ class TestReservedTags:
 def test_a_server_makes_no_model_that_would_stay_empty(
     destination: str, root: str, *, is_refused: bool, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
-    monkeypatch.setenv(mlflow_compat.SERVER_SERVES_ARTIFACTS, "true")
-    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACTS_DESTINATION, destination)
-    monkeypatch.setenv(mlflow_compat.SERVER_ARTIFACT_ROOT, root)
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, "sqlite:///mlflow.db")
+    monkeypatch.setenv(mlflow_process.SERVER_SERVES_ARTIFACTS, "true")
+    monkeypatch.setenv(mlflow_process.SERVER_ARTIFACTS_DESTINATION, destination)
+    monkeypatch.setenv(mlflow_process.SERVER_ARTIFACT_ROOT, root)
     if is_refused:
         with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
             registry(client).create_registered_model("m")
@@ -298,7 +298,7 @@ def test_a_server_reads_no_more_through_a_version_that_is_not_frozen(
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
     client.create_model_version("m", "mfs://mlflow/secret", tags=None)
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "required")
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
     with pytest.raises(MlflowException, match="does not read it for a client"):
         client.copy_model_version("models:/m/1", "copy")
     assert pin_owners(store) == []
@@ -311,7 +311,7 @@ def test_best_effort_is_no_way_around_what_a_server_may_read(
     """MLflow's server would send the files at the location of a version that is not frozen."""
     client.create_registered_model("m")
     monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "best_effort")
-    monkeypatch.setenv(mlflow_compat.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
+    monkeypatch.setenv(mlflow_process.SERVER_BACKEND_STORE, f"ipfs+sqlite:///{database}")
     with pytest.raises(MlflowException) as caught:
         client.create_model_version("m", source)
     assert caught.value.error_code == "PERMISSION_DENIED"

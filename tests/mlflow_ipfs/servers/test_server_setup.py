@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,3 +88,34 @@ def test_refusals_and_damage_are_logged_with_path_or_cid(mlflow_server: StartSer
     assert str(entry.cid) in damaged
     assert damaged.endswith("(HTTP 409)")
     assert "geheim" not in server.read_log()
+
+
+@pytest.mark.timeout(400)
+def test_an_operator_can_list_what_may_be_imported(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:
+    """A server whose artifacts are not in IPFS reports the setting to change."""
+    for name in ("models", "models-secret"):
+        (tmp_path / name / "net").mkdir(parents=True)
+        (tmp_path / name / "net/MLmodel").write_text("flavors: {}\n")
+    server = mlflow_server(
+        *("--backend-store-uri", f"sqlite:///{database}", "--registry-store-uri", f"ipfs+sqlite:///{database}"),
+        *("--artifacts-destination", str(tmp_path / "plain")),
+        env={
+            "MLFLOW_IPFS_STORE": f"local:{tmp_path}/store",
+            "MLFLOW_IPFS_IMPORT_ALLOW": f"{tmp_path}/models",
+        },
+    )
+    client = MlflowClient(server.url)
+    with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+        client.create_registered_model("m")  # it would stay empty
+    MlflowClient(f"sqlite:///{database}").create_registered_model("m")  # as if it had been made by another server
+    run = client.create_run("0")
+    client.log_text(run.info.run_id, "x", "model/MLmodel")
+    with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+        client.create_model_version("m", f"{run.info.artifact_uri}/model", run.info.run_id)
+    with sqlite3.connect(database) as connection:  # as if the run had been made before the server proxied
+        connection.execute("UPDATE runs SET artifact_uri = ?", (str(tmp_path),))
+    with pytest.raises(MlflowException, match="MLFLOW_IPFS_IMPORT_ALLOW"):
+        client.create_model_version("m", f"{tmp_path}/models-secret/net", run.info.run_id)
+    with pytest.raises(MlflowException, match="--artifacts-destination mfs://"):
+        client.create_model_version("m", f"{tmp_path}/models/net", run.info.run_id)  # listed, but has no place to go
+    assert client.search_model_versions("name = 'm'") == []

@@ -1,0 +1,141 @@
+"""The metrics that a module logs with ``self.log``, as Lightning passes them to a logger.
+
+Lightning gives the metrics of batches to loggers only, and converts them before, which waits for the device. So this module
+reads the results where Lightning keeps them. That is not public: if a version of Lightning keeps them elsewhere, metrics of
+batches are left out, with a warning, and those at the end of epochs come from ``trainer.callback_metrics``.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from lightning_ipfs.frameworks import base_classes
+from mlflow_ipfs.training.metric_names import EPOCH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_logger = logging.getLogger(__name__)
+
+_NOT_METRICS: Final = frozenset({EPOCH, "step"})  # loggers use them as the step
+
+
+def steps(trainer: Any) -> int:  # noqa: ANN401 - a Trainer of either package
+    """Return the number of batches that stepped, which MLFlowLogger uses as the step. All optimizers count as one."""
+    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+
+
+def loop_metrics(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what the module logged in the loop that ends now: an epoch of training, a validation or a test.
+
+    All ranks must call this together: Lightning may reduce values over the ranks. A metric that was not logged in this loop
+    is left out, although Lightning keeps its last value, and so is one that was logged with ``logger=False``.
+    """
+    values = dict(trainer.callback_metrics)
+    try:
+        names = {name for result in _results(trainer) for name in _names(trainer, result)}
+    except AttributeError as error:
+        _warn_once(error)
+        is_inside_an_epoch = trainer.state.fn == "fit" and trainer.validating
+        names = set() if is_inside_an_epoch else set(values)
+    return {name: value for name, value in values.items() if name in names - _NOT_METRICS}
+
+
+class BatchMetrics:
+    """Reader of the metrics of batches. It reads as often as Lightning's loggers get them: ``log_every_n_steps``.
+
+    Args:
+        trainer: the Trainer, in a fit.
+        log: gets the values, which may be tensors of a device, and the step.
+    """
+
+    def __init__(self, trainer: Any, log: Callable[[dict[str, Any], int], None]) -> None:  # noqa: ANN401
+        self._trainer = trainer
+        self._epoch_loop = trainer.fit_loop.epoch_loop
+        self._log = log
+        self._every = 1 if trainer.fast_dev_run else int(trainer.log_every_n_steps)
+        self._last: tuple[int, frozenset[str]] = (-1, frozenset())
+
+    def end_batch(self) -> None:
+        """Log the metrics of a batch if it is its turn. Takes microseconds, and never waits for a device."""
+        if not self._every:
+            return
+        try:
+            step = self._epoch_loop._batches_that_stepped  # noqa: SLF001
+            if (step + 1) % self._every == 0 or self._trainer.should_stop:
+                self._read(step)
+        except AttributeError as error:
+            self._every = 0
+            _warn_once(error)
+
+    def names_at(self, step: int) -> frozenset[str]:
+        """Return the names of the metrics that are already logged at a step."""
+        last, names = self._last
+        return names if last == step else frozenset()
+
+    def _read(self, step: int) -> None:
+        trainer = self._trainer
+        accumulates = trainer.accumulate_grad_batches > 1 and trainer.lightning_module.automatic_optimization
+        if accumulates and self._epoch_loop._should_accumulate():  # noqa: SLF001
+            return  # the batch belongs to a step that has not ended
+        values = {
+            result.meta.forked_name(on_step=True): result._forward_cache  # noqa: SLF001
+            for result in _results(self._epoch_loop)
+            if result.meta.on_step and result._forward_cache is not None  # noqa: SLF001
+        }
+        found = {name: value for name, value in values.items() if name not in _NOT_METRICS}
+        if found:
+            found[EPOCH] = trainer.current_epoch
+            self._log(found, step)
+            self._last = (step, frozenset(found))
+
+
+def _results(loop: Any) -> Iterator[Any]:  # noqa: ANN401 - the loop of an epoch, or the Trainer for the running loop
+    """Yield the results of a loop that the module logged and that are meant for loggers."""
+    return (result for result in loop._results.values() if result.meta.logger and not result.has_reset)  # noqa: SLF001
+
+
+def _names(trainer: Any, result: Any) -> Iterable[str]:  # noqa: ANN401
+    """Return the names that the value of a loop has: ``loss``, and ``loss_epoch`` if it has values of batches too."""
+    names: Iterable[str] = trainer._results._forked_name(result, on_step=False)  # noqa: SLF001
+    return names
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(error: AttributeError) -> None:
+    if str(error) not in _warned:
+        _warned.add(str(error))
+        _logger.warning(
+            "the metrics of batches cannot be read from this version of Lightning (%s) and are left out; "
+            "lightning_ipfs.IPFSLogger logs them",
+            error,
+        )
+
+
+class EpochEnd(*base_classes("callbacks", "Checkpoint")):  # type: ignore[misc] # the bases are known at run time
+    """Calls a function at the end of each epoch of training, after the module's own ``on_train_epoch_end``.
+
+    Lightning calls callbacks before the module, except those that monitor metrics: subclasses of ``Checkpoint``. A callback
+    adds this one in its ``setup`` and removes it in its ``teardown``, so that the Trainer is configured without it.
+
+    Args:
+        trainer: the Trainer.
+        call: the function; all ranks call it.
+    """
+
+    def __init__(self, trainer: Any, call: Callable[[], None]) -> None:  # noqa: ANN401
+        super().__init__()
+        self._call = call
+        trainer.callbacks = [*trainer.callbacks, self]
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+        """Call the function."""
+        del trainer, pl_module
+        self._call()
+
+    def remove(self, trainer: Any) -> None:  # noqa: ANN401
+        """Remove this callback from the Trainer."""
+        trainer.callbacks = [callback for callback in trainer.callbacks if callback is not self]
