@@ -152,6 +152,7 @@ SLOW_FILES = {  # many short tests, together more than 2 seconds: most of the ti
     "test_rebuild_chunkers", "test_rebuild_files", "test_run_log", "test_tracking_store", "test_unprivileged",
     "test_upload_chunking", "test_places", "test_dedupe", "test_client_locations", "test_resources", "test_cli_debug",
     "test_uploads", "test_views", "test_verify_promises", "test_uploaded_streams", "test_exporter", "test_rebuild_safety", "test_cli_get",
+    "test_report_command", "test_outputs",
 }  # fmt: skip
 FRAMEWORK_DIRECTORIES = {"lightning_ipfs", "keras_ipfs"}
 

@@ -27,6 +27,8 @@ TESTS = (
     "tests/mlflow_ipfs/servers/test_l0_server.py",
     "tests/mlflow_ipfs/servers/test_l1_server.py",
     "tests/mlflow_ipfs/servers/test_l2_server.py",
+    "tests/reports/test_collecting.py",
+    "tests/reports/test_collecting_from_servers.py",
 )
 
 

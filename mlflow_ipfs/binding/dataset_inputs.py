@@ -75,12 +75,18 @@ def dataset_inputs_of(run: Run) -> DatasetInputs:
     return DatasetInputs(tuple(dict.fromkeys(certain)), tuple(dict.fromkeys(uncertain)))
 
 
+def cid_of_dataset(source: str, profile: str | None) -> CID | None:
+    """Return the CID of a recorded dataset: of its ``ipfs://`` source, or in its profile; None if it has none.
+
+    The CID is certain only if the dataset's digest is ``dataset_digest`` of it.
+    """
+    return _cid_of(source) or _cid_in(profile)
+
+
 def _datasets_of(run: Run) -> list[tuple[Dataset, CID]]:
     datasets = [given.dataset for given in (run.inputs.dataset_inputs if run.inputs else [])]
     return [
-        (dataset, cid)
-        for dataset in datasets
-        if (cid := _cid_of(dataset.source) or _cid_in(dataset.profile)) is not None
+        (dataset, cid) for dataset in datasets if (cid := cid_of_dataset(dataset.source, dataset.profile)) is not None
     ]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import os
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,7 +22,7 @@ from mlflow_ipfs.content.system.locking import locked_foreign_file
 from mlflow_ipfs.errors import MlflowIpfsError, PolicyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 MAX_LOCATION_LENGTH: Final = 500  # width of the column model_versions.storage_location
 _TABLES_SECONDS: Final = 120.0  # wait for another process that creates or upgrades MLflow's tables
 EXPERIMENTS_TABLE: Final = "experiments"
+MAX_RUNS_IN_BULK: Final = 100  # limits of the request below, in mlflow.server.handlers
+MAX_POINTS_IN_BULK: Final = 25_000
+_BULK_ENDPOINT: Final = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
 PROMPT_TAG: Final = "mlflow.prompt.is_prompt"
 PROMPT_SOURCES: Final = frozenset({"dummy-source", "prompt-template"})  # placeholders that MLflow writes as the source
 
@@ -216,18 +220,46 @@ def is_shown_in_browser(path: str) -> bool:
     return bool(_guess_mime_type(path) != "application/octet-stream")
 
 
-def make_client(tracking_uri: str, registry_uri: str) -> MlflowClient:
-    """Return a client for the queries of a command: quiet, and without long retries."""
+def prepare_for_command() -> None:
+    """Make MLflow's clients of this process suit the queries of a command: quiet, and without long retries."""
     import logging
 
-    from mlflow import MlflowClient
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
     for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" would clutter the command's output
         logging.getLogger(name).setLevel(logging.ERROR)
     if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
         MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(2)  # MLflow's default waits four minutes for an unreachable server
-    return MlflowClient(tracking_uri, registry_uri)
+
+
+def read_histories_in_bulk(client: MlflowClient, run_ids: Sequence[str], key: str) -> list[dict[str, Any]] | None:
+    """Return points of one metric of up to ``MAX_RUNS_IN_BULK`` runs, from MLflow's server.
+
+    The server cuts its answer, without a note, at ``MAX_POINTS_IN_BULK`` points of all runs together. The points of a run
+    follow each other. Each point has ``run_id``, ``key``, ``step``, ``timestamp`` and ``value``.
+
+    Returns:
+        The points; None if the store of the client is not a server, or its server does not have this request.
+
+    Raises:
+        MlflowException: the server refused the request, or cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.tracking.rest_store import RestStore
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    store = client._tracking_client.store  # noqa: SLF001 - the client has no public one
+    if not isinstance(store, RestStore):
+        return None
+    parameters = [("metric_key", key), ("max_results", str(MAX_POINTS_IN_BULK)), *(("run_id", one) for one in run_ids)]
+    response = http_request(store.get_host_creds(), _BULK_ENDPOINT, "GET", params=parameters)
+    if response.status_code == HTTPStatus.NOT_FOUND:
+        return None
+    try:
+        return list(verify_rest_response(response, _BULK_ENDPOINT).json()["metrics"])
+    except (ValueError, KeyError, TypeError) as error:  # an answer of something else than MLflow
+        msg = f"the answer of {_BULK_ENDPOINT} cannot be read: {error!r}"
+        raise MlflowException(msg) from error
 
 
 def client_uris(tracking_uri: str | None) -> tuple[str, str, str]:
@@ -303,11 +335,16 @@ def using_database(database_uri: str) -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
-def open_artifact_repository(uri: str) -> ArtifactRepository:
-    """Return MLflow's artifact repository for any location that MLflow or an installed plugin supports."""
+def open_artifact_repository(uri: str, tracking_uri: str | None = None) -> ArtifactRepository:
+    """Return MLflow's artifact repository for any location that MLflow or an installed plugin supports.
+
+    Args:
+        uri: the location.
+        tracking_uri: the server of a location ``mlflow-artifacts:/``; None: the one that MLflow uses in this process.
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-    return get_artifact_repository(uri)
+    return get_artifact_repository(uri, tracking_uri=tracking_uri)
 
 
 def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:

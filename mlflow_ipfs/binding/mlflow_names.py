@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import sqlalchemy
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import ArgumentError
 
@@ -21,13 +22,13 @@ from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.databases.connections import PREFIX, opened_database
 from mlflow_ipfs.binding.databases.drivers import name_driver
 from mlflow_ipfs.binding.locations import check_path, join_path, scheme_of
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.errors import InvalidPathError, NotFoundError, RemoteError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow import MlflowClient
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
 _NOT_FOUND_CODES: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"})
 _NOT_FOUND_TEXTS: Final = ("not found", "No versions of model")
@@ -76,7 +77,7 @@ def ask_mlflow(name: str, tracking_uri: str | None) -> MlflowAnswer:
         RemoteError: MLflow failed.
     """
     client, asked = _connect(name, tracking_uri)
-    with _translated_errors(name, asked):
+    with translated_errors(name, asked):
         answer = _ask_once(client, name)
         for _ in range(_MAX_REFERENCES):
             if not any(scheme_of(location) in _REFERENCES for location in answer.locations):
@@ -95,7 +96,7 @@ def read_version_tags(name: str, tracking_uri: str | None) -> dict[str, str]:
     The arguments and the errors are those of ``ask_mlflow``.
     """
     client, asked = _connect(name, tracking_uri)
-    with _translated_errors(name, asked):
+    with translated_errors(name, asked):
         return mlflow_compat.model_version_tags(client, name)
 
 
@@ -123,10 +124,43 @@ def _follow(client: MlflowClient, location: str) -> tuple[str, ...]:
 
 def _connect(name: str, tracking_uri: str | None) -> tuple[MlflowClient, str]:
     """Return a client of one tracking server or database, and that server or database as text for messages."""
+    mlflow_compat.prepare_for_command()
     uri, registry_uri, origin = mlflow_compat.client_uris(tracking_uri)
+    return connect_client(name, uri, registry_uri, origin), shown_uri(uri)
+
+
+def connect_client(name: str, uri: str, registry_uri: str, origin: str) -> MlflowClient:
+    """Return a client of MLflow's own stores that reads a database only if it exists and is complete.
+
+    Args:
+        name: what MLflow will be asked for, for messages.
+        uri: the tracking URI.
+        registry_uri: the URI of the model registry.
+        origin: where the URI is from, for messages.
+
+    Raises:
+        NotFoundError: a database does not exist.
+        SettingsError: a database cannot be read, or a different version of MLflow made it.
+    """
     for one in dict.fromkeys((uri, registry_uri)):
         _check_exists(name, one, origin)
-    return mlflow_compat.make_client(_without_prefix(uri), _without_prefix(registry_uri)), shown_uri(uri)
+    return MlflowClient(_without_prefix(uri), _without_prefix(registry_uri))
+
+
+def read_database_url(uri: str) -> URL | None:
+    """Return the database that a tracking or registry URI names, with the installed driver; None for a server.
+
+    Raises:
+        SettingsError: the URI is that of a database, and malformed.
+    """
+    bare = _without_prefix(uri)
+    if bare.partition(":")[0].partition("+")[0] not in _DATABASES:
+        return None
+    try:
+        return sqlalchemy.make_url(bare)
+    except (ArgumentError, ValueError):  # its message may have a password in it
+        msg = "the tracking URI is not the URI of a database; write for example sqlite:///mlflow.db"
+        raise SettingsError(msg) from None
 
 
 def _without_prefix(uri: str) -> str:
@@ -200,12 +234,25 @@ def _join(location: str, path: str) -> str:
 
 
 @contextmanager
-def _translated_errors(name: str, asked: str) -> Iterator[None]:
-    """Translate MLflow's exceptions to the errors of this package."""
+def translated_errors(name: str, asked: str) -> Iterator[None]:
+    """Translate MLflow's exceptions to the errors of this package.
+
+    Args:
+        name: what MLflow was asked for.
+        asked: the tracking server or database, without secrets.
+
+    Raises:
+        NotFoundError: MLflow does not know the name.
+        InvalidPathError: MLflow cannot parse the name.
+        RemoteError: MLflow failed.
+    """
     try:
         yield
     except MlflowException as error:
-        msg = f"{name}: {error.message.rstrip('.')}{_hint(name)} (MLflow at {asked})"
+        if isinstance(error.__context__, OSError):  # of the connection; MLflow's message repeats the whole URL
+            msg = f"{name}: MLflow at {asked} cannot be reached; check that the server is running, and its address"
+            raise RemoteError(msg) from error
+        msg = hide_secrets(f"{name}: {error.message.rstrip('.')}{_hint(name)} (MLflow at {asked})")
         # MLflow has no separate error code for an unknown alias or for a model without versions.
         if error.error_code in _NOT_FOUND_CODES or any(text in msg for text in _NOT_FOUND_TEXTS):
             raise NotFoundError(msg) from error

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.config import Settings
 
 _DISTRIBUTION: Final = "mlflow-ipfs"
+_PACKAGES: Final = ("keras_ipfs", "lightning_ipfs", "reports")
 
 
 def run_checks(
@@ -60,6 +61,7 @@ def run_checks(
         yield from check_database(cli_context, database_uri)
         yield from check_database_content(cli_context, database_uri)
     yield from _check_commands(own_commands)
+    yield from _check_package_names()
 
 
 def _report_version() -> Finding:
@@ -146,6 +148,16 @@ def _check_commands(own: Collection[str]) -> Iterator[Finding]:
             yield Finding("commands", f"{entry.name} from {package}", facts=facts)
         else:
             yield Finding("commands", f"{entry.name} from {package} cannot be loaded: {reason}", State.PROBLEM, facts)
+
+
+def _check_package_names() -> Iterator[Finding]:
+    """Check that no other distribution has a package with a name of this one, of which Python would import only one."""
+    owners = importlib.metadata.packages_distributions()
+    for name in _PACKAGES:
+        others = sorted(set(owners.get(name, [])) - {_DISTRIBUTION})
+        if others:
+            text = f"{', '.join(others)} has a package {name!r} too; uninstall it, or use an environment of its own"
+            yield Finding("packages", text, State.PROBLEM, {"name": name, "packages": others})
 
 
 def _command_problem(entry: importlib.metadata.EntryPoint) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
 _UNITS: Final = ("kB", "MB", "GB", "TB", "PB", "EB")
@@ -57,7 +58,8 @@ def format_count(number: int, singular: str, plural: str = "") -> str:
 
 def printable(text: str) -> str:
     """Return a name from content or from disk with control and undecodable characters escaped, safe for a terminal."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    with contextlib.suppress(UnicodeEncodeError):  # surrogates that no undecodable byte becomes
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
@@ -88,9 +90,18 @@ class Progress:
         label: name of the operation.
         total_bytes: size of the whole operation, if known.
         stream: the stream to draw on; None: stderr.
+        show: returns an amount as text, if the operation does not count bytes.
     """
 
-    def __init__(self, label: str, total_bytes: int | None = None, *, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        label: str,
+        total_bytes: int | None = None,
+        *,
+        stream: TextIO | None = None,
+        show: Callable[[int], str] = format_size,
+    ) -> None:
+        self._show = show
         self._label = label
         self._total_bytes = total_bytes
         self._stream = stream or sys.stderr
@@ -131,11 +142,11 @@ class Progress:
 
     def _line(self, seconds: float, width: int) -> str:
         """Return the line in at most ``width`` characters; the label is shortened first."""
-        text = f"{format_size(self._done_bytes)}  {format_size(int(self._done_bytes / seconds))}/s"
+        text = f"{self._show(self._done_bytes)}  {self._show(int(self._done_bytes / seconds))}/s"
         if self._total_bytes:
             share = min(self._done_bytes / self._total_bytes, 1.0)
             bar = ("#" * int(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, "-")
-            text = f"[{bar}] {share:4.0%}  {text.replace('  ', f' of {format_size(self._total_bytes)}  ')}"
+            text = f"[{bar}] {share:4.0%}  {text.replace('  ', f' of {self._show(self._total_bytes)}  ')}"
         label_width = max(width - len(text) - 2, 1)
         label = self._label if len(self._label) <= label_width else f"{self._label[: label_width - 1]}…"
         return f"{label}  {text}"[:width]

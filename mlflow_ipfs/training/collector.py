@@ -141,6 +141,20 @@ class MetricsCollector:
             summary |= {f"{model}/{name}": {"count": 1, "last": value} for name, value in metrics.items()}
         return summary
 
+    def list_records(self) -> list[RecordedMetric]:
+        """Return all recorded values, in the order in which they were recorded."""
+        with self._lock:
+            return list(self._records)
+
+    def copy_latencies(self) -> dict[str, LatencyRecorder]:
+        """Return the latencies of each model so far."""
+        copies: dict[str, LatencyRecorder] = {}
+        with self._lock:
+            for model, recorder in self._inference.items():
+                copies[model] = LatencyRecorder()
+                copies[model].merge(recorder)
+        return copies
+
     def to_dataframe(self) -> pd.DataFrame:
         """Return all recorded values: columns ``key``, ``value``, ``step``, ``time`` (UTC) and ``metadata``, by time.
 
@@ -149,8 +163,7 @@ class MetricsCollector:
         """
         import pandas as pd  # noqa: PLC0415 - an optional dependency
 
-        with self._lock:
-            records = list(self._records)
+        records = self.list_records()
         frame = pd.DataFrame(records, columns=["key", "value", "step", "time", "metadata"])
         frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
         return frame

@@ -50,12 +50,15 @@ def shown_uri(url: URL) -> str:
 
 
 @contextmanager
-def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator[Connection]:
+def opened_database(
+    url: URL, timeout_seconds: float = LOCK_SECONDS, *, is_read_only: bool = False
+) -> Iterator[Connection]:
     """Connect to MLflow's database for reading, and disconnect at the end of the ``with`` statement.
 
     Args:
         url: the database.
         timeout_seconds: how long to wait for a program that locks a SQLite database.
+        is_read_only: let SQLite refuse every write to the file. Works for a file without write permission.
 
     Raises:
         StoreBusyError: another program locked the database for too long.
@@ -67,8 +70,14 @@ def opened_database(url: URL, timeout_seconds: float = LOCK_SECONDS) -> Iterator
     if is_sqlite and not Path(url.database or "").is_file():  # SQLite would create it
         msg = f"the database {shown} does not exist; name another one"
         raise NotFoundError(msg)
-    options = {"timeout": timeout_seconds} if is_sqlite else {}
-    engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
+    if is_sqlite and is_read_only:
+        name = f"{Path(url.database or '').absolute().as_uri()}?mode=ro"
+        engine = sqlalchemy.create_engine(
+            url, poolclass=NullPool, creator=lambda: sqlite3.connect(name, uri=True, timeout=timeout_seconds)
+        )
+    else:
+        options = {"timeout": timeout_seconds} if is_sqlite else {}
+        engine = sqlalchemy.create_engine(url, poolclass=NullPool, connect_args=options)
     try:
         with engine.connect() as connection:
             yield connection

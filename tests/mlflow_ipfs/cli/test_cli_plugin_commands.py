@@ -71,4 +71,4 @@ def test_doctor_names_the_broken_ones(cli: CommandLine) -> None:
         for record in cli("doctor", "--json", code=1).records
         if record["topic"] == "commands"
     }
-    assert commands == {"where": "ok", "add": "problem", "broken": "problem", "nothing": "problem"}
+    assert commands == {"report": "ok", "where": "ok", "add": "problem", "broken": "problem", "nothing": "problem"}

@@ -43,6 +43,7 @@ def test_columns() -> None:
         ("a\nb", r"a\nb"),
         ("\x1b[2J", r"\x1b[2J"),
         ("\udcff", r"\xff"),
+        ("\ud800", r"\ud800"),
         ("\u202e", r"\u202e"),
     ],
 )
@@ -60,6 +61,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
+
+
+def test_progress_of_something_else_than_bytes(clock: list[float]) -> None:
+    stream = FakeTerminal()
+    with Progress("reading", 40, stream=stream, show=lambda count: format_count(count, "run")) as progress:
+        clock[0] = 2.0
+        progress.advance(10)
+        assert stream.getvalue() == "\rreading  [#####---------------]  25%  10 runs of 40 runs  5 runs/s"
 
 
 def test_progress_has_bar_share_sizes_and_rate(clock: list[float]) -> None:

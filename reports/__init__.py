@@ -1,0 +1,55 @@
+"""Reports of MLflow runs: complete metric histories, latencies, resources and lineage by CID.
+
+``collect`` reads runs from any MLflow, and ``read_collector`` those of a ``MetricsCollector``. ``get_metrics_dataframe`` gives
+their histories to pandas, and ``export`` writes files. The command is ``mlflow-ipfs report``.
+
+Only tests and notebooks import this package by its name. Its own modules use relative imports, and callbacks find it by its
+entry points, because another distribution may have the same name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .collecting import collect
+    from .collector_source import read_collector
+    from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
+    from .exporting import export
+    from .frames import get_metrics_dataframe
+
+__all__ = [
+    "DatasetInput",
+    "Latency",
+    "Missing",
+    "ModelVersion",
+    "ReportData",
+    "Run",
+    "Series",
+    "collect",
+    "export",
+    "get_metrics_dataframe",
+    "read_collector",
+]
+
+_MODULES: Final = {
+    "DatasetInput": "data",
+    "Latency": "data",
+    "Missing": "data",
+    "ModelVersion": "data",
+    "ReportData": "data",
+    "Run": "data",
+    "Series": "data",
+    "collect": "collecting",
+    "export": "exporting",
+    "get_metrics_dataframe": "frames",
+    "read_collector": "collector_source",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the public names
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

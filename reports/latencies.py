@@ -1,0 +1,64 @@
+"""Latency histograms that the callbacks stored as artifacts of runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.binding.redaction import hide_secrets
+from mlflow_ipfs.errors import InvalidDataError
+from mlflow_ipfs.training.latency import LatencyRecorder
+
+from .data import Latency, Missing
+
+if TYPE_CHECKING:
+    from .data import Run
+
+_COUNT: Final = "measured_batches"  # logged together with each artifact, beside the key's prefix
+_FILE: Final = "latency.json"
+_MAX_BYTES: Final = 16_000_000
+_MAX_BUCKET: Final = 10_000  # far above any latency; the percentile of a larger one would overflow
+
+
+def read_latencies(run: Run, tracking_uri: str | None) -> tuple[list[Latency], list[Missing]]:
+    """Return the latencies of a run, and what could not be read. A run without metrics of inference is not asked for any.
+
+    Args:
+        run: the run, with its metrics.
+        tracking_uri: the server of locations ``mlflow-artifacts:/``; None: the one that MLflow uses in this process.
+    """
+    prefixes = [key.rpartition("/")[0] for key in run.metrics if key.rpartition("/")[2] == _COUNT]
+    found, missing = [], []
+    for prefix in prefixes:
+        path = f"{prefix}/{_FILE}"
+        try:
+            found.append(_parse(path, _read(run.artifact_uri, path, tracking_uri)))
+        except Exception as error:  # noqa: BLE001 - artifact repositories, also those of plugins, raise anything
+            missing.append(
+                Missing(f"the latency histogram {path}", hide_secrets(f"{type(error).__name__}: {error}"), run.run_id)
+            )
+    return found, missing
+
+
+def _read(artifact_uri: str, path: str, tracking_uri: str | None) -> bytes:
+    repository = mlflow_compat.open_artifact_repository(artifact_uri, tracking_uri)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(repository.download_artifacts(path, directory))
+        if file.stat().st_size > _MAX_BYTES:
+            msg = f"the file has {file.stat().st_size:,} bytes, and at most {_MAX_BYTES:,} are read"
+            raise InvalidDataError(msg)
+        return file.read_bytes()
+
+
+def _parse(path: str, data: bytes) -> Latency:
+    recorder = LatencyRecorder.from_json(data)
+    fields = json.loads(data)
+    for histogram in recorder.histograms.values():
+        buckets_fit = all(0 <= bucket <= _MAX_BUCKET and count >= 0 for bucket, count in histogram.counts.items())
+        if not buckets_fit or sum(histogram.counts.values()) != histogram.count:
+            msg = "the counts of its histogram contradict each other"
+            raise InvalidDataError(msg)
+    return Latency(path, str(fields.get("stage", "")), str(fields.get("device", "")), recorder)
