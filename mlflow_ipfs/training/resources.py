@@ -134,12 +134,34 @@ def safe_node_name(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII) or "node"
 
 
+class _BusyShare:
+    """The share of time in which the processors were not idle, between two reads.
+
+    ``psutil.cpu_percent`` does the same for each thread by itself, so that the first value of a new thread is always 0.
+    """
+
+    def __init__(self, read_times: Callable[[], Any]) -> None:
+        self._read_times = read_times
+        self._former = self._read()
+
+    def read(self) -> float:
+        """Return the percentage since the last read; 0 if no time has passed."""
+        former, self._former = self._former, self._read()
+        idle, total = (now - before for now, before in zip(self._former, former, strict=True))
+        return 100 * min(max(1 - idle / total, 0), 1) if total > 0 else 0.0
+
+    def _read(self) -> tuple[float, float]:
+        times = self._read_times()
+        guests = getattr(times, "guest", 0) + getattr(times, "guest_nice", 0)  # Linux counts them in user and nice, too
+        return times.idle + getattr(times, "iowait", 0), sum(times) - guests
+
+
 def _sources() -> list[tuple[str, Callable[[], Mapping[str, float]]]]:
     import psutil  # noqa: PLC0415 - an optional dependency
 
     process = psutil.Process(os.getpid())
-    psutil.cpu_percent()  # the first call of each has nothing to compare with
-    process.cpu_percent()
+    process.cpu_percent()  # the first call has nothing to compare with
+    processors = _BusyShare(psutil.cpu_times)
     disk = _Rates(
         "disk",
         lambda: _pair(psutil.disk_io_counters(), "read_bytes", "write_bytes"),
@@ -152,7 +174,7 @@ def _sources() -> list[tuple[str, Callable[[], Mapping[str, float]]]]:
     )
 
     def read_cpu() -> Mapping[str, float]:
-        return {"cpu_utilization_percentage": psutil.cpu_percent(), "process_cpu_percentage": process.cpu_percent()}
+        return {"cpu_utilization_percentage": processors.read(), "process_cpu_percentage": process.cpu_percent()}
 
     def read_memory() -> Mapping[str, float]:
         memory = psutil.virtual_memory()

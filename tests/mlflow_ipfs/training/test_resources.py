@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
+from collections import namedtuple
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,21 @@ def test_rates_are_bytes_since_the_last_sample(samples: Samples, monkeypatch: py
     now[0], counts["recv"] = 104.0, 0  # the interface was reset
     sampler.sample()
     assert "system/node_1/network_receive_megabytes_per_second" not in samples[1][0]
+
+
+def test_processors_are_measured_from_the_first_sample_of_another_thread_on(
+    samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([(10, 100, 0, 5), (16, 103, 1, 9), (16, 103, 1, 9)])
+    read = namedtuple("read", ["user", "idle", "iowait", "guest"])  # noqa: PYI024 - as psutil's
+    monkeypatch.setattr(psutil, "cpu_times", lambda: read(*next(times)))
+    sampler = sampler_into(samples)
+    thread = threading.Thread(target=sampler.sample)
+    thread.start()
+    thread.join()
+    sampler.sample()  # no time has passed
+    found = [values["system/node_1/cpu_utilization_percentage"] for values, _ in samples]
+    assert found == [pytest.approx(60), 0]
 
 
 def test_a_failing_source_is_said_once_and_the_others_go_on(
