@@ -16,9 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from keras_ipfs.callbacks import EpochMetrics, InferenceMetrics, IPFSCallback, Resources
+    from keras_ipfs.callbacks import DatasetInputs, EpochMetrics, InferenceMetrics, IPFSCallback, Resources
 
-__all__ = ["EpochMetrics", "IPFSCallback", "InferenceMetrics", "Resources"]
+__all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "InferenceMetrics", "Resources"]
 
 _NAMES: Final = frozenset(__all__)
 

@@ -20,6 +20,7 @@ from keras_ipfs.devices import Device
 from keras_ipfs.session_callback import SessionCallback
 from keras_ipfs.sessions import Autologged
 from mlflow_ipfs.training import metric_names as names
+from mlflow_ipfs.training.dataset_upload import DatasetUpload
 from mlflow_ipfs.training.epochs import EpochTimer
 from mlflow_ipfs.training.hooks import forward_hooks
 from mlflow_ipfs.training.latency import (
@@ -30,6 +31,9 @@ from mlflow_ipfs.training.latency import (
 from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSampler
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
     from keras_ipfs.session_callback import Logs
 
 _logger = logging.getLogger(__name__)
@@ -229,13 +233,50 @@ class Resources(SessionCallback):
         session.before_close.append(stop)
 
 
+class DatasetInputs(SessionCallback):
+    """Uploads files or directories as artifacts of the run of a fit and logs them as its inputs, with their CIDs.
+
+    This runs on a thread beside the training. At the end of the training it gets ``wait_seconds`` to complete; a dataset that
+    could not be logged by then is named in a warning, and the next fit tries again.
+
+    Args:
+        paths: files or directories; see ``mlflow_ipfs.log_dataset``.
+        context: what the run uses them for; MLflow shows it.
+        wait_seconds: how long the end of the training waits.
+    """
+
+    async_safe = True
+
+    def __init__(
+        self, paths: Sequence[str | os.PathLike[str]], context: str = "training", wait_seconds: float = 60.0
+    ) -> None:
+        super().__init__()
+        self._left = list(paths)
+        self._context = context
+        self._wait_seconds = wait_seconds
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        """Start logging the datasets."""
+        super().on_train_begin(logs)
+        session = self._session
+        if not self._left or session is None or session.log is None:
+            return
+        upload = DatasetUpload(self._left, self._context, session.log, tracking_uri=None)
+
+        def finish() -> None:
+            self._left = upload.finish(self._wait_seconds)
+
+        session.before_close.append(finish)
+
+
 class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
-    """All of it with defaults: ``EpochMetrics``, ``InferenceMetrics`` and ``Resources``.
+    """All of it with defaults: ``EpochMetrics``, ``InferenceMetrics``, ``Resources`` and ``DatasetInputs``.
 
     Args:
         batch_size: see ``EpochMetrics``.
         warmup: see ``InferenceMetrics``. On the torch and JAX backends, pass ``InferenceMetrics`` itself to ``predict``.
         resource_seconds: time between two samples of the resources; None to leave the resources out.
+        datasets: files or directories to log as inputs of the run, with their CIDs.
     """
 
     async_safe = True
@@ -244,6 +285,7 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         self,
         batch_size: int | None = None,
         *,
+        datasets: Sequence[str | os.PathLike[str]] = (),
         warmup: int = DEFAULT_WARMUP,
         resource_seconds: float | None = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
@@ -251,6 +293,8 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         self._parts: list[SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup)]
         if resource_seconds is not None:
             self._parts.append(Resources(resource_seconds))
+        if datasets:
+            self._parts.append(DatasetInputs(datasets))
         forward_hooks(self, self._parts, Callback, _HOOKS)
 
     def set_model(self, model: Any) -> None:  # noqa: ANN401 - a Keras model

@@ -69,7 +69,7 @@ def test_a_dataset_that_was_not_logged_is_named_and_tried_again_by_the_next_fit(
     monkeypatch.setattr(mlflow_ipfs, "log_dataset", lambda path, **options: logged.append((path, options)))
     target.is_away = True
     datasets = DatasetInputs([dataset], wait_seconds=0.5)
-    with caplog.at_level(logging.WARNING, logger="lightning_ipfs"):
+    with caplog.at_level(logging.WARNING, logger="mlflow_ipfs"):
         training = fit(datasets, logger=IPFSLogger(close_seconds=0.2))
     assert "not logged as inputs of the run" in caplog.text
     assert str(dataset) in caplog.text
@@ -82,7 +82,7 @@ def test_a_dataset_that_was_not_logged_is_named_and_tried_again_by_the_next_fit(
 
 @pytest.mark.usefixtures("target")
 def test_an_error_of_a_dataset_does_not_stop_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="lightning_ipfs"):
+    with caplog.at_level(logging.WARNING, logger="mlflow_ipfs"):
         training = fit(DatasetInputs([tmp_path / "none.csv"]))
     assert training.state.finished
     assert "none.csv does not exist" in caplog.text
