@@ -1,7 +1,7 @@
 """Reports of MLflow runs: complete metric histories, latencies, resources and lineage by CID.
 
 ``collect`` reads runs from any MLflow, and ``read_collector`` those of a ``MetricsCollector``. ``get_metrics_dataframe`` gives
-their histories to pandas, and ``export`` writes files. The command is ``mlflow-ipfs report``.
+their histories to pandas, and ``export`` writes files. ``create_visualization`` and the ``plot_…`` functions make dashboards. The command is ``mlflow-ipfs report``.
 
 Only tests and notebooks import this package by its name. Its own modules use relative imports, and callbacks find it by its
 entry points, because another distribution may have the same name.
@@ -15,9 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from .collecting import collect
     from .collector_source import read_collector
+    from .dashboards.comparison import plot_comparison
+    from .dashboards.comprehensive import plot_comprehensive_dashboard
+    from .dashboards.inference import plot_inference_metrics
+    from .dashboards.lineage import plot_lineage
+    from .dashboards.resources import plot_worker_utilization
+    from .dashboards.training import plot_training_metrics
     from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
     from .exporting import export
     from .frames import get_metrics_dataframe
+    from .visualization import create_visualization
 
 __all__ = [
     "DatasetInput",
@@ -28,8 +35,15 @@ __all__ = [
     "Run",
     "Series",
     "collect",
+    "create_visualization",
     "export",
     "get_metrics_dataframe",
+    "plot_comparison",
+    "plot_comprehensive_dashboard",
+    "plot_inference_metrics",
+    "plot_lineage",
+    "plot_training_metrics",
+    "plot_worker_utilization",
     "read_collector",
 ]
 
@@ -42,8 +56,15 @@ _MODULES: Final = {
     "Run": "data",
     "Series": "data",
     "collect": "collecting",
+    "create_visualization": "visualization",
     "export": "exporting",
     "get_metrics_dataframe": "frames",
+    "plot_comparison": "dashboards.comparison",
+    "plot_comprehensive_dashboard": "dashboards.comprehensive",
+    "plot_inference_metrics": "dashboards.inference",
+    "plot_lineage": "dashboards.lineage",
+    "plot_training_metrics": "dashboards.training",
+    "plot_worker_utilization": "dashboards.resources",
     "read_collector": "collector_source",
 }
 

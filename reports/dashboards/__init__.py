@@ -1,0 +1,1 @@
+"""Dashboards: functions from the data of a report to figures."""

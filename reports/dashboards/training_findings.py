@@ -1,0 +1,88 @@
+"""The rules, applied to the curves of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlflow_ipfs.training import metric_names as names
+
+from ..metric_roles import parse_key
+from ..numbers import shown
+from ..rules import curves as rules
+from ..rules.usage import find_slow_data
+from .curves import Curve, choose_x
+from .naming import name_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    from ..data import Run
+    from ..figures import Finding
+
+
+def find_in_losses(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
+    """Return what the rules find in the losses of one quantity. Of several runs, each sentence names its run."""
+    return _of_each_run(runs, [_find_in_losses_of(run, keys) for run in runs])
+
+
+def find_in_speed(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
+    """Return what the rules find in epoch times and data wait."""
+    found = []
+    for run in runs:
+        of_run: list[Finding] = []
+        for key in keys:
+            if key not in run.metrics:
+                continue
+            last = key.rpartition("/")[2]
+            at, arrays = _place(run, [key])
+            steps, values = arrays[key]
+            if last == names.EPOCH_SECONDS:
+                of_run += rules.find_slow_epochs(shown(key), steps, values, at)
+            if last == names.DATA_WAIT_SHARE:
+                of_run += find_slow_data(values)
+        found.append(of_run)
+    return _of_each_run(runs, found)
+
+
+def _find_in_losses_of(run: Run, keys: Sequence[str]) -> list[Finding]:
+    found: list[Finding] = []
+    present = [key for key in keys if key in run.metrics]
+    training = [key for key in present if parse_key(key).stage in {"training", ""}]
+    validation = [key for key in present if parse_key(key).stage == "validation"]
+    at, arrays = _place(run, present)
+    for key in present:
+        name, (steps, values) = shown(key), arrays[key]
+        found += rules.find_not_finite(name, steps, values, at)
+        if key in training:
+            found += rules.find_divergence(name, steps, values, at)
+            found += rules.find_spikes(name, steps, values, at)
+    if training and validation:
+        # Lightning logs a loss for each step, for each epoch or both: the one for each epoch is like that of the validation.
+        pair = max(training, key=lambda key: parse_key(key).per == "epoch"), validation[0]
+        found += rules.find_overfitting((shown(pair[0]), shown(pair[1])), arrays[pair[0]], arrays[pair[1]], at)
+    for key in validation[:1] or training[:1]:
+        found += rules.find_plateau(shown(key), *arrays[key], at)
+    return found
+
+
+def _place(run: Run, keys: Sequence[str]) -> tuple[str, dict[str, Arrays]]:
+    """Return what the places of the points count, and the places and values of each key: as the chart has them."""
+    axis, places = choose_x([Curve(run, run.metrics[key], key) for key in keys])
+    return axis.label, {key: (place, run.metrics[key].values) for key, place in zip(keys, places, strict=True)}
+
+
+def _of_each_run(runs: Sequence[Run], findings: Sequence[list[Finding]]) -> list[Finding]:
+    if len(runs) == 1:
+        return findings[0]
+    labels = name_runs(runs)
+    return [
+        replace(finding, sentence=f"{labels[run.run_id]}: {finding.sentence}")
+        for run, of_run in zip(runs, findings, strict=True)
+        for finding in of_run
+    ]

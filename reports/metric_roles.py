@@ -1,0 +1,114 @@
+"""What a metric's key says: the model, the stage of the training, and the quantity."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from mlflow_ipfs.training import metric_names as names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Kind = Literal["loss", "quality", "other"]
+
+_STAGES: Final = {
+    "train": "training",
+    "training": "training",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "eval": "validation",
+    "test": "test",
+}
+_KEY: Final = re.compile(
+    rf"(?:(?P<prefix>.+)/)?(?P<stage>{'|'.join(_STAGES)})[-_/. ](?P<quantity>[^/]+)", re.IGNORECASE
+)
+_LOSSES: Final = re.compile(r"(^|[-_ ])(loss|nll|perplexity|ppl|entropy|error|mse|mae|rmse)($|[-_ ])", re.IGNORECASE)
+_QUALITIES: Final = re.compile(
+    r"(^|[-_ ])(accuracy|acc|f1|precision|recall|auc|auroc|iou|dice|r2|score|bleu)($|[-_ ])", re.IGNORECASE
+)
+_TABLE: Final = frozenset(entry.key for entry in names.METRIC_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a key says.
+
+    Attributes:
+        model: what is before the stage or the quantity, for example a model's id; ``""`` without it.
+        stage: ``training``, ``validation``, ``test`` or ``""``.
+        quantity: what was measured, for example ``loss``.
+        per: ``step`` or ``epoch`` if the key ends with it, as Lightning's do; else ``""``.
+    """
+
+    model: str
+    stage: str
+    quantity: str
+    per: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether lower is better (a loss), or higher (a quality)."""
+        if _LOSSES.search(self.quantity):
+            return "loss"
+        return "quality" if _QUALITIES.search(self.quantity) else "other"
+
+    @property
+    def legend(self) -> str:
+        """The name of the curve in a chart of its quantity."""
+        name = self.stage or self.quantity
+        return f"{name}, each {self.per}" if self.per else name
+
+
+def parse_key(key: str) -> Role:
+    """Return the role of a key."""
+    found = _KEY.fullmatch(key)
+    if found:
+        model, stage, quantity = found["prefix"] or "", _STAGES[found["stage"].lower()], found["quantity"]
+    else:
+        model, _, quantity = key.rpartition("/")
+        stage = ""
+    for per in ("step", "epoch"):
+        if quantity.endswith(f"_{per}") and quantity != f"_{per}":
+            return Role(model, stage, quantity.removesuffix(f"_{per}"), per)
+    return Role(model, stage, quantity)
+
+
+def is_named_here(key: str) -> bool:
+    """Return whether a key is one of ``metric_names``, below a model or not: it has a chart of its own."""
+    last = key.rpartition("/")[2]
+    return (
+        last in _TABLE
+        or f"/{names.INFERENCE}/" in f"/{key}"
+        or f"/{names.LEARNING_RATE}/" in f"/{key}"
+        or is_learning_rate(key)
+    )
+
+
+def is_learning_rate(key: str) -> bool:
+    """Return whether a key is a learning rate. Lightning's own monitor has ``lr-Adam``."""
+    last = key.rpartition("/")[2]
+    return (
+        last in {names.LEARNING_RATE, "lr"}
+        or last.startswith(("lr-", f"{names.LEARNING_RATE}_"))
+        or f"/{names.LEARNING_RATE}/" in f"/{key}"
+    )
+
+
+def group_keys(keys: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """Return the keys of each model and quantity that are not in ``metric_names``, losses first, then qualities."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for key in sorted(set(keys)):
+        if not is_named_here(key):
+            role = parse_key(key)
+            groups[role.model, role.quantity].append(key)
+    order = {"loss": 0, "quality": 1, "other": 2}
+
+    def rank(group: tuple[str, str]) -> tuple[int, int, tuple[str, str]]:
+        role = Role(group[0], "", group[1])
+        return order[role.kind], -len(groups[group]), group
+
+    return {group: groups[group] for group in sorted(groups, key=rank)}

@@ -1,0 +1,214 @@
+"""Rules about the curves of a training: losses and the times of epochs.
+
+*Noise* is the standard deviation of the points around their trend, from second differences. A *level* is a median of
+neighbouring points.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ..figures import Finding
+from ..numbers import format_number, format_share
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Values = NDArray[np.float64]
+
+MIN_POINTS: Final = 8
+DIVERGENCE_NOISE: Final = 6.0
+DIVERGENCE_RISE: Final = 0.5
+OVERFITTING_NOISE: Final = 5.0
+OVERFITTING_RISE: Final = 0.1
+PLATEAU_SHARE: Final = 0.05
+PLATEAU_MIN_POINTS: Final = 20
+PLATEAU_NOISE: Final = 20.0
+SPIKE_FACTOR: Final = 3.0
+SPIKE_NOISE: Final = 8.0
+SPIKE_MIN_POINTS: Final = 20
+SLOW_EPOCH_FACTOR: Final = 2.0
+SLOW_EPOCH_NOISE: Final = 8.0
+
+CURVE_RULES: Final = {
+    "not-finite": "A metric has NaN or infinite values.",
+    "divergence": (
+        f"A loss ends above its best level by more than {DIVERGENCE_RISE:.0%} of that level, {DIVERGENCE_NOISE:g} times the "
+        "noise and half of what it had gained."
+    ),
+    "overfitting": (
+        f"A validation loss ends above its best level by more than {OVERFITTING_RISE:.0%} and {OVERFITTING_NOISE:g} times "
+        "the noise, while the training loss fell by more than its noise."
+    ),
+    "plateau": f"The second half of a training brought less than {PLATEAU_SHARE:.0%} of the gain of a loss, noise included.",
+    "loss-spike": (
+        f"A point of a loss is more than {SPIKE_FACTOR:g} times its surroundings, and {SPIKE_NOISE:g} times the spread of their "
+        "logarithms above them."
+    ),
+    "slow-epoch": (
+        f"An epoch after the first one took more than {SLOW_EPOCH_FACTOR:g} times the median, and {SLOW_EPOCH_NOISE:g} times "
+        "the spread of the logarithms above it."
+    ),
+}
+
+
+def noise_of(values: Values) -> float:
+    """Return the standard deviation of the points around their trend, from second differences; 0 for fewer than 3 points."""
+    if len(values) < 3:
+        return 0.0
+    bends = np.abs(values[2:] - 2 * values[1:-1] + values[:-2])
+    robust = 1.4826 * float(np.median(bends)) / np.sqrt(6)
+    if len(values) >= 30:
+        return float(robust)
+    # A median of few points is small by chance: the root mean square guards against that.
+    return max(float(robust), float(np.sqrt(np.mean(bends**2) / 6)) / 2)
+
+
+def find_not_finite(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
+    """Find NaN and infinity."""
+    broken = np.flatnonzero(~np.isfinite(values))
+    if not len(broken):
+        return []
+    sentence = (
+        f"{name} is NaN or infinite at {len(broken):,} of {len(values):,} points, first at {at} "
+        f"{format_number(float(steps[broken[0]]))}."
+    )
+    return [Finding("not-finite", "problem", sentence)]
+
+
+def find_divergence(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
+    """Find a loss that ends far above its best level."""
+    steps, values = _finite(steps, values)
+    if len(values) < MIN_POINTS:
+        return []
+    levels, places = _levels(values, steps)
+    best = int(np.argmin(levels))
+    start, low, end = levels[0], levels[best], float(np.median(values[-max(3, len(values) // 100) :]))
+    rise = end - low
+    if rise <= max(DIVERGENCE_RISE * abs(low), DIVERGENCE_NOISE * noise_of(values), 0.5 * (start - low)):
+        return []
+    sentence = (
+        f"{name} diverged: it ends at {format_number(end)}, up from its best level {format_number(low)} around {at} "
+        f"{format_number(places[best])}."
+    )
+    return [Finding("divergence", "problem", sentence)]
+
+
+def find_overfitting(
+    names: tuple[str, str], training: tuple[Values, Values], validation: tuple[Values, Values], at: str = "step"
+) -> list[Finding]:
+    """Find a validation loss that rises while the training loss falls.
+
+    Args:
+        names: the names of the training and the validation loss.
+        training: steps and values.
+        validation: steps and values.
+        at: what the steps count.
+    """
+    steps, values = _finite(*validation)
+    if len(values) < MIN_POINTS:
+        return []
+    levels, places = _levels(values, steps)
+    best = int(np.argmin(levels))
+    low, end = levels[best], levels[-1]
+    if end - low <= max(OVERFITTING_RISE * abs(low), OVERFITTING_NOISE * noise_of(values)):
+        return []
+    train_steps, train = _finite(*training)
+    before, after = _level_around(train_steps, train, places[best]), _level_around(train_steps, train, steps[-1])
+    if before is None or after is None or before - after <= max(noise_of(train), 0.01 * abs(before)):
+        return []
+    sentence = (
+        f"{names[1]} rose from {format_number(low)} around {at} {format_number(places[best])} to {format_number(end)} at the "
+        f"end, while {names[0]} fell from {format_number(before)} to {format_number(after)}: the model overfits."
+    )
+    return [Finding("overfitting", "advice", sentence)]
+
+
+def find_plateau(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
+    """Find a loss that gained almost nothing in the second half of the training."""
+    steps, values = _finite(steps, values)
+    if len(values) < PLATEAU_MIN_POINTS:
+        return []
+    half = len(values) // 2
+    start = float(np.median(values[: max(3, half // 10)]))
+    levels = np.array([np.median(part) for part in np.array_split(values[half:], 4)])
+    noise = noise_of(values[half:])
+    gain, late = start - levels[-1], levels[0] - levels[-1]
+    margin = 3 * 1.25 * noise * np.sqrt(2 / (half // 4))
+    if gain <= PLATEAU_NOISE * noise or gain <= 0 or np.ptp(levels) + margin >= PLATEAU_SHARE * gain:
+        return []
+    sentence = (
+        f"{name} gained {format_share(max(late, 0.0) / gain)} of its improvement after {at} {format_number(steps[half])}, the "
+        f"second half of the training: from {format_number(levels[0])} to {format_number(levels[-1])}."
+    )
+    return [Finding("plateau", "advice", sentence)]
+
+
+def find_spikes(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
+    """Find single points of a loss far above their surroundings."""
+    steps, values = _finite(steps, values)
+    if len(values) < SPIKE_MIN_POINTS or values.min() <= 0:
+        return []
+    width = 10
+    logarithms = np.log(values)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(logarithms, width, mode="reflect"), 2 * width + 1)
+    middle = np.median(windows, axis=1)
+    spread = 1.4826 * np.median(np.abs(windows - middle[:, None]), axis=1)
+    above = logarithms - middle
+    is_spike = above > np.maximum(np.log(SPIKE_FACTOR), SPIKE_NOISE * np.maximum(spread, float(np.median(spread))))
+    is_spike[:width] = False  # a loss falls steeply at the start
+    found = np.flatnonzero(is_spike)
+    if not len(found):
+        return []
+    highest = int(found[np.argmax(values[found])])
+    sentence = (
+        f"{name} has {len(found):,} {'spike' if len(found) == 1 else 'spikes'}, the highest one at {at} "
+        f"{format_number(steps[highest])}: {format_number(values[highest])} among {format_number(float(np.exp(middle[highest])))}."
+    )
+    return [Finding("loss-spike", "advice", sentence)]
+
+
+def find_slow_epochs(name: str, steps: Values, seconds: Values, at: str = "epoch") -> list[Finding]:
+    """Find epochs that took far longer than the others."""
+    steps, seconds = _finite(steps[1:], seconds[1:])
+    if len(seconds) < MIN_POINTS or seconds.min() <= 0:
+        return []
+    median = float(np.median(seconds))
+    logarithms = np.log(seconds)
+    spread = 1.4826 * float(np.median(np.abs(logarithms - np.log(median))))
+    limit = median * float(np.exp(max(np.log(SLOW_EPOCH_FACTOR), SLOW_EPOCH_NOISE * spread)))
+    slow = np.flatnonzero(seconds > limit)
+    if not len(slow):
+        return []
+    worst = int(np.argmax(seconds))
+    sentence = (
+        f"{len(slow):,} of {len(seconds):,} epochs after the first one took more than {format_number(limit, 's')} "
+        f"({name}, median {format_number(median, 's')}); the slowest one is {at} {format_number(steps[worst])} with "
+        f"{format_number(seconds[worst], 's')}."
+    )
+    return [Finding("slow-epoch", "advice", sentence)]
+
+
+def _finite(steps: Values, values: Values) -> tuple[Values, Values]:
+    kept = np.isfinite(values)
+    return steps[kept], values[kept]
+
+
+def _levels(values: Values, steps: Values) -> tuple[Values, Values]:
+    """Return the medians of consecutive groups of at least 3 points, about 20 of them, and the middle step of each."""
+    count = max(min(20, len(values) // 3), 1)
+    groups = np.array_split(np.arange(len(values)), count)
+    levels = np.array([np.median(values[group]) for group in groups])
+    return levels, np.array([steps[group[len(group) // 2]] for group in groups])
+
+
+def _level_around(steps: Values, values: Values, step: float) -> float | None:
+    """Return the median of the points nearest to a step: 3 of them, or 5% of all."""
+    if len(values) < MIN_POINTS:
+        return None
+    place = int(np.searchsorted(steps, step))
+    half = max(1, len(values) // 40)
+    end = min(place + half + 1, len(values))
+    return float(np.median(values[max(0, end - 2 * half - 1) : end]))

@@ -1,0 +1,83 @@
+"""The dashboards of several runs, and of the lineage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import reports
+from reports.dashboards import comparison
+from reports.data import ReportData, Run
+from reports.figures import LineagePanel
+from support.panels import find
+from support.report_samples import CID, complete_report, many_runs, series
+
+
+def test_comparison_has_a_row_for_up_to_50_runs_and_says_what_it_left_out() -> None:
+    dashboard = reports.plot_comparison(many_runs(60))
+    table = find(dashboard, "comparison-table")
+    assert len(table.rows) == comparison.MAX_RUNS
+    assert any("50 of 60 runs" in note for note in dashboard.notes)
+    titles = [column.title for column in table.columns]
+    assert titles[:6] == ["run", "status", "wall time", "learning_rate", "val_loss", "best val_loss"]
+    assert "batch_size" not in titles  # it is the same in all runs
+    first = table.rows[0]
+    assert first[3].value == 0.002
+    assert len(first[4].sparkline) == 20
+    assert first[5].value == first[4].sparkline.min()
+
+
+def test_comparison_says_how_many_parameters_and_metrics_it_shows() -> None:
+    runs = tuple(
+        Run(
+            str(number),
+            params={f"p{n}": str(number) for n in range(20)},
+            metrics={f"m{n}": series("m", [number]) for n in range(9)},
+        )
+        for number in range(3)
+    )
+    table = find(reports.plot_comparison(ReportData("t", runs=runs)), "comparison-table")
+    assert table.sentence.endswith("It shows 8 of 20 parameters and 6 of 9 metrics.")
+    assert len(table.columns) == 3 + 8 + 2 * 6
+
+
+def test_comparison_shows_parameters_against_the_main_metric() -> None:
+    data = many_runs(12)
+    dashboard = reports.plot_comparison(data)
+    scatter = find(dashboard, "comparison-param-1")
+    (line,) = scatter.lines
+    assert line.is_points
+    assert scatter.x.is_log
+    assert sorted(line.x) == sorted(float(run.params["learning_rate"]) for run in data.runs)
+    best = find(dashboard, "comparison-best")
+    assert len(best.lines) == 5
+    assert min(line.y[0] for line in best.lines) > 0
+
+
+def test_lineage_leads_from_the_dataset_to_the_model_by_cid() -> None:
+    panel = find(reports.plot_lineage(complete_report()), "lineage-graph")
+    assert isinstance(panel, LineagePanel)
+    assert [(node.kind, node.label, node.cid, node.link) for node in panel.nodes] == [
+        ("dataset", "digits", CID, f"ipfs://{CID}"),
+        ("run", "run-aaaaaaaa", "", ""),
+        ("model", "digits, version 1", CID, f"ipfs://{CID}"),
+    ]
+    dataset, run, model = (node.node_id for node in panel.nodes)
+    assert [(edge.source, edge.target, edge.label) for edge in panel.edges] == [
+        (dataset, run, "training"),
+        (run, model, ""),
+    ]
+
+
+def test_runs_of_a_server_are_links_into_mlflows_ui() -> None:
+    data = replace(complete_report(), source="http://127.0.0.1:5000/")
+    node = find(reports.plot_lineage(data), "lineage-graph").nodes[1]
+    assert node.link == f"http://127.0.0.1:5000/#/experiments/1/runs/{'a' * 32}"
+
+
+def test_the_comprehensive_dashboard_of_several_runs_compares_them_and_shows_the_best() -> None:
+    data = many_runs(6)
+    dashboard = reports.plot_comprehensive_dashboard(data)
+    assert dashboard.sections[0].title == "Comparison of runs"
+    best = min(data.runs, key=lambda run: run.metrics["val_loss"].finite.min())
+    assert best.name in dashboard.sentence
+    assert find(dashboard, "summary-facts").facts[0].text == best.name

@@ -1,0 +1,86 @@
+"""The dashboards of inference and resources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import reports
+from reports.dashboards import inference
+from reports.data import ReportData, Run
+from support.panels import find, titled
+from support.report_samples import complete_report, latency, series
+
+
+def test_inference_shows_percentiles_with_their_sample() -> None:
+    report = complete_report()
+    dashboard = reports.plot_inference_metrics(report)
+    assert "closed loop" in dashboard.sentence
+    histogram = find(dashboard, "inference-1-histogram")
+    assert histogram.counts.sum() == 1195
+    assert "of 1,195 measured batches" in histogram.sentence
+    assert histogram.x.text == "latency of a batch (ms, log scale)"
+    assert [(marker.label, marker.note) for marker in histogram.markers] == [("p50", ""), ("p95", ""), ("p99", "")]
+    total = report.runs[0].latencies[0].recorder.total()
+    assert [marker.value * 1e6 for marker in histogram.markers] == [
+        pytest.approx(total.percentile_ns(share)) for share in (0.5, 0.95, 0.99)
+    ]
+    ecdf = find(dashboard, "inference-1-ecdf")
+    assert [line.name for line in ecdf.lines] == [
+        "size 1 (395 batches)",
+        "size 8 (400 batches)",
+        "size 64 (400 batches)",
+    ]
+    assert all(line.is_step and line.y[0] == 0 and line.y[-1] == pytest.approx(100) for line in ecdf.lines)
+    assert find(dashboard, "inference-1-throughput").categories == ("1", "8", "64")
+    assert find(dashboard, "inference-1-memory").groups[0].values.tolist() == [901, 908, 964]
+
+
+def test_percentiles_of_a_small_sample_are_marked() -> None:
+    data = ReportData("t", runs=(Run("r", latencies=(latency(35, (4,)),)),))
+    dashboard = reports.plot_inference_metrics(data)
+    notes = {marker.label: marker.note for marker in find(dashboard, "inference-1-histogram").markers}
+    assert notes == {"p50": "", "p95": "", "p99": "of 30 batches only"}
+    (row,) = find(dashboard, "inference-1-table").rows
+    assert row[5].text.endswith("*")
+    assert not row[2].text.endswith("*")
+
+
+def test_inference_in_warm_up_only_says_so() -> None:
+    data = ReportData("t", runs=(Run("r", latencies=(latency(3, (4,)),)),))
+    assert find(reports.plot_inference_metrics(data), "inference-1-histogram").empty_reason.startswith("All 3 batches")
+
+
+def test_percentiles_without_their_histogram_are_a_table() -> None:
+    key = "inference/predict/latency_p50_ms"
+    table = find(
+        inference.plot_inference_metrics(ReportData("t", runs=(Run("r", metrics={key: series(key, [4.5])}),))),
+        "inference-metrics",
+    )
+    assert [cell.text for cell in table.rows[0]] == ["r", key, "4.5"]
+
+
+def test_resources_are_shown_for_each_node() -> None:
+    dashboard = reports.plot_worker_utilization(complete_report())
+    heat = find(dashboard, "resources-1-heat-map")
+    assert heat.rows == ("node-0 CPU", "node-1 CPU", "node-0 GPU 0", "node-1 GPU 0")
+    assert heat.values.shape == (4, 60)
+    assert np.isfinite(heat.values).all()
+    assert heat.x.text == "time since the start (min)"
+    assert (heat.scale.low, heat.scale.high, heat.scale.unit) == (0, 100, "%")
+    assert [line.name for line in titled(dashboard, "Network").lines] == [
+        "node-0 received",
+        "node-0 sent",
+        "node-1 received",
+        "node-1 sent",
+    ]
+    assert titled(dashboard, "Power of the GPUs").y.text == "power (W)"
+    assert len(titled(dashboard, "All system metrics").rows) == 22
+
+
+def test_heat_map_columns_without_a_sample_are_gaps() -> None:
+    values = series("cpu_utilization_percentage", [10.0, np.nan, 30.0], interval_ms=1000)
+    run = Run("r", system={"": {"cpu_utilization_percentage": values}})
+    heat = find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-heat-map")
+    assert heat.rows == ("node CPU",)
+    assert [None if np.isnan(value) else value for value in heat.values[0]] == [10.0, None, 30.0]
