@@ -93,7 +93,7 @@ def report(  # noqa: PLR0913 - options of a command
         )
         logged_run = delivery.find_only_run(data) if log_to_run else None
         files = exporting.export(data, directory, names)
-    _print_files(files, as_json=as_json)
+    _print_files(files, directory, as_json=as_json)
     if logged_run is not None:
         delivery.log_to_run(logged_run, files, tracking_uri)
         place = f"{delivery.ARTIFACT_DIRECTORY}/"
@@ -141,14 +141,18 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             progress.clear()
 
 
-def _print_files(files: Sequence[Path], *, as_json: bool) -> None:
+def _print_files(files: Sequence[Path], directory: Path, *, as_json: bool) -> None:
+    """Print the files of the report, and how many files its directories have."""
+    below: dict[Path, list[int]] = {}
     for file in files:
         size = file.stat().st_size
-        print_result(
-            {"path": str(file), "size_bytes": size},
-            f"wrote {printable(str(file))}  {format_size(size)}",
-            as_json=as_json,
-        )
+        if file.parent == directory or as_json:
+            line = f"wrote {printable(str(file))}  {format_size(size)}"
+            print_result({"path": str(file), "size_bytes": size}, line, as_json=as_json)
+        else:
+            below.setdefault(file.parent, []).append(size)
+    for parent, sizes in below.items():
+        click.echo(f"wrote {printable(str(parent))}  {format_count(len(sizes), 'file')}, {format_size(sum(sizes))}")
 
 
 def _print_summary(data: ReportData) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FORMATS: Final[dict[str, tuple[str, str]]] = {
     "csv": ("csv_format", "write_csv"),
     "json": ("json_format", "write_json"),
+    "png": ("static.writing", "write_png"),
+    "svg": ("static.writing", "write_svg"),
     "txt": ("text_format", "write_text"),
 }
 FORBIDDEN_NAME: Final = "reports"
@@ -76,5 +78,5 @@ def export(data: ReportData, directory: str | os.PathLike[str], formats: str | I
 
 def _load_writer(name: str) -> Writer:
     module, function = FORMATS[name]
-    writer: Writer = getattr(import_module(f".{module}", __package__), function)
+    writer: Writer = getattr(import_module(f"{__package__}.{module}"), function)
     return writer
