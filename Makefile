@@ -95,7 +95,7 @@ stock: .venv-stock/ready  ## an environment with MLflow and without this package
 	@touch $@
 
 .venv/dev-ready: .venv/uv-ready pyproject.toml constraints-dev.txt
-	@$(WITH_TORCH) $(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev --group tensorflow
+	@$(WITH_TORCH) $(TIMED) "install everything" $(INSTALL) --python $(BIN)/python --editable ".[demo]" --group dev --group frameworks
 	@touch $@ .venv/core-ready .venv/demo-ready
 
 .venv-stock/ready: .venv/uv-ready pyproject.toml constraints-dev.txt
