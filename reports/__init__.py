@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .data import DatasetInput, Latency, Missing, ModelVersion, ReportData, Run, Series
     from .exporting import export
     from .frames import get_metrics_dataframe
+    from .html.writing import generate_html_report
     from .visualization import create_visualization
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "collect",
     "create_visualization",
     "export",
+    "generate_html_report",
     "get_metrics_dataframe",
     "plot_comparison",
     "plot_comprehensive_dashboard",
@@ -58,6 +60,7 @@ _MODULES: Final = {
     "collect": "collecting",
     "create_visualization": "visualization",
     "export": "exporting",
+    "generate_html_report": "html.writing",
     "get_metrics_dataframe": "frames",
     "plot_comparison": "dashboards.comparison",
     "plot_comprehensive_dashboard": "dashboards.comprehensive",

@@ -39,7 +39,11 @@ _MAX_MISSING_NAMED: Final = 5
     help="Where to write; files of an earlier report are replaced.",
 )
 @click.option(
-    "--formats", metavar="LIST", help="Formats with commas between them, such as json,csv,txt  [default: all]"
+    "--formats",
+    metavar="LIST",
+    default="html",
+    show_default=True,
+    help="Formats with commas between them: html,svg,png,json,csv,txt",
 )
 @click.option(
     "--max-runs", type=click.IntRange(min=1), default=1000, show_default=True, help="Read the newest runs only."
@@ -60,7 +64,7 @@ def report(  # noqa: PLR0913 - options of a command
     filter_string: str | None,
     model: str | None,
     directory: Path,
-    formats: str | None,
+    formats: str,
     max_runs: int,
     log_to_run: bool,
     publishes: bool,
@@ -78,7 +82,7 @@ def report(  # noqa: PLR0913 - options of a command
         from . import delivery, exporting
         from .collecting import collect
 
-        names = exporting.read_formats(formats if formats is not None else exporting.FORMATS)
+        names = exporting.read_formats(formats)
         exporting.check_directory(directory)
         prepare_for_command()
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

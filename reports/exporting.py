@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 # The writer of each format: it gets the data and an existing directory, and returns the files that it has written.
 # A module is imported at the first use of its format, because it may need an optional library.
 FORMATS: Final[dict[str, tuple[str, str]]] = {
-    "csv": ("csv_format", "write_csv"),
-    "json": ("json_format", "write_json"),
-    "png": ("static.writing", "write_png"),
+    "html": ("html.writing", "write_html"),
     "svg": ("static.writing", "write_svg"),
+    "png": ("static.writing", "write_png"),
+    "json": ("json_format", "write_json"),
+    "csv": ("csv_format", "write_csv"),
     "txt": ("text_format", "write_text"),
 }
 FORBIDDEN_NAME: Final = "reports"
