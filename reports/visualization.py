@@ -1,10 +1,11 @@
-"""Visualizations with the names of the guide: dashboards of a report, or of a metrics collector, as SVG and PNG."""
+"""Visualizations with the names of the guide: dashboards of a report, or of a metrics collector, to show and to save."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from .dashboards.training import plot_training_metrics
 from .data import ReportData
 from .exporting import export
 from .frames import get_metrics_dataframe
+from .html.writing import generate_html_report
 
 if TYPE_CHECKING:
     import os
@@ -32,19 +34,23 @@ if TYPE_CHECKING:
     from .figures import Dashboard
     from .static.rendering import Format
 
+_HTML: Final = ".html"
+_FRAME_PIXELS: Final = 900
 _FORMAT_OF_SUFFIX: Final[dict[str, Format]] = {".svg": "svg", ".png": "png"}
 _NO_MATPLOTLIB: Final = (
     "matplotlib is not installed, so plots are shown as text; install it with: pip install 'mlflow-ipfs[reports]'"
 )
 
 
-def create_visualization(metrics: ReportData | MetricsCollector) -> Visualization:
+def create_visualization(metrics: ReportData | MetricsCollector, *, interactive: bool = True) -> Visualization:
     """Return the visualizations of what was collected.
 
     Args:
         metrics: what ``collect`` returned; or a metrics collector, which is read at each plot, so it may still be recording.
+        interactive: whether a notebook displays plots that can be zoomed, as HTML of about 1.4 MB each. If not, it displays
+            SVG. Outside of notebooks, and in files, there is no difference.
     """
-    return Visualization(metrics)
+    return Visualization(metrics, interactive=interactive)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,9 +59,11 @@ class Plot:
 
     Attributes:
         dashboard: its figures as data.
+        interactive: whether a notebook displays it as HTML instead of SVG.
     """
 
     dashboard: Dashboard
+    interactive: bool = False
 
     def render(self, kind: Format) -> bytes:
         """Return the dashboard as SVG or PNG. Equal data gives equal bytes.
@@ -67,17 +75,28 @@ class Plot:
 
         return render_dashboard(self.dashboard, kind)
 
+    def render_page(self) -> bytes:
+        """Return the dashboard as one self-contained HTML page. Equal data gives equal bytes."""
+        from .html.page import render_page  # noqa: PLC0415 - Jinja loads slowly
+
+        return render_page(self.dashboard)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the dashboard to a file, in the format that its suffix names. Return its path.
 
         Raises:
-            SettingsError: the suffix is neither ``.svg`` nor ``.png``.
-            ImportError: matplotlib is not installed.
+            SettingsError: the suffix is neither ``.html`` nor ``.svg`` nor ``.png``.
+            ImportError: matplotlib is not installed, for SVG and PNG.
         """
         file = Path(path)
+        if file.suffix.lower() == _HTML:
+            file.write_bytes(self.render_page())
+            return file
         kind = _FORMAT_OF_SUFFIX.get(file.suffix.lower())
         if kind is None:
-            msg = f"{file} cannot be written: its suffix names no format; use {' or '.join(_FORMAT_OF_SUFFIX)}"
+            msg = (
+                f"{file} cannot be written: its suffix names no format; use {' or '.join([_HTML, *_FORMAT_OF_SUFFIX])}"
+            )
             raise SettingsError(msg)
         file.write_bytes(self.render(kind))
         return file
@@ -104,8 +123,17 @@ class Plot:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str | None:
+        """Return the page that a notebook displays, in a frame that can do nothing but draw; None if it is not interactive."""
+        if not self.interactive:
+            return None
+        page = escape(self.render_page().decode())
+        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:{_FRAME_PIXELS}px;border:0"></iframe>'
+
     def _repr_svg_(self) -> str | None:
         """Return the SVG that a notebook displays; None without matplotlib, so that it displays the text."""
+        if self.interactive:
+            return None
         try:
             return self.render("svg").decode()
         except ImportError:
@@ -118,10 +146,12 @@ class Visualization:
 
     Args:
         metrics: as in ``create_visualization``.
+        interactive: as in ``create_visualization``.
     """
 
-    def __init__(self, metrics: ReportData | MetricsCollector) -> None:
+    def __init__(self, metrics: ReportData | MetricsCollector, *, interactive: bool = True) -> None:
         self._metrics = metrics
+        self._interactive = interactive
 
     @property
     def data(self) -> ReportData:
@@ -130,27 +160,27 @@ class Visualization:
 
     def plot_training_metrics(self, model_id: str | None = None, *, show_plot: bool = False) -> Plot:
         """Return the training dashboard: of one model of the collector, or of all."""
-        return _make(plot_training_metrics(self.data, model_id), show_plot=show_plot)
+        return self._make(plot_training_metrics(self.data, model_id), show_plot=show_plot)
 
     def plot_inference_metrics(self, model_id: str | None = None, *, show_plot: bool = False) -> Plot:
         """Return the inference dashboard: of one model of the collector, or of all."""
-        return _make(plot_inference_metrics(self.data, model_id), show_plot=show_plot)
+        return self._make(plot_inference_metrics(self.data, model_id), show_plot=show_plot)
 
     def plot_worker_utilization(self, *, show_plot: bool = False) -> Plot:
         """Return the resource dashboard."""
-        return _make(plot_worker_utilization(self.data), show_plot=show_plot)
+        return self._make(plot_worker_utilization(self.data), show_plot=show_plot)
 
     def plot_comparison(self, *, show_plot: bool = False) -> Plot:
         """Return the comparison of runs."""
-        return _make(plot_comparison(self.data), show_plot=show_plot)
+        return self._make(plot_comparison(self.data), show_plot=show_plot)
 
     def plot_lineage(self, *, show_plot: bool = False) -> Plot:
         """Return the lineage dashboard."""
-        return _make(plot_lineage(self.data), show_plot=show_plot)
+        return self._make(plot_lineage(self.data), show_plot=show_plot)
 
     def plot_comprehensive_dashboard(self, *, show_plot: bool = False) -> Plot:
         """Return the dashboard of everything on one page."""
-        return _make(plot_comprehensive_dashboard(self.data), show_plot=show_plot)
+        return self._make(plot_comprehensive_dashboard(self.data), show_plot=show_plot)
 
     def get_metrics_dataframe(self, model_id: str | None = None) -> pd.DataFrame:
         """Return the metric histories as a wide data frame: of one model of the collector, or of all.
@@ -160,16 +190,23 @@ class Visualization:
         """
         return get_metrics_dataframe(self.data, model_id=model_id)
 
+    def generate_html_report(self, output_file: str | os.PathLike[str]) -> Path:
+        """Write everything as one self-contained HTML page. Return its path.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        return generate_html_report(self.data, output_file)
+
     def export_visualizations(self, export_dir: str | os.PathLike[str], formats: Iterable[str]) -> list[Path]:
         """Write the report into a directory in some formats. Return the files. See ``export`` for what it raises."""
         return export(self.data, export_dir, formats)
 
-
-def _make(dashboard: Dashboard, *, show_plot: bool) -> Plot:
-    plot = Plot(dashboard)
-    if show_plot:
-        plot.show()
-    return plot
+    def _make(self, dashboard: Dashboard, *, show_plot: bool) -> Plot:
+        plot = Plot(dashboard, self._interactive)
+        if show_plot:
+            plot.show()
+        return plot
 
 
 def _is_in_notebook() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -72,14 +74,19 @@ def test_every_method_makes_the_dashboard_of_its_name(name: str) -> None:
 
 def test_a_file_without_a_known_suffix_is_an_error(tmp_path: Path) -> None:
     plot = reports.create_visualization(complete_report()).plot_lineage()
-    with pytest.raises(SettingsError, match=r"use \.svg or \.png"):
+    with pytest.raises(SettingsError, match=r"use \.html or \.svg or \.png"):
         plot.save(tmp_path / "lineage.pdf")
 
 
-def test_a_notebook_displays_svg() -> None:
-    shown = reports.create_visualization(complete_report()).plot_lineage()._repr_svg_()
-    assert shown is not None
-    assert "<svg" in shown
+def test_a_notebook_displays_svg_or_a_page_in_a_frame(tmp_path: Path) -> None:
+    static = reports.create_visualization(complete_report(), interactive=False).plot_lineage()
+    assert "<svg" in str(static._repr_svg_())
+    assert static._repr_html_() is None
+    interactive = reports.create_visualization(complete_report()).plot_lineage()
+    assert interactive._repr_svg_() is None
+    shown = str(interactive._repr_html_())
+    [page] = re.findall(r'<iframe srcdoc="([^"]*)" sandbox="allow-scripts"', shown)
+    assert html.unescape(page) == interactive.save(tmp_path / "lineage.html").read_text()
 
 
 def test_without_matplotlib_plots_are_text_with_one_warning() -> None:
@@ -89,7 +96,7 @@ sys.modules["matplotlib"] = None
 import reports
 from reports.figures import LinesPanel
 from support.report_samples import complete_report
-viz = reports.create_visualization(complete_report())
+viz = reports.create_visualization(complete_report(), interactive=False)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("default")
     for _ in range(3):
