@@ -7,10 +7,13 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from mlflow_ipfs.backup.backup_directory import BackupDirectory, Manifest
 from mlflow_ipfs.backup.database_copies import DatabaseRestore, open_restore, sqlite_file
+from mlflow_ipfs.binding.databases.former_locations import forget_all_former_locations
 from mlflow_ipfs.binding.databases.sightings import record_move
 from mlflow_ipfs.content.storage.local import open_local_storage
 from mlflow_ipfs.content.storage.local.backup import (
@@ -107,7 +110,18 @@ def restore_backup(
         restoring.clean_up()
     if database is not None:
         _record_location(target, database)
+        _forget_former_places(database)
     return done
+
+
+def _forget_former_places(database: URL) -> None:
+    """Forget the directories that the original was adopted from: files may still be written there for the original."""
+    engine = sqlalchemy.create_engine(database, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            forget_all_former_locations(connection)
+    finally:
+        engine.dispose()
 
 
 def _record_location(target: Path, database: URL) -> None:

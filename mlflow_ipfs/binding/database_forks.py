@@ -25,6 +25,7 @@ from mlflow_ipfs.binding.databases import claims
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation, read_locations, write_locations
 from mlflow_ipfs.binding.databases.artifact_rows import DELETED_STAGE
 from mlflow_ipfs.binding.databases.connections import opened_database
+from mlflow_ipfs.binding.databases.former_locations import forget_all_former_locations
 from mlflow_ipfs.binding.databases.sightings import forget, observe
 from mlflow_ipfs.binding.locations import (
     MFS,
@@ -170,6 +171,8 @@ def _fork(
     claimed = [version for version in versions if version.name not in missing]
     files = _claim(store, trees, locations, claimed)
     changed = _change_database(engine, trees, locations)
+    with engine.begin() as connection:
+        forget_all_former_locations(connection)  # they are the original's: a file that is removed there is lost for it
     observe(storage, registry_id, engine)
     forget(storage, sighting)
     new_destination = str(trees.move(base)) if base is not None else None

@@ -203,7 +203,7 @@ class _Adopter:
                     continue
                 change = functools.partial(_replace_by, planned.new_uri)
                 if planned.keeps_location or write_locations(connection, [planned.location], change):
-                    records.append(planned.record(row.fingerprint, self._store_id))
+                    records.append(planned.record(row.listing, self._store_id))
                 else:
                     row.problems.append("its artifact location was changed meanwhile; adopt again")
             record_former_locations(connection, records)
@@ -263,7 +263,6 @@ def _planner(
         artifacts=options.artifacts,
         environ=options.environ,
         store=store,
-        store_id=_local(store).store_id if store is not None else "",
         include_unfinished=options.include_unfinished,
     )
 

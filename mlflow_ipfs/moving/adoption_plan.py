@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from mlflow_ipfs.binding.artifacts.artifact_sources import ArtifactSource
+    from mlflow_ipfs.binding.artifacts.artifact_sources import ArtifactSource, Listing
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
@@ -79,10 +79,22 @@ class PlannedRow:
         """Whether the location names the store already, so that clients find each file there as soon as it is copied."""
         return self.new_uri == self.row.uri
 
-    def record(self, fingerprint: str, store_id: str) -> FormerLocation:
+    def record(self, listing: Listing, store_id: str) -> FormerLocation:
         """Return the record that the row was taken in."""
         table, _ = COLUMNS[self.row.kind]
-        return FormerLocation(table, self.row.name, self.row.uri, self.source.place, fingerprint, store_id)
+        marks = frozenset(file.mark for file in listing.files.values()) | self.known_marks(store_id)
+        place, fingerprint = self.source.place, listing.fingerprint
+        return FormerLocation(table, self.row.name, self.row.uri, place, fingerprint, store_id, marks)
+
+    def known_marks(self, store_id: str) -> frozenset[str]:
+        """Return the marks of the files that an earlier pass has taken into a store.
+
+        They are neither copied nor compared again: clients may have changed or deleted them in the store since.
+        """
+        former = self.former
+        return (
+            former.marks if former is not None and self.keeps_location and former.store_id == store_id else frozenset()
+        )
 
 
 @dataclass(slots=True)
@@ -132,7 +144,6 @@ class Planner:
         artifacts: the directory or URI of the files behind ``mlflow-artifacts:``, as the user names it; None to find it.
         environ: the environment variables with MLflow's settings.
         store: the store; None if it does not exist yet.
-        store_id: the id of the store; ``""`` if it does not exist yet.
         include_unfinished: whether rows are taken in to which a program may still write.
     """
 
@@ -145,7 +156,6 @@ class Planner:
         artifacts: str | None,
         environ: Mapping[str, str],
         store: ContentStore | None,
-        store_id: str,
         include_unfinished: bool,
     ) -> None:
         self._root = root
@@ -156,7 +166,6 @@ class Planner:
         self._artifacts = artifacts
         self._environ = environ
         self._store = store
-        self._store_id = store_id
         self._include_unfinished = include_unfinished
 
     def plan(self, connection: Connection) -> Plan:
@@ -236,10 +245,11 @@ class Planner:
 
         A program that logs to the run since then may have written more files there.
         """
-        if former is None or former.store_id != self._store_id or scheme_of(row.uri) != MFS:
+        if former is None or scheme_of(row.uri) != MFS:
             return None
         source = open_place(former.place)
-        if not isinstance(source, LocalSource) or not source.list_files().files:
+        listing = source.list_files() if isinstance(source, LocalSource) else None
+        if listing is None or not (listing.files or listing.problems):
             return None
         return PlannedRow(row, source, parse_mfs(row.uri), row.uri, None, former)
 

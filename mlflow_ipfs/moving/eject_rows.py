@@ -104,7 +104,8 @@ def find_outside(url: URL, store: ContentStore, base: MfsPath | None) -> Outside
         base: the mutable path that ``mlflow-artifacts:/`` means.
     """
     environ = os.environ | ({"MLFLOW_ARTIFACTS_DESTINATION": str(base)} if base is not None else {})
-    found = [one.row for one in iterate_outside_artifacts(url, store, environ=environ) if one.row.kind != "experiment"]
+    outside = iterate_outside_artifacts(url, store, environ=environ)
+    found = [one.row for one in outside if one.row.kind != "experiment" and not one.is_partly_inside]
     missing = frozenset((row.kind, row.name) for row in found if scheme_of(row.uri) in STORED_SCHEMES)
     return Outside(missing, len(found) - len(missing))
 

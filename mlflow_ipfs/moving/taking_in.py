@@ -47,6 +47,7 @@ class TakenRow:
         fingerprint: ``Listing.fingerprint`` of the files that were compared with the store.
         is_known: True if an earlier pass took in the row, and no file has changed since.
         problems: the reasons why the row is left out; empty if every file is in the store.
+        listing: the files.
     """
 
     planned: PlannedRow
@@ -56,6 +57,7 @@ class TakenRow:
     fingerprint: str = ""
     is_known: bool = False
     problems: list[str] = field(default_factory=list)
+    listing: Listing = field(default_factory=Listing)
 
     @property
     def reason(self) -> str:
@@ -83,6 +85,7 @@ class Intake:
         self._batch: list[tuple[MfsPath, Path]] = []
         self._batch_bytes = 0
         self._failed: dict[MfsPath, str] = {}
+        self._created: set[MfsPath] = set()
         self.new_bytes = 0
 
     def take(self, rows: Iterable[PlannedRow]) -> list[TakenRow]:
@@ -106,7 +109,7 @@ class Intake:
             row.problems.append(planned.problem)
             return row
         listing = _list(row)
-        row.is_known = _is_known(row, self._store_id)
+        row.is_known = _is_known(row, self._store_id) and self._store.files.stat(planned.target) is not None
         if row.is_known:
             return row
         if row.problems and not _is_partly_useful(planned):
@@ -124,15 +127,17 @@ class Intake:
             with planned.source.fetched(self._store.storage.make_view_directory) as directory:
                 self._import_missing(planned, listing, directory)
                 self._flush()
-                row.problems += self._compare(planned, listing.files.values(), directory)
+                row.problems += self._compare(planned, self._new_files(planned, listing), directory)
         except RemoteError as error:
             row.problems.append(str(error))
 
     def _import_missing(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
         """Import the files that the store does not have with the same size."""
         entries = self._entries(planned)
-        for file in listing.files.values():
+        for file in self._new_files(planned, listing):
             entry = entries.get(file.path)
+            if entry is None:
+                self._created.add(planned.target.join(file.path))
             if entry is None or (entry.size_bytes != file.size_bytes and _may_replace(planned, entry, file)):
                 self._add(planned, file, directory)
 
@@ -171,15 +176,14 @@ class Intake:
                 row.problems.append(f"{planned.source.place} changed while it was read; adopt it again")
             return
         directory = Path(planned.source.place)
-        if row.fingerprint != imported or self._compare(planned, listing.files.values(), directory):
+        if row.fingerprint != imported or self._compare(planned, self._new_files(planned, listing), directory):
             self._import_changed(planned, listing, directory)
-            row.problems += self._compare(planned, listing.files.values(), directory)
-        if not row.problems and not planned.keeps_location:
-            self._remove_others(planned, listing)
+            row.problems += self._compare(planned, self._new_files(planned, listing), directory)
+        self._remove_vanished(planned, listing)
 
     def _import_changed(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
         entries = self._entries(planned)
-        for file in listing.files.values():
+        for file in self._new_files(planned, listing):
             entry = entries.get(file.path)
             self._failed.pop(planned.target.join(file.path), None)
             if entry is None or (
@@ -188,10 +192,19 @@ class Intake:
                 self._add(planned, file, directory)
         self._flush()
 
-    def _remove_others(self, planned: PlannedRow, listing: Listing) -> None:
-        """Remove files that an earlier pass imported, and that the source does not have any more."""
+    def _remove_vanished(self, planned: PlannedRow, listing: Listing) -> None:
+        """Remove files that this pass created in the store, and that the source does not have any more.
+
+        Other files stay: the database may be an older copy, or an ejected one, and the store may have the only copy of them.
+        """
         for path in self._entries(planned).keys() - listing.files.keys():
-            self._store.files.delete(planned.target.join(path))
+            location = planned.target.join(path)
+            if location in self._created:
+                self._store.files.delete(location)
+
+    def _new_files(self, planned: PlannedRow, listing: Listing) -> list[SourceFile]:
+        """Return the files that no earlier pass has taken in."""
+        return listing.without(planned.known_marks(self._store_id))
 
     def _compare(self, planned: PlannedRow, files: Iterable[SourceFile], directory: Path) -> list[str]:
         """Compare files byte for byte with the store. Return a reason for each one that is not the same there."""
@@ -236,7 +249,9 @@ def _list(row: TakenRow) -> Listing:
         listing = row.planned.source.list_files()
     except RemoteError as error:
         row.problems = [str(error)]
-        return Listing()
+        row.listing = Listing()
+        return row.listing
+    row.listing = listing
     row.files, row.size_bytes = len(listing.files), listing.size_bytes
     row.empty_directories, row.fingerprint = listing.empty_directories, listing.fingerprint
     row.problems = list(listing.problems)
@@ -244,9 +259,14 @@ def _list(row: TakenRow) -> Listing:
 
 
 def _is_known(row: TakenRow, store_id: str) -> bool:
-    former = row.planned.former
+    """Return True if an earlier pass has taken in every file of a row, and the row names the store."""
+    planned, former = row.planned, row.planned.former
     return (
-        former is not None and not row.problems and (former.fingerprint, former.store_id) == (row.fingerprint, store_id)
+        former is not None
+        and planned.keeps_location
+        and former.store_id == store_id
+        and not row.problems
+        and not row.listing.without(former.marks)
     )
 
 

@@ -18,7 +18,7 @@ from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import MlflowIpfsError, RemoteError, StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 _ANY_TREE: Final = MfsPath("any")  # to check names, which are valid in any mutable tree or in none
@@ -32,13 +32,21 @@ class SourceFile:
         path: its path below the source, with slashes.
         size_bytes: its size.
         stamp: text that changes when the file changes; empty if the source has only names and sizes.
-        changed_ns: time of the last change, in ns since 1970; 0 if the source does not have it.
+        changed_ns: time of the last change, of the file or of its metadata, in ns since 1970; 0 if the source has none.
+        written_ns: time of the last change of its content, in ns since 1970; 0 if the source has none.
     """
 
     path: str
     size_bytes: int
     stamp: str = ""
     changed_ns: int = 0
+    written_ns: int = 0
+
+    @property
+    def mark(self) -> str:
+        """A short hash of path, size and time of writing. Copies and changes of owner or permissions keep it."""
+        text = f"{self.path}\0{self.size_bytes}\0{self.written_ns}".encode("utf-8", "surrogateescape")
+        return hashlib.sha256(text).hexdigest()[:16]
 
 
 @dataclass(slots=True)
@@ -66,6 +74,10 @@ class Listing:
         lines = (f"{file.path}\0{file.size_bytes}\0{file.stamp}\n" for file in self.files.values())
         text = "".join(sorted(lines)).encode("utf-8", "surrogateescape")
         return hashlib.sha256(text).hexdigest()
+
+    def without(self, marks: Container[str]) -> list[SourceFile]:
+        """Return the files whose marks are not among those of an earlier listing."""
+        return [file for file in self.files.values() if file.mark not in marks]
 
     def add(self, file: SourceFile) -> None:
         """Add a file, or a problem if a mutable tree cannot have a file of that name."""
@@ -203,7 +215,8 @@ def _list_file(listing: Listing, entry: os.DirEntry[str], path: str) -> None:
         listing.problems.append(f"{entry.path!r} cannot be read: this user has no permission")
     else:
         stamp = f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-        listing.add(SourceFile(path, status.st_size, stamp, max(status.st_mtime_ns, status.st_ctime_ns)))
+        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+        listing.add(SourceFile(path, status.st_size, stamp, changed_ns, status.st_mtime_ns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,10 +96,12 @@ class OutsideArtifact:
     Attributes:
         row: the row.
         common_root: the common part of the artifact locations of its kind.
+        is_partly_inside: whether the row was taken in, and its former directory has more files.
     """
 
     row: ArtifactRow
     common_root: str
+    is_partly_inside: bool = False
 
 
 @dataclass(slots=True)
@@ -189,7 +191,7 @@ def iterate_outside_artifacts(
         if record is not None and is_changed:
             common_root = find_common_root(replace(row, uri=record.place))
         if is_changed or _is_outside(row, common_root, store, proxied, bases):
-            yield OutsideArtifact(row, common_root)
+            yield OutsideArtifact(row, common_root, is_changed)
             if row.experiment_id is not None:
                 affected.setdefault(row.experiment_id, common_root)
     for experiment_id, common_root in affected.items():
@@ -204,10 +206,10 @@ def _record_of(row: ArtifactRow, former: Mapping[tuple[str, str], FormerLocation
 
 
 def _has_changed(record: FormerLocation) -> bool:
-    """Return whether a row's former directory has files that are not the ones that were taken in."""
+    """Return whether a row's former directory has files that were not taken in."""
     path = local_path(record.place)
     listing = LocalSource(Path(path)).list_files() if path is not None else Listing()
-    return bool(listing.files) and listing.fingerprint != record.fingerprint
+    return bool(listing.problems or listing.without(record.marks))
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:

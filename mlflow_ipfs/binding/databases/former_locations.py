@@ -30,6 +30,7 @@ _table = sqlalchemy.Table(
     sqlalchemy.Column("place", sqlalchemy.Text, nullable=False),
     sqlalchemy.Column("fingerprint", sqlalchemy.String(64), nullable=False),
     sqlalchemy.Column("store_id", sqlalchemy.String(64), nullable=False),
+    sqlalchemy.Column("marks", sqlalchemy.Text),  # not in tables of the first development versions
 )
 
 
@@ -45,6 +46,7 @@ class FormerLocation:
             named files behind a server.
         fingerprint: ``Listing.fingerprint`` of the files when they were compared with the store.
         store_id: the id of the store.
+        marks: ``SourceFile.mark`` of every file that was in the place when it was taken in, now or in an earlier pass.
     """
 
     table: str
@@ -53,23 +55,38 @@ class FormerLocation:
     place: str
     fingerprint: str
     store_id: str
+    marks: frozenset[str] = frozenset()
 
 
 def create_table(engine: Engine) -> None:
-    """Create the table if it is missing. Safe with concurrent processes."""
+    """Create the table, or its new column, if it is missing. Safe with concurrent processes."""
     try:
         _metadata.create_all(engine)
+        if not _has_marks(engine):
+            with engine.begin() as connection:
+                connection.execute(sqlalchemy.text(f"ALTER TABLE {TABLE} ADD COLUMN marks TEXT"))
     except (OperationalError, ProgrammingError):
-        if not sqlalchemy.inspect(engine).has_table(TABLE):
+        if not sqlalchemy.inspect(engine).has_table(TABLE) or not _has_marks(engine):
             raise
+
+
+def _has_marks(bind: Engine | Connection) -> bool:
+    return any(column["name"] == "marks" for column in sqlalchemy.inspect(bind).get_columns(TABLE))
 
 
 def read_former_locations(connection: Connection) -> dict[tuple[str, str], FormerLocation]:
     """Return the former locations of all rows, by table and key. A database without the table has none."""
     if not sqlalchemy.inspect(connection).has_table(TABLE):
         return {}
-    rows = connection.execute(sqlalchemy.select(_table))
-    return {(row.row_table, row.row_key): FormerLocation(*row) for row in rows}
+    wanted = [column for column in _table.c if column.name != "marks" or _has_marks(connection)]
+    found: dict[tuple[str, str], FormerLocation] = {}
+    for row in connection.execute(sqlalchemy.select(*wanted)).mappings():
+        marks = frozenset((row.get("marks") or "").split())
+        one = FormerLocation(
+            row["row_table"], row["row_key"], row["location"], row["place"], row["fingerprint"], row["store_id"], marks
+        )
+        found[one.table, one.key] = one
+    return found
 
 
 def record_former_locations(connection: Connection, locations: Sequence[FormerLocation]) -> None:
@@ -84,10 +101,17 @@ def record_former_locations(connection: Connection, locations: Sequence[FormerLo
                 "place": one.place,
                 "fingerprint": one.fingerprint,
                 "store_id": one.store_id,
+                "marks": " ".join(sorted(one.marks)),
             }
             for one in locations
         ]
         connection.execute(_table.insert(), rows)
+
+
+def forget_all_former_locations(connection: Connection) -> None:
+    """Remove every record in the caller's transaction: a copy of a database has no former directories of its own."""
+    if sqlalchemy.inspect(connection).has_table(TABLE):
+        connection.execute(_table.delete())
 
 
 def forget_former_locations(connection: Connection, locations: Iterable[FormerLocation]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModelTag
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.opening import shared_store
 from support.stock_sites import ODD_NAMES, StockSite, artifacts_of, read_site, write
 
@@ -185,3 +187,55 @@ def test_files_that_a_program_writes_after_its_run_was_taken_in_are_found(cli: C
 
 def test_the_path_of_a_database_is_not_its_uri(cli: CommandLine, site: StockSite) -> None:
     assert f"write sqlite:///{site.database}" in cli("adopt", "--backend-store-uri", site.database, code=2).stderr
+
+
+def test_what_was_taken_in_once_neither_comes_back_nor_replaces_anything(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"changed.txt": "old", "deleted.txt": "old"})
+    cli("adopt", "--backend-store-uri", site.uri)
+    [(location,)] = site.query("SELECT artifact_uri FROM runs")
+    target = MfsPath.parse(location)
+    shared_store().files.put_stream(target.join("changed.txt"), io.BytesIO(b"new"))
+    shared_store().files.delete(target.join("deleted.txt"))
+    for path in artifacts_of(run).iterdir():
+        path.chmod(0o600)  # changes no content
+    assert "outside the store" not in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+    write(artifacts_of(run) / "later.txt", "later")
+    assert "outside the store" in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"changed.txt": b"new", "later.txt": b"later"}}
+    (artifacts_of(run) / "later.txt").unlink()
+    assert "outside the store" not in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+
+
+def test_an_undone_eject_loses_nothing(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"weights.bin": "precious"})
+    cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
+    cli("eject", "--backend-store-uri", site.uri, "--artifacts", site.directory / "out")
+    shutil.rmtree(site.directory / "out")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"weights.bin": b"precious"}}
+
+
+def test_an_older_copy_of_the_database_loses_nothing(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"weights.bin": "precious"}, status="RUNNING")
+    cli("adopt", "--backend-store-uri", site.uri, code=1)
+    older = site.database.read_bytes()
+    site.client.set_terminated(run.info.run_id)
+    cli("adopt", "--backend-store-uri", site.uri, "--remove-source")
+    site.database.write_bytes(older)
+    site.client.set_terminated(run.info.run_id)
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"weights.bin": b"precious"}}
+
+
+def test_a_restored_copy_does_not_look_at_the_directories_of_the_original(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a.txt": "a"})
+    cli("adopt", "--backend-store-uri", site.uri)
+    cli("backup", "backup", "--backend-store-uri", site.uri)
+    copy = f"sqlite:///{site.directory}/copy.db"
+    cli("restore", "backup", "--backend-store-uri", copy, "--store", site.directory / "copied")
+    write(artifacts_of(run) / "late.txt", "late")  # by a program of the original
+    cli("adopt", "--backend-store-uri", copy, "--store", site.directory / "copied", "--remove-source")
+    assert (artifacts_of(run) / "late.txt").exists()
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "late.txt": b"late"}}
