@@ -235,6 +235,11 @@ def _print_summary(report: AdoptionReport, url: URL, *, dry_run: bool, as_json: 
             f"{count} of the database {'has' if report.unfinished == 1 else 'have'} not ended: what a program or the old server "
             "still writes to the former place is taken in by the next `adopt`; run it again when they have stopped"
         )
+    if report.destination is not None and not totals["files"] and not totals["unchanged"]:
+        print_notice(
+            "no file was found behind the server's locations; if the server keeps its files elsewhere, name the place with "
+            "--artifacts"
+        )
     if not dry_run:
         for step in _next_steps(report, url):
             print_notice(printable(step))

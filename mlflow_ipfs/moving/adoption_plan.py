@@ -227,12 +227,14 @@ class Planner:
             return PlannedRow(row, source, target, str(target), problem, former)
         path = proxied_path(row.uri)
         assert destination is not None, "the destination is known if a row is proxied"
-        if not path or artifacts is None:
+        # Without --artifacts, the place of the first call counts: a directory with the default name may be another one.
+        recorded = former.place if former is not None and not self._artifacts else None
+        if not path or (artifacts is None and recorded is None):
             unknown = "name the place of the server's artifacts with --artifacts"
             problem = unknown if path else f"its location {row.uri!r} is malformed; correct it in the database"
             return PlannedRow(row, RemoteSource(row.uri), destination.join(path or ""), row.uri, problem, former)
         target = destination.join(path)
-        source = open_place(f"{artifacts.rstrip('/')}/{path}")
+        source = open_place(recorded or f"{str(artifacts).rstrip('/')}/{path}")
         if isinstance(source, LocalSource) and not source.directory.exists():
             if not row.has_artifacts or (self._store is not None and self._store.files.stat(target) is not None):
                 return None

@@ -221,3 +221,34 @@ def test_a_run_that_has_not_ended_is_seen_on_the_new_server_and_what_is_written_
     cli("adopt", "--backend-store-uri", site.uri)
     assert files_in_the_store(path=path) == {"a.txt": b"a", "b.txt": b"b", "c.txt": b"c"}
     cli("backup", "backup", "--backend-store-uri", site.uri)
+
+
+def test_a_later_call_looks_where_the_first_one_was_told_to_look(cli: CommandLine, served: StockSite) -> None:
+    elsewhere = served.directory / "elsewhere"
+    (served.directory / "mlartifacts").rename(elsewhere)
+    cli("adopt", "--backend-store-uri", served.uri, "--artifacts", elsewhere)
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    write(elsewhere / f"0/{run_id}/artifacts/later.txt", "later")
+    write(served.directory / f"mlartifacts/0/{run_id}/artifacts/other.txt", "of another server")
+    cli("adopt", "--backend-store-uri", served.uri)
+    assert files_in_the_store(path=f"0/{run_id}/artifacts") == {"loss.txt": b"0.5", "later.txt": b"later"}
+
+
+def test_files_that_were_written_after_a_conversion_are_found(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a.txt": "a"})
+    cli("adopt", "--backend-store-uri", site.uri)
+    cli("databases", "convert", "--to", "server", "--backend-store-uri", site.uri)
+    write(site.directory / f"mlruns/0/{run.info.run_id}/artifacts/b.txt", "b")
+    assert "outside the store" in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert sorted(path.rpartition("/")[2] for path in files_in_the_store()) == ["a.txt", "b.txt"]
+    assert "outside the store" not in cli("doctor", "--backend-store-uri", site.uri).stdout.decode()
+
+
+def test_a_directory_without_files_of_the_database_is_doubted(cli: CommandLine, served: StockSite) -> None:
+    (served.directory / "wrong").mkdir()
+    served.query("DELETE FROM model_versions")
+    served.query("DELETE FROM logged_models")
+    served.query("DELETE FROM trace_tags")
+    done = cli("adopt", "--backend-store-uri", served.uri, "--artifacts", served.directory / "wrong")
+    assert "if the server keeps its files elsewhere, name the place with --artifacts" in done.stderr
