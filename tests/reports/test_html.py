@@ -73,7 +73,7 @@ def test_long_arrays_are_base64_of_few_bytes() -> None:
     steps = encode_array(np.arange(100_000, 102_000, dtype=np.float64))
     assert isinstance(steps, dict)
     assert steps["kind"] == "i4"
-    halves = encode_array(np.arange(2000) * 0.5 + 0.125)
+    halves = encode_array(np.arange(2000, dtype=np.float64) * 0.5 + 0.125)
     assert isinstance(halves, dict)
     assert halves["kind"] == "f4"
     assert encode_array(np.array([1.0, 2.0])) == [1, 2]
