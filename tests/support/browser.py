@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS: Final = 60
 _ELEMENT: Final = "element-6066-11e4-a52e-4f735466cecf"  # a constant of the WebDriver standard
-_FLAGS: Final = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+_FLAGS: Final = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-features=IsolateSandboxedIframes",  # the console of a frame in a process of its own cannot be read
+)
 
 
 @dataclass(frozen=True)
