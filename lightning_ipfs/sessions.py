@@ -119,13 +119,17 @@ def _open(trainer: Any, inherited_run_id: str | None) -> Session:  # noqa: ANN40
         return Session(plan, own.run_log, is_global_zero=True, owns_log=False)
     if trainer.local_rank != 0:
         return Session(plan, None, is_global_zero=is_global_zero)
-    log = open_run_log(
-        plan.run_id,
-        tracking_uri=plan.tracking_uri,
-        experiment=plan.experiment,
-        run_key=plan.run_key,
-        creates_run=is_global_zero,
-    )
+    try:
+        log = open_run_log(
+            plan.run_id,
+            tracking_uri=plan.tracking_uri,
+            experiment=plan.experiment,
+            run_key=plan.run_key,
+            creates_run=is_global_zero,
+        )
+    except OSError as error:
+        _logger.warning("no metrics are logged: the run log cannot be created (%s)", error)
+        return Session(plan, None, is_global_zero=is_global_zero)
     return Session(plan, log, is_global_zero=is_global_zero)
 
 

@@ -86,3 +86,14 @@ def test_an_error_of_a_dataset_does_not_stop_the_training(tmp_path: Path, caplog
         training = fit(DatasetInputs([tmp_path / "none.csv"]))
     assert training.state.finished
     assert "none.csv does not exist" in caplog.text
+
+
+def test_a_run_log_that_cannot_be_created_does_not_stop_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("MLFLOW_IPFS_RUNLOG", str(tmp_path / "file/runlog"))
+    with caplog.at_level(logging.WARNING, logger="lightning_ipfs"):
+        training = fit(IPFSCallback([tmp_path / "data.csv"], resource_seconds=0.5))
+    assert training.state.finished
+    assert "the run log cannot be created" in caplog.text

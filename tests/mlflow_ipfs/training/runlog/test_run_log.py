@@ -100,10 +100,30 @@ def test_odd_values_and_names(target: MemoryTarget, tmp_path: Path, caplog: pyte
         report = log.close()
     stored = {point.key: point.value for _, point in target.points}
     assert math.isnan(stored.pop("nan"))
-    assert stored == {"inf": math.inf, "low": -math.inf, "yes": 1, "a b/c-d.e:f": 1, "_n__code_": 2, "x" * 250: 3}
+    assert stored == {"inf": math.inf, "low": -math.inf, "yes": 1, "a b/c-d.e:f": 1, "ünï_code_": 2, "x" * 250: 3}
     assert (report.logged, report.dropped) == (10, 3)
     for name in ("text", "none", "huge"):
         assert f"'{name}' was dropped" in caplog.text
+
+
+def test_two_names_never_become_one(target: MemoryTarget, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = open_log(target, tmp_path)
+    with caplog.at_level(logging.WARNING, logger="mlflow_ipfs"):
+        log.log_metrics({"损失": 1, "精度": 2, "two(1)": 3, "two[1]": 4, "y" * 250 + "a": 5, "y" * 250 + "b": 6})
+        log.close()
+    stored = {point.key: point.value for _, point in target.points}
+    assert sorted(stored.values()) == [1, 2, 3, 4, 5, 6]
+    assert {"损失", "精度", "two_1_", "y" * 250} <= stored.keys()
+    assert "because another metric has its name" in caplog.text
+
+
+def test_a_step_that_mlflow_cannot_store_costs_its_point_alone(target: MemoryTarget, tmp_path: Path) -> None:
+    log = open_log(target, tmp_path)
+    for step in (2**63, -(2**63) - 1, 2**63 - 1):
+        log.log_metrics({"m": 1}, step)
+    report = log.close()
+    assert [point.step for _, point in target.points] == [2**63 - 1]
+    assert report.dropped == 2
 
 
 def test_one_bad_point_does_not_lose_its_batch(
