@@ -38,7 +38,10 @@ def cli(tmp_path: Path) -> CommandLine:
 
 def test_a_report_on_a_model_in_a_new_process(uri: str, cli: CommandLine, tmp_path: Path) -> None:
     assert uri
-    outcome = cli.in_a_process("report", "--model", "digits/1", "-o", tmp_path / "out")
+    cli.in_a_process("report", "--model", "digits/1", "-o", tmp_path / "page")
+    assert [file.name for file in (tmp_path / "page").iterdir()] == ["report.html"]
+    assert b"<title>digits, version 1</title>" in (tmp_path / "page" / "report.html").read_bytes()
+    outcome = cli.in_a_process("report", "--model", "digits/1", "-o", tmp_path / "out", "--formats", "json,csv,txt")
     files = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert {"report.json", "report.txt", "runs.csv", "metrics.csv"} <= set(files)
     assert len([line for line in outcome.lines if line.startswith("wrote ")]) == len(files)
