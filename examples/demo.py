@@ -168,12 +168,9 @@ def damage_copy(model_cid: str) -> Path:
 
 
 def show_report() -> None:
-    step(5, "Write a report: curves, params, lineage by CID")
-    from digits.report import write_report
-
-    report = DIRECTORY / "report.html"
-    write_report("digits", "1", report)
-    say(str(report))
+    step(5, "Write a report: curves, resources, params, lineage by CID")
+    run("-m", "mlflow_ipfs", "report", "--model", "digits/1", "-o", DIRECTORY / "report")
+    say(str(DIRECTORY / "report/report.html"))
 
 
 def main() -> None:

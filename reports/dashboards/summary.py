@@ -39,6 +39,8 @@ def build_facts(data: ReportData, run: Run | None, panel_id: str) -> FactsPanel:
 
 def _facts_of(data: ReportData, run: Run) -> list[Fact]:
     facts = [Fact("Run", shown(run.name or run.run_id), link_of_run(data, run))]
+    if run.name:
+        facts.append(Fact("Run id", shown(run.run_id)))
     if run.experiment:
         facts.append(Fact("Experiment", shown(run.experiment)))
     started = f"{run.status.lower() or 'unknown'}; started {format_time(run.started_ms)}"
