@@ -114,7 +114,7 @@ def broken_server(*, listens: bool) -> Iterator[None]:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listens:
-            server.listen(128)  # the kernel accepts; nobody reads
+            server.listen(128)  # the kernel accepts connections, and no program reads them
         os.environ["MLFLOW_TRACKING_URI"] = f"http://127.0.0.1:{server.getsockname()[1]}"
         yield
     os.environ["MLFLOW_TRACKING_URI"] = before

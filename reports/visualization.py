@@ -48,7 +48,7 @@ def create_visualization(metrics: ReportData | MetricsCollector, *, interactive:
     Args:
         metrics: what ``collect`` returned; or a metrics collector, which is read at each plot, so it may still be recording.
         interactive: whether a notebook displays plots that can be zoomed, as HTML of about 1.4 MB each. If not, it displays
-            SVG. Outside of notebooks, and in files, there is no difference.
+            SVG. It changes nothing outside of notebooks, nor in files.
     """
     return Visualization(metrics, interactive=interactive)
 

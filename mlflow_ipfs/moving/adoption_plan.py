@@ -15,7 +15,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
     local_path,
     proxied_path,
 )
-from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource, RemoteSource
+from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource, RemoteSource, open_place
 from mlflow_ipfs.binding.database_forks import find_bases
 from mlflow_ipfs.binding.databases.artifact_locations import ArtifactLocation
 from mlflow_ipfs.binding.databases.artifact_rows import (
@@ -329,22 +329,17 @@ def _path_below(row: ArtifactRow) -> str:
     return join_path(row.experiment_id, middle, "artifacts")
 
 
-def open_place(place: str) -> ArtifactSource:
-    """Return the source at a directory or URI."""
-    path = local_path(place) if scheme_of(place) in {"", "file"} else None
-    return RemoteSource(place) if path is None else LocalSource(Path(path).absolute())
-
-
 def _with_absent_roots(rows: Sequence[PlannedRow]) -> Iterator[PlannedRow]:
     """Yield the rows. Those without a directory are left out, if MLflow has logged files below an absent root of theirs.
 
     A run does not tell whether files were logged to it, and one without files has no directory. But if files were logged to
     another row of an experiment whose directory is absent, the directory was moved or is not mounted.
     """
-    absent = {root for one in rows if one.row.has_artifacts and (root := _absent_root(one)) is not None}
-    for one in rows:
-        root = _absent_root(one) if one.problem is None else None
-        yield one if root not in absent else _with_problem(one, _missing(Path(str(root))))
+    roots = [_absent_root(one) for one in rows]
+    absent = {root for one, root in zip(rows, roots, strict=True) if one.row.has_artifacts}
+    for one, root in zip(rows, roots, strict=True):
+        is_left = root is not None and root in absent and one.problem is None
+        yield _with_problem(one, _missing(Path(str(root)))) if is_left else one
 
 
 def _absent_root(planned: PlannedRow) -> str | None:

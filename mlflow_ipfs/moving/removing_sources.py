@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.artifacts.artifact_places import proxied_path
-from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource
+from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource, open_place
 from mlflow_ipfs.binding.databases.artifact_rows import COLUMNS, ArtifactRow, iterate_rows
 from mlflow_ipfs.binding.databases.former_locations import FormerLocation, read_former_locations
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, cid_of_location, parse_mfs, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import PROMPT_SOURCES
 from mlflow_ipfs.errors import RemoteError
-from mlflow_ipfs.moving.adoption_plan import open_place
 from mlflow_ipfs.moving.adoption_report import LeftOut
 from mlflow_ipfs.moving.location_index import keys_of
 from mlflow_ipfs.moving.taking_in import differs

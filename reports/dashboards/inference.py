@@ -214,7 +214,7 @@ def _explain_absence(runs: Sequence[Run]) -> tuple[Panel, ...]:
     table = TablePanel(
         panel_id="inference-metrics",
         title="Recorded inference metrics",
-        sentence="Percentiles as they were logged. Without latency.json there is no histogram of them.",
+        sentence="Percentiles as they were logged. A histogram of them needs latency.json.",
         empty_reason="" if keys else reason,
         columns=(Column("run"), Column("metric"), Column("value", is_number=True)),
         rows=tuple(

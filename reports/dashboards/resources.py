@@ -211,7 +211,7 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",
         title="Use over time",
-        sentence="Mean use of the processors and GPUs of each node over time; grey where there is no sample.",
+        sentence="Mean use of the processors and GPUs of each node over time; grey where no sample was taken.",
         empty_reason="" if rows else "The run has no samples of processors or GPUs.",
         x=Axis("time since the start", time.unit),
         edges=edges,

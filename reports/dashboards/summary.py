@@ -25,7 +25,7 @@ _LONGEST_VALUE: Final = 200
 
 
 def build_facts(data: ReportData, run: Run | None, panel_id: str) -> FactsPanel:
-    """Return the facts of a run; of None, that there is no run."""
+    """Return the facts of a run, or the reason why none are shown."""
     label = name_runs([run])[run.run_id] if run else ""
     return FactsPanel(
         panel_id=panel_id,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from mlflow_ipfs.binding import mlflow_compat
-from mlflow_ipfs.binding.artifacts.artifact_places import hide_user, without_user
+from mlflow_ipfs.binding.artifacts.artifact_places import hide_user, local_path, without_user
+from mlflow_ipfs.binding.locations import scheme_of
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
 from mlflow_ipfs.content.system.disk import FULL_DISK_ERRORS
 from mlflow_ipfs.errors import MlflowIpfsError, RemoteError, StoreFullError
@@ -287,3 +288,9 @@ class RemoteSource:
 def _is_full_disk(error: Exception) -> bool:
     """Return True if an error of a download says that the disk is full. MLflow's own error has it only in its text."""
     return any(os.strerror(number) in str(error) for number in FULL_DISK_ERRORS)
+
+
+def open_place(place: str) -> ArtifactSource:
+    """Return the source at a directory or URI."""
+    path = local_path(place) if scheme_of(place) in {"", "file"} else None
+    return RemoteSource(place) if path is None else LocalSource(Path(path).absolute())

@@ -35,7 +35,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import (
     proxied_path,
     search_directories,
 )
-from mlflow_ipfs.binding.artifacts.artifact_sources import Listing, LocalSource
+from mlflow_ipfs.binding.artifacts.artifact_sources import open_place
 from mlflow_ipfs.binding.databases.artifact_rows import (
     COLUMNS,
     ArtifactKind,
@@ -202,13 +202,12 @@ def iterate_outside_artifacts(
 def _record_of(row: ArtifactRow, former: Mapping[tuple[str, str], FormerLocation]) -> FormerLocation | None:
     """Return the record that a row was taken in from a directory of this machine; None if there is none."""
     record = former.get((COLUMNS[row.kind][0], row.name)) if row.kind in COLUMNS else None
-    return record if record is not None and scheme_of(record.place) in {"", "file"} else None
+    return record if record is not None and open_place(record.place).is_local else None
 
 
 def _has_changed(record: FormerLocation) -> bool:
     """Return whether a row's former directory has files that were not taken in."""
-    path = local_path(record.place)
-    listing = LocalSource(Path(path)).list_files() if path is not None else Listing()
+    listing = open_place(record.place).list_files()
     return bool(listing.problems or listing.without(record.marks))
 
 

@@ -11,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_ipfs.content.cid import CID
-from mlflow_ipfs.content.files.hash_only import HashOnlyPublication
-from mlflow_ipfs.content.files.importer import Importer, ImportOptions
 from mlflow_ipfs.content.mfs import MfsPath, check_mutable
 from mlflow_ipfs.content.names.entries import MfsDirectory, MfsEntry
 from mlflow_ipfs.content.names.kinds import NameKind
@@ -26,32 +24,15 @@ from mlflow_ipfs.errors import (
     NotDirectoryError,
     NotFoundError,
 )
+from support.mutable_trees import TOP, A, put, store
 from support.random_trees import names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from support.unprivileged import OrdinaryUser
 
-TOP = MfsPath("mlflow")
-A = TOP.join("a")
-OWNER = "model-version:r/m/1"
-
-
-@pytest.fixture
-def store() -> Iterator[ContentStore]:
-    with ContentStore(MemoryStorage()) as opened:
-        yield opened
-
-
-def put(store: ContentStore, path: str, data: bytes = b"data") -> MfsEntry:
-    return store.files.put_stream(TOP.join(path), io.BytesIO(data))
-
-
-def import_cid(path: Path, options: ImportOptions | None = None) -> CID:
-    with Importer(HashOnlyPublication(), options) as importer:
-        return importer.import_path(path).link.cid
+__all__ = ["store"]
 
 
 def paths_of(store: ContentStore, path: str = "") -> list[str]:

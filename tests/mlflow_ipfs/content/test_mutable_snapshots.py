@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,34 +21,16 @@ from mlflow_ipfs.errors import (
     InvalidCIDError,
     NotFoundError,
 )
+from support.mutable_trees import OWNER, TOP, A, put, store
 from support.random_trees import files, names
 from vector_trees import Recipe, build, encode_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from mlflow_ipfs.content.names.entries import MfsEntry
     from support.kubo import KuboRepository
 
-TOP = MfsPath("mlflow")
-A = TOP.join("a")
-OWNER = "model-version:r/m/1"
-
-
-@pytest.fixture
-def store() -> Iterator[ContentStore]:
-    with ContentStore(MemoryStorage()) as opened:
-        yield opened
-
-
-def put(store: ContentStore, path: str, data: bytes = b"data") -> MfsEntry:
-    return store.files.put_stream(TOP.join(path), io.BytesIO(data))
-
-
-def import_cid(path: Path, options: ImportOptions | None = None) -> CID:
-    with Importer(HashOnlyPublication(), options) as importer:
-        return importer.import_path(path).link.cid
+__all__ = ["store"]
 
 
 def directories(child: st.SearchStrategy[Recipe]) -> st.SearchStrategy[Recipe]:
