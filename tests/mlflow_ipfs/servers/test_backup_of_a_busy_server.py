@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
 
+DESTINATION = "mfs://mlflow"
 CLIENTS = 3
 BUSY_SECONDS = 6
 FEWEST_BACKUPS = 3
@@ -41,7 +42,10 @@ class Operator:
         database = f"sqlite:///{self.directory}/mlflow.db"
         done = subprocess.run(
             [sys.executable, "-m", "mlflow_ipfs", "backup", "backup", "--backend-store-uri", database],
-            env=clean_environment(MLFLOW_IPFS_STORE=f"local:{self.directory}/store"),
+            # Before the first artifact is stored, only the setting shows that the server stores them here.
+            env=clean_environment(
+                MLFLOW_IPFS_STORE=f"local:{self.directory}/store", MLFLOW_ARTIFACTS_DESTINATION=DESTINATION
+            ),
             cwd=self.directory,
             capture_output=True,
             text=True,
@@ -71,7 +75,7 @@ def test_every_backup_of_a_busy_server_is_whole(mlflow_server: StartServer, data
     server = mlflow_server(
         *("--backend-store-uri", f"sqlite:///{database}"),
         *("--registry-store-uri", f"ipfs+sqlite:///{database}"),
-        *("--artifacts-destination", "mfs://mlflow"),
+        *("--artifacts-destination", DESTINATION),
         env={"MLFLOW_IPFS_STORE": f"local:{tmp_path}/store"},
     )
     clients, operator = Clients(server.url), Operator(tmp_path)
@@ -93,7 +97,7 @@ def test_every_backup_of_a_busy_server_is_whole(mlflow_server: StartServer, data
     assert all(made)
     last = restored[-1]
     copy = mlflow_server(
-        *("--backend-store-uri", f"ipfs+sqlite:///{last}/mlflow.db", "--artifacts-destination", "mfs://mlflow"),
+        *("--backend-store-uri", f"ipfs+sqlite:///{last}/mlflow.db", "--artifacts-destination", DESTINATION),
         env={"MLFLOW_IPFS_STORE": f"local:{last}/store"},
         workers=1,
     )
