@@ -67,8 +67,8 @@ def test_a_process_that_waits_for_the_run_of_another_one_finds_it_and_does_not_w
 
 
 def close_seconds(tracking_uri: str) -> float:
-    """Return how long the end of a run log takes that may wait for two seconds."""
-    log = open_run_log(tracking_uri=tracking_uri, close_seconds=2)
+    """Return how long the end of a run log takes that may wait for five seconds."""
+    log = open_run_log(tracking_uri=tracking_uri, close_seconds=5)
     log.log_metrics({"loss": 1.0})
     started = time.monotonic()
     assert (log.close("FINISHED").spool is None) == tracking_uri.startswith("sqlite")
@@ -86,8 +86,8 @@ def test_only_the_first_run_log_waits_for_an_mlflow_that_is_away(
         if listens:
             server.listen(8)  # the kernel accepts connections, and nobody answers
         away = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert close_seconds(away) > 1.9
-        assert close_seconds(away) < 1.9, "one more try"
+        assert close_seconds(away) > 4.9
+        assert close_seconds(away) < 4.5, "one more try"
         close_seconds(str(client.tracking_uri))
 
 
