@@ -250,7 +250,7 @@ def _remove_sources(engine: Engine, store: ContentStore, plan: Plan, watcher: Wa
         remover = SourceRemover(
             store, _local(store).store_id, destination=plan.destination, bases=bases, progress=progress
         )
-        return remover.remove(connection)
+        return remover.remove(connection, (row for experiment in plan.experiments for row in experiment.rows))
 
 
 def _planner(
