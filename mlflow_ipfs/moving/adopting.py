@@ -37,7 +37,7 @@ from mlflow_ipfs.errors import PolicyError, StoreBusyError
 from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport, preview_versions
 from mlflow_ipfs.moving.adoption_plan import UNFINISHED, Planner
 from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
-from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
+from mlflow_ipfs.moving.database_access import check_adoptable, check_changeable, opened_engine
 from mlflow_ipfs.moving.location_index import LocationIndex
 from mlflow_ipfs.moving.removing_sources import SourceRemover
 from mlflow_ipfs.moving.taking_in import Intake, list_row
@@ -117,6 +117,15 @@ def preview_adoption(
     left_out = {f"{one.kind} {one.name}" for report in reports for one in report.left_out}
     versions = preview_versions(unfrozen, index, left_out)
     return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, plan.unfinished)
+
+
+def check_adoption(url: URL, settings: Settings, options: AdoptionOptions) -> None:
+    """Raise what ``adopt_database`` would raise because of the database or the options, before a store is created."""
+    with opened_engine(url) as engine:
+        check_adoptable(engine)
+        check_changeable(engine)
+        with engine.connect() as connection:
+            _planner(url, None, settings, options, new_registry_id()).plan(connection)
 
 
 def adopt_database(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -239,3 +241,19 @@ def test_a_restored_copy_does_not_look_at_the_directories_of_the_original(cli: C
     assert (artifacts_of(run) / "late.txt").exists()
     cli("adopt", "--backend-store-uri", site.uri)
     assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "late.txt": b"late"}}
+
+
+def test_no_store_is_created_for_an_adoption_that_cannot_start(
+    cli: CommandLine, site: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_run({"a.txt": "a"})
+    adopt = ("adopt", "--backend-store-uri", site.uri)
+    done = cli(*adopt, "--artifacts", site.directory, code=2)
+    assert "created the store" not in done.stderr
+    assert not cli.store.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow_ipfs.moving.database_access.LOCK_SECONDS", 0.1)
+        with closing(sqlite3.connect(site.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert "database is locked" in cli(*adopt, code=1).stderr
+    assert not cli.store.exists()
