@@ -115,6 +115,19 @@ def test_files_that_a_server_of_ours_wrote_since_are_kept(cli: CommandLine, serv
     assert files_in_the_store(path=f"0/{run_id}/artifacts") == {"loss.txt": b"0.1", "other.txt": b"other"}
 
 
+def test_databases_that_are_listed_do_not_include_the_files_behind_a_server(
+    cli: CommandLine, served: StockSite
+) -> None:
+    cli("adopt", "--backend-store-uri", served.uri)
+    of_database, of_server = cli("databases", "ls", "--json").records
+    assert (of_database["files"], of_database["is_least"]) == (0, True)
+    assert (of_server["registry_id"], of_server["uri"], of_server["files"]) == (None, "mfs://mlflow", 13)
+    assert of_server["total_bytes"] == 189  # two files are equal
+    first, second = cli("databases", "ls").lines
+    assert "  at least " in first
+    assert second.startswith("mfs://mlflow  13 files behind a server, of an unknown database  ")
+
+
 def test_two_databases_on_one_store_share_no_path(
     cli: CommandLine, served: StockSite, empty_database: Path, tmp_path: Path
 ) -> None:
@@ -136,7 +149,8 @@ def test_two_databases_on_one_store_share_no_path(
     assert files_in_the_store().items() - first.items() == {
         (f"{registry_id}/0/{run.info.run_id}/artifacts/a.txt", b"second")
     }
-    assert len(cli("databases", "ls").lines) == 2
+    listed = cli("databases", "ls", "--json").records
+    assert {record["files"] for record in listed if record["registry_id"]} == {0, 1}
 
 
 def test_an_unreadable_file_keeps_only_itself_out(cli: CommandLine, served: StockSite) -> None:
