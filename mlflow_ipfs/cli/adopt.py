@@ -71,8 +71,7 @@ def adopt(
     MLflow can stay in use meanwhile. An interrupted adoption can be run again, and takes in only what is missing. The exit
     code is 1 if something was left out, which is listed with the reason.
     """
-    from mlflow_ipfs.moving.adopting import AdoptionOptions, adopt_database
-    from mlflow_ipfs.moving.database_access import check_database
+    from mlflow_ipfs.moving.adopting import AdoptionOptions, adopt_database, check_adoption
 
     url = _find_adoptable(backend_store_uri)
     if dry_run and remove_source:
@@ -84,7 +83,8 @@ def adopt(
         for experiment in report.experiments:
             _print_experiment(experiment, as_json=as_json)
     else:
-        check_database(url)
+        if not has_store(cli_context.settings):
+            check_adoption(url, cli_context.settings, options)
         with cli_context.open_store(create=True) as store, _using_database(url, cli_context.settings.store):
             report = adopt_database(url, store, cli_context.settings, options, _Watcher(as_json=as_json))
     _print_summary(report, url, dry_run=dry_run, as_json=as_json)

@@ -57,32 +57,44 @@ def _database_option(command: Command) -> Command:
 def ls(cli_context: CliContext, *, as_json: bool) -> None:
     """List every database that used the store: its registry id, its location, its latest use and its size.
 
-    The first size counts all blocks that its model versions and files need, without files behind a server; the second
-    one the blocks that no other database needs.
+    The first size counts all blocks that its model versions and files need; the second one the blocks that nothing else
+    in the list needs. The store does not record to which database the files behind a server belong. They have a line of
+    their own, and the sizes of the databases are then the least that each one needs.
     """
     from mlflow_ipfs.binding.databases.claims import list_databases
-    from mlflow_ipfs.binding.databases.database_content import find_content
+    from mlflow_ipfs.binding.databases.database_content import find_content, find_unclaimed
     from mlflow_ipfs.binding.databases.database_locations import describe
 
     with cli_context.open_store() as store:
         found = list_databases(store.storage)
         content = {registry_id: find_content(store, registry_id) for registry_id in found}
-        usage = store.measure_usage([one.cids(store) for one in content.values()])
-    sizes = dict(zip(found, usage.groups, strict=True))
+        unclaimed = find_unclaimed(store)
+        usage = store.measure_usage([one.cids(store) for one in content.values()] + list(unclaimed.values()))
+    sizes = dict(zip([*found, *unclaimed], usage.groups, strict=True))
     for registry_id, locations in found.items():
         counts = {"model_versions": len(content[registry_id].pins), "files": content[registry_id].files}
         for location in locations:
             fields = {"registry_id": registry_id} | describe(location) | {"is_shared": len(locations) > 1}
-            line = _line(registry_id, location, sizes[registry_id], is_shared=len(locations) > 1)
-            print_result(fields | counts | asdict(sizes[registry_id]), line, as_json=as_json)
+            line = _line(registry_id, location, _sizes(sizes[registry_id], is_least=bool(unclaimed)))
+            shared = "  (one of several with this registry id)" if len(locations) > 1 else ""
+            is_least = {"is_least": bool(unclaimed)}
+            print_result(fields | counts | is_least | asdict(sizes[registry_id]), line + shared, as_json=as_json)
+    for name, cids in unclaimed.items():
+        fields = {"registry_id": None, "uri": name, "files": len(cids)} | asdict(sizes[name])
+        files = format_count(len(cids), "file")
+        line = f"{name}  {files} behind a server, of an unknown database  {_sizes(sizes[name], is_least=False)}"
+        print_result(fields, printable(line), as_json=as_json)
 
 
-def _line(registry_id: str, location: DatabaseLocation, usage: Usage, *, is_shared: bool) -> str:
+def _line(registry_id: str, location: DatabaseLocation, sizes: str) -> str:
     used = datetime.fromtimestamp(location.used_at or location.seen_at, UTC).isoformat(timespec="minutes")
     where = f" on {location.host}" if location.host else ""
-    size = f"{format_size(usage.total_bytes)}, {format_size(usage.own_bytes)} exclusive"
-    shared = "  (one of several with this registry id)" if is_shared else ""
-    return printable(f"{registry_id}  {location.uri}{where}  used {used}  {size}{shared}")
+    return printable(f"{registry_id}  {location.uri}{where}  used {used}  {sizes}")
+
+
+def _sizes(usage: Usage, *, is_least: bool) -> str:
+    at_least = "at least " if is_least else ""
+    return f"{at_least}{format_size(usage.total_bytes)}, {at_least}{format_size(usage.own_bytes)} exclusive"
 
 
 @databases.command(short_help="Drop what only a database that no longer exists named.")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.uris import ContentName, Located
     from mlflow_ipfs.content.checking.verify import VerifyReport
 
+_MAX_DIFFERENCES: Final = 10  # of a wrong directory, every file is different
 _ADDED_BY_MLFLOW: Final = ("registered_model_meta",)  # MLflow writes it into each downloaded model version
 
 
@@ -140,8 +141,11 @@ def _lines(report: VerifyReport, content: ContentName, against: Path | None) -> 
         lines.append(f"content   {printable(text_of(content))}")
     lines.append(f"root      {report.cid}")
     lines.append(f"intact    {format_count(report.blocks, 'block')}, {format_size(report.size_bytes)}")
-    for problem in report.problems:
+    shown = len(report.problems) if against is None else _MAX_DIFFERENCES
+    for problem in report.problems[:shown]:
         lines += [f"problem   {problem.cid}", f"          in {printable(problem.path) or 'the root'}: {problem.reason}"]
+    if len(report.problems) > shown:
+        lines.append(f"problem   {len(report.problems) - shown:,} more; see --json")
     if report.ok:
         same = f"; identical to {printable(str(against))}" if against is not None else ""
         lines.append(f"verified  every block{same}")

@@ -11,7 +11,15 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.artifacts.artifact_places import local_path, without_user
-from mlflow_ipfs.binding.locations import PROXIED, cid_of_location, scheme_of, split_proxied
+from mlflow_ipfs.binding.locations import (
+    MFS,
+    PROXIED,
+    before_frozen,
+    cid_of_location,
+    parse_mfs,
+    scheme_of,
+    split_proxied,
+)
 from mlflow_ipfs.binding.mlflow_process import Server
 from mlflow_ipfs.binding.registry.registry_store import PROMPT_REASON
 from mlflow_ipfs.binding.sources import ModelSource, resolve_source
@@ -33,6 +41,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.binding.registry.registry_store import FreezingRegistryStore
     from mlflow_ipfs.binding.registry.unfrozen_versions import UnfrozenVersion
     from mlflow_ipfs.config import Settings
+    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.moving.location_index import LocationIndex
@@ -84,7 +93,7 @@ class VersionAdopter:
         self._destination = destination
 
     def adopt(self) -> VersionsReport:
-        """Freeze every version that is not frozen yet.
+        """Freeze every version that is not frozen yet, and those whose content the store has lost.
 
         Raises:
             StoreFullError, StoreBusyError, StoreFormatError: the store cannot be written to.
@@ -106,10 +115,8 @@ class VersionAdopter:
         frozen_to = cid_of_location(version.location)
         if frozen_to is not None:
             if not self._store.storage.blocks.has(frozen_to):
-                msg = (
-                    f"it is frozen to {frozen_to}, which is not in this store; name the store that has it with --store"
-                )
-                raise NotFoundError(msg)
+                self._freeze_again(version, frozen_to)
+                report.frozen += 1
         elif self._settings.freeze is FreezeMode.OFF:
             return
         elif self._registry.is_prompt(version.name, version.source, None):
@@ -119,6 +126,28 @@ class VersionAdopter:
             _logger.debug("version %s is frozen from %s", version, source.uri)
             self._registry.freeze_existing(self._store, self._settings, version, source, self._server(source))
             report.frozen += 1
+
+    def _freeze_again(self, version: ExistingVersion, frozen_to: CID) -> None:
+        """Freeze a version whose content a store has lost, if its files are in the store again.
+
+        Raises:
+            NotFoundError: the files at its path are missing, or have other content.
+        """
+        uri = before_frozen(version.location)
+        path = parse_mfs(uri) if scheme_of(uri) == MFS else None
+        if scheme_of(uri) == PROXIED and self._destination is not None:
+            path = self._destination.join(split_proxied(uri)[1])
+        if path is None or not self._has_content(path, frozen_to):
+            msg = f"it is frozen to {frozen_to}, which is not in this store; name the store that has it with --store"
+            raise NotFoundError(msg)
+        source = ModelSource(uri, stated=False, run_id=_existing_run(version.run_id))
+        self._registry.freeze_existing(self._store, self._settings, version, source, self._server(source))
+
+    def _has_content(self, path: MfsPath, cid: CID) -> bool:
+        try:
+            return self._store.files.snapshot(path, only_hash=True).cid == cid
+        except NotFoundError:
+            return False
 
     def _find_source(self, version: ExistingVersion) -> ModelSource:
         """Return the present locations of a version's files.

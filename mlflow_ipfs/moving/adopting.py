@@ -16,7 +16,7 @@ import functools
 import os
 import socket
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mlflow_ipfs.binding.artifacts.artifact_places import (
@@ -37,7 +37,7 @@ from mlflow_ipfs.errors import PolicyError, StoreBusyError
 from mlflow_ipfs.moving.adopted_versions import VersionAdopter, VersionsReport, preview_versions
 from mlflow_ipfs.moving.adoption_plan import UNFINISHED, Planner
 from mlflow_ipfs.moving.adoption_report import AdoptionReport, ExperimentReport, sort_in
-from mlflow_ipfs.moving.database_access import check_adoptable, opened_engine
+from mlflow_ipfs.moving.database_access import check_adoptable, check_changeable, opened_engine
 from mlflow_ipfs.moving.location_index import LocationIndex
 from mlflow_ipfs.moving.removing_sources import SourceRemover
 from mlflow_ipfs.moving.taking_in import Intake, list_row
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Engine
 
+    from mlflow_ipfs.binding.databases.former_locations import FormerLocation
     from mlflow_ipfs.config import Settings
     from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.moving.adoption_plan import Plan, PlannedExperiment
@@ -119,6 +120,15 @@ def preview_adoption(
     return AdoptionReport(registry_id, reports, versions, plan.destination, plan.has_direct, plan.unfinished)
 
 
+def check_adoption(url: URL, settings: Settings, options: AdoptionOptions) -> None:
+    """Raise what ``adopt_database`` would raise because of the database or the options, before a store is created."""
+    with opened_engine(url) as engine:
+        check_adoptable(engine)
+        check_changeable(engine)
+        with engine.connect() as connection:
+            _planner(url, None, settings, options, new_registry_id()).plan(connection)
+
+
 def adopt_database(
     url: URL, store: ContentStore, settings: Settings, options: AdoptionOptions, watcher: Watcher
 ) -> AdoptionReport:
@@ -177,8 +187,9 @@ class _Adopter:
             taken = intake.take(experiment.rows)
         report.new_bytes = intake.new_bytes
         complete = [row for row in taken if not row.problems and not row.is_known]
-        if complete or experiment.new_location != experiment.location:
-            self._change_locations(experiment, complete)
+        partial = [record for row in taken if row.problems and (record := self._extend_record(row)) is not None]
+        if complete or partial or experiment.new_location != experiment.location:
+            self._change_locations(experiment, complete, partial)
         deleted = self._find_deleted(row for row in taken if row.problems)
         for row in taken:
             if id(row) not in deleted:
@@ -186,24 +197,43 @@ class _Adopter:
         self._watcher.finished(report)
         return report
 
-    def _change_locations(self, experiment: PlannedExperiment, complete: Sequence[TakenRow]) -> None:
-        """Change the locations of an experiment and of its complete rows, and record the former ones."""
+    def _extend_record(self, row: TakenRow) -> FormerLocation | None:
+        """Return the record of an earlier pass with the files that this pass wrote; None if there are none of either.
+
+        The next pass may replace these files, although this one left the row out.
+        """
+        earlier = row.planned.earlier(self._store_id)
+        return replace(earlier, stored=earlier.stored | row.stored) if earlier is not None and row.stored else None
+
+    def _change_locations(
+        self, experiment: PlannedExperiment, complete: Sequence[TakenRow], partial: Sequence[FormerLocation]
+    ) -> None:
+        """Change the locations of an experiment and of its complete rows, and record the former ones.
+
+        Args:
+            experiment: the experiment.
+            complete: the rows that were taken in.
+            partial: the records of rows of which only some files were taken in.
+        """
         own = ArtifactLocation(
             "experiments", "artifact_location", (int(experiment.experiment_id),), experiment.location
         )
-        records = []
+        records = list(partial)
         with self._engine.begin() as connection:
             write_locations(connection, [own], lambda _: experiment.new_location)
-            unfinished = set() if self._include_unfinished else read_unfinished(connection)
+            unfinished = read_unfinished(connection)
             for row in complete:
                 planned = row.planned
                 is_unfinished = (planned.row.kind, planned.row.name) in unfinished
-                if is_unfinished and not planned.keeps_location:  # a program has resumed the run meanwhile
+                if is_unfinished and not (
+                    planned.keeps_location or self._include_unfinished
+                ):  # a program has resumed the run meanwhile
                     row.problems.append(UNFINISHED)
                     continue
                 change = functools.partial(_replace_by, planned.new_uri)
                 if planned.keeps_location or write_locations(connection, [planned.location], change):
-                    records.append(planned.record(row.listing, self._store_id))
+                    record = planned.record(row.listing, row.stored, self._store_id, is_unfinished=is_unfinished)
+                    records.append(record)
                 else:
                     row.problems.append("its artifact location was changed meanwhile; adopt again")
             record_former_locations(connection, records)
@@ -250,7 +280,7 @@ def _remove_sources(engine: Engine, store: ContentStore, plan: Plan, watcher: Wa
         remover = SourceRemover(
             store, _local(store).store_id, destination=plan.destination, bases=bases, progress=progress
         )
-        return remover.remove(connection)
+        return remover.remove(connection, (row for experiment in plan.experiments for row in experiment.rows))
 
 
 def _planner(

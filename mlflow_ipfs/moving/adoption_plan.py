@@ -79,22 +79,43 @@ class PlannedRow:
         """Whether the location names the store already, so that clients find each file there as soon as it is copied."""
         return self.new_uri == self.row.uri
 
-    def record(self, listing: Listing, store_id: str) -> FormerLocation:
-        """Return the record that the row was taken in."""
+    def record(
+        self, listing: Listing, stored: AbstractSet[str], store_id: str, *, is_unfinished: bool
+    ) -> FormerLocation:
+        """Return the record that the row was taken in.
+
+        Args:
+            listing: the files of the source.
+            stored: the marks of the files of the store that are equal to files of the source.
+            store_id: the id of the store.
+            is_unfinished: whether a program may still write to the source.
+        """
         table, _ = COLUMNS[self.row.kind]
-        marks = frozenset(file.mark for file in listing.files.values()) | self.known_marks(store_id)
+        earlier = self.earlier(store_id)
+        marks = frozenset(file.mark for file in listing.files.values())
+        if earlier is not None:
+            marks, stored = marks | earlier.marks, stored | earlier.stored
         place, fingerprint = self.source.place, listing.fingerprint
-        return FormerLocation(table, self.row.name, self.row.uri, place, fingerprint, store_id, marks)
+        return FormerLocation(
+            table,
+            self.row.name,
+            self.row.uri,
+            place,
+            fingerprint,
+            store_id,
+            marks,
+            frozenset(stored),
+            is_unfinished,
+        )
 
-    def known_marks(self, store_id: str) -> frozenset[str]:
-        """Return the marks of the files that an earlier pass has taken into a store.
+    def earlier(self, store_id: str) -> FormerLocation | None:
+        """Return the record of an earlier pass that took the row into a store, if the row still names the store.
 
-        They are neither copied nor compared again: clients may have changed or deleted them in the store since.
+        The files whose marks it has are neither copied nor compared again: clients may have changed or deleted them in
+        the store since.
         """
         former = self.former
-        return (
-            former.marks if former is not None and self.keeps_location and former.store_id == store_id else frozenset()
-        )
+        return former if former is not None and self.keeps_location and former.store_id == store_id else None
 
 
 @dataclass(slots=True)
@@ -234,6 +255,7 @@ class Planner:
             problem = unknown if path else f"its location {row.uri!r} is malformed; correct it in the database"
             return PlannedRow(row, RemoteSource(row.uri), destination.join(path or ""), row.uri, problem, former)
         target = destination.join(path)
+        former = self._former_if_stored(former, target)
         source = open_place(recorded or f"{str(artifacts).rstrip('/')}/{path}")
         if isinstance(source, LocalSource) and not source.directory.exists():
             if not row.has_artifacts or (self._store is not None and self._store.files.stat(target) is not None):
@@ -243,17 +265,26 @@ class Planner:
         return PlannedRow(row, source, target, row.uri, None, former)
 
     def _plan_again(self, row: ArtifactRow, former: FormerLocation | None) -> PlannedRow | None:
-        """Return the plan for a row that an earlier pass has taken in, if its former directory still has files.
+        """Return the plan for a row that an earlier pass has taken in, if its former place may have more files.
 
-        A program that logs to the run since then may have written more files there.
+        A program that logs to the run since then may have written them there. In a bucket only the places of runs are
+        listed that had not ended: listing takes long, and the bucket may not exist any more.
         """
         if former is None or scheme_of(row.uri) != MFS:
             return None
         source = open_place(former.place)
-        listing = source.list_files() if isinstance(source, LocalSource) else None
-        if listing is None or not (listing.files or listing.problems):
+        if isinstance(source, LocalSource):
+            listing = source.list_files()
+            if not (listing.files or listing.problems):
+                return None
+        elif not former.is_unfinished:
             return None
-        return PlannedRow(row, source, parse_mfs(row.uri), row.uri, None, former)
+        target = parse_mfs(row.uri)
+        return PlannedRow(row, source, target, row.uri, None, self._former_if_stored(former, target))
+
+    def _former_if_stored(self, former: FormerLocation | None, target: MfsPath) -> FormerLocation | None:
+        """Return a record of an earlier pass; None if the store does not have any of the files: it lost them."""
+        return former if self._store is not None and self._store.files.stat(target) is not None else None
 
     def _find_source(self, row: ArtifactRow) -> tuple[ArtifactSource, str | None]:
         """Return the place of a row's files, and the reason why they cannot be read, if it is known already."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding.artifacts.artifact_places import proxied_path
 from mlflow_ipfs.binding.artifacts.artifact_sources import LocalSource, open_place
-from mlflow_ipfs.binding.databases.artifact_rows import COLUMNS, ArtifactRow, iterate_rows
+from mlflow_ipfs.binding.databases.artifact_rows import COLUMNS, ArtifactRow, iterate_rows, read_dataset_sources
 from mlflow_ipfs.binding.databases.former_locations import FormerLocation, read_former_locations
 from mlflow_ipfs.binding.locations import IPFS, MFS, PROXIED, cid_of_location, parse_mfs, scheme_of
 from mlflow_ipfs.binding.mlflow_compat import PROMPT_SOURCES
@@ -17,14 +19,14 @@ from mlflow_ipfs.moving.location_index import keys_of
 from mlflow_ipfs.moving.taking_in import differs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from mlflow_ipfs.binding.artifacts.artifact_sources import ArtifactSource, Listing
     from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
+    from mlflow_ipfs.moving.adoption_plan import PlannedRow
 
 _DIRECTORIES: Final[Mapping[str, tuple[str, ...]]] = {"run": (), "logged model": ("models",), "trace": ("traces",)}
 
@@ -79,17 +81,25 @@ class SourceRemover:
         self._bases = bases
         self._progress = progress
 
-    def remove(self, connection: Connection) -> RemovalReport:
-        """Remove every file of an adopted row that is equal in the store, and then empty directories."""
+    def remove(self, connection: Connection, planned: Iterable[PlannedRow]) -> RemovalReport:
+        """Remove every file of an adopted row that is equal in the store, and then empty directories.
+
+        Args:
+            connection: the database.
+            planned: the rows of the adoption, with those that it left out.
+        """
         rows = list(iterate_rows(connection))
         adopted = list(self._find_adopted(connection, rows))
+        needed = self._find_needed(rows, _left_out(planned, adopted), read_dataset_sources(connection))
         connection.rollback()  # a reader would keep MLflow's writers waiting
-        needed = self._find_needed(rows)
         above_needed = {above: user for place, user in needed.items() for above in _with_parents(place)}
         report = RemovalReport()
         for one in adopted:
-            places = list(_with_parents(one.former.place.rstrip("/")))
-            user = above_needed.get(places[0]) or next((needed[place] for place in places if place in needed), None)
+            places = [above for place in _spellings(one.former.place) for above in _with_parents(place)]
+            inside = (above_needed.get(place) for place in _spellings(one.former.place))
+            user = next(filter(None, inside), None) or next(
+                (needed[place] for place in places if place in needed), None
+            )
             if user is not None:
                 report.kept.append(_kept(one, f"{user} still reads files in {one.former.place}"))
                 continue
@@ -112,14 +122,21 @@ class SourceRemover:
             elif path is not None and self._destination is not None:
                 yield _Adopted(row, record, self._destination.join(path))
 
-    def _find_needed(self, rows: Sequence[ArtifactRow]) -> dict[str, str]:
+    def _find_needed(
+        self, rows: Sequence[ArtifactRow], left_out: Mapping[str, str], datasets: Sequence[tuple[str, str]]
+    ) -> dict[str, str]:
         """Return the places from which MLflow still reads files, and for each one the row that names it."""
-        needed: dict[str, str] = {}
+        needed = dict(left_out)
         for row in rows:
             is_elsewhere = scheme_of(row.uri) not in {MFS, IPFS, PROXIED} and row.uri not in PROMPT_SOURCES
             if is_elsewhere and cid_of_location(row.uri) is None:
                 needed |= dict.fromkeys(keys_of(row.uri, self._bases), f"{row.kind} {row.name}")
-        return needed
+        needed |= {
+            target: user for place, user in needed.items() if _is_local(place) for target in _link_targets(Path(place))
+        }
+        for name, uri in datasets:
+            needed |= dict.fromkeys(keys_of(uri, self._bases), f"dataset {name}")
+        return {spelling: user for place, user in needed.items() for spelling in _spellings(place)}
 
     def _remove(self, one: _Adopted, report: RemovalReport) -> None:
         source = open_place(one.former.place)
@@ -131,6 +148,8 @@ class SourceRemover:
             removed = source.remove([listing.files[path] for path in equal])
             report.files += len(removed)
             report.size_bytes += sum(file.size_bytes for file in removed)
+            stayed = set(equal) - {file.path for file in removed}
+            reasons += [f"{path!r} was changed meanwhile" for path in sorted(stayed)]
         if reasons:
             report.kept.append(_kept(one, "; ".join(reasons)))
         elif isinstance(source, LocalSource):
@@ -151,6 +170,36 @@ class SourceRemover:
                 (equal if is_equal else different).append(path)
                 self._progress(file.size_bytes)
         return equal, different
+
+
+def _left_out(planned: Iterable[PlannedRow], adopted: Iterable[_Adopted]) -> dict[str, str]:
+    """Return the places of the rows that the store does not have, and for each one the row."""
+    in_store = {(one.row.kind, one.row.name) for one in adopted}
+    rows = ((one.row, one.source.place) for one in planned)
+    return {place: f"{row.kind} {row.name}" for row, place in rows if (row.kind, row.name) not in in_store}
+
+
+def _spellings(place: str) -> tuple[str, ...]:
+    """Return a place, and the directory to which it leads if a part of it is a symlink."""
+    place = place.rstrip("/")
+    return (place, os.path.realpath(place)) if _is_local(place) else (place,)
+
+
+def _is_local(place: str) -> bool:
+    return scheme_of(place) == ""
+
+
+def _link_targets(directory: Path) -> set[str]:
+    """Return the files and directories to which symlinks in a directory lead, also those below such a directory."""
+    targets: set[str] = set()
+    todo = [directory]
+    while todo:
+        for parent, directories, files in os.walk(todo.pop()):
+            links = [path for name in (*directories, *files) if (path := Path(parent, name)).is_symlink()]
+            found = {os.path.realpath(path) for path in links} - targets
+            targets |= found
+            todo += map(Path, found)
+    return targets
 
 
 def _with_parents(place: str) -> Iterator[str]:

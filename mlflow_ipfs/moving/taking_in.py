@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.artifacts.artifact_places import without_user
 from mlflow_ipfs.binding.artifacts.artifact_sources import Listing
+from mlflow_ipfs.binding.databases.former_locations import stored_mark
 from mlflow_ipfs.content.checking.compare import compare_with_disk
 from mlflow_ipfs.errors import (
     MlflowIpfsError,
@@ -21,7 +23,7 @@ from mlflow_ipfs.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mlflow_ipfs.binding.artifacts.artifact_sources import SourceFile
     from mlflow_ipfs.content.mfs import MfsPath
@@ -33,6 +35,7 @@ _BATCH_FILES: Final = 1000
 _BATCH_BYTES: Final = 256 << 20
 _OF_THE_STORE: Final = (StoreFullError, StoreBusyError, StoreFormatError)  # these errors stop the adoption
 _MAX_SHOWN: Final = 3
+_HOW_TO_DECIDE: Final = "rename the other one to keep both, or remove it, then adopt again"
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class TakenRow:
         is_known: True if an earlier pass took in the row, and no file has changed since.
         problems: the reasons why the row is left out; empty if every file is in the store.
         listing: the files.
+        stored: ``stored_mark`` of the files of the store that are equal to files of the source, or that this pass wrote.
     """
 
     planned: PlannedRow
@@ -58,6 +62,7 @@ class TakenRow:
     is_known: bool = False
     problems: list[str] = field(default_factory=list)
     listing: Listing = field(default_factory=Listing)
+    stored: set[str] = field(default_factory=set)
 
     @property
     def reason(self) -> str:
@@ -86,6 +91,7 @@ class Intake:
         self._batch_bytes = 0
         self._failed: dict[MfsPath, str] = {}
         self._created: set[MfsPath] = set()
+        self._written: set[MfsPath] = set()
         self.new_bytes = 0
 
     def take(self, rows: Iterable[PlannedRow]) -> list[TakenRow]:
@@ -109,7 +115,7 @@ class Intake:
             row.problems.append(planned.problem)
             return row
         listing = _list(row)
-        row.is_known = _is_known(row, self._store_id) and self._store.files.stat(planned.target) is not None
+        row.is_known = _is_known(row, self._store_id)
         if row.is_known:
             return row
         if row.problems and not _is_partly_useful(planned):
@@ -127,24 +133,26 @@ class Intake:
             with planned.source.fetched(self._store.storage.make_view_directory) as directory:
                 self._import_missing(planned, listing, directory)
                 self._flush()
-                row.problems += self._compare(planned, self._new_files(planned, listing), directory)
+                self._compare_twice(row, listing, directory)
         except RemoteError as error:
             row.problems.append(str(error))
 
     def _import_missing(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
         """Import the files that the store does not have with the same size."""
-        entries = self._entries(planned)
+        entries = self._make_way(planned, listing)
         for file in self._new_files(planned, listing):
             entry = entries.get(file.path)
             if entry is None:
                 self._created.add(planned.target.join(file.path))
-            if entry is None or (entry.size_bytes != file.size_bytes and _may_replace(planned, entry, file)):
+            if entry is None or (entry.size_bytes != file.size_bytes and self._may_replace(planned, entry, file)):
                 self._add(planned, file, directory)
 
     def _add(self, planned: PlannedRow, file: SourceFile, directory: Path) -> None:
         if len(self._batch) >= _BATCH_FILES or self._batch_bytes + file.size_bytes > _BATCH_BYTES:
             self._flush()
-        self._batch.append((planned.target.join(file.path), directory / file.path))
+        location = planned.target.join(file.path)
+        self._written.add(location)
+        self._batch.append((location, directory / file.path))
         self._batch_bytes += file.size_bytes
 
     def _flush(self) -> None:
@@ -176,18 +184,22 @@ class Intake:
                 row.problems.append(f"{planned.source.place} changed while it was read; adopt it again")
             return
         directory = Path(planned.source.place)
-        if row.fingerprint != imported or self._compare(planned, self._new_files(planned, listing), directory):
-            self._import_changed(planned, listing, directory)
-            row.problems += self._compare(planned, self._new_files(planned, listing), directory)
+        self._compare_twice(row, listing, directory, has_changed=row.fingerprint != imported)
         self._remove_vanished(planned, listing)
 
+    def _compare_twice(self, row: TakenRow, listing: Listing, directory: Path, *, has_changed: bool = False) -> None:
+        """Compare files with the store. If they differ, import those that changed once more, and compare again."""
+        if has_changed or self._compare(row, listing, directory):
+            self._import_changed(row.planned, listing, directory)
+            row.problems += self._compare(row, listing, directory)
+
     def _import_changed(self, planned: PlannedRow, listing: Listing, directory: Path) -> None:
-        entries = self._entries(planned)
+        entries = self._make_way(planned, listing)
         for file in self._new_files(planned, listing):
             entry = entries.get(file.path)
             self._failed.pop(planned.target.join(file.path), None)
             if entry is None or (
-                _may_replace(planned, entry, file) and differs(self._store, entry, directory / file.path)
+                self._may_replace(planned, entry, file) and differs(self._store, entry, directory / file.path)
             ):
                 self._add(planned, file, directory)
         self._flush()
@@ -202,21 +214,74 @@ class Intake:
             if location in self._created:
                 self._store.files.delete(location)
 
+    def _make_way(self, planned: PlannedRow, listing: Listing) -> Mapping[str, MfsEntry]:
+        """Delete what makes it impossible to store a file: a file above its path, or a directory at its path.
+
+        Return the files of the row that the store has then. A location that the database names already is not changed.
+        """
+        entries = self._entries(planned)
+        if planned.keeps_location:
+            return entries
+        blocked = _find_blocked(entries.keys(), listing.files.keys())
+        for path in blocked.values():
+            self._store.files.delete(planned.target.join(path))
+        return self._entries(planned) if blocked else entries
+
+    def _may_replace(self, planned: PlannedRow, entry: MfsEntry, file: SourceFile) -> bool:
+        """Return True if a file of the source may replace a different one in the store.
+
+        Clients may have written to a location of the store that the database names. Only ``adopt`` writes to other
+        locations before the database names them.
+        """
+        if not planned.keeps_location or planned.target.join(file.path) in self._written:
+            return True
+        earlier = planned.earlier(self._store_id)
+        if earlier is None:
+            return file.changed_ns > entry.mtime_ns
+        return stored_mark(file.path, entry.cid) in earlier.stored
+
+    def _explain_difference(self, planned: PlannedRow, entry: MfsEntry, file: SourceFile) -> str:
+        source = _name_of(planned, file)
+        if self._may_replace(planned, entry, file):
+            return f"{source} changed while it was read; adopt it again when no process writes to it"
+        if planned.earlier(self._store_id) is not None:
+            reason = "the file in the store was changed, too"
+        elif file.changed_ns:
+            reason = "by the clocks of both machines the file in the store is newer"
+        else:
+            reason = "differs from the file in the store, and its age is not known"
+        return f"{source}: {reason}, so that one was kept; {_HOW_TO_DECIDE}"
+
+    def _explain_missing(self, planned: PlannedRow, file: SourceFile, *, blocked_by: str | None, is_file: bool) -> str:
+        failure = self._failed.pop(planned.target.join(file.path), None)
+        if blocked_by is None:
+            return failure or f"{_name_of(planned, file)} is not in the store; adopt it again"
+        there = "is a file in the store, but a directory" if is_file else "is a directory in the store, but a file"
+        return f"{_name_of(planned, file)}: {blocked_by!r} {there} here, so it was left; {_HOW_TO_DECIDE}"
+
     def _new_files(self, planned: PlannedRow, listing: Listing) -> list[SourceFile]:
         """Return the files that no earlier pass has taken in."""
-        return listing.without(planned.known_marks(self._store_id))
+        earlier = planned.earlier(self._store_id)
+        return listing.without(earlier.marks if earlier is not None else frozenset())
 
-    def _compare(self, planned: PlannedRow, files: Iterable[SourceFile], directory: Path) -> list[str]:
+    def _compare(self, row: TakenRow, listing: Listing, directory: Path) -> list[str]:
         """Compare files byte for byte with the store. Return a reason for each one that is not the same there."""
-        entries = self._entries(planned)
+        planned = row.planned
+        entries, files = self._entries(planned), self._new_files(planned, listing)
+        blocked = _find_blocked(entries.keys(), [file.path for file in files if file.path not in entries])
         problems = []
         for file in files:
-            location, source = planned.target.join(file.path), directory / file.path
-            entry = entries.get(file.path)
+            entry, blocked_by = entries.get(file.path), blocked.get(file.path)
             if entry is None:
-                problems.append(self._failed.pop(location, f"{str(source)!r} is not in the store; adopt it again"))
-            elif differs(self._store, entry, source):
-                problems.append(_explain_difference(planned, entry, file, str(source)))
+                is_file = blocked_by in entries
+                problems.append(self._explain_missing(planned, file, blocked_by=blocked_by, is_file=is_file))
+                self._progress(file.size_bytes)
+                continue
+            is_equal = not differs(self._store, entry, directory / file.path)
+            if is_equal or planned.target.join(file.path) in self._written:
+                row.stored.add(stored_mark(file.path, entry.cid))
+            if not is_equal:
+                problems.append(self._explain_difference(planned, entry, file))
             self._progress(file.size_bytes)
         return problems
 
@@ -224,6 +289,20 @@ class Intake:
         """Return the files of a row that the store has, by their paths below the row's target."""
         start = len(planned.target.path) + 1
         return {entry.path[start:]: entry for entry in self._store.files.walk(planned.target)}
+
+
+def _find_blocked(stored: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Return the files that a store cannot have beside those that it has, and for each one the path in the way."""
+    files = set(stored)
+    directories = {above for path in files for above in _above(path)}
+    blocked = {path: path for path in wanted if path in directories}
+    return blocked | {path: above for path in wanted for above in _above(path) if above in files}
+
+
+def _above(path: str) -> Iterator[str]:
+    """Yield the directories above a path."""
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def differs(store: ContentStore, entry: MfsEntry, source: Path) -> bool:
@@ -260,14 +339,8 @@ def _list(row: TakenRow) -> Listing:
 
 def _is_known(row: TakenRow, store_id: str) -> bool:
     """Return True if an earlier pass has taken in every file of a row, and the row names the store."""
-    planned, former = row.planned, row.planned.former
-    return (
-        former is not None
-        and planned.keeps_location
-        and former.store_id == store_id
-        and not row.problems
-        and not row.listing.without(former.marks)
-    )
+    earlier = row.planned.earlier(store_id)
+    return earlier is not None and not row.problems and not row.listing.without(earlier.marks)
 
 
 def _is_partly_useful(planned: PlannedRow) -> bool:
@@ -278,19 +351,8 @@ def _is_partly_useful(planned: PlannedRow) -> bool:
     return planned.problem is None and planned.keeps_location and planned.source.is_local
 
 
-def _may_replace(planned: PlannedRow, entry: MfsEntry, file: SourceFile) -> bool:
-    """Return True if a file of the source may replace a different one in the store.
-
-    Clients may have written to a location of the store that the database names. Only ``adopt`` writes to other locations
-    before the database names them.
-    """
-    return not planned.keeps_location or file.changed_ns > entry.mtime_ns
-
-
-def _explain_difference(planned: PlannedRow, entry: MfsEntry, file: SourceFile, source: str) -> str:
-    if _may_replace(planned, entry, file):
-        return f"{source!r} changed while it was read; adopt it again when no process writes to it"
-    return f"{source!r} differs from a newer file in the store, which was kept; remove one of the two"
+def _name_of(planned: PlannedRow, file: SourceFile) -> str:
+    return repr(f"{without_user(planned.source.place).rstrip('/')}/{file.path}")
 
 
 def _text_of(error: MlflowIpfsError | OSError) -> str:

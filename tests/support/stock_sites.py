@@ -19,8 +19,12 @@ from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.databases.artifact_locations import read_locations
 from mlflow_ipfs.binding.databases.connections import opened_database
 from mlflow_ipfs.binding.databases.drivers import name_driver
+from mlflow_ipfs.content.mfs import MutableFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
     from mlflow.entities import Run
 
 ODD_NAMES = ("a dir/b c.txt", "100%.txt", "%20.txt", "ünï/çödé.txt", ".hidden/.file", "a?b#c.txt", "plus+&=.txt")
@@ -121,9 +125,22 @@ def artifacts_of(run: Run) -> Path:
     return Path(run.info.artifact_uri)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+    return path
+
+
+def after_each_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something whenever files were published, before they are compared."""
+    stock = MutableFiles.put_files
+
+    def put_files(self: MutableFiles, sources: Any, **options: Any) -> int:
+        new_bytes = stock(self, sources, **options)
+        action()
+        return new_bytes
+
+    monkeypatch.setattr(MutableFiles, "put_files", put_files)
 
 
 def read_site(uri: str, tracking_uri: str | None = None) -> dict[str, dict[str, bytes]]:

@@ -158,23 +158,29 @@ class LocalSource:
 
     def remove(self, files: Sequence[SourceFile]) -> list[SourceFile]:
         """See ``ArtifactSource``. A symlink is removed, and its target stays."""
-        present = self.list_files().files
-        removed = [file for file in files if present.get(file.path) == file]
+        removed = {}
         links: set[str] = set()
-        for file in removed:
+        for file in files:
+            path = self.directory / file.path
+            if not _is_unchanged(path, file):
+                continue
             link = self._outer_symlink(file.path)
             if link is None:
-                (self.directory / file.path).unlink()
+                path.unlink()
             else:
                 links.add(link)
-        paths = {file.path for file in removed}
+            removed[file.path] = file
+        below = self.list_files().files if links else {}
         for link in links:
-            if all(path in paths for path in present if path.startswith(f"{link}/")):
+            inside = [file for path, file in below.items() if path.startswith(f"{link}/")]
+            if all(removed.get(file.path) == file for file in inside):
                 (self.directory / link).unlink()
+            else:
+                removed = {path: file for path, file in removed.items() if not path.startswith(f"{link}/")}
         for parent, _, _ in os.walk(self.directory, topdown=False):
             with suppress(OSError):  # not empty
                 Path(parent).rmdir()
-        return removed
+        return list(removed.values())
 
     def _outer_symlink(self, path: str) -> str | None:
         """Return the directory above a file that is a symlink; None if the path has no such directory."""
@@ -215,9 +221,21 @@ def _list_file(listing: Listing, entry: os.DirEntry[str], path: str) -> None:
     elif not os.access(entry.path, os.R_OK):
         listing.problems.append(f"{entry.path!r} cannot be read: this user has no permission")
     else:
-        stamp = f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-        changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
-        listing.add(SourceFile(path, status.st_size, stamp, changed_ns, status.st_mtime_ns))
+        listing.add(_file_of(path, status))
+
+
+def _file_of(path: str, status: os.stat_result) -> SourceFile:
+    stamp = f"{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    return SourceFile(path, status.st_size, stamp, changed_ns, status.st_mtime_ns)
+
+
+def _is_unchanged(path: Path, file: SourceFile) -> bool:
+    """Return whether a file on disk is still the one that was listed."""
+    try:
+        return _file_of(file.path, path.stat()) == file
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)

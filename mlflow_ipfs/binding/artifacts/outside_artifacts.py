@@ -187,7 +187,7 @@ def iterate_outside_artifacts(
     for row in limit.cut(rows):
         common_root = find_common_root(row)
         record = _record_of(row, former)
-        is_changed = record is not None and _has_changed(record)
+        is_changed = record is not None and _has_changed(record, row, store)
         if record is not None and is_changed:
             common_root = find_common_root(replace(row, uri=record.place))
         if is_changed or _is_outside(row, common_root, store, proxied, bases):
@@ -205,10 +205,11 @@ def _record_of(row: ArtifactRow, former: Mapping[tuple[str, str], FormerLocation
     return record if record is not None and open_place(record.place).is_local else None
 
 
-def _has_changed(record: FormerLocation) -> bool:
-    """Return whether a row's former directory has files that were not taken in."""
+def _has_changed(record: FormerLocation, row: ArtifactRow, store: ContentStore) -> bool:
+    """Return whether a row's former directory has files that were not taken in, or that the store has lost."""
     listing = open_place(record.place).list_files()
-    return bool(listing.problems or listing.without(record.marks))
+    is_lost = scheme_of(row.uri) == MFS and store.files.stat(parse_mfs(before_frozen(row.uri))) is None
+    return bool(listing.problems or listing.without(frozenset() if is_lost else record.marks))
 
 
 def group(artifacts: Iterable[OutsideArtifact]) -> tuple[OutsideGroup, ...]:

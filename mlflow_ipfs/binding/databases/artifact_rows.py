@@ -6,6 +6,7 @@ columns, and a read must neither migrate the database nor create tables.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -57,6 +58,7 @@ _UNFINISHED: Final[tuple[tuple[ArtifactKind, str, tuple[str, ...], str], ...]] =
     ),
     ("trace", "trace_info", ("request_id", "status"), "SELECT request_id FROM trace_info WHERE status = 'IN_PROGRESS'"),
 )
+_SOURCE_KEYS: Final = ("uri", "path", "url")
 _FOLLOWED: Final = ("models:", "runs:")  # schemes of a version's source that refers to another row
 
 
@@ -105,6 +107,24 @@ def read_unfinished(connection: Connection) -> set[tuple[ArtifactKind, str]]:
         if _has(connection, table, *columns):
             found |= {(kind, str(name)) for (name,) in connection.execute(sqlalchemy.text(query))}
     return found
+
+
+def read_dataset_sources(connection: Connection) -> list[tuple[str, str]]:
+    """Return name and location of every dataset whose source names a file, a directory or a URI."""
+    if not _has(connection, "datasets", "name", "dataset_source"):
+        return []
+    rows = connection.execute(sqlalchemy.text("SELECT name, dataset_source FROM datasets"))
+    return [(str(name), uri) for name, source in rows for uri in _locations_in(source)]
+
+
+def _locations_in(source: str) -> list[str]:
+    """Return the locations in the source of a dataset: JSON, with a key that depends on the type of the source."""
+    try:
+        fields = json.loads(source)
+    except ValueError:  # a type of source that is not MLflow's
+        return []
+    found = [fields.get(key) for key in _SOURCE_KEYS] if isinstance(fields, dict) else []
+    return [uri for uri in found if uri and isinstance(uri, str)]
 
 
 def iterate_rows(connection: Connection) -> Iterator[ArtifactRow]:

@@ -67,8 +67,23 @@ def find_content(store: ContentStore, registry_id: str, server_trees: tuple[MfsP
         if (first := one.path.partition("/")[0]) == registry_id or (first not in known and one.cid in only_its)
     ]
     trees = [*_own_trees(store, registry_id), *server_trees]
-    files = sum(len(storage.entries.walk(tree.root, tree.path)) for tree in trees)
+    files = sum(len(store.files.walk(tree)) for tree in trees)
     return DatabaseContent(tuple(pins), tuple(frozen), tuple(trees), files)
+
+
+def find_unclaimed(store: ContentStore) -> dict[str, list[CID]]:
+    """Return the content of the files that are below no registry id, by the mutable tree.
+
+    Servers write such files. The store does not record for which database.
+    """
+    known = set(claims.list_databases(store.storage))
+    names = {root.name.removeprefix("mfs://").partition("/")[0] for root in store.roots() if root.kind is NameKind.FILE}
+    found: dict[str, list[CID]] = {}
+    for name in sorted(names):
+        entries = store.files.walk(MfsPath(name))
+        if cids := [entry.cid for entry in entries if entry.path.partition("/")[0] not in known]:
+            found[str(MfsPath(name))] = cids
+    return found
 
 
 def drop_content(

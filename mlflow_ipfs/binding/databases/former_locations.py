@@ -6,6 +6,7 @@ locations. `mlflow db upgrade` does not change it. ``adopt`` reads the table to 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -14,8 +15,11 @@ from sqlalchemy.exc import OperationalError, ProgrammingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
     from sqlalchemy import Connection, Engine
+
+    from mlflow_ipfs.content.cid import CID
 
 TABLE: Final = "mlflow_ipfs_adopted"
 _BATCH: Final = 500  # rows of one statement, below SQLite's limit of parameters
@@ -30,7 +34,10 @@ _table = sqlalchemy.Table(
     sqlalchemy.Column("place", sqlalchemy.Text, nullable=False),
     sqlalchemy.Column("fingerprint", sqlalchemy.String(64), nullable=False),
     sqlalchemy.Column("store_id", sqlalchemy.String(64), nullable=False),
-    sqlalchemy.Column("marks", sqlalchemy.Text),  # not in tables of the first development versions
+    # The columns below are missing in tables of the first development versions.
+    sqlalchemy.Column("marks", sqlalchemy.Text),
+    sqlalchemy.Column("stored", sqlalchemy.Text),
+    sqlalchemy.Column("is_unfinished", sqlalchemy.Integer),
 )
 
 
@@ -47,6 +54,8 @@ class FormerLocation:
         fingerprint: ``Listing.fingerprint`` of the files when they were compared with the store.
         store_id: the id of the store.
         marks: ``SourceFile.mark`` of every file that was in the place when it was taken in, now or in an earlier pass.
+        stored: ``stored_mark`` of every file as it was taken in: clients have not changed a file that still has its mark.
+        is_unfinished: whether a program could still write to the place when the row was taken in.
     """
 
     table: str
@@ -56,34 +65,56 @@ class FormerLocation:
     fingerprint: str
     store_id: str
     marks: frozenset[str] = frozenset()
+    stored: frozenset[str] = frozenset()
+    is_unfinished: bool = False
+
+
+def stored_mark(path: str, cid: CID) -> str:
+    """Return a short hash of a file in the store: its path below the row's artifacts, and its content."""
+    return hashlib.sha256(f"{path}\0{cid}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def create_table(engine: Engine) -> None:
-    """Create the table, or its new column, if it is missing. Safe with concurrent processes."""
+    """Create the table, or its new columns, if they are missing. Safe with concurrent processes."""
     try:
         _metadata.create_all(engine)
-        if not _has_marks(engine):
-            with engine.begin() as connection:
-                connection.execute(sqlalchemy.text(f"ALTER TABLE {TABLE} ADD COLUMN marks TEXT"))
     except (OperationalError, ProgrammingError):
-        if not sqlalchemy.inspect(engine).has_table(TABLE) or not _has_marks(engine):
+        if not sqlalchemy.inspect(engine).has_table(TABLE):
             raise
+    for column in _missing_columns(engine):
+        kind = column.type.compile(engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.execute(sqlalchemy.text(f"ALTER TABLE {TABLE} ADD COLUMN {column.name} {kind}"))
+        except (OperationalError, ProgrammingError):
+            if column in _missing_columns(engine):
+                raise
 
 
-def _has_marks(bind: Engine | Connection) -> bool:
-    return any(column["name"] == "marks" for column in sqlalchemy.inspect(bind).get_columns(TABLE))
+def _missing_columns(bind: Engine | Connection) -> list[sqlalchemy.Column[Any]]:
+    present = {column["name"] for column in sqlalchemy.inspect(bind).get_columns(TABLE)}
+    return [column for column in _table.c if column.name not in present]
 
 
 def read_former_locations(connection: Connection) -> dict[tuple[str, str], FormerLocation]:
     """Return the former locations of all rows, by table and key. A database without the table has none."""
     if not sqlalchemy.inspect(connection).has_table(TABLE):
         return {}
-    wanted = [column for column in _table.c if column.name != "marks" or _has_marks(connection)]
+    missing = {column.name for column in _missing_columns(connection)}
+    wanted = [column for column in _table.c if column.name not in missing]
     found: dict[tuple[str, str], FormerLocation] = {}
     for row in connection.execute(sqlalchemy.select(*wanted)).mappings():
-        marks = frozenset((row.get("marks") or "").split())
+        marks, stored = (frozenset((row.get(name) or "").split()) for name in ("marks", "stored"))
         one = FormerLocation(
-            row["row_table"], row["row_key"], row["location"], row["place"], row["fingerprint"], row["store_id"], marks
+            row["row_table"],
+            row["row_key"],
+            row["location"],
+            row["place"],
+            row["fingerprint"],
+            row["store_id"],
+            marks,
+            stored,
+            bool(row.get("is_unfinished")),
         )
         found[one.table, one.key] = one
     return found
@@ -102,6 +133,8 @@ def record_former_locations(connection: Connection, locations: Sequence[FormerLo
                 "fingerprint": one.fingerprint,
                 "store_id": one.store_id,
                 "marks": " ".join(sorted(one.marks)),
+                "stored": " ".join(sorted(one.stored)),
+                "is_unfinished": int(one.is_unfinished),
             }
             for one in locations
         ]

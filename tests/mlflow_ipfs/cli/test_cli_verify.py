@@ -68,6 +68,17 @@ def test_each_difference_on_disk_is_named(cli: CommandLine, root: str, directory
     assert {problem["path"] for problem in record["problems"]} == {"sub/small.txt", "link", "new"}
 
 
+def test_many_differences_are_counted(cli: CommandLine, root: str, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    for number in range(30):
+        (wrong / f"{number}.txt").write_text("")
+    problems = cli("verify", root, "--against", wrong, "--json", code=4).records[0]["problems"]
+    lines = cli("verify", root, "--against", wrong, code=4).lines
+    assert lines[-1] == f"problem   {len(problems) - 10} more; see --json"
+    assert len(lines) == 2 + 2 * 10 + 1
+
+
 def test_hidden_entries_that_add_skips_are_not_a_difference(cli: CommandLine, directory: Path) -> None:
     (directory / "sub" / ".DS_Store").write_bytes(b"x")
     cid = cli("add", "-q", directory).cid

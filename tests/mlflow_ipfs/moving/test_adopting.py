@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,7 @@ from mlflow.entities.model_registry import RegisteredModelTag
 
 from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.opening import shared_store
+from mlflow_ipfs.opening import close_shared_stores, shared_store
 from support.stock_sites import ODD_NAMES, StockSite, artifacts_of, read_site, write
 
 if TYPE_CHECKING:
@@ -239,3 +241,73 @@ def test_a_restored_copy_does_not_look_at_the_directories_of_the_original(cli: C
     assert (artifacts_of(run) / "late.txt").exists()
     cli("adopt", "--backend-store-uri", site.uri)
     assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "late.txt": b"late"}}
+
+
+def test_a_lost_store_is_filled_again(cli: CommandLine, site: StockSite) -> None:
+    site.fill()
+    before = read_site(site.uri)
+    cli("adopt", "--backend-store-uri", site.uri)
+    close_shared_stores()
+    shutil.rmtree(cli.store)
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == before
+    assert len(list(shared_store().pins.list(owner_prefix="model-version:"))) == 3
+    assert "unchanged   5, taken in earlier" in cli("adopt", "--backend-store-uri", site.uri).lines
+
+
+def test_a_store_of_an_earlier_day_is_filled_again(cli: CommandLine, site: StockSite, tmp_path: Path) -> None:
+    cli("add", write(tmp_path / "other.txt", "other"))
+    shutil.copytree(cli.store, tmp_path / "earlier")
+    site.fill()
+    before = read_site(site.uri)
+    cli("adopt", "--backend-store-uri", site.uri)
+    close_shared_stores()
+    shutil.rmtree(cli.store)
+    shutil.copytree(tmp_path / "earlier", cli.store)
+    doctor = cli("doctor", "--backend-store-uri", site.uri, code=1).stdout.decode()
+    assert "artifacts of 3 runs, 1 logged model, 1 trace and 3 model versions are outside the store" in doctor
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == before
+
+
+def test_a_file_that_became_a_directory_is_taken_in(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a": "file", "b/c.txt": "directory"}, status="RUNNING")
+    cli("adopt", "--backend-store-uri", site.uri, code=1)
+    older = site.database.read_bytes()
+    site.client.set_terminated(run.info.run_id)
+    cli("adopt", "--backend-store-uri", site.uri)
+    site.database.write_bytes(older)
+    site.client.set_terminated(run.info.run_id)
+    (artifacts_of(run) / "a").unlink()
+    shutil.rmtree(artifacts_of(run) / "b")
+    write(artifacts_of(run) / "a/c.txt", "directory")
+    write(artifacts_of(run) / "b", "file")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a/c.txt": b"directory", "b": b"file"}}
+
+
+def test_no_store_is_created_for_an_adoption_that_cannot_start(
+    cli: CommandLine, site: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add_run({"a.txt": "a"})
+    adopt = ("adopt", "--backend-store-uri", site.uri)
+    done = cli(*adopt, "--artifacts", site.directory, code=2)
+    assert "created the store" not in done.stderr
+    assert not cli.store.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow_ipfs.moving.database_access.LOCK_SECONDS", 0.1)
+        with closing(sqlite3.connect(site.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert "database is locked" in cli(*adopt, code=1).stderr
+    assert not cli.store.exists()
+
+
+def test_the_table_of_an_earlier_version_gets_the_new_columns(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a.txt": "a"})
+    cli("adopt", "--backend-store-uri", site.uri)
+    for column in ("marks", "stored", "is_unfinished"):
+        site.query(f"ALTER TABLE mlflow_ipfs_adopted DROP COLUMN {column}")
+    write(artifacts_of(run) / "later.txt", "later")
+    cli("adopt", "--backend-store-uri", site.uri, "--dry-run")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "later.txt": b"later"}}

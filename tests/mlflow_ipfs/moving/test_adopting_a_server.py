@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sqlite3
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mlflow_ipfs.content.mfs import MfsPath
-from mlflow_ipfs.opening import open_store, shared_store
+from mlflow_ipfs.opening import close_shared_stores, open_store, shared_store
 from support.clients import run_client
-from support.stock_sites import StockSite, read_site, write
+from support.stock_sites import StockSite, after_each_import, read_site, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from conftest import StartServer
@@ -115,6 +120,115 @@ def test_files_that_a_server_of_ours_wrote_since_are_kept(cli: CommandLine, serv
     assert files_in_the_store(path=f"0/{run_id}/artifacts") == {"loss.txt": b"0.1", "other.txt": b"other"}
 
 
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """Return a function that lets the clock of the store be wrong by a number of hours, in a ``with`` block."""
+    now = time.time_ns
+
+    @contextmanager
+    def wrong_by(hours: int) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: now() + hours * 3600 * 10**9)
+            yield
+
+    return wrong_by
+
+
+def test_a_newer_file_is_taken_in_although_the_clock_of_the_store_was_ahead(
+    cli: CommandLine, site: StockSite, clocks: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    run = site.add_run({"loss.txt": "0.5"})
+    site.move_behind_a_server()
+    with clocks(24):
+        cli("adopt", "--backend-store-uri", site.uri)
+    path = f"0/{run.info.run_id}/artifacts/loss.txt"
+    write(site.directory / "mlartifacts" / path, "0.1")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert files_in_the_store()[path] == b"0.1"
+
+
+def test_a_file_that_an_old_server_keeps_writing_is_taken_in_when_the_server_has_stopped(
+    cli: CommandLine,
+    site: StockSite,
+    monkeypatch: pytest.MonkeyPatch,
+    clocks: Callable[[int], AbstractContextManager[None]],
+) -> None:
+    run = site.add_run({"loss.txt": "0.5"})
+    site.move_behind_a_server()
+    path = f"0/{run.info.run_id}/artifacts/loss.txt"
+    written = site.directory / "mlartifacts" / path
+    cli("adopt", "--backend-store-uri", site.uri)
+    write(written, "0.4")
+    with clocks(24), monkeypatch.context() as patch:
+        after_each_import(patch, lambda: write(written, os.urandom(4).hex()))
+        assert "changed while it was read" in cli("adopt", "--backend-store-uri", site.uri, code=1).lines[0]
+    write(written, "0.1")
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert files_in_the_store()[path] == b"0.1"
+
+
+def test_a_file_that_changed_on_both_sides_is_kept_on_both_although_the_clock_of_the_store_was_behind(
+    cli: CommandLine, site: StockSite, clocks: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    run = site.add_run({"loss.txt": "0.5"})
+    site.move_behind_a_server()
+    cli("adopt", "--backend-store-uri", site.uri)
+    path = f"0/{run.info.run_id}/artifacts/loss.txt"
+    old = write(site.directory / "mlartifacts" / path, "0.1")
+    with clocks(-24):
+        shared_store().files.put_stream(MfsPath("mlflow", path), io.BytesIO(b"0.2"))
+    done = cli("adopt", "--backend-store-uri", site.uri, code=1)
+    assert (
+        f"'{old}': the file in the store was changed, too, so that one was kept; rename the other one" in done.lines[0]
+    )
+    assert files_in_the_store()[path] == b"0.2"
+    old.rename(old.with_name("other.txt"))
+    cli("adopt", "--backend-store-uri", site.uri)
+    assert files_in_the_store(path=path.rpartition("/")[0]) == {"loss.txt": b"0.2", "other.txt": b"0.1"}
+
+
+def test_a_file_that_became_a_directory_on_the_old_server_is_named(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"a": "file", "b/c.txt": "directory"})
+    site.move_behind_a_server()
+    cli("adopt", "--backend-store-uri", site.uri)
+    directory = site.directory / f"mlartifacts/0/{run.info.run_id}/artifacts"
+    (directory / "a").unlink()
+    shutil.rmtree(directory / "b")
+    write(directory / "a/c.txt", "directory")
+    write(directory / "b", "file")
+    [line] = [line for line in cli("adopt", "--backend-store-uri", site.uri, code=1).lines if "left out" in line]
+    assert f"'{directory}/a/c.txt': 'a' is a file in the store, but a directory here, so it was left; rename" in line
+    assert f"'{directory}/b': 'b' is a directory in the store, but a file here" in line
+    (directory / "a").rename(directory / "a2")
+    (directory / "b").rename(directory / "b2")
+    cli("adopt", "--backend-store-uri", site.uri)
+    expected = {"a": b"file", "b/c.txt": b"directory", "a2/c.txt": b"directory", "b2": b"file"}
+    assert files_in_the_store(path=f"0/{run.info.run_id}/artifacts") == expected
+
+
+def test_a_lost_store_is_filled_again(cli: CommandLine, served: StockSite) -> None:
+    cli("adopt", "--backend-store-uri", served.uri)
+    before = files_in_the_store()
+    close_shared_stores()
+    shutil.rmtree(cli.store)
+    cli("adopt", "--backend-store-uri", served.uri)
+    assert files_in_the_store() == before
+    assert len(list(shared_store().pins.list(owner_prefix="model-version:"))) == 3
+
+
+def test_databases_that_are_listed_do_not_include_the_files_behind_a_server(
+    cli: CommandLine, served: StockSite
+) -> None:
+    cli("adopt", "--backend-store-uri", served.uri)
+    of_database, of_server = cli("databases", "ls", "--json").records
+    assert (of_database["files"], of_database["is_least"]) == (0, True)
+    assert (of_server["registry_id"], of_server["uri"], of_server["files"]) == (None, "mfs://mlflow", 13)
+    assert of_server["total_bytes"] == 189  # two files are equal
+    first, second = cli("databases", "ls").lines
+    assert "  at least " in first
+    assert second.startswith("mfs://mlflow  13 files behind a server, of an unknown database  ")
+
+
 def test_two_databases_on_one_store_share_no_path(
     cli: CommandLine, served: StockSite, empty_database: Path, tmp_path: Path
 ) -> None:
@@ -136,7 +250,8 @@ def test_two_databases_on_one_store_share_no_path(
     assert files_in_the_store().items() - first.items() == {
         (f"{registry_id}/0/{run.info.run_id}/artifacts/a.txt", b"second")
     }
-    assert len(cli("databases", "ls").lines) == 2
+    listed = cli("databases", "ls", "--json").records
+    assert {record["files"] for record in listed if record["registry_id"]} == {0, 1}
 
 
 def test_an_unreadable_file_keeps_only_itself_out(cli: CommandLine, served: StockSite) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,57 @@ def test_a_server_whose_artifacts_are_in_a_bucket(cli: CommandLine, site: StockS
     assert [entry.path for entry in found] == [f"0/{run.info.run_id}/artifacts/{name}" for name in ("a.txt", "b/c.txt")]
     done = cli("adopt", "--backend-store-uri", site.uri, "--artifacts", f"s3://{BUCKET}/served")
     assert "unchanged   1, taken in earlier" in done.lines
+
+
+def test_what_a_running_program_still_writes_to_a_bucket_is_taken_in_later(
+    cli: CommandLine, site: StockSite, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.add_run(status="RUNNING")
+    prefix = f"mlruns/0/{run.info.run_id}/artifacts"
+    site.query("UPDATE runs SET artifact_uri = ?", f"s3://{BUCKET}/{prefix}")
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/a.txt", Body=b"a")
+    cli("adopt", "--backend-store-uri", site.uri, "--include-running")
+    assert "unchanged   1, taken in earlier" in cli("adopt", "--backend-store-uri", site.uri).lines
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/b.txt", Body=b"b")
+    site.client.set_terminated(run.info.run_id)
+    assert "run; 2 files, 2 B" in cli("adopt", "--backend-store-uri", site.uri).lines[0]
+    assert read_site(f"ipfs+{site.uri}") == {run.info.run_id: {"a.txt": b"a", "b.txt": b"b"}}
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", "http://127.0.0.1:9")
+    cli("adopt", "--backend-store-uri", site.uri)  # the bucket is not needed any more
+
+
+def test_what_a_server_still_writes_to_a_bucket_replaces_only_what_no_client_changed(
+    cli: CommandLine, site: StockSite, s3: Any
+) -> None:
+    run = site.add_run({"a.txt": "a", "b.txt": "b"})
+    site.move_behind_a_server()
+    upload(s3, site.directory / "mlartifacts", "served")
+    adopt = ("adopt", "--backend-store-uri", site.uri, "--artifacts", f"s3://{BUCKET}/served")
+    cli(*adopt)
+    path = f"0/{run.info.run_id}/artifacts"
+    shared_store().files.put_stream(MfsPath("mlflow", f"{path}/b.txt"), io.BytesIO(b"of a client"))
+    for name in ("a.txt", "b.txt"):
+        s3.put_object(Bucket=BUCKET, Key=f"served/{path}/{name}", Body=b"later")
+    done = cli(*adopt, code=1)
+    assert f"'s3://{BUCKET}/served/{path}/b.txt': the file in the store was changed, too" in done.lines[0]
+    store = shared_store()
+    found = {entry.name: store.open(entry.cid).read() for entry in store.files.walk(MfsPath("mlflow", path))}
+    assert found == {"a.txt": b"later", "b.txt": b"of a client"}
+
+
+def test_an_object_that_is_written_again_after_an_interrupted_adoption_is_taken_in(
+    cli: CommandLine, in_s3: StockSite, s3: Any
+) -> None:
+    in_s3.query("UPDATE runs SET status = 'RUNNING'")
+    cli("adopt", "--backend-store-uri", in_s3.uri, code=1)
+    in_s3.query("UPDATE runs SET status = 'FINISHED'")
+    older = in_s3.database.read_bytes()
+    cli("adopt", "--backend-store-uri", in_s3.uri)
+    in_s3.database.write_bytes(older)
+    [changed] = [key for key in keys(s3) if key.endswith("weights.bin")]
+    s3.put_object(Bucket=BUCKET, Key=changed, Body=b"two")
+    cli("adopt", "--backend-store-uri", in_s3.uri)
+    assert b"two" in [data for files in read_site(f"ipfs+{in_s3.uri}").values() for data in files.values()]
 
 
 @pytest.mark.postgres

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_ipfs.content.mfs import MfsPath, MutableFiles
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.moving import adopting
 from mlflow_ipfs.opening import open_store, shared_store
 from support.mounted import mounted_tmpfs
-from support.stock_sites import StockSite, artifacts_of, read_site, write
+from support.stock_sites import StockSite, after_each_import, artifacts_of, read_site, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mlflow.entities import Run
@@ -30,18 +29,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 def location(site: StockSite, run: Run) -> str:
     [(uri,)] = site.query("SELECT artifact_uri FROM runs WHERE run_uuid = ?", run.info.run_id)
     return str(uri)
-
-
-def after_each_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Do something whenever files were published, before they are compared."""
-    stock = MutableFiles.put_files
-
-    def put_files(self: MutableFiles, sources: Any, **options: Any) -> int:
-        new_bytes = stock(self, sources, **options)
-        action()
-        return new_bytes
-
-    monkeypatch.setattr(MutableFiles, "put_files", put_files)
 
 
 def test_artifacts_of_a_server_are_named_only_for_a_server(cli: CommandLine, site: StockSite) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from mlflow.entities import Dataset, DatasetInput
 
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.opening import shared_store
 from support.stock_sites import StockSite, artifacts_of, read_site, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.command_line import CommandLine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -77,6 +79,76 @@ def test_files_that_a_version_still_reads_are_not_removed(cli: CommandLine, site
     assert any(line.startswith("left out    model version net/1: ") for line in done.lines)
     assert any("model version net/1 still reads files in" in line for line in done.lines)
     assert (artifacts_of(run) / "model/MLmodel").exists()
+
+
+def test_files_of_a_run_that_was_left_out_are_not_removed_through_a_symlink(cli: CommandLine, site: StockSite) -> None:
+    running = site.add_run({"a.txt": "a"}, status="RUNNING")
+    link, inner, target = site.add_run(), site.add_run(), site.add_run({"big.bin": "big"})
+    artifacts_of(link).parent.mkdir(parents=True)
+    artifacts_of(link).symlink_to(artifacts_of(running))
+    artifacts_of(inner).mkdir(parents=True)
+    (artifacts_of(inner) / "inner").symlink_to(artifacts_of(running))
+    (artifacts_of(running) / "big.bin").symlink_to(artifacts_of(target) / "big.bin")
+    done = cli("adopt", "--backend-store-uri", site.uri, "--remove-source", code=1)
+    for run in (link, target):
+        assert (
+            f"kept        run {run.info.run_id}: run {running.info.run_id} still reads files in" in done.stdout.decode()
+        )
+    assert sorted(path.name for path in artifacts_of(running).iterdir()) == ["a.txt", "big.bin"]
+    assert (artifacts_of(running) / "big.bin").read_text() == "big"
+    assert not artifacts_of(inner).exists()
+
+
+def test_files_of_a_run_that_was_left_out_behind_a_server_are_not_removed(cli: CommandLine, site: StockSite) -> None:
+    left, link = site.add_run({"a.txt": "a"}), site.add_run()
+    site.move_behind_a_server()
+    directories = [site.directory / f"mlartifacts/0/{run.info.run_id}/artifacts" for run in (left, link)]
+    os.mkfifo(directories[0] / "pipe")
+    write(directories[1] / "b.txt", "b")
+    (directories[0] / "linked").symlink_to(directories[1])
+    done = cli("adopt", "--backend-store-uri", site.uri, "--remove-source", code=1)
+    assert f"run {left.info.run_id} still reads files in" in done.stdout.decode()
+    assert (directories[0] / "linked/b.txt").read_text() == "b"
+
+
+def test_files_that_a_version_reads_through_a_symlink_are_not_removed(
+    cli: CommandLine, site: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_IPFS_FREEZE", "off")
+    run = site.add_run({"model/MLmodel": "flavors: {}"})
+    (site.directory / "alias").symlink_to("mlruns")
+    alias = str(artifacts_of(run) / "model").replace("/mlruns/", "/alias/")
+    site.add_version("net", alias)
+    done = cli("adopt", "--backend-store-uri", site.uri, "--remove-source", code=1)
+    assert f"kept        run {run.info.run_id}: model version net/1 still reads files in" in done.lines[-2]
+    assert read_site(f"ipfs+{site.uri}")["net/1"] == {"MLmodel": b"flavors: {}"}
+
+
+def test_files_that_a_dataset_names_are_not_removed(cli: CommandLine, site: StockSite) -> None:
+    run = site.add_run({"data/train.csv": "1,2"})
+    source = json.dumps({"uri": str(artifacts_of(run) / "data/train.csv")})
+    site.client.log_inputs(run.info.run_id, [DatasetInput(Dataset("train", "1234", "local", source))])
+    done = cli("adopt", "--backend-store-uri", site.uri, "--remove-source", code=1)
+    assert f"kept        run {run.info.run_id}: dataset train still reads files in" in done.lines[-2]
+    assert (artifacts_of(run) / "data/train.csv").exists()
+
+
+def test_a_file_that_is_written_while_others_are_removed_stays(
+    cli: CommandLine, site: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = site.add_run({"a.txt": "a", "b.txt": "b"})
+    cli("adopt", "--backend-store-uri", site.uri)
+    unlink = Path.unlink
+
+    def unlink_and_write(path: Path, *, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok=missing_ok)
+        if path.name == "a.txt":
+            write(path.with_name("b.txt"), "c")
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_write)
+    done = cli("adopt", "--backend-store-uri", site.uri, "--remove-source", code=1)
+    assert f"kept        run {run.info.run_id}: 'b.txt' was changed meanwhile" in done.lines
+    assert [path.read_text() for path in artifacts_of(run).iterdir()] == ["c"]
 
 
 def test_a_copied_database_is_adopted_and_emptied_only_after_a_fork(cli: CommandLine, site: StockSite) -> None:
