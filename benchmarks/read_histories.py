@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import compare
+from recorded_database import EXPERIMENT, make_database
 from reports import collect
 
 if TYPE_CHECKING:
@@ -27,32 +28,6 @@ if TYPE_CHECKING:
 POINTS = 1_000
 SAMPLE = 20  # runs that MLflow's client reads
 READ = "SELECT run_uuid, key, step, timestamp, value, is_nan FROM metrics"
-
-
-def make_database(file: Path, runs: int) -> list[str]:
-    """Make a database with one experiment, as MLflow would have written it. Return the ids of the runs."""
-    from mlflow import MlflowClient  # noqa: PLC0415 - MLflow loads slowly
-
-    experiment = MlflowClient(f"sqlite:///{file}").create_experiment("histories")
-    source = random.Random(0)  # noqa: S311 - not for secrets
-    ids = [f"{source.getrandbits(128):032x}" for _ in range(runs)]
-    with sqlite3.connect(file) as connection:
-        connection.executemany(
-            "INSERT INTO runs (run_uuid, name, status, lifecycle_stage, start_time, artifact_uri, experiment_id)"
-            " VALUES (?, 'run', 'FINISHED', 'active', 0, 'file:///none', ?)",
-            [(run_id, int(experiment)) for run_id in ids],
-        )
-        for run_id in ids:
-            connection.executemany(
-                "INSERT INTO metrics (run_uuid, key, step, timestamp, value, is_nan) VALUES (?, 'loss', ?, ?, ?, 0)",
-                [(run_id, step, 1_700_000_000_000 + step, source.random()) for step in range(POINTS)],
-            )
-        connection.executemany(
-            "INSERT INTO latest_metrics (run_uuid, key, step, timestamp, value, is_nan) VALUES (?, 'loss', ?, 0, 0, 0)",
-            [(run_id, POINTS - 1) for run_id in ids],
-        )
-    connection.close()
-    return ids
 
 
 def measure_processor_seconds(action: Callable[[], int], expected: int) -> float:
@@ -69,11 +44,12 @@ def main(runs: int) -> None:
 
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIRECTORY")) as name:
         file = Path(name) / "mlflow.db"
-        ids = make_database(file, runs)
+        source = random.Random(0)  # noqa: S311 - not for secrets
+        ids = make_database(file, ({"loss": [source.random() for _ in range(POINTS)]} for _ in range(runs)))
         client = MlflowClient(f"sqlite:///{file}")
 
         def read_for_report() -> int:
-            data = collect(experiment="histories", tracking_uri=f"sqlite:///{file}")
+            data = collect(experiment=EXPERIMENT, tracking_uri=f"sqlite:///{file}")
             return sum(run.point_count for run in data.runs)
 
         def read_bare() -> int:

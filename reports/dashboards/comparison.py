@@ -134,7 +134,7 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
                 *(
                     cell
                     for metric, found in zip(metrics, series, strict=True)
-                    for cell in (sparkline_cell(found), number_cell(metric.best_of(run)))
+                    for cell in (sparkline_cell(found), Cell("") if found is None else number_cell(metric.best_of(run)))
                 ),
             )
         )

@@ -10,13 +10,14 @@ import numpy as np
 from mlflow_ipfs.training import metric_names as names
 
 from ..figures import Fact
-from ..numbers import format_number, format_seconds
+from ..numbers import format_number, format_seconds, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..data import Run, Series
 
+_MAX_NODES: Final = 4
 _MIN_SAMPLES: Final = 2
 
 
@@ -61,6 +62,8 @@ def costs_of(run: Run) -> list[Fact]:
     usage, facts = measure_usage(run), []
     if run.duration_seconds is not None:
         facts.append(Fact("Wall time", format_seconds(run.duration_seconds)))
+    if run.system:
+        facts.append(Fact("Machine", _describe_nodes(run)))
     if usage.cpu_seconds is not None:
         facts.append(Fact("CPU time", f"{format_seconds(usage.cpu_seconds)} of the sampled processes"))
     if usage.gpu_percent is not None:
@@ -86,6 +89,16 @@ def efficiency_of(run: Run) -> list[Fact]:
 
 def _system(run: Run) -> Iterator[tuple[str, Series]]:
     return ((name, series) for group in run.system.values() for name, series in group.items())
+
+
+def _describe_nodes(run: Run) -> str:
+    """Return the names of the nodes that were sampled, and how many GPUs they have."""
+    nodes = [shown(node) or "one node" for node in run.system]
+    named = ", ".join(nodes[:_MAX_NODES]) + (
+        f" and {len(nodes) - _MAX_NODES:,} more" if len(nodes) > _MAX_NODES else ""
+    )
+    gpus = sum(_is_gpu(name, "utilization_percentage") for name, _ in _system(run))
+    return f"{named}, with {gpus:,} {'GPU' if gpus == 1 else 'GPUs'}" if gpus else named
 
 
 def _is_gpu(name: str, what: str) -> bool:

@@ -206,7 +206,10 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
     low = min((float(found.min()) for found in times), default=0.0)
     high = max((float(found.max()) for found in times), default=0.0)
     columns = min(HEAT_COLUMNS, max((len(found) for found in times), default=1))
-    edges = np.linspace(low, high if high > low else low + 1, columns + 1)
+    half = (
+        (high - low) / (2 * columns - 2) if high > low and columns > 1 else 0.5
+    )  # samples are in the middle of columns
+    edges = np.linspace(low - half, high + half, columns + 1)
     values = [_mean_by_column(found, series.values, edges) for found, (_, series) in zip(times, rows, strict=True)]
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MAX_PARAMS: Final = 500
 _MAX_RESULTS: Final = 6
 _MAX_LINKS: Final = 8
+_MAX_PARAMS_NAMED: Final = 8
 _LONGEST_VALUE: Final = 200
 
 
@@ -45,6 +46,7 @@ def _facts_of(data: ReportData, run: Run) -> list[Fact]:
         facts.append(Fact("Experiment", shown(run.experiment)))
     started = f"{run.status.lower() or 'unknown'}; started {format_time(run.started_ms)}"
     facts.append(Fact("Status", started + (f" by {shown(run.user)}" if run.user else "")))
+    facts += _describe_code(run)
     for dataset in run.datasets[:_MAX_LINKS]:
         link = link_of_cid(dataset.cid) or link_of_source(dataset.source)
         facts.append(Fact("Data", f"{describe_dataset(dataset)}{f', {dataset.cid}' if dataset.cid else ''}", link))
@@ -55,6 +57,19 @@ def _facts_of(data: ReportData, run: Run) -> list[Fact]:
     left_out = max(len(run.datasets) - _MAX_LINKS, 0) + max(len(versions) - _MAX_LINKS, 0)
     if left_out:
         facts.append(Fact("More", f"{left_out:,} more datasets and model versions are in the lineage."))
+    return facts
+
+
+def _describe_code(run: Run) -> list[Fact]:
+    """Return what was run, and the parameters that it was started with."""
+    facts = []
+    program, commit = (run.tags.get(f"mlflow.source.{name}", "") for name in ("name", "git.commit"))
+    if program:
+        facts.append(Fact("Code", shown(program) + (f", commit {shown(commit)[:12]}" if commit else "")))
+    if run.params:
+        texts = [f"{shown(key, 40)} {shown(value, 40)}" for key, value in sorted(run.params.items())]
+        more = f" and {len(texts) - _MAX_PARAMS_NAMED:,} more below" if len(texts) > _MAX_PARAMS_NAMED else ""
+        facts.append(Fact("Parameters", ", ".join(texts[:_MAX_PARAMS_NAMED]) + more))
     return facts
 
 

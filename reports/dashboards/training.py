@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.training import metric_names as names
 
 from ..figures import Axis, Dashboard, Section
-from ..metric_roles import group_keys, is_learning_rate, parse_key
+from ..metric_roles import Role, group_keys, is_learning_rate, parse_key
 from ..numbers import shown
 from .comparison import build_run_table
 from .curves import Curve, build_lines_panel
@@ -70,10 +71,10 @@ def build_quality_panels(runs: Sequence[Run], model_id: str | None = None) -> tu
 def _build_quality_panel(number: int, runs: Sequence[Run], group: tuple[str, str], keys: Sequence[str]) -> LinesPanel:
     model, quantity = group
     title = shown(f"{quantity} of {model}" if model else quantity)
-    curves = _build_curves(runs, keys[:MAX_LINES], lambda key: parse_key(key).legend, title)
+    curves = _build_curves(runs, keys[:MAX_LINES], lambda key: _role_among(key, keys).legend, title)
     kind = parse_key(keys[0]).kind
     better = {"loss": "; lower is better", "quality": "; higher is better", "other": ""}[kind]
-    stages = list(dict.fromkeys(parse_key(key).stage for key in keys if parse_key(key).stage))
+    stages = list(dict.fromkeys(stage for key in keys if (stage := _role_among(key, keys).stage)))
     of = f" in {' and '.join(stages)}" if stages else ""
     more = f" {len(keys) - MAX_LINES:,} more are in the table of all metrics." if len(keys) > MAX_LINES else ""
     findings = find_in_losses(runs, keys) if kind == "loss" else []
@@ -85,6 +86,13 @@ def _build_quality_panel(number: int, runs: Sequence[Run], group: tuple[str, str
         Axis(shown(quantity)),
         findings=findings,
     )
+
+
+def _role_among(key: str, keys: Sequence[str]) -> Role:
+    """Return the role of a key. One without a stage, beside that of a validation, is that of the training, as in Keras."""
+    role, stages = parse_key(key), {parse_key(other).stage for other in keys}
+    is_training = not role.stage and "validation" in stages and "training" not in stages
+    return replace(role, stage="training") if is_training else role
 
 
 def build_speed_panels(runs: Sequence[Run], model_id: str | None = None) -> tuple[Panel, ...]:

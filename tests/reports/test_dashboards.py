@@ -126,7 +126,27 @@ def test_facts_answer_what_was_trained_on_which_data_how_well_at_what_cost_and_w
     assert found["Model"].text == f"digits, version 1 (@champion), {CID}"
     assert any(fact.text.startswith("val_loss 0.0") and "best" in fact.text for fact in facts)
     assert found["Wall time"].text == "10 min 20 s"
+    assert found["Machine"].text == "node-0, node-1, with 2 GPUs"
+    assert found["Parameters"].text == "batch_size 64, learning_rate 0.01, optimizer adam"
     assert {"CPU time", "GPU energy", "GPU use"} <= set(found)
+
+
+def test_a_loss_without_a_stage_beside_that_of_the_validation_is_that_of_the_training() -> None:
+    metrics = {key: series(key, [2.0, 1.0, 0.5]) for key in ("loss", "val_loss", "other_loss")}
+    dashboard = reports.plot_training_metrics(ReportData("t", runs=(Run("r", metrics=metrics),)))
+    loss = titled(dashboard, "loss")
+    assert [line.name for line in loss.lines] == ["training", "validation"]
+    assert loss.sentence == "Course of loss in training and validation; lower is better."
+    assert [line.name for line in titled(dashboard, "other_loss").lines] == ["other_loss"]
+
+
+def test_facts_name_the_program_and_its_commit() -> None:
+    tags = {"mlflow.source.name": "train.py", "mlflow.source.git.commit": "8a7f" * 10}
+    run = replace(training_run(), tags=tags, params={f"p{number:02}": "1" for number in range(12)})
+    facts = find(reports.plot_comprehensive_dashboard(ReportData("t", runs=(run,))), "summary-facts").facts
+    found = {fact.label: fact.text for fact in facts}
+    assert found["Code"] == "train.py, commit 8a7f8a7f8a7f"
+    assert found["Parameters"].endswith("p07 1 and 4 more below")
 
 
 def test_costs_are_integrated_over_time() -> None:

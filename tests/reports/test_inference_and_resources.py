@@ -7,7 +7,7 @@ import pytest
 
 import reports
 from reports.dashboards import inference
-from reports.data import ReportData, Run
+from reports.data import ReportData, Run, Series
 from support.panels import find, titled
 from support.report_samples import complete_report, latency, series
 
@@ -84,3 +84,11 @@ def test_heat_map_columns_without_a_sample_are_gaps() -> None:
     heat = find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-heat-map")
     assert heat.rows == ("node CPU",)
     assert [None if np.isnan(value) else value for value in heat.values[0]] == [10.0, None, 30.0]
+
+
+def test_samples_at_equal_intervals_leave_no_gap_in_the_heat_map() -> None:
+    values = series("cpu_utilization_percentage", np.arange(11.0), interval_ms=10_000)
+    shaken = Series.build(values.key, values.steps, values.times_ms + np.tile([0, 900], 6)[:11], values.values)
+    run = Run("r", system={"": {"cpu_utilization_percentage": shaken}})
+    heat = find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-heat-map")
+    assert heat.values[0].tolist() == values.values.tolist()

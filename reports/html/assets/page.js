@@ -8,6 +8,7 @@
   const printing = matchMedia("print");
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
   const arrays = data.arrays.map(decode);
+  const family = getComputedStyle(document.body).fontFamily;
   const themeButton = document.getElementById("theme");
 
   function decode(stored) {
@@ -43,7 +44,7 @@
   function axis(spec, look, lists) {
     const made = {
       title: { text: plain(spec.text), font: { size: 12, color: look.text }, standoff: 8 },
-      type: spec.log ? "log" : "linear", automargin: true, gridcolor: look.grid, linecolor: look.muted, showline: true,
+      type: spec.log ? "log" : "linear", gridcolor: look.grid, linecolor: look.muted, showline: true,
       tickfont: { size: 11, color: look.muted }, tickcolor: look.muted, zeroline: false, separatethousands: true,
       exponentformat: "e", minexponent: 5, nticks: 7, fixedrange: false,
     };
@@ -72,6 +73,14 @@
       for (const part of parts) values.push(Number((part * 10 ** power).toPrecision(3)));
     }
     return { tickmode: "array", tickvals: values, ticktext: values.map(show) };
+  }
+
+  // The width of the title and of the longest tick, which has as many digits as the distance of the ticks asks for.
+  function leftMargin(axis, lists) {
+    const [low, high] = axis.range && axis.type !== "log" ? axis.range : extent(lists) || [0, 1];
+    const decimals = Math.max(0, Math.ceil(-Math.log10((high - low || Math.abs(high) || 1) / 6)));
+    const ticks = axis.ticktext || [low, high].map((value) => value.toLocaleString("en", { maximumFractionDigits: Math.min(decimals, 5) }));
+    return 40 + 6.5 * Math.max(...ticks.map((tick) => tick.length));
   }
 
   function show(value) {
@@ -127,8 +136,8 @@
     const traces = DRAW[chart.kind](chart, look);
     const isTime = chart.kind === "lines" && chart.lines.every((line) => line.draw !== "points");
     const layout = {
-      paper_bgcolor: look.back, plot_bgcolor: look.back, font: { color: look.text, family: getComputedStyle(document.body).fontFamily },
-      margin: { l: 52, r: 14, t: 10, b: 40 }, showlegend: false, bargap: 0.3, hovermode: isTime && chart.lines.length < 9 ? "x unified" : "closest",
+      paper_bgcolor: look.back, plot_bgcolor: look.back, font: { color: look.text, family },
+      margin: { l: 52, r: 24, t: 10, b: 48 }, showlegend: false, bargap: 0.3, hovermode: isTime && chart.lines.length < 9 ? "x unified" : "closest",
       hoverlabel: { bgcolor: look.back, bordercolor: look.muted, font: { color: look.text } },
       xaxis: axis(chart.x, look, traces.map((trace) => trace.x)),
       yaxis: axis(chart.y, look, traces.map((trace) => trace.y)),
@@ -137,6 +146,7 @@
         line: { color: look.text, width: 1.3, dash: data.dashes[marker.dash] },
       })),
     };
+    layout.margin.l = leftMargin(layout.yaxis, traces.map((trace) => trace.y));
     if (chart.categories) Object.assign(layout.xaxis, { tickmode: "array", tickvals: traces[0].x, ticktext: chart.categories.map(plain), showgrid: false });
     return { traces, layout };
   }
@@ -146,12 +156,31 @@
     doubleClick: "reset",
   };
   const hiddenTraces = {};
+  const widened = new Set();
 
-  function draw(name, forPrint) {
+  // With plotly's automatic margins each chart is drawn twice. So the margins are estimated, and automatic where that is too little.
+  async function draw(name, forPrint) {
     const place = document.getElementById(`${name}-chart`);
     const { traces, layout } = figure(data.charts[name], theme(forPrint));
     for (const at of hiddenTraces[name] || []) traces[at].visible = false;
-    return Plotly.react(place, traces, layout, OPTIONS);
+    layout.xaxis.automargin = layout.yaxis.automargin = widened.has(name);
+    await Plotly.react(place, traces, layout, OPTIONS);
+  }
+
+  async function widen() {
+    const clipped = names.filter((name) => !widened.has(name) && isClipped(document.getElementById(`${name}-chart`)));
+    for (const name of clipped) {
+      widened.add(name);
+      await draw(name);
+    }
+  }
+
+  function isClipped(place) {
+    const box = place.getBoundingClientRect();
+    return [...place.querySelectorAll(".xtick text, .ytick text, .xtitle, .ytitle")].some((text) => {
+      const own = text.getBoundingClientRect();
+      return own.left < box.left || own.right > box.right || own.bottom > box.bottom;
+    });
   }
 
   async function drawAll(forPrint) {
@@ -165,6 +194,7 @@
         console.error(name, error);
       }
     }
+    await widen();
     root.dataset.drawn = document.querySelectorAll(".chart .main-svg:first-child").length;
   }
 
@@ -182,6 +212,11 @@
   prefersDark.addEventListener("change", () => { showTheme(); drawAll(); });
   addEventListener("beforeprint", () => { for (const name of names) draw(name, true); });
   addEventListener("afterprint", () => drawAll());
+  let resized;
+  addEventListener("resize", () => {
+    clearTimeout(resized);
+    resized = setTimeout(widen, 400);  // after plotly has drawn the new size
+  });
 
   for (const button of document.querySelectorAll(".legend button")) {
     button.addEventListener("click", () => {
