@@ -112,7 +112,7 @@ def run_servers(directory: Path) -> Iterator[tuple[Served, Served]]:
 
 def sync_artifact(directory: Path, name: str) -> None:
     """Sync an artifact that the stock server has written. Our server has synced its artifacts when it answers."""
-    [artifact] = (directory / "stock" / "artifacts").rglob(name)
+    artifact = directory / "stock" / "artifacts" / "bench" / name
     for path in (artifact, artifact.parent):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)

@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 from keras.callbacks import Callback
@@ -247,6 +247,7 @@ class DatasetInputs(SessionCallback):
     """
 
     async_safe = True
+    _is_only_one: ClassVar[bool] = False
 
     def __init__(
         self, paths: Sequence[str | os.PathLike[str]], context: str = "training", wait_seconds: float = 60.0

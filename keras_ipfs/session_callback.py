@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from keras.callbacks import Callback
 
@@ -20,6 +20,8 @@ class SessionCallback(Callback):  # type: ignore[misc] # Keras has no types
 
     A validation in a fit is not a session of its own. A call inside of a fit, from another callback, is.
     """
+
+    _is_only_one: ClassVar[bool] = True  # two of the class would log the same points
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +71,8 @@ class SessionCallback(Callback):  # type: ignore[misc] # Keras has no types
         return session is not None and session.is_fit and session.call is self.params
 
     def _enter(self, *, is_fit: bool = False) -> None:
-        self._sessions.append(enter_session(self.model, self, self.params, is_fit=is_fit))
+        session = enter_session(self.model, self, self.params, is_fit=is_fit, is_only_one=self._is_only_one)
+        self._sessions.append(session)
 
     def _leave(self) -> None:
         if self._sessions:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from mlflow_ipfs.binding import mlflow_compat
+from mlflow_ipfs.training.hooks import GIVEN_TWICE
 from mlflow_ipfs.training.runlog.opening import open_run_log
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Session:
     owns_log: bool
     autologged: Autologged
     before_close: list[Callable[[], None]] = field(default_factory=list)
-    _users: set[int] = field(default_factory=set)
+    _users: dict[int, type] = field(default_factory=dict)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log values."""
@@ -84,11 +85,19 @@ class Session:
 
     def enter(self, user: object) -> None:
         """Count a user."""
-        self._users.add(id(user))
+        self._users[id(user)] = type(user)
+
+    def has_kind_of(self, user: object) -> bool:
+        """Return whether another user of the same class is in the session."""
+        return type(user) in self._users.values()
+
+    def without_log(self) -> Session:
+        """Return a session of the same call that logs nothing and that the call does not share."""
+        return replace(self, log=None, owns_log=False, before_close=[], _users={})
 
     def leave(self, user: object) -> None:
         """Close the session after its last user has left."""
-        self._users.discard(id(user))
+        self._users.pop(id(user), None)
         if not self._users:
             self.close("FINISHED")
 
@@ -122,10 +131,25 @@ _states: Final[weakref.WeakKeyDictionary[Any, ModelState]] = weakref.WeakKeyDict
 _sample_numbers: Final[dict[str | None, int]] = {}
 
 
-def enter_session(model: Any, user: object, call: object, *, is_fit: bool) -> Session:  # noqa: ANN401 - a Keras model
+def enter_session(
+    model: Any,  # noqa: ANN401 - a Keras model
+    user: object,
+    call: object,
+    *,
+    is_fit: bool,
+    is_only_one: bool = True,
+) -> Session:
     """Return the session of a call, opened for its first callback.
 
     A fit closes the sessions that earlier calls have left open. Other calls do not, because they may happen inside a fit.
+
+    Args:
+        model: the model.
+        user: the callback.
+        call: the parameters that Keras gives to all callbacks of the call.
+        is_fit: whether the call is a ``fit``.
+        is_only_one: whether two callbacks of this class would log the same points twice. The second one gets a session that
+            logs nothing, with a warning.
     """
     state = _states.setdefault(model, ModelState())
     session = next((session for session in state.sessions if session.admits(call, user)), None)
@@ -134,6 +158,9 @@ def enter_session(model: Any, user: object, call: object, *, is_fit: bool) -> Se
             abandoned.close("FAILED")
         session = _open(state, call, is_fit=is_fit)
         state.sessions.append(session)
+    if is_only_one and session.has_kind_of(user):
+        _logger.warning("%s", GIVEN_TWICE.format(name=type(user).__name__))
+        return session.without_log()
     session.enter(user)
     return session
 

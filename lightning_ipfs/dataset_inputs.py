@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_ipfs.session_callback import SessionCallback
 from mlflow_ipfs.training.dataset_upload import DatasetUpload
@@ -24,6 +24,8 @@ class DatasetInputs(SessionCallback):
         context: what the run uses them for; MLflow shows it.
         wait_seconds: how long the end of the training waits.
     """
+
+    _is_only_one: ClassVar[bool] = False
 
     def __init__(
         self, paths: Sequence[str | os.PathLike[str]], context: str = "training", wait_seconds: float = 60.0

@@ -19,7 +19,8 @@ class EpochMetrics(SessionCallback):
 
     Metrics of batches (``self.log(…, on_step=True)``) are logged every ``log_every_n_steps`` batches, as by any Lightning
     logger. The step is the number of batches that stepped, as in MLFlowLogger, and ``epoch`` is logged beside. If an MLflow
-    logger or autolog already logs the module's metrics, they are not logged twice.
+    logger or autolog already logs the module's metrics, they are not logged twice. The learning rates are those of the last
+    batch of the epoch; with data of unknown length, those of the first one.
 
     Args:
         batch_size: returns the number of samples of a batch; None to take the length of its first tensor.
@@ -30,6 +31,8 @@ class EpochMetrics(SessionCallback):
         self._timer = EpochTimer()
         self._size_of = batch_size or guess_batch_size
         self._measured: dict[str, Any] = {}
+        self._rates: dict[str, float] = {}
+        self._last_batch: float = 0
         self._validation_seconds: float | None = None
         self._batches: BatchMetrics | None = None
         self._epoch_end: EpochEnd | None = None
@@ -37,26 +40,30 @@ class EpochMetrics(SessionCallback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - classes of either package
         """Open the session."""
         super().setup(trainer, pl_module, stage)
-        if stage == "fit":
+        if stage == "fit" and self._session is not None:
             self._epoch_end = EpochEnd(trainer, lambda: self._log_epoch(trainer))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Prepare to read the metrics of batches, on the rank that logs them, and start the clock."""
         del pl_module
-        self._start_epoch()  # Lightning does not call ``on_train_epoch_start`` if a fit is resumed inside an epoch
+        self._start_epoch(
+            trainer
+        )  # Lightning does not call ``on_train_epoch_start`` if a fit is resumed inside an epoch
         session = self._session
         if session is not None and trainer.is_global_zero and session.plan.logged_by is None:
             self._batches = BatchMetrics(trainer, self._log)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Start the clock."""
-        del trainer, pl_module
-        self._start_epoch()
+        del pl_module
+        self._start_epoch(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
-        """End the wait for data."""
-        del trainer, pl_module, batch, batch_idx
+        """End the wait for data. Before the last batch, read the learning rates: its end is after the scheduler's step."""
+        del pl_module, batch
         self._timer.start_batch()
+        if batch_idx == self._last_batch:
+            self._rates = learning_rates(trainer.optimizers)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Count the samples of the batch, and log its metrics if it is its turn."""
@@ -83,7 +90,7 @@ class EpochMetrics(SessionCallback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Stop the clock. The module's metrics follow when its own hook has ended."""
         del pl_module
-        self._measured = self._timer.end_epoch(trainer.world_size) | learning_rates(trainer.optimizers)
+        self._measured = self._timer.end_epoch(trainer.world_size) | self._rates
         if self._session is not None and self._session.plan.logged_by != "logger":  # Lightning gives it to loggers
             self._measured[names.EPOCH] = trainer.current_epoch
         if self._validation_seconds is not None:
@@ -94,15 +101,18 @@ class EpochMetrics(SessionCallback):
         del pl_module
         self._log(self._module_metrics(trainer), steps(trainer))
 
-    def _start_epoch(self) -> None:
+    def _start_epoch(self, trainer: Any) -> None:  # noqa: ANN401
         self._validation_seconds = None
+        self._rates = learning_rates(trainer.optimizers)
+        self._last_batch = trainer.num_training_batches - 1  # infinite if the data has no length
         self._timer.start_epoch()
 
     def _log_epoch(self, trainer: Any) -> None:  # noqa: ANN401
         step = max(steps(trainer) - 1, 0)  # the last batch of the epoch, as in MLFlowLogger
-        logged = self._batches.names_at(step) if self._batches is not None else ()
         found = self._module_metrics(trainer) | self._measured
-        self._log({name: value for name, value in found.items() if name not in logged}, step)
+        if self._batches is not None and self._batches.has_logged(step):
+            found.pop(names.EPOCH, None)
+        self._log(found, step)
 
     def _module_metrics(self, trainer: Any) -> dict[str, Any]:  # noqa: ANN401
         if self._session is None or self._session.plan.logged_by is not None:

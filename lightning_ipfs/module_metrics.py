@@ -14,7 +14,7 @@ from lightning_ipfs.frameworks import base_classes
 from mlflow_ipfs.training.metric_names import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 _logger = logging.getLogger(__name__)
 
@@ -27,14 +27,15 @@ def steps(trainer: Any) -> int:  # noqa: ANN401 - a Trainer of either package
 
 
 def loop_metrics(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return what the module logged in the loop that ends now: an epoch of training, a validation or a test.
+    """Return what the module logged in the loop that ends now, by the names that a Lightning logger gets.
 
-    All ranks must call this together: Lightning may reduce values over the ranks. A metric that was not logged in this loop
-    is left out, although Lightning keeps its last value, and so is one that was logged with ``logger=False``.
+    The loop is an epoch of training, a validation or a test. All ranks must call this together: Lightning may reduce values
+    over the ranks. A metric that was not logged in this loop is left out, although Lightning keeps its last value, and so is
+    one that was logged with ``logger=False``, or for batches only.
     """
     values = dict(trainer.callback_metrics)
     try:
-        names = {name for result in _results(trainer) for name in _names(trainer, result)}
+        names = {_name(trainer, result) for result in _results(trainer) if result.meta.on_epoch}
     except AttributeError as error:
         _warn_once(error)
         is_inside_an_epoch = trainer.state.fn == "fit" and trainer.validating
@@ -54,8 +55,8 @@ class BatchMetrics:
         self._trainer = trainer
         self._epoch_loop = trainer.fit_loop.epoch_loop
         self._log = log
-        self._every = 1 if trainer.fast_dev_run else int(trainer.log_every_n_steps)
-        self._last: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._every = int(trainer.log_every_n_steps)
+        self._last_step = -1
 
     def end_batch(self) -> None:
         """Log the metrics of a batch if it is its turn. Takes microseconds, and never waits for a device."""
@@ -69,10 +70,9 @@ class BatchMetrics:
             self._every = 0
             _warn_once(error)
 
-    def names_at(self, step: int) -> frozenset[str]:
-        """Return the names of the metrics that are already logged at a step."""
-        last, names = self._last
-        return names if last == step else frozenset()
+    def has_logged(self, step: int) -> bool:
+        """Return whether metrics of the batch of a step were logged, and with them the epoch."""
+        return self._last_step == step
 
     def _read(self, step: int) -> None:
         trainer = self._trainer
@@ -88,7 +88,7 @@ class BatchMetrics:
         if found:
             found[EPOCH] = trainer.current_epoch
             self._log(found, step)
-            self._last = (step, frozenset(found))
+            self._last_step = step
 
 
 def _results(loop: Any) -> Iterator[Any]:  # noqa: ANN401 - the loop of an epoch, or the Trainer for the running loop
@@ -96,10 +96,10 @@ def _results(loop: Any) -> Iterator[Any]:  # noqa: ANN401 - the loop of an epoch
     return (result for result in loop._results.values() if result.meta.logger and not result.has_reset)  # noqa: SLF001
 
 
-def _names(trainer: Any, result: Any) -> Iterable[str]:  # noqa: ANN401
-    """Return the names that the value of a loop has: ``loss``, and ``loss_epoch`` if it has values of batches too."""
-    names: Iterable[str] = trainer._results._forked_name(result, on_step=False)  # noqa: SLF001
-    return names
+def _name(trainer: Any, result: Any) -> str:  # noqa: ANN401
+    """Return the name of a loop's value: ``loss``, or ``loss_epoch`` if batches have values too."""
+    _, name = trainer._results._forked_name(result, on_step=False)  # noqa: SLF001
+    return str(name)
 
 
 _warned: set[str] = set()

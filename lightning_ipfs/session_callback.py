@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning_ipfs.frameworks import base_classes
 from lightning_ipfs.sessions import Session, active_run_id, enter_session
@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 class SessionCallback(*base_classes("callbacks", "Callback")):  # type: ignore[misc] # the bases are known at run time
-    """A callback with a share of the Trainer's session from ``setup`` to ``teardown`` or an exception."""
+    """A callback with a share of the Trainer's session from ``setup`` to ``teardown`` or an exception.
+
+    It has none, and so logs nothing, in a ``fast_dev_run``, for which Lightning switches loggers off, too.
+    """
+
+    _is_only_one: ClassVar[bool] = True  # two of the class would log the same points
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,8 +32,15 @@ class SessionCallback(*base_classes("callbacks", "Callback")):  # type: ignore[m
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - classes of either package
         """Open the session. All ranks do this together."""
         del pl_module, stage
+        if trainer.fast_dev_run:
+            return
         pid, run_id = self._parent or (os.getpid(), None)
-        self._session = enter_session(trainer, self, inherited_run_id=run_id if pid != os.getpid() else None)
+        self._session = enter_session(
+            trainer,
+            self,
+            inherited_run_id=run_id if pid != os.getpid() else None,
+            is_only_one=self._is_only_one,
+        )
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401
         """Leave the session."""

@@ -13,6 +13,7 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from mlflow_ipfs.training.hooks import GIVEN_TWICE
 from mlflow_ipfs.training.runlog.opening import open_run_log
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Session:
         self.log = log
         self.is_global_zero = is_global_zero
         self._owns_log = owns_log
-        self._users: set[int] = set()
+        self._users: dict[int, type] = {}
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log values of the training or inference, on rank 0."""
@@ -75,11 +76,15 @@ class Session:
 
     def enter(self, user: object) -> None:
         """Count a user."""
-        self._users.add(id(user))
+        self._users[id(user)] = type(user)
+
+    def has_kind_of(self, user: object) -> bool:
+        """Return whether another user of the same class is in the session."""
+        return any(key != id(user) and kind is type(user) for key, kind in self._users.items())
 
     def leave(self, trainer: Any, user: object, status: str) -> None:  # noqa: ANN401 - a Trainer of either package
         """Close the run log after its last user has left."""
-        self._users.discard(id(user))
+        self._users.pop(id(user), None)
         if self._users:
             return
         _sessions.pop(trainer, None)
@@ -93,17 +98,31 @@ _sessions: weakref.WeakKeyDictionary[Any, Session] = weakref.WeakKeyDictionary()
 _last_plans: weakref.WeakKeyDictionary[Any, RunPlan] = weakref.WeakKeyDictionary()  # so that fit and test share a run
 
 
-def enter_session(trainer: Any, user: object, *, inherited_run_id: str | None = None) -> Session:  # noqa: ANN401 - a Trainer of either package
+def enter_session(
+    trainer: Any,  # noqa: ANN401 - a Trainer of either package
+    user: object,
+    *,
+    inherited_run_id: str | None = None,
+    is_only_one: bool = True,
+) -> Session | None:
     """Return the Trainer's session, opened at the first call. Every rank must call this in the same hook.
 
     Args:
         trainer: the Trainer.
         user: the callback.
         inherited_run_id: the active run of the process that started this one.
+        is_only_one: whether two callbacks of this class would log the same points twice.
+
+    Returns:
+        The session; None, with a warning, for a second callback of a class that may be there only once.
     """
     session = _sessions.get(trainer)
     if session is None:
         session = _sessions[trainer] = _open(trainer, inherited_run_id)
+    if is_only_one and session.has_kind_of(user):
+        if session.is_global_zero:
+            _logger.warning("%s", GIVEN_TWICE.format(name=type(user).__name__))
+        return None
     session.enter(user)
     return session
 

@@ -118,7 +118,7 @@ class _Collector:
         if selection.model is None:
             versions = self._versions_of(runs)
         return ReportData(
-            title=selection.title,
+            title=_title_of(selection, runs),
             source=self._asked,
             runs=tuple(runs),
             versions=tuple(versions),
@@ -178,6 +178,13 @@ class _Collector:
 
     def _note(self, what: str, reason: str, run_id: str = "") -> None:
         self._missing.append(Missing(what, reason, run_id))
+
+
+def _title_of(selection: Selection, runs: Sequence[Run]) -> str:
+    """Return the heading: the name of the only run that was asked for, else what the selection says."""
+    if len(selection.run_ids) == 1 and len(runs) == 1 and runs[0].name:
+        return f"run {runs[0].name}"
+    return selection.title
 
 
 def _ignore(_done: int, _total: int) -> None:

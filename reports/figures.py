@@ -7,6 +7,7 @@ All text is hostile input, because it may come from MLflow: every renderer escap
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 MAX_POINTS: Final = 2000
 """Most points of a line."""
+
+_MAX_MARKED: Final = 30  # points of a line that has a marker on each
+_WHOLE: Final = frozenset({"epoch", "step", "optimizer step", "batches"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,11 @@ class Axis:
         said = ", ".join(part for part in (self.unit, "log scale" if self.is_log else "") if part)
         return f"{self.label} ({said})" if said else self.label
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its values are counts, so that its ticks are whole numbers."""
+        return self.label in _WHOLE
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Line:
@@ -82,6 +91,11 @@ class Line:
     dash: int = 0
     is_step: bool = False
     is_points: bool = False
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether each point has a marker, because there are few."""
+        return len(self.x) <= _MAX_MARKED and not self.is_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,19 @@ class LinesPanel(_Panel):
     y: Axis
     lines: tuple[Line, ...] = ()
     markers: tuple[Marker, ...] = ()
+
+    @property
+    def starts_at_zero(self) -> bool:
+        """Whether the y axis starts at 0: that of sizes, times and rates, of which a part would mislead."""
+        if self.y.is_log or not self.y.unit or self.y.low is not None or self.y.high is not None:
+            return False
+        return not any(((line.y < 0) & (line.y > -inf)).any() for line in self.lines)
+
+    @property
+    def has_legend(self) -> bool:
+        """Whether the lines are named in a legend: not if the title or an axis has the name of the only one."""
+        names = [line.name for line in self.lines]
+        return len(names) > 1 or (bool(names) and names[0] not in {self.title, self.x.label, self.y.label})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

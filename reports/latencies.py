@@ -37,10 +37,19 @@ def read_latencies(run: Run, tracking_uri: str | None) -> tuple[list[Latency], l
         try:
             found.append(_parse(path, _read(run.artifact_uri, path, tracking_uri)))
         except Exception as error:  # noqa: BLE001 - artifact repositories, also those of plugins, raise anything
-            missing.append(
-                Missing(f"the latency histogram {path}", hide_secrets(f"{type(error).__name__}: {error}"), run.run_id)
-            )
+            reason = _explain(run.artifact_uri, tracking_uri) or hide_secrets(f"{type(error).__name__}: {error}")
+            missing.append(Missing(f"the latency histogram {path}", reason, run.run_id))
     return found, missing
+
+
+def _explain(artifact_uri: str, tracking_uri: str | None) -> str:
+    """Return why artifacts cannot be read if their location needs a server and the tracking URI is none; else ``""``."""
+    uri = mlflow_compat.client_uris(tracking_uri)[0]
+    if not artifact_uri.startswith("mlflow-artifacts:") or uri.startswith(("http://", "https://")):
+        return ""
+    return (
+        "the run's artifacts are on an MLflow server, and MLflow's database was read without it; use the server's URL"
+    )
 
 
 def _read(artifact_uri: str, path: str, tracking_uri: str | None) -> bytes:

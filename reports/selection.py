@@ -89,7 +89,7 @@ class Selection:
 
     @property
     def title(self) -> str:
-        """What the report is about, for its heading."""
+        """What the report is about, as far as the selection says it."""
         if self.model is not None:
             return str(self.model)
         if self.experiment is not None:

@@ -226,6 +226,7 @@ def prepare_for_command() -> None:
 
     from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # "View run" would be between the command's lines
     for name in ("mlflow", "alembic", "urllib3"):  # "INFO: Creating tables" would clutter the command's output
         logging.getLogger(name).setLevel(logging.ERROR)
     if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():

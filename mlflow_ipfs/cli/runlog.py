@@ -52,8 +52,10 @@ def sync(
     What MLflow has already is not stored twice. A run that was started offline is created first. The exit code is 1 if
     something could not be sent.
     """
+    from mlflow_ipfs.binding.mlflow_compat import prepare_for_command
     from mlflow_ipfs.training.runlog.opening import sync_run_logs
 
+    prepare_for_command()
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
         msg = "name MLflow with --tracking-uri, or set MLFLOW_TRACKING_URI"

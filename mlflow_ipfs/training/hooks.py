@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+GIVEN_TWICE: Final = (
+    "the callback {name} is given twice, and the second one logs nothing: every point would be logged twice. IPFSCallback "
+    "contains the single callbacks"
+)
 
 
 def forward_hooks(target: object, parts: Sequence[object], base: type, hooks: Iterable[str]) -> None:

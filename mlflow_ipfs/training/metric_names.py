@@ -49,7 +49,7 @@ _TRAINING: Final = (
     MetricName(SAMPLES_PER_SECOND, "1/s", "epoch", "Training samples of an epoch by its epoch_seconds, of all ranks."),
     MetricName(BATCHES_PER_SECOND, "1/s", "epoch", "Training batches of an epoch by its epoch_seconds, of one rank."),
     MetricName(DATA_WAIT_SHARE, "", "epoch", "Share of epoch_seconds in which the loop waited for the next batch."),
-    MetricName(LEARNING_RATE, "", "epoch", "Learning rate of the optimizer at the end of an epoch."),
+    MetricName(LEARNING_RATE, "", "epoch", "Learning rate of the last batch of an epoch."),
     MetricName(f"{LEARNING_RATE}/{{optimizer}}", "", "epoch", "The same, of one of several optimizers or groups."),
     MetricName(DATASET_LOAD_SECONDS, "s", "once", "Wall time of loading a dataset."),
     MetricName(DATASET_BYTES_PER_SECOND, "B/s", "once", "Bytes of a dataset by its dataset_load_seconds."),

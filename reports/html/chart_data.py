@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 Chart = LinesPanel | BarsPanel | HistogramPanel
 """The panels that the script draws."""
 
-MAX_MARKED: Final = 30
-"""Most points of a line that has a marker on each."""
-
-_WHOLE: Final = ("epoch", "step", "optimizer step", "batches")
 _LONGEST_Y_LABEL: Final = 34  # characters, as high as a chart is
 _MAX_LABELLED_BARS: Final = 16
 _ESCAPES: Final = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -98,8 +94,6 @@ def _build_chart(panel: Chart, arrays: _Arrays) -> dict[str, Any]:
 
 
 def _build_lines(panel: LinesPanel, arrays: _Arrays) -> dict[str, Any]:
-    values = [line.y[np.isfinite(line.y)] for line in panel.lines]
-    starts_at_zero = bool(panel.y.unit) and all(bool((found >= 0).all()) for found in values)
     lines = [
         {
             "name": shown(line.name),
@@ -108,14 +102,14 @@ def _build_lines(panel: LinesPanel, arrays: _Arrays) -> dict[str, Any]:
             "colour": line.colour % len(LIGHT),
             "dash": line.dash % len(DASHES),
             "draw": "points" if line.is_points else "steps" if line.is_step else "line",
-            "marked": len(line.x) <= MAX_MARKED and not line.is_step,
+            "marked": line.is_marked,
         }
         for line in panel.lines
     ]
     return {
         "kind": "lines",
         "x": _axis(panel.x),
-        "y": _axis(panel.y, _LONGEST_Y_LABEL) | {"zero": starts_at_zero and not panel.y.is_log},
+        "y": _axis(panel.y, _LONGEST_Y_LABEL) | {"zero": panel.starts_at_zero},
         "lines": lines,
         "markers": _markers(panel.markers),
     }
@@ -171,7 +165,7 @@ def _axis(axis: Axis, longest: int = 60) -> dict[str, Any]:
         "log": bool(axis.is_log),
         "low": _end(axis.low),
         "high": _end(axis.high),
-        "whole": axis.label in _WHOLE,
+        "whole": axis.is_whole,
     }
 
 

@@ -48,8 +48,7 @@ def build_legend(panel: Chart) -> list[Entry]:
 
 
 def _entries_of_lines(panel: LinesPanel) -> list[Entry]:
-    names = [line.name for line in panel.lines]
-    if len(names) == 1 and names[0] in {panel.title, panel.y.label}:
+    if not panel.has_legend:
         return []
     return [
         Entry(line.name, line.colour % len(LIGHT), dash_array(line.dash), line.is_points, number)

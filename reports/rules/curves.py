@@ -6,6 +6,7 @@ neighbouring points.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -80,18 +81,15 @@ def find_not_finite(name: str, steps: Values, values: Values, at: str = "step") 
 
 def find_divergence(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
     """Find a loss that ends far above its best level."""
-    steps, values = _finite(steps, values)
-    if len(values) < MIN_POINTS:
+    course = _summarize(steps, values)
+    if course is None:
         return []
-    levels, places = _levels(values, steps)
-    best = int(np.argmin(levels))
-    start, low, end = levels[0], levels[best], float(np.median(values[-max(3, len(values) // 100) :]))
-    rise = end - low
-    if rise <= max(DIVERGENCE_RISE * abs(low), DIVERGENCE_NOISE * noise_of(values), 0.5 * (start - low)):
+    low, end = course.low, float(np.median(course.values[-max(3, len(course.values) // 100) :]))
+    if end - low <= max(DIVERGENCE_RISE * abs(low), DIVERGENCE_NOISE * course.noise, 0.5 * (course.first - low)):
         return []
     sentence = (
         f"{name} diverged: it ends at {format_number(end)}, up from its best level {format_number(low)} around {at} "
-        f"{format_number(places[best])}."
+        f"{format_number(course.low_step)}."
     )
     return [Finding("divergence", "problem", sentence)]
 
@@ -107,21 +105,20 @@ def find_overfitting(
         validation: steps and values.
         at: what the steps count.
     """
-    steps, values = _finite(*validation)
-    if len(values) < MIN_POINTS:
+    course = _summarize(*validation)
+    if course is None:
         return []
-    levels, places = _levels(values, steps)
-    best = int(np.argmin(levels))
-    low, end = levels[best], levels[-1]
-    if end - low <= max(OVERFITTING_RISE * abs(low), OVERFITTING_NOISE * noise_of(values)):
+    low, end = course.low, course.last
+    if end - low <= max(OVERFITTING_RISE * abs(low), OVERFITTING_NOISE * course.noise):
         return []
     train_steps, train = _finite(*training)
-    before, after = _level_around(train_steps, train, places[best]), _level_around(train_steps, train, steps[-1])
+    before = _level_around(train_steps, train, course.low_step)
+    after = _level_around(train_steps, train, course.steps[-1])
     if before is None or after is None or before - after <= max(noise_of(train), 0.01 * abs(before)):
         return []
     sentence = (
-        f"{names[1]} rose from {format_number(low)} around {at} {format_number(places[best])} to {format_number(end)} at the "
-        f"end, while {names[0]} fell from {format_number(before)} to {format_number(after)}: the model overfits."
+        f"{names[1]} rose from {format_number(low)} around {at} {format_number(course.low_step)} to {format_number(end)} at "
+        f"the end, while {names[0]} fell from {format_number(before)} to {format_number(after)}: the model overfits."
     )
     return [Finding("overfitting", "advice", sentence)]
 
@@ -196,12 +193,40 @@ def _finite(steps: Values, values: Values) -> tuple[Values, Values]:
     return steps[kept], values[kept]
 
 
-def _levels(values: Values, steps: Values) -> tuple[Values, Values]:
-    """Return the medians of consecutive groups of at least 3 points, about 20 of them, and the middle step of each."""
-    count = max(min(20, len(values) // 3), 1)
-    groups = np.array_split(np.arange(len(values)), count)
-    levels = np.array([np.median(values[group]) for group in groups])
-    return levels, np.array([steps[group[len(group) // 2]] for group in groups])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Course:
+    """A loss without NaN and infinity, and its levels.
+
+    Attributes:
+        steps: the steps.
+        values: the values.
+        noise: the noise of the values.
+        first: the first level.
+        low: the lowest level.
+        low_step: the middle step of the lowest level.
+        last: the last level.
+    """
+
+    steps: Values
+    values: Values
+    noise: float
+    first: float
+    low: float
+    low_step: float
+    last: float
+
+
+def _summarize(steps: Values, values: Values) -> _Course | None:
+    """Return the course of a loss, with about 20 levels of at least 3 points; None for too few points."""
+    steps, values = _finite(steps, values)
+    if len(values) < MIN_POINTS:
+        return None
+    groups = np.array_split(np.arange(len(values)), min(20, len(values) // 3))
+    levels = [float(np.median(values[group])) for group in groups]
+    low = min(levels)
+    lowest = groups[levels.index(low)]
+    low_step = float(steps[lowest[len(lowest) // 2]])
+    return _Course(steps, values, noise_of(values), levels[0], low, low_step, levels[-1])
 
 
 def _level_around(steps: Values, values: Values, step: float) -> float | None:

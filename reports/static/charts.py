@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from ..figures import Axis, BarsPanel, HeatMapPanel, HistogramPanel, Line, LinesPanel, Marker
 
-_WHOLE: Final = ("epoch", "step", "optimizer step", "batches")
 _LONGEST_Y_LABEL: Final = 30  # characters, as high as a chart is
-MAX_MARKED: Final = 30  # points of a line that has a marker on each
 
 
 def draw_lines(axes: Axes, panel: LinesPanel) -> None:
@@ -32,8 +30,7 @@ def draw_lines(axes: Axes, panel: LinesPanel) -> None:
         _draw_line(axes, line)
     _mark(axes, panel)
     _limit(axes, panel)
-    names = [line.name for line in panel.lines if not line.is_points]
-    if len(names) > 1 or (names and names[0] not in {panel.title, panel.y.label}):
+    if panel.has_legend:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, handlelength=2.6, alignment="left")
 
 
@@ -46,7 +43,6 @@ def _draw_line(axes: Axes, line: Line) -> None:
         return
     dash = DASHES[line.dash % len(DASHES)]
     style: tuple[int, tuple[float, ...]] | str = (0, dash) if dash else "-"
-    few = len(line.x) <= MAX_MARKED and not line.is_step
     axes.plot(
         line.x,
         y,
@@ -54,11 +50,11 @@ def _draw_line(axes: Axes, line: Line) -> None:
         color=colour,
         linestyle=style,
         drawstyle="steps-post" if line.is_step else "default",
-        marker=marker if few else None,
+        marker=marker if line.is_marked else None,
         markersize=3.5,
     )
     alone = _isolated(y)
-    if not few and len(alone):
+    if not line.is_marked and len(alone):
         axes.plot(line.x[alone], y[alone], linestyle="none", marker=marker, color=colour, markersize=3.5)
 
 
@@ -81,13 +77,8 @@ def _limit(axes: Axes, panel: LinesPanel) -> None:
         span = (high or 0.0) - (low or 0.0)
         axes.set_ylim(low if low is None else low - 0.02 * span, high if high is None else high + 0.02 * span)
         return
-    if not panel.y.is_log and _is_whole(panel):
+    if panel.starts_at_zero:
         axes.set_ylim(0.0, axes.get_ylim()[1] * 1.03 or 1.0)
-
-
-def _is_whole(panel: LinesPanel) -> bool:
-    """Return whether the axis has to start at 0: quantities with a unit of size or time, none of them negative."""
-    return bool(panel.y.unit) and all((line.y[np.isfinite(line.y)] >= 0).all() for line in panel.lines)
 
 
 def draw_bars(axes: Axes, panel: BarsPanel) -> None:
@@ -178,7 +169,7 @@ def _set_axes(axes: Axes, x: Axis, y: Axis) -> None:
     if y.is_log:
         axes.set_yscale("log")
     for axis, drawn, count in ((x, axes.xaxis, 7), (y, axes.yaxis, 6)):
-        drawn.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10], integer=axis.label in _WHOLE))
+        drawn.set_major_locator(MaxNLocator(count, steps=[1, 2, 5, 10], integer=axis.is_whole))
         if axis.is_log:
             drawn.set_minor_formatter(NullFormatter())
             drawn.set_major_locator(_FewOnLog())

@@ -47,6 +47,20 @@ def test_after_an_exception_the_metrics_are_there_and_the_next_fit_works(
     assert all_samples(target) == list(range(len(all_samples(target)))), "one series, also after the exception"
 
 
+def test_a_callback_that_is_given_twice_logs_once(
+    target: MemoryTarget, model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    callbacks = IPFSCallback(resource_seconds=0.5), IPFSCallback(resource_seconds=0.5)
+    fit(model, *callbacks)
+    for key in ("loss", "val_loss", "epoch_seconds", "learning_rate"):
+        assert steps(target, key) == [0, 1, 2], key
+    assert all_samples(target) == list(range(len(all_samples(target))))
+    assert "the callback EpochMetrics is given twice" in caplog.text
+    model.evaluate(X, Y, verbose=0, callbacks=list(callbacks))
+    assert steps(target, "test_loss") == [2]
+    assert [status for _, status, _ in target.finished] == ["FINISHED"] * 2
+
+
 def test_an_evaluation_after_an_exception_is_not_a_validation(target: MemoryTarget, model: Any) -> None:
     callback = IPFSCallback(resource_seconds=None)
     with pytest.raises(RuntimeError, match="fails"):

@@ -17,6 +17,7 @@ from mlflow_ipfs.training.runlog.opening import open_run_log, sync_run_logs
 
 pytest.importorskip("pytorch_lightning")
 
+import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
@@ -43,7 +44,7 @@ def steps(target: MemoryTarget, key: str) -> list[int]:
 
 def test_everything_with_one_line(target: MemoryTarget, package: str) -> None:
     training = fit(IPFSCallback(resource_seconds=0.5), package=package)
-    for key in ("train_loss", "train_loss_epoch", "val_loss", "epoch_seconds", "validation_seconds", "data_wait_share"):
+    for key in ("train_loss_epoch", "val_loss", "epoch_seconds", "validation_seconds", "data_wait_share"):
         assert steps(target, key) == [LAST, LAST + BATCHES], key
     assert target.values("epoch") == [(1, 0), (3, 0), (LAST, 0), (7, 1), (9, 1), (LAST + BATCHES, 1)]
     assert target.values("learning_rate") == [(LAST, 0.1), (LAST + BATCHES, 0.1)]
@@ -111,6 +112,37 @@ def test_gradient_accumulation_and_several_optimizers(target: MemoryTarget) -> N
         "learning_rate/SGD-0": 0.1,
         "learning_rate/SGD-1": 0.01,
     }
+
+
+def test_learning_rates_are_those_before_the_step_of_a_scheduler(target: MemoryTarget) -> None:
+    class Scheduled(ModelSteps):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.layer.parameters(), lr=0.1)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)]
+
+    fit(EpochMetrics(), model=build_model(steps=Scheduled), max_epochs=3)
+    assert [step for step, _ in target.values("learning_rate")] == [LAST + number * BATCHES for number in range(3)]
+    assert [rate for _, rate in target.values("learning_rate")] == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("callbacks", [(IPFSCallback, EpochMetrics), (IPFSCallback, IPFSCallback)])
+def test_a_callback_that_is_given_twice_logs_once(
+    target: MemoryTarget, caplog: pytest.LogCaptureFixture, callbacks: tuple[type[Any], type[Any]]
+) -> None:
+    training = fit(*(callback() for callback in callbacks))
+    assert [step for step, _ in target.values("epoch_seconds")] == [LAST, LAST + BATCHES]
+    assert "the callback EpochMetrics is given twice" in caplog.text
+    training.test(training.lightning_module, loader(6), verbose=False)
+    assert len(target.values("inference/test/latency_p50_ms")) == 1
+    assert [status for _, status, _ in target.finished] == ["FINISHED"] * 2
+    assert set(target.runs.values()) == {"run-1"}
+
+
+def test_a_fast_development_run_logs_nothing(target: MemoryTarget, tmp_path: Path) -> None:
+    data = tmp_path / "data.txt"
+    data.write_text("rows")
+    fit(IPFSCallback([data]), logger=IPFSLogger(), fast_dev_run=2)
+    assert (target.runs, target.points, target.params) == ({}, {}, {})
 
 
 def test_a_validation_alone_and_sanity_checks(target: MemoryTarget) -> None:

@@ -31,7 +31,14 @@ def test_the_lines_of_the_readme_run_as_printed(target: MemoryTarget, package: s
         test_data=loader(8),
     )
     last_of_epochs = [BATCHES * epoch - 1 for epoch in range(1, 6)]
-    for key in ("train_loss", "val_loss", "learning_rate", "epoch_seconds", "samples_per_second", "data_wait_share"):
+    for key in (
+        "train_loss_epoch",
+        "val_loss",
+        "learning_rate",
+        "epoch_seconds",
+        "samples_per_second",
+        "data_wait_share",
+    ):
         assert [step for step, _ in target.values(key)] == last_of_epochs, key
     keys = {point.key for _, point in target.points}
     assert {"test_loss", "inference/test/latency_p50_ms", "inference/test/samples_per_second"} <= keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -37,6 +38,7 @@ def test_a_run_comes_with_its_complete_histories(uri: str, prefix: str, recorded
     data = collect(run_ids=[recorded.full], tracking_uri=prefix + uri)
     (run,) = data.runs
     assert data.missing == ()
+    assert data.title == "run full"
     assert (run.name, run.experiment, run.status, run.duration_seconds) == ("full", EXPERIMENT, "FINISHED", 2500.0)
     loss = run.metrics["loss"]
     points = list(zip(loss.steps.tolist(), loss.values.tolist(), strict=True))
@@ -72,6 +74,16 @@ def test_latency_histograms_are_read_from_the_artifacts(uri: str, recorded: Reco
     assert (latency.path, latency.stage, latency.device) == ("inference/test/latency.json", "test", "cpu")
     assert latency.recorder.warmup_batches == 1
     assert {size: one.count for size, one in latency.recorder.histograms.items()} == {8: 60, 16: 59}
+
+
+def test_artifacts_on_a_server_that_was_not_named_are_missing_for_that_reason(
+    uri: str, recorded: RecordedRuns, database: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE runs SET artifact_uri = 'mlflow-artifacts:/1/' || run_uuid || '/artifacts'")
+    (missing,) = collect(run_ids=[recorded.full], tracking_uri=uri).missing
+    assert missing.what == "the latency histogram inference/test/latency.json"
+    assert missing.reason.endswith("use the server's URL")
 
 
 def test_an_experiment_by_name_and_by_id_gives_the_newest_run_first(uri: str, recorded: RecordedRuns) -> None:

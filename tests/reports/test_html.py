@@ -54,6 +54,33 @@ class Page(HTMLParser):
             self.scripts.append(data)
 
 
+def panel_of(*y: float, name: str = "time", axis: Axis | None = None) -> LinesPanel:
+    line = Line(name, np.arange(float(len(y))), np.array(y), len(y))
+    return LinesPanel(
+        panel_id="p", title="p", sentence="s", x=Axis("epoch"), y=axis or Axis("time", "s"), lines=(line,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("panel", "starts_at_zero"),
+    [
+        (panel_of(1, 2), True),
+        (panel_of(0, np.nan, -np.inf, np.inf), True),
+        (panel_of(1, -2), False),
+        (panel_of(1, 2, axis=Axis("loss")), False),
+        (panel_of(1, 2, axis=Axis("time", "s", is_log=True)), False),
+        (panel_of(1, 2, axis=Axis("use", "%", low=0, high=100)), False),
+    ],
+)
+def test_an_axis_of_sizes_and_times_starts_at_zero(panel: LinesPanel, starts_at_zero: bool) -> None:
+    assert panel.starts_at_zero is starts_at_zero
+    assert build_chart_data([panel])["charts"]["p"]["y"]["zero"] is starts_at_zero
+
+
+def test_the_only_line_is_in_the_legend_unless_the_title_or_an_axis_names_it() -> None:
+    assert [panel_of(1, name=name).has_legend for name in ("p", "epoch", "time", "other")] == [False] * 3 + [True]
+
+
 def decode(stored: Any) -> list[float]:
     if isinstance(stored, list):
         return [np.nan if value is None else value for value in stored]

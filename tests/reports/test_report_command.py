@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
@@ -14,8 +15,6 @@ from support.command_line import CommandLine
 from support.recorded_runs import EXPERIMENT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlflow import MlflowClient
 
     from support.recorded_runs import RecordedRuns
@@ -69,21 +68,21 @@ def test_the_report_is_logged_to_its_run_and_published(
 ) -> None:
     assert uri
     records = cli(
-        *("report", "--run", recorded.full, "-o", tmp_path / "out", "--formats", "json,txt"),
+        *("report", "--run", recorded.full, "-o", tmp_path / "out", "--formats", "html,txt"),
         *("--log-to-run", "--publish", "--json"),
     ).records
-    names = ["report.json", "report.txt"]
+    names = ["report.html", "report.txt"]
     assert [record.get("path", "").rpartition("/")[2] for record in records[:2]] == names
     assert records[2] == {"run_id": recorded.full, "artifacts": "report/"}
     assert [file.path for file in client.list_artifacts(recorded.full, "report")] == [
         f"report/{name}" for name in names
     ]
-    downloaded = mlflow.artifacts.download_artifacts(run_id=recorded.full, artifact_path="report/report.txt")
-    with open(downloaded, "rb") as file:
-        written = file.read()
-    assert written == (tmp_path / "out" / "report.txt").read_bytes()
     cid = records[3]["cid"]
-    assert cli("cat", f"{cid}/report.txt").stdout == written
+    for name in names:
+        written = (tmp_path / "out" / name).read_bytes()
+        downloaded = mlflow.artifacts.download_artifacts(run_id=recorded.full, artifact_path=f"report/{name}")
+        assert Path(downloaded).read_bytes() == written
+        assert cli("cat", f"{cid}/{name}").stdout == written
     assert [line.partition("  ")[0] for line in cli("pin", "ls").lines if cid in line]
 
 

@@ -27,6 +27,7 @@ class MemoryTarget:
         gate: if it is cleared, calls block until it is set.
         refused_keys: a request with one of these names is refused as a whole.
         lose_answers: the next so many requests are stored, and their answers are lost.
+        silent_since: as in ``RunTarget``.
     """
 
     is_away: bool = False
@@ -41,6 +42,8 @@ class MemoryTarget:
     artifacts: dict[str, bytes] = field(default_factory=dict)
     finished: list[tuple[str, str, int]] = field(default_factory=list)
     request_sizes: list[int] = field(default_factory=list)
+
+    silent_since: float | None = None
 
     def __post_init__(self) -> None:
         self.gate.set()

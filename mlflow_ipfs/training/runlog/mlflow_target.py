@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 ID_TAG: Final = "ipfs.runlog_id"
 _GONE: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 _REFUSED: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "ENDPOINT_NOT_FOUND"})
+_silent_since: Final[dict[str, float]] = {}  # by tracking URI: a training may have many run logs, one after the other
 _NOT_ACTIVE: Final = "must be in the 'active' state"  # MLflow's message for a deleted run, with INVALID_PARAMETER_VALUE
 
 
@@ -36,9 +38,14 @@ class MlflowTarget:
         self._tracking_uri = tracking_uri
         self._client: MlflowClient | None = None
 
+    @property
+    def silent_since(self) -> float | None:
+        """See ``RunTarget``."""
+        return _silent_since.get(self._tracking_uri)
+
     def find_or_create(self, run: SpooledRun) -> str:
         """See ``RunTarget``."""
-        with _translated():
+        with self._request():
             client = self._open()
             experiment_id = run.experiment_id or _find_or_create_experiment(client, run.experiment)
             found = client.search_runs([experiment_id], f"tags.`{ID_TAG}` = '{run.run_key}'", max_results=1)
@@ -55,7 +62,7 @@ class MlflowTarget:
         """See ``RunTarget``."""
         from mlflow.entities import Metric  # noqa: PLC0415 - MLflow loads slowly
 
-        with _translated():
+        with self._request():
             self._open().log_batch(
                 run_id, [Metric(point.key, point.value, point.timestamp, point.step) for point in points]
             )
@@ -64,27 +71,39 @@ class MlflowTarget:
         """See ``RunTarget``."""
         from mlflow.entities import Param  # noqa: PLC0415
 
-        with _translated():
+        with self._request():
             self._open().log_batch(run_id, params=[Param(key, value) for key, value in params.items()])
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         """See ``RunTarget``."""
         from mlflow.entities import RunTag  # noqa: PLC0415
 
-        with _translated():
+        with self._request():
             self._open().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_artifact(self, run_id: str, file: Path, artifact_path: str) -> None:
         """See ``RunTarget``."""
-        with _translated(), tempfile.TemporaryDirectory() as directory:
+        with self._request(), tempfile.TemporaryDirectory() as directory:
             named = Path(directory, posixpath.basename(artifact_path))  # MLflow keeps the file's name
             shutil.copyfile(file, named)
             self._open().log_artifact(run_id, str(named), posixpath.dirname(artifact_path) or None)
 
     def finish(self, run_id: str, status: str, end_time: int) -> None:
         """See ``RunTarget``."""
-        with _translated():
+        with self._request():
             self._open().set_terminated(run_id, status, end_time)
+
+    @contextmanager
+    def _request(self) -> Iterator[None]:
+        """Translate errors, and note since when MLflow has not answered. A refusal is an answer, too."""
+        _silent_since.setdefault(self._tracking_uri, time.monotonic())
+        try:
+            with _translated():
+                yield
+        except (RefusedError, RunGoneError, NotCreatedError):
+            _silent_since.pop(self._tracking_uri, None)
+            raise
+        _silent_since.pop(self._tracking_uri, None)
 
     def _open(self) -> MlflowClient:
         from mlflow import MlflowClient  # noqa: PLC0415

@@ -46,6 +46,7 @@ _WRITE_SECONDS: Final = 1.0
 _FIRST_RETRY_SECONDS: Final = 1.0
 _LONGEST_RETRY_SECONDS: Final = 60.0
 _CLOSING_RETRY_SECONDS: Final = 0.2
+_LAST_TRY_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class RunLog:
         target: MLflow.
         directory: parent directory of the spools.
         spool_bytes: limit of the space on disk.
-        close_seconds: how long ``close`` waits for MLflow if the caller does not say.
+        close_seconds: how long ``close`` waits for MLflow if the caller does not say. The time for which MLflow has not
+            answered before counts, so that only the first of many short calls waits for an MLflow that is away.
 
     Attributes:
         exit_status: the run's status if the process ends before ``close``; None to leave the run running.
@@ -97,6 +99,7 @@ class RunLog:
         self._logged = 0
         self._close_seconds = close_seconds
         self._spool = Spool.create(directory, run, spool_bytes)
+        self._target = target
         self._sender = Sender(self._spool, target)
         self._draining = threading.RLock()  # reentrant: a signal handler may run while its thread holds it
         self._wake = threading.Event()
@@ -181,7 +184,7 @@ class RunLog:
         """
         self._drain()
         self._news.set()
-        deadline = time.monotonic() + (self._close_seconds if timeout_seconds is None else timeout_seconds)
+        deadline = self._deadline() if timeout_seconds is None else time.monotonic() + timeout_seconds
         with self._idle:
             while not self._spool.is_sent():
                 left = deadline - time.monotonic()
@@ -189,6 +192,12 @@ class RunLog:
                     return self._spool.is_sent()
                 self._idle.wait(min(left, 0.2))
         return True
+
+    def _deadline(self) -> float:
+        now, silent_since = time.monotonic(), self._target.silent_since
+        if silent_since is None:
+            return now + self._close_seconds
+        return max(silent_since + self._close_seconds, now + min(_LAST_TRY_SECONDS, self._close_seconds))
 
     def close(self, status: str | None = None, *, timeout_seconds: float | None = None) -> RunLogReport:
         """Send the rest and end the run log. What MLflow does not have by then stays on disk and is reported.

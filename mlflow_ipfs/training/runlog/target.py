@@ -36,6 +36,10 @@ class RunTarget(Protocol):
     Every method raises ``RefusedError``, ``RunGoneError`` or ``UnreachableError``.
     """
 
+    @property
+    def silent_since(self) -> float | None:
+        """Time of ``time.monotonic`` of the first request since the last answer, also of other run logs; None without one."""
+
     def find_or_create(self, run: SpooledRun) -> str:
         """Return the id of the run with the run key as its tag ``ipfs.runlog_id``. Create the run if there is none.
 

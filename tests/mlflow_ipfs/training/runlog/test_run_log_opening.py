@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
 
 from mlflow_ipfs.training.runlog.opening import open_run_log
+from mlflow_ipfs.training.runlog.records import Point, Record, metric_records
+from mlflow_ipfs.training.runlog.run_log import describe_run
+from mlflow_ipfs.training.runlog.spool import Spool
+from support.mlflow_server import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,3 +64,48 @@ def test_a_process_that_waits_for_the_run_of_another_one_finds_it_and_does_not_w
     assert report.run_id == created.run_id
     assert [run.data.metrics for run in client.search_runs(["0"])] == [{"system/node-1/cpu": 1.0}]
     assert caplog.text == ""
+
+
+def close_seconds(tracking_uri: str) -> float:
+    """Return how long the end of a run log takes that may wait for five seconds."""
+    log = open_run_log(tracking_uri=tracking_uri, close_seconds=5)
+    log.log_metrics({"loss": 1.0})
+    started = time.monotonic()
+    assert (log.close("FINISHED").spool is None) == tracking_uri.startswith("sqlite")
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_only_the_first_run_log_waits_for_an_mlflow_that_is_away(
+    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, *, listens: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # else the threads go on after the test
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if listens:
+            server.listen(8)  # the kernel accepts connections, and nobody answers
+        away = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert close_seconds(away) > 4.9
+        assert close_seconds(away) < 4.5, "one more try"
+        close_seconds(str(client.tracking_uri))
+
+
+def test_sync_prints_nothing_but_json(client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path / "runlog", describe_run(str(client.tracking_uri)), 1 << 20)
+    [record] = metric_records([Point("loss", 1.0, 1, 0)])
+    spool.append(record)
+    spool.append(Record(finish=("FINISHED", 2)))
+    spool.close()
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow_ipfs", "runlog", "sync", "--json"],
+        env=clean_environment(
+            MLFLOW_TRACKING_URI=str(client.tracking_uri), MLFLOW_IPFS_RUNLOG=str(tmp_path / "runlog")
+        ),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert [json.loads(line)["points"] for line in done.stdout.splitlines()] == [0]
+    assert [run.data.metrics for run in client.search_runs(["0"])] == [{"loss": 1.0}]
