@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from keras_ipfs.callbacks import DatasetInputs, EpochMetrics, InferenceMetrics, IPFSCallback, Resources
+    from keras_ipfs.run_report import RunReport
 
-__all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "InferenceMetrics", "Resources"]
+__all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "InferenceMetrics", "Resources", "RunReport"]
 
 _NAMES: Final = frozenset(__all__)
 

@@ -17,6 +17,7 @@ import keras
 from keras.callbacks import Callback
 
 from keras_ipfs.devices import Device
+from keras_ipfs.run_report import RunReport
 from keras_ipfs.session_callback import SessionCallback
 from keras_ipfs.sessions import Autologged
 from mlflow_ipfs.training import metric_names as names
@@ -278,6 +279,7 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         warmup: see ``InferenceMetrics``. On the torch and JAX backends, pass ``InferenceMetrics`` itself to ``predict``.
         resource_seconds: time between two samples of the resources; None to leave the resources out.
         datasets: files or directories to log as inputs of the run, with their CIDs.
+        report: True to log the HTML report of the run to the run at the end, see ``RunReport``; a directory to write it there too.
     """
 
     async_safe = True
@@ -289,6 +291,7 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
         datasets: Sequence[str | os.PathLike[str]] = (),
         warmup: int = DEFAULT_WARMUP,
         resource_seconds: float | None = DEFAULT_INTERVAL_SECONDS,
+        report: bool | str | os.PathLike[str] = False,
     ) -> None:
         super().__init__()
         self._parts: list[SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup)]
@@ -296,6 +299,8 @@ class IPFSCallback(Callback):  # type: ignore[misc] # Keras has no types
             self._parts.append(Resources(resource_seconds))
         if datasets:
             self._parts.append(DatasetInputs(datasets))
+        if report:
+            self._parts.append(RunReport(None if report is True else report))
         forward_hooks(self, self._parts, Callback, _HOOKS)
 
     def set_model(self, model: Any) -> None:  # noqa: ANN401 - a Keras model

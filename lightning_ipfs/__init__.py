@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from lightning_ipfs.dataset_inputs import DatasetInputs
     from lightning_ipfs.epoch_metrics import EpochMetrics
     from lightning_ipfs.logger import IPFSLogger
+    from lightning_ipfs.run_report import RunReport
 
-__all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "IPFSLogger", "InferenceMetrics", "Resources"]
+__all__ = ["DatasetInputs", "EpochMetrics", "IPFSCallback", "IPFSLogger", "InferenceMetrics", "Resources", "RunReport"]
 
 _MODULES: Final = {
     "DatasetInputs": "dataset_inputs",
@@ -30,6 +31,7 @@ _MODULES: Final = {
     "IPFSLogger": "logger",
     "InferenceMetrics": "callbacks",
     "Resources": "callbacks",
+    "RunReport": "run_report",
 }
 
 

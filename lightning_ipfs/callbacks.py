@@ -9,6 +9,7 @@ from lightning_ipfs.dataset_inputs import DatasetInputs
 from lightning_ipfs.epoch_metrics import EpochMetrics
 from lightning_ipfs.frameworks import base_classes
 from lightning_ipfs.module_metrics import steps
+from lightning_ipfs.run_report import RunReport
 from lightning_ipfs.session_callback import SessionCallback
 from mlflow_ipfs.training import metric_names as names
 from mlflow_ipfs.training.hooks import forward_hooks
@@ -139,6 +140,7 @@ class IPFSCallback(*base_classes("callbacks", "Callback")):  # type: ignore[misc
         warmup: see ``InferenceMetrics``.
         resource_seconds: time between two samples of the resources; None to leave the resources out.
         batch_size: returns the number of samples of a batch; None to take the length of its first tensor.
+        report: True to log the HTML report of the run to the run at the end, see ``RunReport``; a directory to write it there too.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class IPFSCallback(*base_classes("callbacks", "Callback")):  # type: ignore[misc
         warmup: int = DEFAULT_WARMUP,
         resource_seconds: float | None = DEFAULT_INTERVAL_SECONDS,
         batch_size: Callable[[Any], int] | None = None,
+        report: bool | str | os.PathLike[str] = False,
     ) -> None:
         super().__init__()
         parts: list[SessionCallback] = [EpochMetrics(batch_size), InferenceMetrics(warmup, batch_size)]
@@ -155,6 +158,8 @@ class IPFSCallback(*base_classes("callbacks", "Callback")):  # type: ignore[misc
             parts.append(Resources(resource_seconds))
         if datasets:
             parts.append(DatasetInputs(datasets))
+        if report:
+            parts.append(RunReport(None if report is True else report))
         forward_hooks(self, parts, _BASE, _HOOKS)
 
 

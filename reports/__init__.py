@@ -2,6 +2,7 @@
 
 ``collect`` reads runs from any MLflow, and ``read_collector`` those of a ``MetricsCollector``. ``get_metrics_dataframe`` gives
 their histories to pandas, and ``export`` writes files. ``create_visualization`` and the ``plot_…`` functions make dashboards. The command is ``mlflow-ipfs report``.
+In a notebook, ``%load_ext reports`` adds the cell magic ``%%mlflow_report``.
 
 Only tests and notebooks import this package by its name. Its own modules use relative imports, and callbacks find it by its
 entry points, because another distribution may have the same name.
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from .exporting import export
     from .frames import get_metrics_dataframe
     from .html.writing import generate_html_report
+    from .notebook import load_ipython_extension
     from .visualization import create_visualization
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "export",
     "generate_html_report",
     "get_metrics_dataframe",
+    "load_ipython_extension",
     "plot_comparison",
     "plot_comprehensive_dashboard",
     "plot_inference_metrics",
@@ -62,6 +65,7 @@ _MODULES: Final = {
     "export": "exporting",
     "generate_html_report": "html.writing",
     "get_metrics_dataframe": "frames",
+    "load_ipython_extension": "notebook",
     "plot_comparison": "dashboards.comparison",
     "plot_comprehensive_dashboard": "dashboards.comprehensive",
     "plot_inference_metrics": "dashboards.inference",

@@ -54,7 +54,7 @@ def _explain(artifact_uri: str, tracking_uri: str | None) -> str:
 
 def _read(artifact_uri: str, path: str, tracking_uri: str | None) -> bytes:
     repository = mlflow_compat.open_artifact_repository(artifact_uri, tracking_uri)
-    with tempfile.TemporaryDirectory() as directory:
+    with mlflow_compat.hidden_progress_bars(), tempfile.TemporaryDirectory() as directory:
         file = Path(repository.download_artifacts(path, directory))
         if file.stat().st_size > _MAX_BYTES:
             msg = f"the file has {file.stat().st_size:,} bytes, and at most {_MAX_BYTES:,} are read"

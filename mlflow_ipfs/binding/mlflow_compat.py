@@ -348,6 +348,21 @@ def open_artifact_repository(uri: str, tracking_uri: str | None = None) -> Artif
     return get_artifact_repository(uri, tracking_uri=tracking_uri)
 
 
+@contextmanager
+def hidden_progress_bars() -> Iterator[None]:
+    """Let MLflow draw no progress bar for artifacts that any thread downloads in this block, unless the user set its variable."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+
+    if MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.is_set():
+        yield
+        return
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set("false")
+    try:
+        yield
+    finally:
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.unset()
+
+
 def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:
     """Compare the schema of a database with the one that this MLflow needs. The database is not changed."""
     from alembic.migration import MigrationContext

@@ -108,6 +108,26 @@ def list_run_logs(directory: Path) -> Iterator[SpoolStatus]:
         yield SpoolStatus(path, spool.run, points, size_bytes, is_in_use=False)
 
 
+def has_unsent(directory: Path, run_id: str, run_key: str | None) -> bool:
+    """Return whether a spool that no process uses has something for a run, because MLflow was away when it was closed.
+
+    Args:
+        directory: parent directory of the spools.
+        run_id: the run.
+        run_key: its tag ``ipfs.runlog_id``, because a spool may not know the id yet; None if a run log did not create it.
+    """
+    for path in list_spools(directory):
+        with suppress(MlflowIpfsError):  # unreadable, or in use by a process that sends it
+            run = read_run(path)
+            if run.run_id == run_id or (run_key is not None and run.run_key == run_key):
+                spool = Spool.open(path)
+                is_sent = spool.is_sent()
+                spool.close()
+                if not is_sent:
+                    return True
+    return False
+
+
 def sync_run_logs(
     directory: Path, tracking_uri: str, ids: Collection[str] = (), *, target: RunTarget | None = None
 ) -> Iterator[SpoolStatus]:

@@ -30,7 +30,7 @@ from mlflow_ipfs.training.runlog.spool import Spool, SpooledRun
 from mlflow_ipfs.training.runlog.target import NotCreatedError, RunGoneError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -79,6 +79,7 @@ class RunLog:
 
     Attributes:
         exit_status: the run's status if the process ends before ``close``; None to leave the run running.
+        after_close: called with the report at the end of ``close``; None for nothing.
 
     Raises:
         OSError: the spool cannot be created.
@@ -112,6 +113,7 @@ class RunLog:
         self._warned: set[str] = set()
         self._clock = _Clock()
         self.exit_status: str | None = None
+        self.after_close: Callable[[RunLogReport], None] | None = None
         self._report: RunLogReport | None = None
         self._threads = [
             threading.Thread(target=self._write_forever, name="mlflow-ipfs-runlog-writer", daemon=True),
@@ -222,6 +224,8 @@ class RunLog:
             self._spool.close(remove=is_sent)  # else the sender closes it when MLflow lets go of it
         shutdown.unregister(self)
         self._tell(self._report)
+        if self.after_close is not None:
+            self.after_close(self._report)
         return self._report
 
     def drain(self) -> None:

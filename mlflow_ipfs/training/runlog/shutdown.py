@@ -1,4 +1,4 @@
-"""The end of a process: every open run log writes its memory to disk, and sends what it can before a deadline."""
+"""The open run logs of this process. At its end, each writes its memory to disk, and sends what it can before a deadline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,15 @@ def register(log: RunLog) -> None:
 def unregister(log: RunLog) -> None:
     """Forget a run log that is closed."""
     _open.discard(log)
+
+
+def flush_all(timeout_seconds: float) -> bool:
+    """Wait until MLflow has everything of the open run logs of this process. Return whether it has."""
+    deadline = time.monotonic() + timeout_seconds
+    is_sent = True
+    for log in list(_open):
+        is_sent &= log.flush(max(0.0, deadline - time.monotonic()))
+    return is_sent
 
 
 def _install() -> None:
