@@ -34,7 +34,7 @@ def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython is no 
     """Add the cell magic to IPython, which calls this function at ``%load_ext reports``."""
     magic_arguments: Any = import_module("IPython.core.magic_arguments")  # a part of IPython without types
     parser = magic_arguments.MagicArgumentParser(
-        "%%mlflow_report",
+        "%mlflow_report",  # the parser puts another % before it
         description="Run the cell, and display a dashboard of the MLflow runs that this process logged to meanwhile.",
     )
     parser.add_argument("--dashboard", choices=list(DASHBOARDS), default="comprehensive", help="what to display")

@@ -139,7 +139,8 @@ def test_a_wrong_option_is_an_error_and_the_cell_does_not_run(shown: dict[str, S
 
 
 def test_its_help_names_the_options(shown: dict[str, Shown]) -> None:
-    assert "%%mlflow_report [--dashboard {comprehensive,training," in shown["help"].text
+    assert " %%mlflow_report" in shown["help"].text
+    assert "[--dashboard {comprehensive,training," in shown["help"].text
     assert "--static" in shown["help"].text
 
 
