@@ -187,11 +187,12 @@ def iterate_outside_artifacts(
     for row in limit.cut(rows):
         common_root = find_common_root(row)
         record = _record_of(row, former)
-        is_changed = record is not None and _has_changed(record, row, store)
+        is_lost = record is not None and _is_lost(row, store)
+        is_changed = record is not None and _has_changed(record, is_lost=is_lost)
         if record is not None and is_changed:
             common_root = find_common_root(replace(row, uri=record.place))
         if is_changed or _is_outside(row, common_root, store, proxied, bases):
-            yield OutsideArtifact(row, common_root, is_changed)
+            yield OutsideArtifact(row, common_root, is_changed and not is_lost)
             if row.experiment_id is not None:
                 affected.setdefault(row.experiment_id, common_root)
     for experiment_id, common_root in affected.items():
@@ -205,10 +206,14 @@ def _record_of(row: ArtifactRow, former: Mapping[tuple[str, str], FormerLocation
     return record if record is not None and open_place(record.place).is_local else None
 
 
-def _has_changed(record: FormerLocation, row: ArtifactRow, store: ContentStore) -> bool:
+def _is_lost(row: ArtifactRow, store: ContentStore) -> bool:
+    """Return whether a row names a mutable path of which the store has no file."""
+    return scheme_of(row.uri) == MFS and store.files.stat(parse_mfs(before_frozen(row.uri))) is None
+
+
+def _has_changed(record: FormerLocation, *, is_lost: bool) -> bool:
     """Return whether a row's former directory has files that were not taken in, or that the store has lost."""
     listing = open_place(record.place).list_files()
-    is_lost = scheme_of(row.uri) == MFS and store.files.stat(parse_mfs(before_frozen(row.uri))) is None
     return bool(listing.problems or listing.without(frozenset() if is_lost else record.marks))
 
 

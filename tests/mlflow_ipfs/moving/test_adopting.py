@@ -266,6 +266,8 @@ def test_a_store_of_an_earlier_day_is_filled_again(cli: CommandLine, site: Stock
     shutil.copytree(tmp_path / "earlier", cli.store)
     doctor = cli("doctor", "--backend-store-uri", site.uri, code=1).stdout.decode()
     assert "artifacts of 3 runs, 1 logged model, 1 trace and 3 model versions are outside the store" in doctor
+    eject = ("eject", "--backend-store-uri", site.uri, "--artifacts", tmp_path / "out", "--dry-run")
+    assert sum(line.startswith("left") for line in cli(*eject, code=1).lines) == 8
     cli("adopt", "--backend-store-uri", site.uri)
     assert read_site(f"ipfs+{site.uri}") == before
 
