@@ -203,13 +203,7 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
         rows += [(f"{name} {what}".strip(), series) for name, _, series in _find_series(run, chart)]
     time = _time_axis(run)
     times = [seconds_of(run, series) / time.divisor for _, series in rows]
-    low = min((float(found.min()) for found in times), default=0.0)
-    high = max((float(found.max()) for found in times), default=0.0)
-    columns = min(HEAT_COLUMNS, max((len(found) for found in times), default=1))
-    half = (
-        (high - low) / (2 * columns - 2) if high > low and columns > 1 else 0.5
-    )  # samples are in the middle of columns
-    edges = np.linspace(low - half, high + half, columns + 1)
+    edges = _divide(times)
     values = [_mean_by_column(found, series.values, edges) for found, (_, series) in zip(times, rows, strict=True)]
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",
@@ -219,9 +213,25 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
         x=Axis("time since the start", time.unit),
         edges=edges,
         rows=tuple(shown(name) for name, _ in rows),
-        values=np.array(values) if values else np.empty((0, columns)),
+        values=np.array(values) if values else np.empty((0, len(edges) - 1)),
         scale=_PERCENT,
     )
+
+
+def _divide(times: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return the edges of columns as wide as the usual interval of the samples, or of ``HEAT_COLUMNS`` wider ones.
+
+    Samples are in the middle of columns, so that small delays leave no gap.
+    """
+    if not times:
+        return np.array([0.0, 1.0])
+    every = np.concatenate(times)
+    intervals = np.concatenate([np.diff(np.sort(found)) for found in times])
+    usual = float(np.median(intervals)) if len(intervals) else 0.0
+    low, span = float(every.min()), float(np.ptp(every))
+    width = max(usual, span / (HEAT_COLUMNS - 1)) or 1.0
+    count = int(span / width + 0.5) + 1
+    return np.linspace(low - width / 2, low + width * (count - 0.5), count + 1)
 
 
 def _mean_by_column(
