@@ -196,7 +196,9 @@ class InferenceMetrics(SessionCallback):
             stage = f"{names.INFERENCE}/predict"
             self._log(self._recorder.metrics(stage), self._session.state.epoch)
             if self._session.log is not None:
-                self._session.log.log_artifact(f"{stage}/latency.json", self._recorder.to_json(stage="predict"))
+                device = self._device.name if self._device is not None else ""
+                data = self._recorder.to_json(device=device, stage="predict")
+                self._session.log.log_artifact(f"{stage}/latency.json", data)
         super().on_predict_end(logs)
 
 

@@ -26,6 +26,15 @@ class Device:
             self._tensorflow = sys.modules["tensorflow"]
             self._synchronize = self._tensorflow.test.experimental.sync_devices
 
+    @property
+    def name(self) -> str:
+        """The kind of device, in the backend's words."""
+        if self._backend == "jax":
+            return str(sys.modules["jax"].default_backend())
+        if self._tensorflow is not None:
+            return "GPU:0"
+        return "cpu" if self._synchronize is None else "cuda"
+
     def wait(self, outputs: object = None) -> None:
         """Wait until the device has computed the outputs, or all that it has been given."""
         if self._synchronize is not None:

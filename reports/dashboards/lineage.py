@@ -43,13 +43,18 @@ def build_lineage(data: ReportData, runs: Sequence[Run]) -> LineagePanel:
             node = _dataset_node(dataset)
             nodes.setdefault(node.node_id, node)
             _add(edges, node.node_id, _id("run", run.run_id), dataset.context)
+    places: dict[str, int] = {}  # runs in the order of their versions, so that few lines cross
     for version in _versions_of(data, runs):
         node = _version_node(version)
         nodes[node.node_id] = node
+        places.setdefault(_id("run", version.run_id), len(places))
         if version.run_id in labels:
             _add(edges, _id("run", version.run_id), node.node_id, "")
     order = {"dataset": 0, "run": 1, "model": 2}
-    kept = sorted(list(nodes.values())[:MAX_NODES], key=lambda node: order[node.kind])
+    kept = sorted(
+        list(nodes.values())[:MAX_NODES],
+        key=lambda node: (order[node.kind], places.get(node.node_id, len(places))),
+    )
     names = {node.node_id for node in kept}
     more = (
         f" {MAX_NODES} of {len(nodes):,} nodes are drawn; the table has all of them." if len(nodes) > MAX_NODES else ""

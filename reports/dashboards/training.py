@@ -118,7 +118,7 @@ def build_speed_panels(runs: Sequence[Run], model_id: str | None = None) -> tupl
         build(
             "learning rate",
             "Learning rate",
-            "The learning rate of each optimizer at the end of each epoch.",
+            "The learning rate of each optimizer in the last batch of each epoch.",
             Axis("learning rate"),
             is_wanted=is_learning_rate,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -34,16 +35,20 @@ def test_tensorflow_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     device.wait("outputs")
     assert len(waits) == 2
     assert device.peak_memory() == 7
+    assert device.name == "GPU:0"
 
 
 def test_jax(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[object] = []
-    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(block_until_ready=waited.append))
+    monkeypatch.setitem(
+        sys.modules, "jax", SimpleNamespace(block_until_ready=waited.append, default_backend=lambda: "tpu")
+    )
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     device = Device()
     device.wait()
     device.wait("outputs")
     assert waited == ["outputs"]
+    assert device.name == "tpu"
 
 
 def test_each_batch_is_waited_for(target: MemoryTarget, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +56,6 @@ def test_each_batch_is_waited_for(target: MemoryTarget, monkeypatch: pytest.Monk
     monkeypatch.setattr(Device, "wait", lambda _, outputs=None: waited.append(outputs))
     make_model().predict(X, batch_size=16, verbose=0, callbacks=[InferenceMetrics()])
     assert [outputs is not None for outputs in waited] == [False, True] * 4, "before and after each batch"
+    assert json.loads(target.artifacts["inference/predict/latency.json"])["device"] == "cpu"
     [(_, memory)] = target.values("inference/predict/peak_memory_mb") or [(0, 0.0)]
     assert memory >= 0

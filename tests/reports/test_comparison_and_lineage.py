@@ -68,6 +68,17 @@ def test_lineage_leads_from_the_dataset_to_the_model_by_cid() -> None:
     ]
 
 
+def test_runs_are_in_the_order_of_their_versions() -> None:
+    data = many_runs(4)
+    version = complete_report().versions[0]
+    made = [(data.runs[2], 1), (data.runs[0], 2), (data.runs[2], 3)]
+    versions = tuple(replace(version, run_id=run.run_id, version=number) for run, number in made)
+    panel = find(reports.plot_lineage(replace(data, versions=versions)), "lineage-graph")
+    assert isinstance(panel, LineagePanel)
+    labels = [node.label for node in panel.nodes if node.kind == "run"]
+    assert labels == [data.runs[number].name for number in (2, 0, 1, 3)], "those without a version last"
+
+
 def test_runs_of_a_server_are_links_into_mlflows_ui() -> None:
     data = replace(complete_report(), source="http://127.0.0.1:5000/")
     node = find(reports.plot_lineage(data), "lineage-graph").nodes[1]
