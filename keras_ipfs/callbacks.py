@@ -193,6 +193,8 @@ class InferenceMetrics(SessionCallback):
                 "keras_ipfs.InferenceMetrics() to predict, instead of IPFSCallback()"
             )
         elif self._session is not None and self._recorder.first_batch_ns is not None:
+            if problem := self._recorder.explain_nothing("predict"):
+                _logger.warning("%s", problem)
             stage = f"{names.INFERENCE}/predict"
             self._log(self._recorder.metrics(stage), self._session.state.epoch)
             if self._session.log is not None:

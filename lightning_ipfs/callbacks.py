@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,9 @@ from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS, ResourceSer
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Sequence
+
+
+_logger = logging.getLogger(__name__)
 
 
 class InferenceMetrics(SessionCallback):
@@ -104,6 +108,8 @@ class InferenceMetrics(SessionCallback):
         session = self._session
         if session is None or session.log is None or not session.is_global_zero or recorder.first_batch_ns is None:
             return
+        if problem := recorder.explain_nothing(stage):
+            _logger.warning("%s", problem)
         session.log_metrics(recorder.metrics(f"{names.INFERENCE}/{stage}"), steps(trainer))
         data = recorder.to_json(device=device, stage=stage)
         session.log.log_artifact(f"{names.INFERENCE}/{stage}/latency.json", data)

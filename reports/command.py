@@ -99,14 +99,14 @@ def report(  # noqa: PLR0913 - options of a command
         files = exporting.export(data, directory, names)
     _print_files(files, directory, as_json=as_json)
     if logged_run is not None:
-        delivery.log_to_run(logged_run, files, tracking_uri)
+        delivery.log_to_run(logged_run, files, directory, tracking_uri)
         place = f"{delivery.ARTIFACT_DIRECTORY}/"
         print_result(
             {"run_id": logged_run, "artifacts": place}, f"logged to run {logged_run}: {place}", as_json=as_json
         )
     if publishes:
         with cli_context.open_store(create=True) as store:
-            cid = delivery.publish(store, files)
+            cid = delivery.publish(store, files, directory)
         print_result({"cid": cid}, f"published ipfs://{cid}", as_json=as_json)
     if not as_json:
         _print_summary(data)

@@ -149,7 +149,7 @@ class Run:
         name: the name that MLflow shows.
         experiment_id: the experiment.
         experiment: the experiment's name.
-        status: ``FINISHED``, ``FAILED``, ``KILLED``, ``RUNNING`` or ``SCHEDULED``.
+        status: ``FINISHED``, ``FAILED``, ``KILLED``, ``RUNNING`` or ``SCHEDULED``; ``DELETED`` for a deleted run.
         started_ms: when it started.
         ended_ms: when it ended; None while it is running.
         user: the user; ``""`` if it is not known.

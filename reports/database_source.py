@@ -16,7 +16,16 @@ from mlflow_ipfs.errors import NotFoundError
 
 from .data import Run
 from .histories import HistoryBuilder
-from .sources import DATASET_CONTEXT_TAG, FoundRuns, make_dataset_input, make_version, pick_versions, unknown_experiment
+from .sources import (
+    DATASET_CONTEXT_TAG,
+    DELETED,
+    FoundRuns,
+    deleted_experiment,
+    make_dataset_input,
+    make_version,
+    pick_versions,
+    unknown_experiment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +42,8 @@ _ROWS_AT_ONCE: Final = 50_000
 _RUNS_AT_ONCE_OF_SERVERS: Final = 50  # in one read of metrics, which is a round trip
 
 _RUNS: Final = (
-    "SELECT r.run_uuid, r.name, r.experiment_id, e.name, r.status, r.start_time, r.end_time, r.user_id, r.artifact_uri"
+    "SELECT r.run_uuid, r.name, r.experiment_id, e.name,"
+    " CASE r.lifecycle_stage WHEN 'deleted' THEN 'DELETED' ELSE r.status END, r.start_time, r.end_time, r.user_id, r.artifact_uri"
     " FROM runs r JOIN experiments e ON e.experiment_id = r.experiment_id"
 )
 _ACTIVE: Final = " WHERE r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'"
@@ -120,14 +130,16 @@ class DatabaseTracking:
         return builder.build(), []
 
     def _find_experiment(self, name_or_id: str) -> int:
-        select = text("SELECT experiment_id FROM experiments WHERE name = :name")
-        found = self._connection.execute(select, {"name": name_or_id}).scalar()
+        select = text("SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = :name")
+        found = self._connection.execute(select, {"name": name_or_id}).first()
         if found is None and name_or_id.isascii() and name_or_id.isdigit():
-            select = text("SELECT experiment_id FROM experiments WHERE experiment_id = :id")
-            found = self._connection.execute(select, {"id": int(name_or_id)}).scalar()
+            select = text("SELECT experiment_id, lifecycle_stage FROM experiments WHERE experiment_id = :id")
+            found = self._connection.execute(select, {"id": int(name_or_id)}).first()
         if found is None:
             raise unknown_experiment(name_or_id)
-        return int(found)
+        if found[1] == DELETED:
+            raise deleted_experiment(name_or_id)
+        return int(found[0])
 
     def _complete(self, rows: Sequence[Any]) -> list[Run]:
         """Return runs with their params, tags and datasets."""

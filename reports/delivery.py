@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mlflow_ipfs.binding import mlflow_compat
@@ -10,7 +14,6 @@ from mlflow_ipfs.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from mlflow_ipfs.content.store import ContentStore
 
@@ -31,8 +34,14 @@ def find_only_run(data: ReportData) -> str:
     return data.runs[0].run_id
 
 
-def log_to_run(run_id: str, files: Sequence[Path], tracking_uri: str | None) -> None:
+def log_to_run(run_id: str, files: Sequence[Path], directory: Path, tracking_uri: str | None) -> None:
     """Log the files of a report as artifacts of a run, in the directory ``report``.
+
+    Args:
+        run_id: the run.
+        files: the files.
+        directory: the directory of the report, so that ``panels/`` stays a directory.
+        tracking_uri: MLflow; None for the one that is set in this process.
 
     Raises:
         NotFoundError: the run does not exist.
@@ -44,9 +53,16 @@ def log_to_run(run_id: str, files: Sequence[Path], tracking_uri: str | None) -> 
     with translated_errors(f"run {run_id}", shown_uri(uri)):
         client = MlflowClient(uri, registry_uri)
         for file in files:
-            client.log_artifact(run_id, str(file), ARTIFACT_DIRECTORY)
+            below = file.parent.relative_to(directory).as_posix()
+            client.log_artifact(run_id, str(file), posixpath.normpath(f"{ARTIFACT_DIRECTORY}/{below}"))
 
 
-def publish(store: ContentStore, files: Sequence[Path]) -> str:
-    """Add the files of a report to the store as one directory, and pin it. Return its CID."""
-    return str(store.add(list(files), wrap=True).cid)
+def publish(store: ContentStore, files: Sequence[Path], directory: Path) -> str:
+    """Add the files of a report to the store as one directory, as they are below ``directory``, and pin it. Return its CID."""
+    with tempfile.TemporaryDirectory() as place:  # the directory may have other files
+        report = Path(place, ARTIFACT_DIRECTORY)
+        for file in files:
+            copy = report / file.relative_to(directory)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+        return str(store.add(report).cid)

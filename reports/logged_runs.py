@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _CREATE: Final = "create_run"
 _RUN_ID: Final = "run_id"
+_IS_OURS: Final = "_mlflow_ipfs_notes_runs"
 
 
 class LoggedRuns:
@@ -72,7 +73,10 @@ def _leave_client() -> None:
     from mlflow import MlflowClient  # noqa: PLC0415
 
     for name, method in _originals.items():
-        setattr(MlflowClient, name, method)
+        if getattr(
+            getattr(MlflowClient, name), _IS_OURS, False
+        ):  # else another library has put its own there meanwhile
+            setattr(MlflowClient, name, method)
     _originals.clear()
 
 
@@ -97,4 +101,5 @@ def _noting(method: Callable[..., Any], *, creates: bool) -> Callable[..., Any]:
                 runs.add(str(client.tracking_uri), run_id)
         return result
 
+    setattr(call, _IS_OURS, True)
     return call

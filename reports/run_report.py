@@ -42,12 +42,12 @@ def write_run_report(
     problems = [f"{one.what} is missing: {one.reason}" for one in data.missing]
     with tempfile.TemporaryDirectory() as place:
         files = export(data, place, _FORMAT)
-        log_to_run(run_id, files, tracking_uri)
-        if directory is not None:
+        if directory is not None:  # first, because it may be all that the user gets
             try:
                 _copy(files, Path(directory))
             except (OSError, SettingsError) as error:
                 problems.append(f"it was logged to the run, but not written to {directory}: {error}")
+        log_to_run(run_id, files, Path(place), tracking_uri)
     return problems
 
 

@@ -19,7 +19,16 @@ from mlflow_ipfs.errors import InvalidPathError, MlflowIpfsError, NotFoundError,
 
 from .data import Missing, Run
 from .histories import HistoryBuilder
-from .sources import DATASET_CONTEXT_TAG, FoundRuns, make_dataset_input, make_version, pick_versions, unknown_experiment
+from .sources import (
+    DATASET_CONTEXT_TAG,
+    DELETED,
+    FoundRuns,
+    deleted_experiment,
+    make_dataset_input,
+    make_version,
+    pick_versions,
+    unknown_experiment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -158,6 +167,8 @@ class ClientTracking:
                     raise
         if found is None:
             raise unknown_experiment(name_or_id)
+        if found.lifecycle_stage == DELETED:
+            raise deleted_experiment(name_or_id)
         return [found.experiment_id]
 
     def _convert(self, runs: Sequence[mlflow.entities.Run]) -> list[Run]:
@@ -258,7 +269,7 @@ def _convert_run(run: mlflow.entities.Run, experiment: str) -> Run:
         name=info.run_name or "",
         experiment_id=info.experiment_id,
         experiment=experiment,
-        status=info.status,
+        status="DELETED" if info.lifecycle_stage == DELETED else info.status,
         started_ms=info.start_time,
         ended_ms=info.end_time or None,
         user=info.user_id or "",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Advance = Callable[[int], None]
 
+DELETED: Final = "deleted"  # MLflow's lifecycle stage
 DATASET_CONTEXT_TAG: Final = "mlflow.data.context"
 
 
@@ -50,7 +51,7 @@ class TrackingSource(Protocol):
             max_runs: the most runs to return.
 
         Raises:
-            NotFoundError: the experiment does not exist.
+            NotFoundError: the experiment does not exist, or was deleted.
         """
 
     def read_histories(self, runs: Sequence[Run], advance: Advance) -> tuple[Histories, list[Missing]]:
@@ -122,6 +123,13 @@ def unknown_experiment(name_or_id: str) -> NotFoundError:
     """Return the error for an experiment that MLflow does not have."""
     return NotFoundError(
         f"MLflow has no experiment with the name or id {name_or_id!r}; `mlflow experiments search` lists them"
+    )
+
+
+def deleted_experiment(name_or_id: str) -> NotFoundError:
+    """Return the error for an experiment that was deleted, whose runs are deleted with it."""
+    return NotFoundError(
+        f"the experiment {name_or_id!r} was deleted, with its runs; `mlflow experiments restore` brings it back"
     )
 
 

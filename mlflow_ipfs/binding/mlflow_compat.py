@@ -363,6 +363,13 @@ def hidden_progress_bars() -> Iterator[None]:
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.unset()
 
 
+def context_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Return tags for a new run, with those that ``mlflow.start_run`` sets: the user, the program and its commit."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return {str(key): str(value) for key, value in resolve_tags(dict(tags or {})).items()}
+
+
 def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:
     """Compare the schema of a database with the one that this MLflow needs. The database is not changed."""
     from alembic.migration import MigrationContext

@@ -168,8 +168,12 @@ class MetricsCollector:
         frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
         return frame
 
-    def close(self) -> None:
-        """Send the latencies and the metadata to the run, and close the run log. A second call is a no-op."""
+    def close(self, status: str = "FINISHED") -> None:
+        """Send the latencies and the metadata to the run, and close the run log. A second call is a no-op.
+
+        Args:
+            status: the final status of a run that the run log created; the status of another run is left to its owner.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -181,7 +185,7 @@ class MetricsCollector:
         described = [record._asdict() for record in self._records if record.metadata]
         if described:
             self._run_log.log_artifact(METADATA_ARTIFACT, json.dumps(described, default=str).encode())
-        self._run_log.close()
+        self._run_log.close(status if self._run_log.owns_run else None)
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +193,7 @@ class MetricsCollector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close("FAILED" if kind else "FINISHED")
 
 
 def _split_name(name: str) -> tuple[str, int]:

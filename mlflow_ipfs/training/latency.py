@@ -141,6 +141,15 @@ class LatencyRecorder:
             total.merge(histogram)
         return total
 
+    def explain_nothing(self, stage: str) -> str | None:
+        """Return a warning if all batches were warm-up, so that no latency was measured; else None."""
+        if self.histograms or not self.warmup_batches:
+            return None
+        return (
+            f"no latency of {stage} was measured: all {self.warmup_batches} batches were warm-up, which is dropped. Use more "
+            "batches, or give the callback a smaller warmup"
+        )
+
     def metrics(self, prefix: str = INFERENCE) -> dict[str, float]:
         """Return the metrics of ``metric_names``, below a prefix. Percentiles are left out if nothing was measured after the warm-up."""
         total = self.total()

@@ -138,6 +138,28 @@ def test_a_callback_that_is_given_twice_logs_once(
     assert set(target.runs.values()) == {"run-1"}
 
 
+def test_a_callback_of_two_trainers_at_once_says_that_it_leaves_the_first_one(
+    target: MemoryTarget, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = EpochMetrics()
+
+    class Tunes(ModelSteps):
+        def on_train_epoch_start(self: Any) -> None:
+            if self.current_epoch == 1:
+                trainer(callback, max_epochs=1).fit(build_model(), loader())
+
+    fit(callback, model=build_model(steps=Tunes), max_epochs=3)
+    assert "the callback EpochMetrics is used by a Trainer that has not ended" in caplog.text
+    assert [status for _, status, _ in target.finished] == ["KILLED", "FINISHED"]
+    assert [step for step, _ in target.values("epoch_seconds")] == [LAST, LAST], "one epoch of each"
+
+
+def test_inference_that_was_all_warmup_says_so(target: MemoryTarget, caplog: pytest.LogCaptureFixture) -> None:
+    trainer(InferenceMetrics()).predict(build_model(), loader(4))
+    assert target.values("inference/predict/measured_batches")[0][1] == 0
+    assert "no latency of predict was measured: all 4 batches were warm-up" in caplog.text
+
+
 def test_a_fast_development_run_logs_nothing(target: MemoryTarget, tmp_path: Path) -> None:
     data = tmp_path / "data.txt"
     data.write_text("rows")

@@ -243,6 +243,14 @@ def version_file(client: MlflowClient, recorded: RecordedRuns) -> str:
     return str(client.download_artifacts(recorded.full, "model/MLmodel"))
 
 
+def test_what_was_deleted_is_called_deleted(uri: str, client: MlflowClient, recorded: RecordedRuns) -> None:
+    client.delete_run(recorded.full)
+    assert [run.status for run in collect(run_ids=[recorded.full], tracking_uri=uri).runs] == ["DELETED"]
+    client.delete_experiment(client.get_run(recorded.full).info.experiment_id)
+    with pytest.raises(NotFoundError, match=f"'{EXPERIMENT}' was deleted, with its runs"):
+        collect(experiment=EXPERIMENT, tracking_uri=uri)
+
+
 def test_progress_counts_runs(uri: str) -> None:
     seen: list[tuple[int, int]] = []
     collect(experiment=EXPERIMENT, tracking_uri=uri, progress=lambda done, total: seen.append((done, total)))

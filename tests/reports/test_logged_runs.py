@@ -44,6 +44,23 @@ def test_runs_that_were_created_or_logged_to_are_found_and_no_others(uri: str, c
     assert ids(runs, uri) == [before, nested.info.run_id, other]
 
 
+def test_what_another_library_puts_into_the_client_meanwhile_stays(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(MlflowClient, "log_metric", MlflowClient.log_metric)  # what is restored after the test
+    with record_logged_runs() as runs:
+        ours = MlflowClient.log_metric
+
+        def theirs(client: MlflowClient, *args: object) -> object:
+            calls.append("theirs")
+            return ours(client, *args)  # type: ignore[arg-type]
+
+        MlflowClient.log_metric = theirs  # type: ignore[assignment, method-assign]
+        run_id = MlflowClient().create_run("0").info.run_id
+        MlflowClient().log_metric(run_id, "loss", 1.0)
+        assert (ids(runs, uri), calls) == ([run_id], ["theirs"])
+    assert MlflowClient.log_metric is theirs
+
+
 @pytest.mark.parametrize(
     "log",
     [

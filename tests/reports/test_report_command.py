@@ -86,6 +86,20 @@ def test_the_report_is_logged_to_its_run_and_published(
     assert [line.partition("  ")[0] for line in cli("pin", "ls").lines if cid in line]
 
 
+def test_panels_stay_in_their_directory(
+    uri: str, cli: CommandLine, client: MlflowClient, recorded: RecordedRuns, tmp_path: Path
+) -> None:
+    assert uri
+    out = tmp_path / "out"
+    records = cli(
+        *("report", "--run", recorded.full, "-o", out, "--formats", "svg", "--log-to-run", "--publish", "--json")
+    ).records
+    panels = sorted(file.name for file in (out / "panels").iterdir())
+    logged = client.list_artifacts(recorded.full, "report/panels")
+    assert [file.path for file in logged] == [f"report/panels/{name}" for name in panels]
+    assert records[-1]["cid"] == cli("add", out).cid
+
+
 def test_only_a_report_of_one_run_can_be_logged(uri: str, cli: CommandLine, tmp_path: Path) -> None:
     assert uri
     outcome = cli("report", "--experiment", EXPERIMENT, "-o", tmp_path / "out", "--log-to-run", code=2)

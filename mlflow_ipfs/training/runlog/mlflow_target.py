@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.training.runlog.target import NotCreatedError, RefusedError, RunGoneError, UnreachableError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ ID_TAG: Final = "ipfs.runlog_id"
 _GONE: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 _REFUSED: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "ENDPOINT_NOT_FOUND"})
 _silent_since: Final[dict[str, float]] = {}  # by tracking URI: a training may have many run logs, one after the other
+_NO_ANSWER: Final = "failed with exception"  # in MLflow's message for a request without an answer
 _NOT_ACTIVE: Final = "must be in the 'active' state"  # MLflow's message for a deleted run, with INVALID_PARAMETER_VALUE
 
 
@@ -98,7 +100,7 @@ class MlflowTarget:
         """Translate errors, and note since when MLflow has not answered. A refusal is an answer, too."""
         _silent_since.setdefault(self._tracking_uri, time.monotonic())
         try:
-            with _translated():
+            with _translated(self._tracking_uri):
                 yield
         except (RefusedError, RunGoneError, NotCreatedError):
             _silent_since.pop(self._tracking_uri, None)
@@ -119,7 +121,7 @@ def _find_or_create_experiment(client: MlflowClient, name: str) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(tracking_uri: str) -> Iterator[None]:
     """Translate MLflow's errors, and those of the libraries below it, into the target's errors."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
@@ -128,6 +130,8 @@ def _translated() -> Iterator[None]:
     except UnreachableError:
         raise
     except MlflowException as error:
+        if _NO_ANSWER in str(error):
+            raise UnreachableError(_describe(error, tracking_uri)) from error
         message = f"MLflow answered: {error}"
         if error.error_code in _GONE or _NOT_ACTIVE in str(error):
             raise RunGoneError(message) from error
@@ -137,3 +141,13 @@ def _translated() -> Iterator[None]:
     except Exception as error:
         msg = f"MLflow could not be reached: {type(error).__name__}: {error}"
         raise UnreachableError(msg) from error
+
+
+def _describe(error: Exception, tracking_uri: str) -> str:
+    """Return why a request got no answer, in a short sentence: MLflow's own message has those of three libraries."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    reason = next((str(cause.strerror) for cause in causes if isinstance(cause, OSError) and cause.strerror), "")
+    where = hide_secrets(tracking_uri)
+    return f"{where} cannot be reached{f' ({reason})' if reason else ''}; check that MLflow's server is running, and its address"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.config import Settings
 from mlflow_ipfs.errors import MlflowIpfsError, StoreBusyError
 from mlflow_ipfs.training.runlog.mlflow_target import MlflowTarget
 from mlflow_ipfs.training.runlog.run_log import DEFAULT_CLOSE_SECONDS, RunLog, describe_run
 from mlflow_ipfs.training.runlog.sender import Sender
 from mlflow_ipfs.training.runlog.spool import Spool, list_spools, read_run
+from mlflow_ipfs.training.runlog.target import NotCreatedError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -41,7 +43,7 @@ def open_run_log(
         experiment: name of the experiment for a new run; None for that of ``mlflow.set_experiment``, else
             ``MLFLOW_EXPERIMENT_NAME`` or ``Default``.
         run_name: name of a new run.
-        tags: tags of a new run.
+        tags: tags of a new run, beside those that ``mlflow.start_run`` sets: user, source and commit.
         run_key: value of the tag ``ipfs.runlog_id`` of a new run, by which several processes find the same run.
         creates_run: False in a process that waits until another one has created the run.
         close_seconds: how long ``close`` waits for MLflow.
@@ -61,7 +63,7 @@ def open_run_log(
         # ``mlflow.set_experiment`` sets the variable. The id is one of the tracking URI of this process.
         experiment_id=None if experiment or tracking_uri else MLFLOW_EXPERIMENT_ID.get(),
         run_name=run_name,
-        tags=tags,
+        tags=mlflow_compat.context_tags(tags) if run_id is None else tags,
         run_key=run_key,
         creates_run=creates_run,
     )
@@ -143,6 +145,7 @@ def sync_run_logs(
         The state of each spool after the attempt; ``problem`` says why something was not sent.
     """
     receiver = target or MlflowTarget(tracking_uri)
+    unreachable: str | None = None
     for before in list_run_logs(directory):
         if before.run is None or before.is_in_use or (ids and before.run.id not in ids):
             if not ids or (before.run is not None and before.run.id in ids):
@@ -154,7 +157,14 @@ def sync_run_logs(
                 before.directory, before.run, before.points, before.size_bytes, is_in_use=False, problem=problem
             )
             continue
-        yield _sync(before, receiver)
+        if unreachable is not None:  # every attempt would wait as long as the first one
+            yield replace(before, problem=unreachable)
+            continue
+        try:
+            yield _sync(before, receiver)
+        except UnreachableError as error:
+            unreachable = str(error)
+            yield replace(before, problem=unreachable)
 
 
 def _sync(before: SpoolStatus, target: RunTarget) -> SpoolStatus:
@@ -163,6 +173,11 @@ def _sync(before: SpoolStatus, target: RunTarget) -> SpoolStatus:
     sender = Sender(spool, target)
     try:
         sender.send()
+    except NotCreatedError as error:
+        problem = str(error)
+    except UnreachableError:
+        spool.close()
+        raise
     except (MlflowIpfsError, OSError) as error:
         problem = str(error)
     left = sum(len(record.metrics) for record, _ in spool.unsent())

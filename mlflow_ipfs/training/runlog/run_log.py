@@ -78,6 +78,7 @@ class RunLog:
             answered before counts, so that only the first of many short calls waits for an MLflow that is away.
 
     Attributes:
+        owns_run: whether this run log creates the run, so that who closes it sets the run's status.
         exit_status: the run's status if the process ends before ``close``; None to leave the run running.
         after_close: called with the report at the end of ``close``; None for nothing.
 
@@ -98,6 +99,7 @@ class RunLog:
         self._queued = 0
         self._logged = 0
         self._close_seconds = close_seconds
+        self.owns_run = run.run_id is None and run.creates_run
         self._spool = Spool.create(directory, run, spool_bytes)
         self._target = target
         self._sender = Sender(self._spool, target)

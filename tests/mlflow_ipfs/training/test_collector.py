@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +65,27 @@ def test_nan_is_counted_and_is_no_mean() -> None:
     for value in (1.0, math.nan, 3.0):
         metrics.record_metric("m/loss", value)
     assert metrics.get_summary()["m/loss"] == {"count": 3, "last": 3.0, "min": 1.0, "max": 3.0, "mean": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("run_id", "error", "finished"),
+    [
+        (None, None, ["FINISHED"]),
+        (None, ValueError, ["FAILED"]),
+        ("of-the-user", None, []),
+        ("of-the-user", ValueError, []),
+    ],
+)
+def test_the_run_ends_with_the_collector_that_made_it(
+    tmp_path: Path, run_id: str | None, error: type[Exception] | None, finished: list[str]
+) -> None:
+    target = MemoryTarget()
+    with suppress(ValueError), MetricsCollector(open_log(target, tmp_path, run_id=run_id)) as metrics:
+        metrics.record_metric("m/loss", 0.5)
+        if error is not None:
+            raise error
+    assert target.values("m/loss") == [(0, 0.5)]
+    assert [status for _, status, _ in target.finished] == finished
 
 
 def test_into_a_run(tmp_path: Path) -> None:

@@ -170,6 +170,29 @@ def test_mlflow_that_is_away_costs_the_caller_nothing(target: MemoryTarget, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_sync_asks_an_mlflow_that_is_away_once(
+    target: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target.is_away = True
+    for step in range(3):
+        log = open_log(target, tmp_path)
+        log.log_metrics({"loss": step}, step)
+        log.close(timeout_seconds=0)
+    asked: list[str] = []
+    answer = target._answer
+
+    def count(**options: bool) -> None:
+        asked.append("once")
+        answer(**options)
+
+    monkeypatch.setattr(target, "_answer", count)
+    states = list(sync_run_logs(tmp_path, "memory:", target=target))
+    assert [state.problem for state in states] == ["MLflow could not be reached: connection refused"] * 3
+    assert asked == ["once"]
+    target.is_away = False
+    assert [state.problem for state in sync_run_logs(tmp_path, "memory:", target=target)] == [None] * 3
+
+
 def test_mlflow_that_comes_back_gets_everything(
     target: MemoryTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

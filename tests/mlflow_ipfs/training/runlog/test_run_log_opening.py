@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 import mlflow
 import pytest
 
+from mlflow_ipfs.training.runlog.mlflow_target import MlflowTarget
 from mlflow_ipfs.training.runlog.opening import open_run_log
 from mlflow_ipfs.training.runlog.records import Point, Record, metric_records
 from mlflow_ipfs.training.runlog.run_log import describe_run
 from mlflow_ipfs.training.runlog.spool import Spool
+from mlflow_ipfs.training.runlog.target import UnreachableError
 from support.mlflow_server import clean_environment
 
 if TYPE_CHECKING:
@@ -49,6 +51,31 @@ def test_the_experiment_of_a_new_run(client: mlflow.MlflowClient, monkeypatch: p
     assert experiment_of_new_run(client, experiment="named") == "named"
     uri = str(client.tracking_uri)
     assert experiment_of_new_run(client, tracking_uri=uri) == "of the environment", "ids belong to one MLflow"
+
+
+def test_a_new_run_has_the_tags_that_mlflow_gives_one(client: mlflow.MlflowClient) -> None:
+    report = open_run_log(tags={"team": "a"}).close("FINISHED")
+    assert report.run_id is not None
+    with mlflow.start_run() as run:
+        pass
+    expected, found = run.data.tags, client.get_run(report.run_id).data.tags
+    assert {"mlflow.user", "mlflow.source.name", "mlflow.source.type"} <= set(expected)
+    assert {key: found.get(key) for key in expected if key != "mlflow.runName"} == {
+        key: value for key, value in expected.items() if key != "mlflow.runName"
+    }
+    assert found["team"] == "a"
+
+
+def test_an_mlflow_that_cannot_be_reached_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UnreachableError) as caught:
+            MlflowTarget(f"http://ada:secret@{address}").find_or_create(describe_run("http://"))
+    assert str(caught.value) == (
+        f"http://ada:***@{address} cannot be reached (Connection refused); check that MLflow's server is running, and its address"
+    )
 
 
 def test_a_process_that_waits_for_the_run_of_another_one_finds_it_and_does_not_warn(
