@@ -104,6 +104,7 @@ class ClientTracking:
                     missing.append(_describe_missing(key, run_ids, answer))
                 else:
                     builder.add_rows(answer)
+                    missing += _find_empty(key, run_ids, answer)
                 advance(sum(last_job[run_id] == number for run_id in run_ids))
         return builder.build(), missing
 
@@ -256,6 +257,13 @@ def _describe_missing(key: str, run_ids: Sequence[str], reason: str) -> Missing:
     if len(run_ids) == 1:
         return Missing(f"the history of {key}", reason, run_ids[0])
     return Missing(f"the histories of {key} of {len(run_ids):,} runs", reason)
+
+
+def _find_empty(key: str, run_ids: Sequence[str], rows: Rows) -> list[Missing]:
+    """Return what is missing because the server, which lists the metric for these runs, answered without its points."""
+    answered = {row[0] for row in rows}
+    empty = [run_id for run_id in run_ids if run_id not in answered]
+    return [_describe_missing(key, empty, "MLflow answered without a point")] if empty else []
 
 
 def _row_of(point: dict[str, Any]) -> tuple[str, str, int, int, float, bool]:

@@ -118,6 +118,19 @@ def test_a_history_that_a_server_does_not_give_is_missing_and_the_others_are_the
     assert sum(done) == 1
 
 
+def test_a_history_that_comes_without_points_is_missing(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_runs(client, tmp_path)
+    monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", lambda *_: [])
+    source = ClientTracking(client, "http://server")
+    runs = source.find_runs([recorded.full])
+    histories, missing = source.read_histories(runs, lambda _: None)
+    assert histories == {}
+    assert len(missing) > 5
+    assert {(one.reason, one.run_id) for one in missing} == {("MLflow answered without a point", recorded.full)}
+
+
 def test_after_a_server_went_away_no_further_request_waits_for_it(
     client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
