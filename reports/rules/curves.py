@@ -84,12 +84,13 @@ def find_divergence(name: str, steps: Values, values: Values, at: str = "step") 
     course = _summarize(steps, values)
     if course is None:
         return []
-    low, end = course.low, float(np.median(course.values[-max(3, len(course.values) // 100) :]))
+    last = course.values[-max(3, len(course.values) // 100) :]
+    low, end = course.low, float(np.median(last))
     if end - low <= max(DIVERGENCE_RISE * abs(low), DIVERGENCE_NOISE * course.noise, 0.5 * (course.first - low)):
         return []
     sentence = (
-        f"{name} diverged: it ends at {format_number(end)}, up from its best level {format_number(low)} around {at} "
-        f"{format_number(course.low_step)}."
+        f"{name} diverged: it ends at {format_number(course.values[-1])}, up from its best value {course.describe_best(at)}. "
+        f"The median of the last {len(last):,} values is {format_number(end)}."
     )
     return [Finding("divergence", "problem", sentence)]
 
@@ -117,8 +118,9 @@ def find_overfitting(
     if before is None or after is None or before - after <= max(noise_of(train), 0.01 * abs(before)):
         return []
     sentence = (
-        f"{names[1]} rose from {format_number(low)} around {at} {format_number(course.low_step)} to {format_number(end)} at "
-        f"the end, while {names[0]} fell from {format_number(before)} to {format_number(after)}: the model overfits."
+        f"{names[1]} rose from its best value {course.describe_best(at)} to {format_number(course.values[-1])} at the end, while "
+        f"{names[0]} fell: the median of {2 * _half_width(train) + 1:,} values is {format_number(before)} around {at} "
+        f"{format_number(course.low_step)}, and {format_number(after)} at the end. The model overfits."
     )
     return [Finding("overfitting", "advice", sentence)]
 
@@ -215,6 +217,11 @@ class _Course:
     low_step: float
     last: float
 
+    def describe_best(self, at: str) -> str:
+        """Return the lowest value and its place: single points, which the reader finds in the chart and in the tables."""
+        best = int(self.values.argmin())
+        return f"{format_number(self.values[best])} at {at} {format_number(self.steps[best])}"
+
 
 def _summarize(steps: Values, values: Values) -> _Course | None:
     """Return the course of a loss, with about 20 levels of at least 3 points; None for too few points."""
@@ -234,6 +241,11 @@ def _level_around(steps: Values, values: Values, step: float) -> float | None:
     if len(values) < MIN_POINTS:
         return None
     place = int(np.searchsorted(steps, step))
-    half = max(1, len(values) // 40)
+    half = _half_width(values)
     end = min(place + half + 1, len(values))
     return float(np.median(values[max(0, end - 2 * half - 1) : end]))
+
+
+def _half_width(values: Values) -> int:
+    """Return how many points before and after a place count for its level."""
+    return max(1, len(values) // 40)

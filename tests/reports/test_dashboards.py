@@ -223,7 +223,7 @@ def test_a_loss_with_signs_of_trouble_has_findings() -> None:
     }
     dashboard = reports.plot_training_metrics(ReportData("t", runs=(Run("r", status="FAILED", metrics=metrics),)))
     assert [finding.rule for finding in dashboard.findings] == ["failed-run", "overfitting", "slow-data"]
-    assert titled(dashboard, "loss").findings[0].sentence.startswith("val_loss rose from 0.4")
+    assert titled(dashboard, "loss").findings[0].sentence.startswith("val_loss rose from its best value 0.4 at ")
     assert "55%" in titled(dashboard, "Waiting for data").findings[0].sentence
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlflow_ipfs.training.latency import LatencyHistogram
+from reports.numbers import format_number
 from reports.rules import RULES, curves, usage
 
 if TYPE_CHECKING:
@@ -112,7 +113,12 @@ def test_a_loss_that_rises_far_above_its_best_level_diverges(count: int, seed: i
     (found,) = curves.find_divergence("train_loss", steps_of(loss), loss, "epoch")
     assert found.level == "problem"
     assert found.sentence.startswith("train_loss diverged: it ends at ")
-    assert "epoch" in found.sentence
+    best = int(loss.argmin())
+    assert (
+        f"ends at {loss[-1]:.4g}, up from its best value {loss[best]:.4g} at epoch {format_number(best)}."
+        in found.sentence
+    )
+    assert "The median of the last " in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -137,8 +143,11 @@ def test_a_validation_loss_that_rises_while_the_training_loss_falls_is_overfitti
     (found,) = curves.find_overfitting(("train_loss", "val_loss"), (steps_of(train), train), (steps_of(val), val))
     assert found.rule == "overfitting"
     assert re.match(
-        r"val_loss rose from (0\.4|0\.39)\d* around step \d+ to (1\.|0\.9)\d+ at the end, while", found.sentence
+        r"val_loss rose from its best value 0\.(39|4)\d* at step \d+ to (1\.|0\.9)\d+ at the end, while", found.sentence
     )
+    best = int(val.argmin())
+    assert f"best value {val[best]:.4g} at step {best} to {val[-1]:.4g} at the end" in found.sentence
+    assert re.search(r"train_loss fell: the median of \d+ values is", found.sentence)
 
 
 def test_a_validation_loss_that_rises_with_the_training_loss_is_no_overfitting() -> None:
@@ -151,7 +160,7 @@ def test_overfitting_is_found_if_validation_has_other_steps_than_training() -> N
     train_steps, val_steps = np.arange(0, 4000, dtype=np.float64), np.arange(99, 4000, 100, dtype=np.float64)
     train, val = np.exp(-3 * train_steps / 4000), 0.4 + (val_steps / 4000 - 0.4) ** 2 * 2
     (found,) = curves.find_overfitting(("t", "v"), (train_steps, train), (val_steps, val))
-    assert "at the end, while t fell from" in found.sentence
+    assert "at the end, while t fell: the median of 201 values is" in found.sentence
 
 
 def test_a_loss_that_stops_falling_has_a_plateau() -> None:
