@@ -81,10 +81,12 @@ def _results_of(run: Run) -> list[str]:
     ]
     rank = {"test": 0, "validation": 1, "training": 2, "": 2}
     keys.sort(key=lambda key: rank[parse_key(key).stage])
-    return [_describe_result(run, key) for key in keys[:_MAX_RESULTS]]
+    charts = {key: [key, *found] for found in groups.values() for key in found}
+    return [_describe_result(run, key, charts[key]) for key in keys[:_MAX_RESULTS]]
 
 
-def _describe_result(run: Run, key: str) -> str:
+def _describe_result(run: Run, key: str, chart: Sequence[str]) -> str:
+    """Return the last and the best value of a key, whose place is that in the chart of some keys, this one first."""
     series = run.metrics[key]
     text = f"{shown(key)} {format_number(series.last)}"
     finite = np.flatnonzero(np.isfinite(series.values))
@@ -92,7 +94,7 @@ def _describe_result(run: Run, key: str) -> str:
         return text
     values = series.values[finite]
     best = int(finite[values.argmin() if parse_key(key).kind == "loss" else values.argmax()])
-    axis, places = choose_x([Curve(run, series, key)])
+    axis, places = choose_x([Curve(run, run.metrics[other], other) for other in chart if len(run.metrics[other])])
     return (
         f"{text} at the end, best {format_number(series.values[best])} at {axis.label} {format_number(places[0][best])}"
     )

@@ -28,20 +28,19 @@ if TYPE_CHECKING:
 
 def find_in_losses(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
     """Return what the rules find in the losses of one quantity. Of several runs, each sentence names its run."""
-    return _of_each_run(runs, [_find_in_losses_of(run, keys) for run in runs])
+    at, places = _place(runs, keys)
+    found = [_find_in_losses_of(at, arrays) for arrays in places]
+    return _of_each_run(runs, found)
 
 
 def find_in_speed(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
     """Return what the rules find in epoch times and data wait."""
     found = []
-    for run in runs:
+    at, places = _place(runs, keys)
+    for arrays in places:
         of_run: list[Finding] = []
-        for key in keys:
-            if key not in run.metrics:
-                continue
+        for key, (steps, values) in arrays.items():
             last = key.rpartition("/")[2]
-            at, arrays = _place(run, [key])
-            steps, values = arrays[key]
             if last == names.EPOCH_SECONDS:
                 of_run += rules.find_slow_epochs(shown(key), steps, values, at)
             if last == names.DATA_WAIT_SHARE:
@@ -50,14 +49,12 @@ def find_in_speed(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
     return _of_each_run(runs, found)
 
 
-def _find_in_losses_of(run: Run, keys: Sequence[str]) -> list[Finding]:
+def _find_in_losses_of(at: str, arrays: dict[str, Arrays]) -> list[Finding]:
     found: list[Finding] = []
-    present = [key for key in keys if key in run.metrics]
-    training = [key for key in present if parse_key(key).stage in {"training", ""}]
-    validation = [key for key in present if parse_key(key).stage == "validation"]
-    at, arrays = _place(run, present)
-    for key in present:
-        name, (steps, values) = shown(key), arrays[key]
+    training = [key for key in arrays if parse_key(key).stage in {"training", ""}]
+    validation = [key for key in arrays if parse_key(key).stage == "validation"]
+    for key, (steps, values) in arrays.items():
+        name = shown(key)
         found += rules.find_not_finite(name, steps, values, at)
         if key in training:
             found += rules.find_divergence(name, steps, values, at)
@@ -71,10 +68,14 @@ def _find_in_losses_of(run: Run, keys: Sequence[str]) -> list[Finding]:
     return found
 
 
-def _place(run: Run, keys: Sequence[str]) -> tuple[str, dict[str, Arrays]]:
-    """Return what the places of the points count, and the places and values of each key: as the chart has them."""
-    axis, places = choose_x([Curve(run, run.metrics[key], key) for key in keys])
-    return axis.label, {key: (place, run.metrics[key].values) for key, place in zip(keys, places, strict=True)}
+def _place(runs: Sequence[Run], keys: Sequence[str]) -> tuple[str, list[dict[str, Arrays]]]:
+    """Return what the places of the points count in the chart of the keys, and places and values by key for each run."""
+    curves = [Curve(run, run.metrics[key], key) for run in runs for key in keys if len(run.metrics.get(key, ()))]
+    axis, places = choose_x(curves)
+    found: dict[str, dict[str, Arrays]] = {run.run_id: {} for run in runs}
+    for curve, place in zip(curves, places, strict=True):
+        found[curve.run.run_id][curve.name] = place, curve.series.values
+    return axis.label, [found[run.run_id] for run in runs]
 
 
 def _of_each_run(runs: Sequence[Run], findings: Sequence[list[Finding]]) -> list[Finding]:

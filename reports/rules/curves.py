@@ -131,16 +131,23 @@ def find_plateau(name: str, steps: Values, values: Values, at: str = "step") -> 
     if len(values) < PLATEAU_MIN_POINTS:
         return []
     half = len(values) // 2
-    start = float(np.median(values[: max(3, half // 10)]))
-    levels = np.array([np.median(part) for part in np.array_split(values[half:], 4)])
+    first = values[: max(3, half // 10)]
+    parts = np.array_split(values[half:], 4)
+    start, levels = float(np.median(first)), np.array([np.median(part) for part in parts])
     noise = noise_of(values[half:])
     gain, late = start - levels[-1], levels[0] - levels[-1]
     margin = 3 * 1.25 * noise * np.sqrt(2 / (half // 4))
     if gain <= PLATEAU_NOISE * noise or gain <= 0 or np.ptp(levels) + margin >= PLATEAU_SHARE * gain:
         return []
+    after = (
+        f"only from there to {format_number(levels[-1])}, {format_share(late / gain)} of the whole fall"
+        if late > 0
+        else f"not further: it ends at {format_number(levels[-1])}"
+    )
     sentence = (
-        f"{name} gained {format_share(max(late, 0.0) / gain)} of its improvement after {at} {format_number(steps[half])}, the "
-        f"second half of the training: from {format_number(levels[0])} to {format_number(levels[-1])}."
+        f"{name} fell from {format_number(start)} to {format_number(levels[0])} until {at} {format_number(steps[half])}, and in "
+        f"the second half of the training {after}. These are medians: of the first {len(first):,} values, of the "
+        f"{len(parts[0]):,} from {at} {format_number(steps[half])} on, and of the last {len(parts[-1]):,}."
     )
     return [Finding("plateau", "advice", sentence)]
 

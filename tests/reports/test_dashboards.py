@@ -187,6 +187,11 @@ def test_lightnings_steps_become_epochs_if_every_point_has_its_own() -> None:
     loss = titled(reports.plot_training_metrics(ReportData("t", runs=(run,))), "loss")
     assert loss.x.label == "optimizer step"
     assert [line.name for line in loss.lines] == ["training", "training, each step", "validation"]
+    found = find(reports.plot_comprehensive_dashboard(ReportData("t", runs=(run,))), "summary-facts").facts
+    results = [fact.text for fact in found if fact.label == "Result"]
+    assert results[0] == "val_loss 1 at the end, best 1 at optimizer step 23", (
+        "the axis of the chart, though val_loss has epochs"
+    )
 
 
 def test_repeated_and_negative_steps_are_drawn_where_they_are() -> None:

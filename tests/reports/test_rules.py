@@ -164,9 +164,23 @@ def test_overfitting_is_found_if_validation_has_other_steps_than_training() -> N
 
 
 def test_a_loss_that_stops_falling_has_a_plateau() -> None:
-    loss = noisy(0.1 + np.exp(-np.arange(100) / 6), share=0.005)
+    loss = noisy(0.1 + np.exp(-np.arange(100) / 15), share=0.005)
     (found,) = curves.find_plateau("loss", steps_of(loss), loss)
-    assert "after step 50" in found.sentence
+    said = re.match(
+        r"loss fell from (\S+) to (\S+) until step 50, and in the second half of the training only from there to (\S+), "
+        r"(\S+)% of the whole fall\. These are medians: of the first 5 values, of the 13 from step 50 on, and of the last 12\.$",
+        found.sentence,
+    )
+    assert said
+    start, middle, end, percent = map(float, said.groups())
+    assert start == pytest.approx(np.median(loss[:5]), rel=1e-3)
+    assert percent == pytest.approx(100 * (middle - end) / (start - end), abs=0.1)
+
+
+def test_a_loss_that_rises_in_the_second_half_has_no_share_of_the_fall() -> None:
+    loss = 0.1 + np.exp(-np.arange(100) / 4) + np.arange(100) / 1e4
+    (found,) = curves.find_plateau("loss", steps_of(loss), loss)
+    assert "in the second half of the training not further: it ends at 0.109" in found.sentence
 
 
 def test_a_loss_that_still_falls_has_no_plateau() -> None:
