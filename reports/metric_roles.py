@@ -23,10 +23,24 @@ _STAGES: Final = {
     "eval": "validation",
     "test": "test",
 }
-_KEY: Final = re.compile(
-    rf"(?:(?P<prefix>.+)/)?(?P<stage>{'|'.join(_STAGES)})[-_/. ](?P<quantity>[^/]+)", re.IGNORECASE
+# XGBoost and LightGBM number their evaluation sets: ``validation_0-logloss``, ``valid_1-l2``.
+_STAGE: Final = rf"(?P<stage>{'|'.join(_STAGES)})"
+_KEYS: Final = (
+    re.compile(
+        rf"(?:(?P<model>.+)/)?(?P<quantity>(?!(?:{'|'.join(_STAGES)})/)[^/]+)/{_STAGE}(?:_(?P<number>\d+))?(?P<per>_step|_epoch)?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"(?:(?P<model>.+)/)?{_STAGE}(?:_(?P<number>\d+)(?=[-/. ]))?[-_/. ](?P<quantity>[^/]+?)(?P<per>_step|_epoch)?",
+        re.IGNORECASE,
+    ),
+    re.compile(r"(?:(?P<model>.*)/)?(?P<quantity>[^/]*?)(?P<per>(?<=[^/])_step|(?<=[^/])_epoch)?", re.DOTALL),
 )
-_LOSSES: Final = re.compile(r"(^|[-_ ])(loss|nll|perplexity|ppl|entropy|error|mse|mae|rmse)($|[-_ ])", re.IGNORECASE)
+_LOSSES: Final = re.compile(
+    r"(^|[-_ ])([a-z]*loss|nll|perplexity|ppl|[a-z]*entropy|b?ce|kl|kld|kldiv|hinge|huber|[a-z]*error|merr|"
+    r"mse|msle|mae|mape|smape|rmse|rmsle|wer|cer)\d*($|[-_ ])|^l[12]$",
+    re.IGNORECASE,
+)
 _QUALITIES: Final = re.compile(
     r"(^|[-_ ])(accuracy|acc|f1|precision|recall|auc|auroc|iou|dice|r2|score|bleu)($|[-_ ])", re.IGNORECASE
 )
@@ -42,12 +56,14 @@ class Role:
         stage: ``training``, ``validation``, ``test`` or ``""``.
         quantity: what was measured, for example ``loss``.
         per: ``step`` or ``epoch`` if the key ends with it, as Lightning's do; else ``""``.
+        number: the number of the evaluation set in the key, as XGBoost's have; else ``""``.
     """
 
     model: str
     stage: str
     quantity: str
     per: str = ""
+    number: str = ""
 
     @property
     def kind(self) -> Kind:
@@ -59,22 +75,16 @@ class Role:
     @property
     def legend(self) -> str:
         """The name of the curve in a chart of its quantity."""
-        name = self.stage or self.quantity
+        name = f"{self.stage} {self.number}".strip() if self.stage else self.quantity
         return f"{name}, each {self.per}" if self.per else name
 
 
 def parse_key(key: str) -> Role:
-    """Return the role of a key."""
-    found = _KEY.fullmatch(key)
-    if found:
-        model, stage, quantity = found["prefix"] or "", _STAGES[found["stage"].lower()], found["quantity"]
-    else:
-        model, _, quantity = key.rpartition("/")
-        stage = ""
-    for per in ("step", "epoch"):
-        if quantity.endswith(f"_{per}") and quantity != f"_{per}":
-            return Role(model, stage, quantity.removesuffix(f"_{per}"), per)
-    return Role(model, stage, quantity)
+    """Return the role of a key: of ``train_loss``, ``loss/train`` and ``loss``, each below a model or not."""
+    found = next(match.groupdict() for pattern in _KEYS if (match := pattern.fullmatch(key)))
+    stage = _STAGES[found["stage"].lower()] if "stage" in found else ""
+    per = (found["per"] or "").lower().removeprefix("_")
+    return Role(found["model"] or "", stage, found["quantity"], per, found.get("number") or "")
 
 
 def is_named_here(key: str) -> bool:
