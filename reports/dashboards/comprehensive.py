@@ -9,12 +9,11 @@ from ..numbers import shown
 from .comparison import best_run, build_comparison_panels
 from .inference import build_inference_sections
 from .lineage import build_lineage, build_lineage_table
-from .metric_table import build_metric_table
 from .naming import name_runs
 from .notes import notes_of
 from .resources import build_resource_panels
 from .summary import build_facts, build_params_table
-from .training import build_quality_panels, build_speed_panels
+from .training import build_all_metrics, build_quality_panels, build_speed_panels
 
 if TYPE_CHECKING:
     from ..data import ReportData, Run
@@ -46,5 +45,5 @@ def _sections_of(data: ReportData, run: Run) -> tuple[Section, ...]:
         Section("Learning rate and speed", build_speed_panels(runs)),
         *build_inference_sections(runs),
         Section("Resources", build_resource_panels(run, "resources-1")),
-        Section("Details", (build_metric_table(runs, "training-metrics"), build_params_table(runs, "training-params"))),
+        Section("Details", (build_all_metrics(runs), build_params_table(runs, "training-params"))),
     )

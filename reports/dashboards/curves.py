@@ -11,6 +11,7 @@ from mlflow_ipfs.training import metric_names as names
 
 from ..downsampling import downsample
 from ..figures import Axis, Finding, Line, LinesPanel
+from ..metric_roles import group_keys, parse_key
 from ..numbers import shown
 
 if TYPE_CHECKING:
@@ -99,6 +100,15 @@ def choose_x(curves: Sequence[Curve]) -> tuple[Axis, list[NDArray[np.float64]]]:
     has_epochs = any(names.EPOCH in curve.run.metrics for curve in curves)
     label = "optimizer step" if has_epochs else "step"
     return Axis(label), [curve.series.steps.astype(np.float64) for curve in curves]
+
+
+def place_in_chart(run: Run, key: str) -> tuple[str, NDArray[np.float64]]:
+    """Return what the x axis counts in the chart of a key, and the places of its points: those of its group count too."""
+    role = parse_key(key)
+    group = [other for other in group_keys(run.metrics).get((role.model, role.quantity), []) if len(run.metrics[other])]
+    keys = [key, *group]
+    axis, places = choose_x([Curve(run, run.metrics[other], other) for other in keys])
+    return axis.label, places[0]
 
 
 def choose_scale(y: Axis, lines: Sequence[Line]) -> Axis:

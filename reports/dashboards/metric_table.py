@@ -17,13 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..data import Run, Series
+    from ..figures import Finding
 
 SPARKLINE_POINTS: Final = 40
 MAX_ROWS: Final = 1000
 
 
 def build_metric_table(
-    runs: Sequence[Run], panel_id: str, model_id: str | None = None, *, title: str = "All metrics"
+    runs: Sequence[Run],
+    panel_id: str,
+    model_id: str | None = None,
+    *,
+    title: str = "All metrics",
+    findings: Sequence[Finding] = (),
 ) -> TablePanel:
     """Return a table of all metrics of the runs: the course, the last, lowest and highest value."""
     labels = name_runs(runs)
@@ -36,6 +42,7 @@ def build_metric_table(
         panel_id=panel_id,
         title=title,
         sentence=f"Each metric with its course, its number of points, and its last, lowest and highest value.{more}",
+        findings=tuple(findings),
         empty_reason="" if rows else "The runs have no metrics.",
         columns=(
             *heading,

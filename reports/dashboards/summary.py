@@ -10,7 +10,7 @@ from ..figures import Cell, Column, Fact, FactsPanel, Finding, TablePanel
 from ..metric_roles import group_keys, parse_key
 from ..numbers import format_number, format_seconds, shown
 from .costs import costs_of
-from .curves import Curve, choose_x
+from .curves import place_in_chart
 from .naming import describe_dataset, format_time, link_of_cid, link_of_run, link_of_source, name_runs
 
 if TYPE_CHECKING:
@@ -81,12 +81,10 @@ def _results_of(run: Run) -> list[str]:
     ]
     rank = {"test": 0, "validation": 1, "training": 2, "": 2}
     keys.sort(key=lambda key: rank[parse_key(key).stage])
-    charts = {key: [key, *found] for found in groups.values() for key in found}
-    return [_describe_result(run, key, charts[key]) for key in keys[:_MAX_RESULTS]]
+    return [_describe_result(run, key) for key in keys[:_MAX_RESULTS]]
 
 
-def _describe_result(run: Run, key: str, chart: Sequence[str]) -> str:
-    """Return the last and the best value of a key, whose place is that in the chart of some keys, this one first."""
+def _describe_result(run: Run, key: str) -> str:
     series = run.metrics[key]
     text = f"{shown(key)} {format_number(series.last)}"
     finite = np.flatnonzero(np.isfinite(series.values))
@@ -94,10 +92,8 @@ def _describe_result(run: Run, key: str, chart: Sequence[str]) -> str:
         return text
     values = series.values[finite]
     best = int(finite[values.argmin() if parse_key(key).kind == "loss" else values.argmax()])
-    axis, places = choose_x([Curve(run, run.metrics[other], other) for other in chart if len(run.metrics[other])])
-    return (
-        f"{text} at the end, best {format_number(series.values[best])} at {axis.label} {format_number(places[0][best])}"
-    )
+    at, places = place_in_chart(run, key)
+    return f"{text} at the end, best {format_number(series.values[best])} at {at} {format_number(places[best])}"
 
 
 def _describe_version(version: ModelVersion) -> str:

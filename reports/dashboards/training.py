@@ -16,13 +16,13 @@ from .metric_table import build_metric_table
 from .naming import name_runs
 from .notes import notes_of
 from .summary import build_facts, build_params_table
-from .training_findings import find_in_losses, find_in_speed
+from .training_findings import find_in_losses, find_in_speed, find_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..data import ReportData, Run, Series
-    from ..figures import Finding, LinesPanel, Panel
+    from ..figures import Finding, LinesPanel, Panel, TablePanel
 
 MAX_RUNS: Final = 5
 MAX_CHARTS: Final = 8
@@ -44,12 +44,18 @@ def plot_training_metrics(data: ReportData, model_id: str | None = None) -> Dash
         Section("Learning rate and speed", build_speed_panels(runs, model_id)),
         Section(
             "Details",
-            (build_metric_table(runs, "training-metrics", model_id), build_params_table(runs, "training-params")),
+            (build_all_metrics(runs, model_id), build_params_table(runs, "training-params")),
         ),
     )
     sentence = "How the losses and the other metrics of the training went, and how fast it was."
     notes = (*notes_of(data, MAX_RUNS), *_note_uncharted(runs, model_id))
     return Dashboard("training", f"Training: {shown(data.title)}", sentence, sections, notes)
+
+
+def build_all_metrics(runs: Sequence[Run], model_id: str | None = None) -> TablePanel:
+    """Return the table of all metrics, with what was found in any of them."""
+    keys = sorted({key for run in runs for key in run.metrics if _belongs(key, model_id)})
+    return build_metric_table(runs, "training-metrics", model_id, findings=find_not_finite(runs, keys))
 
 
 def _build_summary(data: ReportData, runs: Sequence[Run]) -> Panel:

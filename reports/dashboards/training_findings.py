@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mlflow_ipfs.training import metric_names as names
 
 from ..metric_roles import parse_key
 from ..numbers import shown
 from ..rules import curves as rules
 from ..rules.usage import find_slow_data
-from .curves import Curve, choose_x
+from .curves import Curve, choose_x, place_in_chart
 from .naming import name_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     Arrays = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -30,6 +31,19 @@ def find_in_losses(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
     """Return what the rules find in the losses of one quantity. Of several runs, each sentence names its run."""
     at, places = _place(runs, keys)
     found = [_find_in_losses_of(at, arrays) for arrays in places]
+    return _of_each_run(runs, found)
+
+
+def find_not_finite(runs: Sequence[Run], keys: Sequence[str]) -> list[Finding]:
+    """Return one finding for each run that has metrics with NaN or infinity."""
+    found = []
+    for run in runs:
+        broken = [key for key in keys if key in run.metrics and not np.isfinite(run.metrics[key].values).all()]
+        placed = [(key, *place_in_chart(run, key)) for key in broken[: rules.MAX_NOT_FINITE]]
+        placed += [(key, "step", run.metrics[key].steps.astype(np.float64)) for key in broken[rules.MAX_NOT_FINITE :]]
+        found.append(
+            rules.find_not_finite([(shown(key), at, places, run.metrics[key].values) for key, at, places in placed])
+        )
     return _of_each_run(runs, found)
 
 
@@ -55,7 +69,6 @@ def _find_in_losses_of(at: str, arrays: dict[str, Arrays]) -> list[Finding]:
     validation = [key for key in arrays if parse_key(key).stage == "validation"]
     for key, (steps, values) in arrays.items():
         name = shown(key)
-        found += rules.find_not_finite(name, steps, values, at)
         if key in training:
             found += rules.find_divergence(name, steps, values, at)
             found += rules.find_spikes(name, steps, values, at)

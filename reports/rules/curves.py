@@ -15,11 +15,14 @@ from ..figures import Finding
 from ..numbers import format_number, format_share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Values = NDArray[np.float64]
 
 MIN_POINTS: Final = 8
+MAX_NOT_FINITE: Final = 3  # metrics that a finding names; it counts the others
 DIVERGENCE_NOISE: Final = 6.0
 DIVERGENCE_RISE: Final = 0.5
 OVERFITTING_NOISE: Final = 5.0
@@ -67,16 +70,26 @@ def noise_of(values: Values) -> float:
     return max(float(robust), float(np.sqrt(np.mean(bends**2) / 6)) / 2)
 
 
-def find_not_finite(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:
-    """Find NaN and infinity."""
-    broken = np.flatnonzero(~np.isfinite(values))
-    if not len(broken):
+def find_not_finite(curves: Sequence[tuple[str, str, Values, Values]]) -> list[Finding]:
+    """Find NaN and infinity in metrics, in one finding.
+
+    Args:
+        curves: the name, what the steps count, the steps and the values of each metric.
+    """
+    found = [
+        f"{name} is NaN or infinite at {len(broken):,} of {len(values):,} points, first at {at} {format_number(float(steps[broken[0]]))}"
+        for name, at, steps, values in curves
+        if len(broken := np.flatnonzero(~np.isfinite(values)))
+    ]
+    if not found:
         return []
-    sentence = (
-        f"{name} is NaN or infinite at {len(broken):,} of {len(values):,} points, first at {at} "
-        f"{format_number(float(steps[broken[0]]))}."
+    more = len(found) - MAX_NOT_FINITE
+    others = (
+        f"; and so {'is' if more == 1 else 'are'} {more:,} more {'metric' if more == 1 else 'metrics'}"
+        if more > 0
+        else ""
     )
-    return [Finding("not-finite", "problem", sentence)]
+    return [Finding("not-finite", "problem", f"{'; '.join(found[:MAX_NOT_FINITE])}{others}.")]
 
 
 def find_divergence(name: str, steps: Values, values: Values, at: str = "step") -> list[Finding]:

@@ -241,9 +241,27 @@ def test_of_several_runs_each_has_its_colour_and_its_name_in_findings() -> None:
         ("run-aaaaaaaa: validation", 0),
         ("run-bbbbbbbb: training", 1),
     ]
-    assert [finding.sentence for finding in loss.findings if finding.rule == "not-finite"] == [
+    found = find(dashboard, "training-metrics").findings
+    assert [finding.sentence for finding in found if finding.rule == "not-finite"] == [
         "run-bbbbbbbb: train_loss is NaN or infinite at 1 of 2 points, first at step 1."
     ]
+
+
+def test_every_metric_with_nan_or_infinity_is_in_one_finding() -> None:
+    metrics = {
+        "churn-rate": series("churn-rate", [np.nan]),
+        "data_wait_share": series("data_wait_share", [0.1, np.nan]),
+        "gradnorm": series("gradnorm", [1.0, 2.0, np.inf]),
+        "loss": series("loss", [1.0, 0.5]),
+        "x": series("x", [-np.inf, 0.5]),
+    }
+    data = ReportData("t", runs=(Run("r", metrics=metrics),))
+    for plot in (reports.plot_training_metrics, reports.plot_comprehensive_dashboard):
+        (finding,) = (found for found in plot(data).findings if found.rule == "not-finite")
+        assert finding.sentence == (
+            "churn-rate is NaN or infinite at 1 of 1 points, first at step 0; data_wait_share is NaN or infinite at 1 of 2 "
+            "points, first at step 1; gradnorm is NaN or infinite at 1 of 3 points, first at step 2; and so is 1 more metric."
+        )
 
 
 def test_only_one_model_of_a_collector_is_shown_on_request() -> None:

@@ -62,7 +62,7 @@ def small_walk(rng: np.random.Generator, count: int) -> Values:
 def alarms(first: Values, second: Values) -> list[Finding]:
     steps = np.arange(len(first), dtype=np.float64)
     return [
-        *curves.find_not_finite("loss", steps, first),
+        *curves.find_not_finite([("loss", "step", steps, first)]),
         *curves.find_divergence("loss", steps, first),
         *curves.find_plateau("loss", steps, first),
         *curves.find_spikes("loss", steps, first),
@@ -197,7 +197,7 @@ def test_a_spike_is_found_with_its_place_and_size() -> None:
 
 def test_values_that_are_not_finite_are_counted() -> None:
     loss = np.array([1.0, 0.5, np.nan, np.inf])
-    (found,) = curves.find_not_finite("loss", np.array([0.0, 10, 20, 30]), loss)
+    (found,) = curves.find_not_finite([("loss", "step", np.array([0.0, 10, 20, 30]), loss)])
     assert found.sentence == "loss is NaN or infinite at 2 of 4 points, first at step 20."
 
 
