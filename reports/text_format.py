@@ -5,12 +5,17 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from mlflow_ipfs.cli.terminal import format_count, format_size, format_time, printable
 from mlflow_ipfs.training.latency import MIN_FOR_P99
+
+from .dashboards.comparison import rank_runs
+from .dashboards.comprehensive import plot_comprehensive_dashboard
+from .dashboards.naming import name_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +33,7 @@ _MAX_GROUPS: Final = 10
 _MAX_PARAMS: Final = 30
 _MAX_MISSING: Final = 20
 _MAX_REASON: Final = 400  # characters
+_MAX_BEST: Final = 5  # runs in the comparison
 _MAX_RUNS: Final = 20  # runs that are shown in full; of more runs, the others get one line each
 
 
@@ -61,11 +67,33 @@ def _lines(data: ReportData) -> Iterator[str]:
         if data.find_run(version.run_id) is None:
             yield ""
             yield from _version_lines(version)
+    yield from _comparison_lines(data)
     for run in data.runs[:_MAX_RUNS]:
         yield ""
         yield from _run_lines(data, run)
     for run in data.runs[_MAX_RUNS:]:
         yield f"{printable(run.run_id)}  {fit(printable(run.name), 24)}  {run.status}"
+
+
+def _comparison_lines(data: ReportData) -> Iterator[str]:
+    """Yield the best runs by the main metric, of several runs."""
+    ranked = rank_runs(data) if len(data.runs) > 1 else None
+    if ranked is None:
+        return
+    key, runs = ranked
+    labels = name_runs(data.runs)
+    yield ""
+    yield f"Best runs by {printable(key)}"
+    for run, best in runs[:_MAX_BEST]:
+        yield f"  {_pad(printable(labels[run.run_id]), _NAME_WIDTH + 2)}{_number(best):>10}"
+    yield from _more(len(runs) - _MAX_BEST, "the HTML report compares the runs")
+
+
+def _finding_lines(data: ReportData, run: Run) -> Iterator[str]:
+    """Yield what the rules found in a run."""
+    for finding in plot_comprehensive_dashboard(replace(data, runs=(run,))).findings:
+        text = printable(f"{finding.level}: {finding.sentence}")
+        yield from textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="    ")
 
 
 def _run_lines(data: ReportData, run: Run) -> Iterator[str]:
@@ -76,6 +104,7 @@ def _run_lines(data: ReportData, run: Run) -> Iterator[str]:
     took = "" if run.duration_seconds is None else f", {run.duration_seconds:,.1f} s"
     yield f"  {run.status or 'status unknown'}, started {started}{took}"
     yield f"  id {printable(run.run_id)}" + (f", experiment {printable(run.experiment)}" if run.experiment else "")
+    yield from _finding_lines(data, run)
     for dataset in run.datasets:
         doubt = "" if dataset.cid is None or dataset.cid_is_certain else " (not certain)"
         yield f"  data  {printable(dataset.name)}" + (f" for {printable(dataset.context)}" if dataset.context else "")
@@ -140,8 +169,8 @@ def _metric_line(key: str, series: Series) -> str:
     name = _pad(_fit_end(printable(key), _NAME_WIDTH), _NAME_WIDTH)
     if not len(series):
         return f"    {name}  no points"
-    finite = series.finite
-    lowest, highest = (finite.min(), finite.max()) if len(finite) else (np.nan, np.nan)
+    known = series.values[~np.isnan(series.values)]
+    lowest, highest = (known.min(), known.max()) if len(known) else (np.nan, np.nan)
     numbers = "".join(f"{_number(value):>10}" for value in (series.last, lowest, highest))
     count = f"{len(series):,}" if len(series) < 100_000 else f"{len(series) / 1e6:.1f}M"
     return f"    {name}{numbers}  {count:>6} {sparkline(series.values)}"

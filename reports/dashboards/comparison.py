@@ -254,10 +254,18 @@ def _build_param_table(runs: Sequence[Run], main: _Metric, params: Sequence[str]
     )
 
 
-def best_run(data: ReportData) -> tuple[Run, str] | None:
-    """Return the run with the best main metric, and that in words; None without metrics."""
+def rank_runs(data: ReportData) -> tuple[str, list[tuple[Run, float]]] | None:
+    """Return the main metric, and the runs with their best value of it, the best run first; None without metrics."""
     metrics = _choose_metrics(data.runs)
     if not metrics:
         return None
-    run = min(data.runs, key=metrics[0].rank)
-    return run, f"{shown(metrics[0].key)} {format_number(metrics[0].best_of(run))}"
+    return metrics[0].key, [(run, metrics[0].best_of(run)) for run in sorted(data.runs, key=metrics[0].rank)]
+
+
+def best_run(data: ReportData) -> tuple[Run, str] | None:
+    """Return the run with the best main metric, and that in words; None without metrics."""
+    ranked = rank_runs(data)
+    if ranked is None:
+        return None
+    key, ((run, best), *_) = ranked
+    return run, f"{shown(key)} {format_number(best)}"

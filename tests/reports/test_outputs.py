@@ -158,6 +158,25 @@ def test_text_says_what_was_trained_on_what_and_where_the_model_is() -> None:
     assert "no points" in text
 
 
+def test_text_has_the_findings_of_each_run_and_no_infinity_is_hidden() -> None:
+    text = to_text(full_report())
+    assert "  problem: loss is NaN or infinite at 3 of 4 points, first at step 0." in text
+    (row,) = (line for line in text.splitlines() if line.startswith("    loss "))
+    assert row.split()[1:4] == ["0.5", "-inf", "inf"]
+    assert "Best runs" not in text
+
+
+def test_text_of_several_runs_names_the_best_ones_by_the_main_metric() -> None:
+    runs = tuple(
+        Run(f"{number}" * 32, f"fox-{number}", metrics={"val_loss": series("val_loss", [9.0, abs(number - 4) + 0.5])})
+        for number in range(7)
+    )
+    text = to_text(ReportData("t", runs=runs))
+    lines = text[text.index("Best runs by val_loss") :].splitlines()
+    assert [line.split() for line in lines[1:4]] == [["fox-4", "0.5"], ["fox-3", "1.5"], ["fox-5", "1.5"]]
+    assert lines[6] == "    … and 2 more; the HTML report compares the runs"
+
+
 def test_two_hundred_metric_names_are_grouped() -> None:
     metrics = {f"layer{number % 4}/weight{number:03}": series("m", [1.0]) for number in range(200)}
     text = to_text(ReportData("t", runs=(Run("r", metrics=metrics),)))
