@@ -14,6 +14,7 @@ from ..numbers import shown
 from ..rules import usage as rules
 from .costs import efficiency_of
 from .curves import NO_FINITE, seconds_of
+from .heat_columns import divide, mean_by_column
 from .metric_table import build_metric_table
 from .naming import name_runs
 from .notes import notes_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 MAX_RUNS: Final = 3
 MAX_LINES: Final = 10
-HEAT_COLUMNS: Final = 60
 _GPU: Final = re.compile(r"gpu_(\d+)_(.+)")
 
 
@@ -203,8 +203,8 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
         rows += [(f"{name} {what}".strip(), series) for name, _, series in _find_series(run, chart)]
     time = _time_axis(run)
     times = [seconds_of(run, series) / time.divisor for _, series in rows]
-    edges = _divide(times)
-    values = [_mean_by_column(found, series.values, edges) for found, (_, series) in zip(times, rows, strict=True)]
+    edges = divide(times)
+    values = [mean_by_column(found, series.values, edges) for found, (_, series) in zip(times, rows, strict=True)]
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",
         title="Use over time",
@@ -216,31 +216,6 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
         values=np.array(values) if values else np.empty((0, len(edges) - 1)),
         scale=_PERCENT,
     )
-
-
-def _divide(times: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the edges of columns as wide as the usual interval of the samples, or of ``HEAT_COLUMNS`` wider ones.
-
-    Samples are in the middle of columns, so that small delays leave no gap.
-    """
-    if not times:
-        return np.array([0.0, 1.0])
-    every = np.concatenate(times)
-    intervals = np.concatenate([np.diff(np.sort(found)) for found in times])
-    usual = float(np.median(intervals)) if len(intervals) else 0.0
-    low, span = float(every.min()), float(np.ptp(every))
-    width = max(usual, span / (HEAT_COLUMNS - 1)) or 1.0
-    count = int(span / width + 0.5) + 1
-    return np.linspace(low - width / 2, low + width * (count - 0.5), count + 1)
-
-
-def _mean_by_column(
-    times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    kept = np.isfinite(values)
-    sums = np.histogram(times[kept], edges, weights=values[kept])[0]
-    counts = np.histogram(times[kept], edges)[0]
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _build_efficiency(run: Run, panel_id: str) -> FactsPanel:

@@ -94,3 +94,35 @@ def test_samples_at_equal_intervals_leave_no_gap_in_the_heat_map() -> None:
     heat = find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-heat-map")
     assert np.isfinite(heat.values).all()
     assert heat.values[0, :9].tolist() == values.values[:9].tolist()
+
+
+def heat_of(seconds: list[float], values: list[float]) -> np.ndarray:
+    """Return the cells of the heat map of one node with samples at some times."""
+    key = "cpu_utilization_percentage"
+    samples = Series.build(key, range(len(seconds)), [round(1000 * second) for second in seconds], values)
+    run = Run("r", started_ms=0, system={"": {key: samples}})
+    return np.asarray(
+        find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-heat-map").values[0]
+    )
+
+
+def test_uneven_intervals_leave_no_gap_in_the_heat_map() -> None:
+    cells = heat_of([13, 23, 28, 34, 37], [10, 20, 30, 40, 50])
+    assert len(cells) == 5
+    assert np.isfinite(cells).all()
+    assert cells[0] == 10
+    assert 10 < cells[1] < 20, "between the samples before and after it"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_jitter_leaves_no_gap_in_the_heat_map(seed: int) -> None:
+    intervals = np.random.default_rng(seed).uniform(4, 9, 200)
+    for count in (2, 3, 12, 50, 200):
+        assert np.isfinite(heat_of(np.cumsum(intervals[:count]).tolist(), [50.0] * count)).all()
+
+
+def test_a_pause_of_the_sampling_is_a_gap_in_the_heat_map() -> None:
+    cells = heat_of([*range(0, 50, 5), *range(100, 150, 5)], [50.0] * 20)
+    empty = np.flatnonzero(np.isnan(cells))
+    assert 7 <= len(empty) <= 10
+    assert np.isfinite(heat_of([0.0], [50.0])).all()
