@@ -242,7 +242,9 @@ def _build_param_table(runs: Sequence[Run], main: _Metric, params: Sequence[str]
         panel_id="comparison-params",
         title=f"Parameters against {name}",
         sentence=f"For each value of the parameters that differ: the runs that have it, and their best and median {name}.",
-        empty_reason="" if rows else "The runs have the same parameters.",
+        empty_reason=""
+        if rows
+        else f"The runs have {'the same' if any(run.params for run in runs) else 'no'} parameters.",
         columns=(
             Column("parameter"),
             Column("value"),

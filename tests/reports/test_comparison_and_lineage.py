@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 import reports
 from reports.dashboards import comparison
 from reports.data import ReportData, Run
@@ -38,6 +40,14 @@ def test_comparison_says_how_many_parameters_and_metrics_it_shows() -> None:
     table = find(reports.plot_comparison(ReportData("t", runs=runs)), "comparison-table")
     assert table.sentence.endswith("It shows 8 of 20 parameters and 6 of 9 metrics.")
     assert len(table.columns) == 3 + 8 + 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"), [({}, "The runs have no parameters."), ({"p": "1"}, "The runs have the same parameters.")]
+)
+def test_comparison_says_why_no_parameter_differs(params: dict[str, str], reason: str) -> None:
+    runs = tuple(Run(name, params=params, metrics={"loss": series("loss", [1.0])}) for name in "ab")
+    assert find(reports.plot_comparison(ReportData("t", runs=runs)), "comparison-params").empty_reason == reason
 
 
 def test_comparison_shows_parameters_against_the_main_metric() -> None:
