@@ -15,6 +15,7 @@ from mlflow_ipfs.training.latency import MIN_FOR_P99
 
 from .dashboards.comparison import rank_runs
 from .dashboards.comprehensive import plot_comprehensive_dashboard
+from .dashboards.inference import explain_warm_up
 from .dashboards.naming import name_runs
 
 if TYPE_CHECKING:
@@ -181,6 +182,9 @@ def _latency_lines(latency: Latency) -> Iterator[str]:
     yield ""
     where = f" on {printable(latency.device)}" if latency.device else ""
     yield f"  latency of {printable(latency.stage) or printable(latency.path)}{where}, closed loop"
+    if not recorder.histograms:
+        yield from textwrap.wrap(explain_warm_up(recorder), COLUMNS, initial_indent="    ", subsequent_indent="    ")
+        return
     yield f"    {format_count(recorder.warmup_batches, 'warm-up batch', 'warm-up batches')} left out"
     yield "    batch size   batches   p50 ms    p95 ms    p99 ms    max ms   peak memory"
     for size, one in sorted(recorder.histograms.items()):

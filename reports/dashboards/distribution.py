@@ -27,7 +27,7 @@ PERCENTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _LATENCY: Final = "latency of a batch"
 
 
-def build_histogram(panel_id: str, title: str, total: LatencyHistogram, reason: str) -> HistogramPanel:
+def build_histogram(panel_id: str, title: str, total: LatencyHistogram) -> HistogramPanel:
     """Return the histogram of all batch sizes together, with percentiles."""
     edges, counts = _bin(total)
     return HistogramPanel(
@@ -35,7 +35,6 @@ def build_histogram(panel_id: str, title: str, total: LatencyHistogram, reason: 
         title="Latency",
         sentence=f"Number of batches by their latency, of {total.count:,} measured batches of all sizes (closed loop).",
         findings=tuple(find_long_tail(title, total)),
-        empty_reason=reason,
         x=_axis(edges),
         y=Axis("batches"),
         edges=edges,
@@ -44,7 +43,7 @@ def build_histogram(panel_id: str, title: str, total: LatencyHistogram, reason: 
     )
 
 
-def build_ecdf(panel_id: str, title: str, histograms: Mapping[int, LatencyHistogram], reason: str) -> LinesPanel:
+def build_ecdf(panel_id: str, title: str, histograms: Mapping[int, LatencyHistogram]) -> LinesPanel:
     """Return the ECDF of the most frequent batch sizes."""
     sizes = sorted(sorted(histograms, key=lambda size: -histograms[size].count)[:MAX_SIZES])
     lines = [_build_ecdf_line(size, histograms[size], number) for number, size in enumerate(sizes)]
@@ -56,7 +55,6 @@ def build_ecdf(panel_id: str, title: str, histograms: Mapping[int, LatencyHistog
         panel_id=f"{panel_id}-ecdf",
         title="Share of batches by latency",
         sentence=f"Share of the batches that took at most this long, for each batch size ({title}, closed loop).{left_out}",
-        empty_reason=reason,
         x=_axis(values),
         y=Axis("share of the batches", "%", low=0, high=100),
         lines=tuple(lines),

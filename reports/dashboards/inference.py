@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mlflow_ipfs.training import metric_names as names
+from mlflow_ipfs.training.latency import DEFAULT_WARMUP, MIN_FOR_P99
 
 from ..figures import Axis, BarGroup, BarsPanel, Cell, Column, Dashboard, Fact, FactsPanel, Section, TablePanel
 from ..numbers import format_number, shown
@@ -80,18 +81,25 @@ def _name_inference(latency: Latency, run: str) -> str:
 
 def _build_panels(inference: _Inference, panel_id: str) -> tuple[Panel, ...]:
     total = inference.recorder.total()
-    reason = (
-        ""
-        if total.count
-        else (f"All {inference.recorder.warmup_batches:,} batches were warm-up: measure more of them.")
-    )
+    if not total.count:
+        return (_build_facts(inference, total, panel_id),)
     return (
         _build_facts(inference, total, panel_id),
-        build_histogram(panel_id, inference.title, total, reason),
-        build_ecdf(panel_id, inference.title, inference.recorder.histograms, reason),
-        _build_throughput(inference.recorder, panel_id, reason),
-        _build_memory(inference.recorder, panel_id, reason),
-        _build_table(inference.recorder, panel_id, reason),
+        build_histogram(panel_id, inference.title, total),
+        build_ecdf(panel_id, inference.title, inference.recorder.histograms),
+        _build_throughput(inference.recorder, panel_id),
+        _build_memory(inference.recorder, panel_id),
+        _build_table(inference.recorder, panel_id),
+    )
+
+
+def explain_warm_up(recorder: LatencyRecorder) -> str:
+    """Return why an inference has no latencies, and how many batches it needs."""
+    count = recorder.warmup_batches
+    batches = "The only batch was warm-up" if count == 1 else f"All {count:,} batches were warm-up"
+    return (
+        f"{batches if count else 'No batch was recorded'}, so no latency was measured: by default, the first {DEFAULT_WARMUP} "
+        f"batches of each loop are left out, and a p99 needs {MIN_FOR_P99} batches after them."
     )
 
 
@@ -120,19 +128,18 @@ def _build_facts(inference: _Inference, total: LatencyHistogram, panel_id: str) 
     return FactsPanel(
         panel_id=f"{panel_id}-facts",
         title="In numbers",
-        sentence="What was measured, and under which conditions.",
+        sentence="What was measured, and under which conditions." if total.count else explain_warm_up(recorder),
         facts=tuple(facts),
     )
 
 
-def _build_throughput(recorder: LatencyRecorder, panel_id: str, reason: str) -> BarsPanel:
+def _build_throughput(recorder: LatencyRecorder, panel_id: str) -> BarsPanel:
     sizes = sorted(recorder.histograms)
     values = np.array([_throughput(recorder.histograms[size]) for size in sizes])
     return BarsPanel(
         panel_id=f"{panel_id}-throughput",
         title="Throughput by batch size",
         sentence="Samples a second for each batch size: samples by the sum of the latencies of their batches.",
-        empty_reason=reason,
         x=Axis("batch size"),
         y=Axis("throughput", "samples/s"),
         categories=tuple(f"{size:,}" for size in sizes),
@@ -140,14 +147,14 @@ def _build_throughput(recorder: LatencyRecorder, panel_id: str, reason: str) -> 
     )
 
 
-def _build_memory(recorder: LatencyRecorder, panel_id: str, reason: str) -> BarsPanel:
+def _build_memory(recorder: LatencyRecorder, panel_id: str) -> BarsPanel:
     sizes = sorted(recorder.peak_memory_bytes)
     values = np.array([recorder.peak_memory_bytes[size] / 1e6 for size in sizes])
     return BarsPanel(
         panel_id=f"{panel_id}-memory",
         title="Memory by batch size",
         sentence="Highest memory of the device, or of the process on a CPU, until the last batch of each size had ended.",
-        empty_reason=reason or ("" if sizes else "The memory was not recorded."),
+        empty_reason=("" if sizes else "The memory was not recorded."),
         x=Axis("batch size"),
         y=Axis("memory", "MB"),
         categories=tuple(f"{size:,}" for size in sizes),
@@ -155,7 +162,7 @@ def _build_memory(recorder: LatencyRecorder, panel_id: str, reason: str) -> Bars
     )
 
 
-def _build_table(recorder: LatencyRecorder, panel_id: str, reason: str) -> TablePanel:
+def _build_table(recorder: LatencyRecorder, panel_id: str) -> TablePanel:
     shares = (("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99))
     rows = []
     for size, histogram in sorted(recorder.histograms.items()):
@@ -175,7 +182,6 @@ def _build_table(recorder: LatencyRecorder, panel_id: str, reason: str) -> Table
         panel_id=f"{panel_id}-table",
         title="By batch size",
         sentence="Latency of a batch, throughput and memory for each batch size. A * marks percentiles of too few batches.",
-        empty_reason=reason,
         columns=(
             Column("batch size", is_number=True),
             Column("batches", is_number=True),

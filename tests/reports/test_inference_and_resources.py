@@ -8,6 +8,7 @@ import pytest
 import reports
 from reports.dashboards import inference
 from reports.data import ReportData, Run, Series
+from reports.text_format import to_text
 from support.panels import find, titled
 from support.report_samples import complete_report, latency, series
 
@@ -46,9 +47,18 @@ def test_percentiles_of_a_small_sample_are_marked() -> None:
     assert not row[2].text.endswith("*")
 
 
-def test_inference_in_warm_up_only_says_so() -> None:
-    data = ReportData("t", runs=(Run("r", latencies=(latency(3, (4,)),)),))
-    assert find(reports.plot_inference_metrics(data), "inference-1-histogram").empty_reason.startswith("All 3 batches")
+@pytest.mark.parametrize(
+    ("batches", "words"), [(3, "All 3 batches were"), (1, "The only batch was"), (0, "No batch was")]
+)
+def test_inference_in_warm_up_only_says_so_once_with_what_it_needs(batches: int, words: str) -> None:
+    data = ReportData("t", runs=(Run("r", latencies=(latency(batches, (4,)),)),))
+    (panel,) = reports.plot_inference_metrics(data).panels
+    assert panel.sentence.startswith(words)
+    needs = "the first 5 batches of each loop are left out, and a p99 needs 100 batches after them."
+    assert panel.sentence.endswith(needs)
+    text = to_text(data)
+    assert needs in " ".join(text.split())
+    assert "batch size" not in text
 
 
 def test_percentiles_without_their_histogram_are_a_table() -> None:
