@@ -44,6 +44,9 @@ _LOSSES: Final = re.compile(
 _QUALITIES: Final = re.compile(
     r"(^|[-_ ])(accuracy|acc|f1|precision|recall|auc|auroc|iou|dice|r2|score|bleu)($|[-_ ])", re.IGNORECASE
 )
+STAGES: Final = ("training", "validation", "test")
+"""The stages in the order in which they are shown."""
+
 _TABLE: Final = frozenset(entry.key for entry in names.METRIC_NAMES)
 
 
@@ -109,7 +112,10 @@ def is_learning_rate(key: str) -> bool:
 
 
 def group_keys(keys: Iterable[str]) -> dict[tuple[str, str], list[str]]:
-    """Return the keys of each model and quantity that are not in ``metric_names``, losses first, then qualities."""
+    """Return the keys of each model and quantity that are not in ``metric_names``, losses first, then qualities.
+
+    The keys of a group are in the order of their stages; those without a stage are with the training, as in Keras.
+    """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for key in sorted(set(keys)):
         if not is_named_here(key):
@@ -121,4 +127,7 @@ def group_keys(keys: Iterable[str]) -> dict[tuple[str, str], list[str]]:
         role = Role(group[0], "", group[1])
         return order[role.kind], -len(groups[group]), group
 
-    return {group: groups[group] for group in sorted(groups, key=rank)}
+    def rank_stage(key: str) -> int:
+        return STAGES.index(parse_key(key).stage or STAGES[0])
+
+    return {group: sorted(groups[group], key=rank_stage) for group in sorted(groups, key=rank)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mlflow_ipfs.training import metric_names as names
 
 from ..figures import Axis, Dashboard, Section
-from ..metric_roles import Role, group_keys, is_learning_rate, parse_key
+from ..metric_roles import STAGES, Role, group_keys, is_learning_rate, parse_key
 from ..numbers import shown
 from .comparison import build_run_table
 from .curves import Curve, build_lines_panel
@@ -77,11 +77,18 @@ def build_quality_panels(runs: Sequence[Run], model_id: str | None = None) -> tu
 def _build_quality_panel(number: int, runs: Sequence[Run], group: tuple[str, str], keys: Sequence[str]) -> LinesPanel:
     model, quantity = group
     title = shown(f"{quantity} of {model}" if model else quantity)
-    curves = _build_curves(runs, keys[:MAX_LINES], lambda key: _role_among(key, keys).legend, title)
+    curves = _build_curves(
+        runs,
+        keys[:MAX_LINES],
+        lambda key: _role_among(key, keys).legend,
+        title,
+        numbers=_number_by_stage(keys)[:MAX_LINES],
+    )
     kind = parse_key(keys[0]).kind
     better = {"loss": "; lower is better", "quality": "; higher is better", "other": ""}[kind]
     stages = list(dict.fromkeys(stage for key in keys if (stage := _role_among(key, keys).stage)))
-    of = f" in {' and '.join(stages)}" if stages else ""
+    listed = " and ".join(part for part in (", ".join(stages[:-1]), *stages[-1:]) if part)
+    of = f" in {listed}" if stages else ""
     more = f" {len(keys) - MAX_LINES:,} more are in the table of all metrics." if len(keys) > MAX_LINES else ""
     findings = find_in_losses(runs, keys) if kind == "loss" else []
     return build_lines_panel(
@@ -101,6 +108,14 @@ def _role_among(key: str, keys: Sequence[str]) -> Role:
     return replace(role, stage="training") if is_training else role
 
 
+def _number_by_stage(keys: Sequence[str]) -> list[int]:
+    """Return the numbers of colours and dashes: a stage has the same one in all charts, further keys have free ones."""
+    wanted = [STAGES.index(_role_among(key, keys).stage or STAGES[0]) for key in keys]
+    others = [number for number in (3, 4, 0, 1, 2) if number not in wanted]
+    free = iter([*others, *range(len(others), len(others) + len(keys))])
+    return [number if number not in wanted[:place] else next(free) for place, number in enumerate(wanted)]
+
+
 def build_speed_panels(runs: Sequence[Run], model_id: str | None = None) -> tuple[Panel, ...]:
     """Return the charts of learning rate, epoch times, throughput and data wait."""
 
@@ -110,7 +125,9 @@ def build_speed_panels(runs: Sequence[Run], model_id: str | None = None) -> tupl
         keys = sorted({key for run in runs for key in run.metrics if _belongs(key, model_id) and is_wanted(key)})[
             :MAX_LINES
         ]
-        curves = _build_curves(runs, keys, lambda key: _plain_name(key, keys), title, factor)
+        curves = _build_curves(
+            runs, keys, lambda key: _plain_name(key, keys), title, numbers=range(len(keys)), factor=factor
+        )
         reason = f"The runs did not record {name}."
         findings: list[Finding] = find_in_speed(runs, keys)
         return build_lines_panel(
@@ -154,16 +171,22 @@ def build_speed_panels(runs: Sequence[Run], model_id: str | None = None) -> tupl
 
 
 def _build_curves(
-    runs: Sequence[Run], keys: Sequence[str], legend: Callable[[str], str], title: str, factor: float = 1.0
+    runs: Sequence[Run],
+    keys: Sequence[str],
+    legend: Callable[[str], str],
+    title: str,
+    *,
+    numbers: Sequence[int],
+    factor: float = 1.0,
 ) -> list[Curve]:
-    """Return the curves of keys: with one run, each key has its colour; with several, each run.
+    """Return the curves of keys, which have numbers: with one run, each key has its colour; with several, each run.
 
     A legend says what the title does not: the stage or the name, the run, or both.
     """
     labels = name_runs(runs)
     found = []
     for number, run in enumerate(runs):
-        for place, key in enumerate(keys):
+        for place, key in zip(numbers, keys, strict=True):
             series: Series | None = run.metrics.get(key)
             if series is None or not len(series):
                 continue

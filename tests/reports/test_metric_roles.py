@@ -102,3 +102,31 @@ def test_a_loss_of_two_stages_is_one_chart(training: str, validation: str) -> No
     panel = titled(dashboard, "logloss")
     assert [line.name.removesuffix(" 0") for line in panel.lines] == ["training", "validation"]
     assert panel.sentence == "Course of logloss in training and validation; lower is better."
+
+
+def test_stages_have_the_same_order_and_colours_in_every_chart() -> None:
+    keys = [
+        "test_loss",
+        "train_loss",
+        "val_loss",
+        "test_acc",
+        "val_acc",
+        "test_f1",
+        "mae",
+        "val_mae",
+        "train_mse_step",
+        "train_mse",
+    ]
+    metrics = {key: series(key, [2.0, 1.0]) for key in keys}
+    dashboard = reports.plot_training_metrics(ReportData("t", runs=(Run("r", metrics=metrics),)))
+
+    def lines(title: str) -> list[tuple[str, int, int]]:
+        return [(line.name, line.colour, line.dash) for line in titled(dashboard, title).lines]
+
+    training, validation, test = ("training", 0, 0), ("validation", 1, 1), ("test", 2, 2)
+    assert lines("loss") == [training, validation, test]
+    assert lines("acc") == [validation, test]
+    assert [line[1:] for line in lines("f1")] == [test[1:]]
+    assert lines("mae") == [training, validation]
+    assert lines("mse") == [training, ("training, each step", 3, 3)]
+    assert titled(dashboard, "loss").sentence == "Course of loss in training, validation and test; lower is better."
