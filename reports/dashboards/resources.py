@@ -208,7 +208,7 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",
         title="Use over time",
-        sentence="Mean use of the processors and GPUs of each node over time; grey where no sample was taken.",
+        sentence="Mean use of the processors and GPUs of each node over time; grey where samples are missing for longer than usual.",
         empty_reason="" if rows else "The run has no samples of processors or GPUs.",
         x=Axis("time since the start", time.unit),
         edges=edges,
