@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 import reports
 from reports.dashboards import comparison
 from reports.data import ReportData, Run
@@ -92,3 +94,45 @@ def test_the_comprehensive_dashboard_of_several_runs_compares_them_and_shows_the
     best = min(data.runs, key=lambda run: run.metrics["val_loss"].finite.min())
     assert best.name in dashboard.sentence
     assert find(dashboard, "summary-facts").facts[0].text == best.name
+
+
+def _runs_with(key: str, values: list[float]) -> ReportData:
+    made = (Run(f"r{n}", f"r{n}", metrics={key: series(key, [value])}) for n, value in enumerate(values))
+    return ReportData("t", runs=tuple(replace(run, started_ms=n) for n, run in enumerate(made)))
+
+
+def test_no_run_is_called_the_best_by_a_metric_without_a_known_direction() -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with("grad_norm", [10.0, 0.0, 20.0]))
+    assert dashboard.sentence == (
+        "3 runs compared; then the newest one, r2, in detail. "
+        "It is not known whether a higher or a lower grad_norm is better."
+    )
+    assert find(dashboard, "summary-facts").facts[0].text == "r2"
+    columns = [column.title for column in find(dashboard, "comparison-table").columns]
+    assert columns[-1] == "last grad_norm"
+    texts = [f"{panel.title} {panel.sentence}" for panel in dashboard.sections[0].panels]
+    assert not any("best" in text.lower() for text in texts)
+
+
+def test_the_run_in_detail_is_chosen_by_a_metric_with_a_known_direction() -> None:
+    runs = list(_runs_with("grad_norm", [1.0, 2.0, 3.0]).runs)
+    runs[1] = replace(runs[1], metrics=dict(runs[1].metrics) | {"val_loss": series("val_loss", [0.5])})
+    dashboard = reports.plot_comprehensive_dashboard(ReportData("t", runs=tuple(runs)))
+    assert "the best one, r1 (val_loss 0.5)" in dashboard.sentence
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("reward", "mean_reward", "rollout/ep_rew_mean", "mAP50", "val_map", "ndcg@10", "psnr", "ssim", "bleu4"),
+        *("rougeL", "acc1", "top5", "MulticlassAccuracy", "explained_variance", "test_neg_mean_squared_error"),
+    ],
+)
+def test_the_highest_value_of_a_usual_quality_is_the_best(key: str) -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with(key, [1.0, 3.0, 2.0]))
+    assert "the best one, r1 " in dashboard.sentence
+
+
+def test_the_lowest_negative_log_likelihood_is_never_the_worst() -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with("neg_log_likelihood_loss", [1.0, 3.0, 2.0]))
+    assert "the best one, r0 " in dashboard.sentence
