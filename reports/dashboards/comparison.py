@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..figures import Axis, Cell, Column, Dashboard, Line, LinesPanel, Section, TablePanel
+from ..figures import Axis, Cell, Column, Dashboard, Finding, Line, LinesPanel, Section, TablePanel
 from ..metric_roles import is_named_here
 from ..numbers import format_seconds, shown
 from .curves import Curve, build_lines_panel
 from .metric_table import number_cell, sparkline_cell
 from .naming import link_of_run, name_runs
 from .notes import notes_of
-from .ranking import MAX_METRICS, choose_metrics
+from .ranking import MAX_METRICS, choose_metrics, select_runs
 from .summary import find_failure, param_cell
 
 if TYPE_CHECKING:
@@ -37,18 +37,19 @@ def plot_comparison(data: ReportData) -> Dashboard:
     """Return the comparison of up to ``MAX_RUNS`` runs."""
     sections = (Section("Comparison of runs", build_comparison_panels(data)),)
     sentence = "The runs side by side: what they were started with, and what came out."
-    return Dashboard("comparison", f"Comparison: {shown(data.title)}", sentence, sections, _notes(data))
+    notes = (*notes_of(data, len(data.runs)), *note_left_out(data))
+    return Dashboard("comparison", f"Comparison: {shown(data.title)}", sentence, sections, notes)
 
 
 def build_comparison_panels(data: ReportData) -> tuple[Panel, ...]:
     """Return the table of runs, the curves of the best ones, and the parameters against the main metric."""
-    runs = data.runs[:MAX_RUNS]
-    metrics = choose_metrics(runs)
+    metrics = choose_metrics(data.runs)
+    main = metrics[0] if metrics else None
+    runs = select_runs(data.runs, main, MAX_DRAWN, MAX_RUNS)
     params = _choose_params(runs)
-    table = build_run_table(data, runs, "comparison-table")
-    if not metrics:
+    table = build_run_table(data, runs, "comparison-table", metrics)
+    if main is None:
         return (table,)
-    main = metrics[0]
     return (
         table,
         _build_best(runs, main),
@@ -57,11 +58,15 @@ def build_comparison_panels(data: ReportData) -> tuple[Panel, ...]:
     )
 
 
-def _notes(data: ReportData) -> tuple[str, ...]:
-    notes = list(notes_of(data, len(data.runs)))
-    if len(data.runs) > MAX_RUNS:
-        notes.append(f"The comparison shows the first {MAX_RUNS} of {len(data.runs):,} runs.")
-    return tuple(notes)
+def note_left_out(data: ReportData) -> tuple[str, ...]:
+    """Return a note that says which runs the comparison shows, if it does not show all of them."""
+    if len(data.runs) <= MAX_RUNS:
+        return ()
+    main = next(iter(choose_metrics(data.runs)), None)
+    which = "the first ones"
+    if main is not None and main.has_direction:
+        which = f"the {MAX_DRAWN} best ones by {shown(main.key)}, and the first ones of the others"
+    return (f"{MAX_RUNS} of {len(data.runs):,} runs are shown in the comparison: {which}.",)
 
 
 def _choose_params(runs: Sequence[Run]) -> list[str]:
@@ -75,10 +80,14 @@ def _differing_params(runs: Sequence[Run]) -> list[str]:
     return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: len(values[key]))
 
 
-def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> TablePanel:
-    """Return a table of runs: the parameters that differ, the course and the best value of the metrics."""
-    metrics, params = choose_metrics(runs), _choose_params(runs)
-    labels = name_runs(runs)
+def build_run_table(
+    data: ReportData, runs: Sequence[Run], panel_id: str, metrics: Sequence[ComparedMetric]
+) -> TablePanel:
+    """Return a table of runs: the parameters that differ, the course and the best value of the metrics.
+
+    Its findings are about all runs of the data.
+    """
+    params, labels = _choose_params(runs), name_runs(runs)
     kinds = ("best" if metric.has_direction else "last" for metric in metrics)
     values = " or ".join(dict.fromkeys(kinds)) or "best"
     rows = []
@@ -114,7 +123,10 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
         panel_id=panel_id,
         title="Runs",
         sentence=f"Each run with the parameters that differ, the course and the {values} value of its metrics.{_say_shown(runs, len(params))}",
-        findings=tuple(finding for run in runs for finding in find_failure(run, labels[run.run_id])),
+        findings=(
+            *(finding for run in runs for finding in find_failure(run, labels[run.run_id])),
+            *_count_failures(data, runs),
+        ),
         empty_reason="" if rows else "The report has no runs.",
         columns=(
             Column("run"),
@@ -125,6 +137,17 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
         ),
         rows=tuple(rows),
     )
+
+
+def _count_failures(data: ReportData, runs: Sequence[Run]) -> list[Finding]:
+    """Return a finding with the number of failed runs that are not among those shown."""
+    drawn = {run.run_id for run in runs}
+    others = [run for run in data.runs if run.run_id not in drawn]
+    failed = sum(bool(find_failure(run, "")) for run in others)
+    if not failed:
+        return []
+    sentence = f"{failed:,} of the {len(others):,} runs that are not shown ended as failed or killed."
+    return [Finding("failed-run", "problem", sentence)]
 
 
 def _say_shown(runs: Sequence[Run], param_count: int) -> str:

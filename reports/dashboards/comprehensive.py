@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..figures import Dashboard, Section
 from ..numbers import format_number, shown
-from .comparison import build_comparison_panels
+from .comparison import build_comparison_panels, note_left_out
 from .inference import build_inference_sections
 from .lineage import build_lineage, build_lineage_table
 from .metric_table import build_metric_table
@@ -32,7 +32,9 @@ def plot_comprehensive_dashboard(data: ReportData) -> Dashboard:
         return Dashboard("comprehensive", title, sentence, _sections_of(data, data.runs[0]), notes_of(data, 1))
     run, sentence = _choose_run(data)
     sections = (Section("Comparison of runs", build_comparison_panels(data)), *_sections_of(data, run))
-    return Dashboard("comprehensive", title, sentence, sections, notes_of(data, len(data.runs)))
+    return Dashboard(
+        "comprehensive", title, sentence, sections, (*notes_of(data, len(data.runs)), *note_left_out(data))
+    )
 
 
 def _choose_run(data: ReportData) -> tuple[Run, str]:

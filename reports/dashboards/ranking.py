@@ -65,28 +65,40 @@ class ComparedMetric:
 def choose_metrics(runs: Sequence[Run]) -> list[ComparedMetric]:
     """Return the metrics to compare, the main one first.
 
-    Those with a direction come first, then those of most runs, those of validation, and losses.
+    Those with a direction come first, then those with finite values in most runs, those of validation, and losses.
     """
     counts: dict[str, int] = defaultdict(int)
     for run in runs:
-        for key in run.metrics:
-            counts[key] += 1
+        for key, series in run.metrics.items():
+            counts[key] += bool(np.isfinite(series.values).any())
     keys = [key for found in group_keys(counts).values() for key in found]
     stages = {"validation": 0, "test": 1, "training": 2, "": 2}
 
-    def rank(key: str) -> tuple[bool, bool, int]:
+    def rank(key: str) -> tuple[bool, bool, bool, int]:
         role = parse_key(key)
-        return role.kind == "other", counts[key] * 2 < len(runs), stages[role.stage]
+        return role.kind == "other", counts[key] == 0, counts[key] * 2 < len(runs), stages[role.stage]
 
     return [ComparedMetric(key) for key in sorted(keys, key=rank)[:MAX_METRICS]]
 
 
 def find_best(runs: Sequence[Run]) -> tuple[Run, ComparedMetric] | None:
-    """Return the best run and the metric that says so; None if no metric with a direction has a finite value."""
-    for metric in choose_metrics(runs):
-        if metric.has_direction and (found := metric.sort(runs)) and np.isfinite(metric.value_of(found[0])):
-            return found[0], metric
-    return None
+    """Return the best run by the main metric; None if it has no direction or no finite value."""
+    main = next(iter(choose_metrics(runs)), None)
+    if main is None or not main.has_direction:
+        return None
+    best = main.sort(runs)[0]
+    return (best, main) if np.isfinite(main.value_of(best)) else None
+
+
+def select_runs(runs: Sequence[Run], main: ComparedMetric | None, best_count: int, count: int) -> list[Run]:
+    """Return up to ``count`` runs in their order: the best ones by a metric, and the first ones of the others."""
+    if len(runs) <= count:
+        return list(runs)
+    best = main.sort(runs)[:best_count] if main is not None and main.has_direction else []
+    kept = {run.run_id for run in best}
+    others = [run for run in runs if run.run_id not in kept][: count - len(kept)]
+    kept.update(run.run_id for run in others)
+    return [run for run in runs if run.run_id in kept]
 
 
 def find_newest(runs: Sequence[Run]) -> Run:

@@ -136,3 +136,32 @@ def test_the_highest_value_of_a_usual_quality_is_the_best(key: str) -> None:
 def test_the_lowest_negative_log_likelihood_is_never_the_worst() -> None:
     dashboard = reports.plot_comprehensive_dashboard(_runs_with("neg_log_likelihood_loss", [1.0, 3.0, 2.0]))
     assert "the best one, r0 " in dashboard.sentence
+
+
+def test_the_best_of_more_than_50_runs_is_in_the_table_and_the_others_are_counted() -> None:
+    runs = list(_runs_with("val_loss", [1.0 + n for n in range(60)]).runs)
+    runs[57] = replace(runs[57], metrics={"val_loss": series("val_loss", [0.25])})
+    runs[3], runs[58] = replace(runs[3], status="FAILED"), replace(runs[58], status="KILLED")
+    data = ReportData("t", runs=tuple(runs))
+    comprehensive = reports.plot_comprehensive_dashboard(data)
+    for dashboard in (comprehensive, reports.plot_comparison(data)):
+        table = find(dashboard, "comparison-table")
+        names = [row[0].text for row in table.rows]
+        assert len(names) == comparison.MAX_RUNS
+        assert names[-1] == "r57", "in the order of the data"
+        assert find(dashboard, "comparison-best").lines[0].name == "r57"
+        assert [finding.sentence for finding in table.findings] == [
+            "r3 ended as failed.",
+            "1 of the 10 runs that are not shown ended as failed or killed.",
+        ]
+        assert any(note.startswith("50 of 60 runs are shown") for note in dashboard.notes)
+    assert "the best one, r57 (val_loss 0.25)" in comprehensive.sentence
+
+
+def test_a_metric_without_finite_values_does_not_choose_the_best_run() -> None:
+    runs = [
+        replace(run, metrics=dict(run.metrics) | {"accuracy": series("accuracy", [n])})
+        for n, run in enumerate(_runs_with("val_loss", [float("nan")] * 3).runs)
+    ]
+    dashboard = reports.plot_comprehensive_dashboard(ReportData("t", runs=tuple(runs)))
+    assert "the best one, r2 (accuracy 2)" in dashboard.sentence
