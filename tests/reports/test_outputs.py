@@ -158,6 +158,12 @@ def test_text_says_what_was_trained_on_what_and_where_the_model_is() -> None:
     assert "no points" in text
 
 
+@pytest.mark.parametrize("started_ms", [2**62, -(2**62), 253_402_300_800_000])
+def test_text_says_that_a_time_outside_the_calendar_is_unknown(started_ms: int) -> None:
+    text = to_text(ReportData("t", runs=(Run("r", started_ms=started_ms),)))
+    assert "started unknown" in text
+
+
 def test_two_hundred_metric_names_are_grouped() -> None:
     metrics = {f"layer{number % 4}/weight{number:03}": series("m", [1.0]) for number in range(200)}
     text = to_text(ReportData("t", runs=(Run("r", metrics=metrics),)))
