@@ -9,7 +9,8 @@ import numpy as np
 
 from ..figures import Axis, Cell, Column, Dashboard, Finding, Line, LinesPanel, Section, TablePanel
 from ..metric_roles import is_named_here
-from ..numbers import format_seconds, shown
+from ..numbers import shown
+from .costs import describe_wall_time
 from .curves import Curve, build_lines_panel
 from .metric_table import number_cell, sparkline_cell
 from .naming import link_of_run, name_runs
@@ -93,7 +94,7 @@ def build_run_table(
     rows = []
     for run in runs:
         seconds = run.duration_seconds
-        time = Cell("running") if seconds is None else Cell(format_seconds(seconds), seconds)
+        time = Cell(describe_wall_time(run), seconds)
         series: list[Series | None] = [run.metrics.get(metric.key) for metric in metrics]
         rows.append(
             (

@@ -72,11 +72,18 @@ def measure_usage(run: Run) -> Usage:
     return Usage(_add(cpu), _add(power), float(np.mean(use)) if use else None, _count_samples(run))
 
 
+def describe_wall_time(run: Run) -> str:
+    """Return the wall time of a run in words; ``not known`` if it ended before it started, or has no start."""
+    if run.duration_seconds is not None:
+        return format_seconds(run.duration_seconds)
+    return "running" if run.ended_ms is None else "not known"
+
+
 def costs_of(run: Run) -> list[Fact]:
     """Return the facts of what a run cost."""
     usage, facts = measure_usage(run), []
-    if run.duration_seconds is not None:
-        facts.append(Fact("Wall time", format_seconds(run.duration_seconds)))
+    if run.ended_ms is not None:
+        facts.append(Fact("Wall time", describe_wall_time(run)))
     if run.system:
         facts.append(Fact("Machine", _describe_nodes(run)))
     if usage.cpu is not None:

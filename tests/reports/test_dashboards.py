@@ -171,6 +171,16 @@ def test_costs_are_integrated_over_time() -> None:
     assert facts["Samples per joule of the GPUs"] == "0.5"
 
 
+def test_the_wall_time_of_a_run_that_ended_before_it_started_is_not_known() -> None:
+    run = Run("r", "r", status="FAILED", started_ms=5000, ended_ms=1000)
+    panel = find(reports.plot_comprehensive_dashboard(ReportData("t", runs=(run,))), "summary-facts")
+    assert {fact.label: fact.text for fact in panel.facts}["Wall time"] == "not known"
+    assert [finding.sentence for finding in panel.findings] == ["r ended as failed."]
+    running = Run("s", "s", started_ms=1000)
+    table = find(reports.plot_comparison(ReportData("t", runs=(run, running))), "comparison-table")
+    assert [row[2].text for row in table.rows] == ["not known", "running"]
+
+
 def test_costs_leave_pauses_out() -> None:
     day_ms = 24 * 3600 * 1000
     times = [0, 10_000, 20_000, day_ms, day_ms + 10_000]
