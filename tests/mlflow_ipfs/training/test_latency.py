@@ -91,14 +91,19 @@ def test_the_artifact_comes_back_and_says_that_the_loop_is_closed() -> None:
             LatencyRecorder.from_json(bad)
 
 
+WRONG: tuple[object, ...] = ("1", -1, 1.5, 1e308, True, 2**63, [])
+BUCKETS: tuple[object, ...] = ({}, {"0": 3}, {"9": 3.0}, {"4999": 3}, {"-1": 3}, [3], {"x": 3})
+SIZES: tuple[object, ...] = ([], {"0": {}}, {"-1": {}}, {"x": {}}, {"4": 1}, {"4": {}})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((name, value) for name in ("warmup_batches", "first_batch_ns") for value in ("1", -1, 1.5, True, 2**63, [])),
+        *((name, value) for name in ("warmup_batches", "first_batch_ns") for value in WRONG),
         *(
             (f"batch_sizes/4/{name}", value)
             for name in ("count", "total_ns", "max_ns", "samples", "peak_memory_bytes")
-            for value in ("1", -1, 1.5, 1e308, True, 2**63, {})
+            for value in WRONG
         ),
         *((f"batch_sizes/4/{name}", 0) for name in ("count", "total_ns", "max_ns")),
         ("batch_sizes/4/max_ns", 1_000_000_000),
@@ -107,7 +112,7 @@ def test_the_artifact_comes_back_and_says_that_the_loop_is_closed() -> None:
             ("batch_sizes/4/counts", value)
             for value in ({}, {"0": 3}, {"9": 3.0}, {"4999": 3}, {"-1": 3}, [3], {"x": 3})
         ),
-        *(("batch_sizes", value) for value in ([], {"0": {}}, {"-1": {}}, {"x": {}}, {"4": 1}, {"4": {}})),
+        *(("batch_sizes", value) for value in SIZES),
     ],
 )
 def test_an_artifact_with_impossible_numbers_is_refused(name: str, value: object) -> None:
