@@ -182,8 +182,8 @@ class Run:
 
     @property
     def duration_seconds(self) -> float | None:
-        """The wall time of the run; None while it is running."""
-        if self.started_ms is None or self.ended_ms is None:
+        """The wall time of the run; None while it is running, and if it ended before it started."""
+        if self.started_ms is None or self.ended_ms is None or self.ended_ms < self.started_ms:
             return None
         return (self.ended_ms - self.started_ms) / 1000
 

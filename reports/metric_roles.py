@@ -42,8 +42,12 @@ _LOSSES: Final = re.compile(
     re.IGNORECASE,
 )
 _QUALITIES: Final = re.compile(
-    r"(^|[-_ ])(accuracy|acc|f1|precision|recall|auc|auroc|iou|dice|r2|score|bleu)($|[-_ ])", re.IGNORECASE
+    r"(^|[-_ @])([a-z]*accuracy|acc\d*|top\d+|f1|precision|recall|auc|auroc|m?iou|dice|jaccard|r2|explained_variance|score"
+    r"|bleu\d*|rouge\w*|map(\d+|@\d+)?|ndcg|psnr|ssim|reward|rew)($|[-_ @])",
+    re.IGNORECASE,
 )
+# scikit-learn negates losses, so that higher is better. A negative log-likelihood is a loss all the same.
+_NEGATED: Final = re.compile(r"neg_(?!log_?likelihood)", re.IGNORECASE)
 STAGES: Final = ("training", "validation", "test")
 """The stages in the order in which they are shown."""
 
@@ -72,7 +76,7 @@ class Role:
     def kind(self) -> Kind:
         """Whether lower is better (a loss), or higher (a quality)."""
         if _LOSSES.search(self.quantity):
-            return "loss"
+            return "quality" if _NEGATED.match(self.quantity) else "loss"
         return "quality" if _QUALITIES.search(self.quantity) else "other"
 
     @property

@@ -6,6 +6,8 @@ import math
 import unicodedata
 
 _LONGEST = 60
+_NONCHARACTERS = "\ufffe\uffff"  # no XML document may have them
+_HIDDEN = frozenset({"Cc", "Cs", "Cf", "Zl", "Zp"})  # control, surrogates, format, and separators of lines
 
 
 def format_number(value: float, unit: str = "") -> str:
@@ -46,9 +48,13 @@ def format_seconds(seconds: float) -> str:
     return f"{hours:,} h {minutes} min"
 
 
+def _is_hidden(char: str) -> bool:
+    return unicodedata.category(char) in _HIDDEN or char in _NONCHARACTERS
+
+
 def shown(text: str, longest: int = _LONGEST) -> str:
     """Return a name on one line, without control characters and shortened in the middle. It is not escaped."""
-    clean = "".join("\ufffd" if unicodedata.category(char) in {"Cc", "Cs", "Cf"} else char for char in text)
+    clean = "".join("\ufffd" if _is_hidden(char) else char for char in text)
     if len(clean) <= longest:
         return clean
     head = (longest - 1) * 2 // 3

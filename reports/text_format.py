@@ -13,10 +13,11 @@ import numpy as np
 from mlflow_ipfs.cli.terminal import format_count, format_size, format_time, printable
 from mlflow_ipfs.training.latency import MIN_FOR_P99
 
-from .dashboards.comparison import rank_runs
+from .dashboards.comparison import UNKNOWN_DIRECTION
 from .dashboards.comprehensive import plot_comprehensive_dashboard
 from .dashboards.inference import explain_warm_up
 from .dashboards.naming import name_runs
+from .dashboards.ranking import choose_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -77,16 +78,16 @@ def _lines(data: ReportData) -> Iterator[str]:
 
 
 def _comparison_lines(data: ReportData) -> Iterator[str]:
-    """Yield the best runs by the main metric, of several runs."""
-    ranked = rank_runs(data) if len(data.runs) > 1 else None
-    if ranked is None:
+    """Yield the best runs by the main metric, of several runs; in their own order if its direction is not known."""
+    main = next(iter(choose_metrics(data.runs)), None)
+    if main is None or len(data.runs) < 2:
         return
-    key, runs = ranked
-    labels = name_runs(data.runs)
+    labels, runs = name_runs(data.runs), main.sort(data.runs)
+    key = printable(main.key)
     yield ""
-    yield f"Best runs by {printable(key)}"
-    for run, best in runs[:_MAX_BEST]:
-        yield f"  {_pad(printable(labels[run.run_id]), _NAME_WIDTH + 2)}{_number(best):>10}"
+    yield f"Best runs by {key}" if main.has_direction else f"Last {key} of the runs. {UNKNOWN_DIRECTION}"
+    for run in runs[:_MAX_BEST]:
+        yield f"  {_pad(printable(labels[run.run_id]), _NAME_WIDTH + 2)}{_number(main.value_of(run)):>10}"
     yield from _more(len(runs) - _MAX_BEST, "the HTML report compares the runs")
 
 

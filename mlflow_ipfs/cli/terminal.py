@@ -46,8 +46,13 @@ def format_size(size_bytes: int) -> str:
 
 
 def format_time(seconds: int | None) -> str:
-    """Return a time as text, in UTC: ``2026-11-27 01:50Z``; ``-`` for None."""
-    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
+    """Return a time as text, in UTC: ``2026-11-27 01:50Z``; ``-`` for None, ``unknown`` for what no calendar has."""
+    if seconds is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%MZ")
+    except (ValueError, OverflowError, OSError):
+        return "unknown"
 
 
 def format_count(number: int, singular: str, plural: str = "") -> str:

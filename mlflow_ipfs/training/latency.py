@@ -29,6 +29,8 @@ GROWTH: Final = 1.01
 DEFAULT_WARMUP: Final = 5
 MIN_FOR_P99: Final = 100  # fewer samples have no 99th percentile that is not the maximum
 _LOG_GROWTH: Final = math.log(GROWTH)
+_LARGEST: Final = 2**63 - 1
+_MAX_BUCKET: Final = math.floor(math.log(_LARGEST) / _LOG_GROWTH)
 
 
 @dataclass
@@ -87,9 +89,28 @@ class LatencyHistogram:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the histogram that ``to_dict`` described."""
-        counts = Counter({int(bucket): int(number) for bucket, number in fields["counts"].items()})
-        return cls(counts, int(fields["count"]), int(fields["total_ns"]), int(fields["max_ns"]), int(fields["samples"]))
+        """Return the histogram that ``to_dict`` described.
+
+        Raises:
+            InvalidDataError: a number is not one that ``to_dict`` writes, or the numbers contradict each other.
+        """
+        counts: Counter[int] = Counter()
+        for text, number in fields["counts"].items():
+            counts[_read_key(text, 0, _MAX_BUCKET)] = _read_whole(number, "the count of a bucket")
+        numbers = (_read_whole(fields[name], name) for name in ("count", "total_ns", "max_ns", "samples"))
+        histogram = cls(counts, *numbers)
+        if not histogram._is_consistent():
+            msg = "the counts of its histogram contradict each other"
+            raise InvalidDataError(msg)
+        return histogram
+
+    def _is_consistent(self) -> bool:
+        """Return whether the numbers can be those of the same latencies. Edges of buckets are rounded."""
+        if sum(self.counts.values()) != self.count or not self.max_ns <= self.total_ns <= self.count * self.max_ns:
+            return False
+        highest = max((bucket for bucket, number in self.counts.items() if number), default=0)
+        low, high = (math.pow(GROWTH, highest + place) for place in (-0.01, 1.01))
+        return not self.count or low <= max(self.max_ns, 1) <= high
 
 
 class LatencyRecorder:
@@ -108,13 +129,15 @@ class LatencyRecorder:
         self.histograms: dict[int, LatencyHistogram] = {}
 
     def add(self, latency_ns: int, batch_size: int, memory_bytes: int | None = None) -> None:
-        """Record the latency of a batch.
+        """Record the latency of a batch. A batch without samples is left out.
 
         Args:
             latency_ns: from the start of the batch to its result on the device, in ns.
             batch_size: number of samples.
             memory_bytes: the highest use of memory so far; None if it is not known.
         """
+        if batch_size < 1:
+            return
         if self.first_batch_ns is None:
             self.first_batch_ns = latency_ns
         if self.warmup_batches < self._warmup:
@@ -196,16 +219,47 @@ class LatencyRecorder:
                 msg = f"the latencies have format {fields['format']}, and this version reads {FORMAT}: upgrade mlflow-ipfs"
                 raise InvalidDataError(msg)
             recorder = cls()
-            recorder.warmup_batches = int(fields["warmup_batches"])
-            recorder.first_batch_ns = fields["first_batch_ns"]
+            recorder.warmup_batches = _read_whole(fields["warmup_batches"], "warmup_batches")
+            if fields["first_batch_ns"] is not None:
+                recorder.first_batch_ns = _read_whole(fields["first_batch_ns"], "first_batch_ns")
             for text, found in fields["batch_sizes"].items():
-                recorder.histograms[int(text)] = LatencyHistogram.from_dict(found)
-                if found["peak_memory_bytes"] is not None:
-                    recorder.peak_memory_bytes[int(text)] = int(found["peak_memory_bytes"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                size, memory = _read_key(text, 1, _LARGEST), found["peak_memory_bytes"]
+                recorder.histograms[size] = LatencyHistogram.from_dict(found)
+                if memory is not None:
+                    recorder.peak_memory_bytes[size] = _read_whole(memory, "peak_memory_bytes")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             msg = f"the data is not a record of latencies: {error!r}"
             raise InvalidDataError(msg) from error
         return recorder
+
+
+def _read_whole(value: object, what: str) -> int:
+    """Return a whole number from 0 to the largest of 64 bits.
+
+    Raises:
+        InvalidDataError: the value is anything else.
+    """
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        msg = f"the data is not a record of latencies: {what} is {value!r:.40}, not a whole number of 64 bits from 0 on"
+        raise InvalidDataError(msg)
+    return value
+
+
+def _read_key(text: str, lowest: int, highest: int) -> int:
+    """Return the number that a name in the JSON text stands for.
+
+    Raises:
+        InvalidDataError: it is not a number, or not from ``lowest`` to ``highest``.
+    """
+    if (
+        not text.isascii()
+        or not text.isdecimal()
+        or len(text) > len(str(highest))
+        or not lowest <= int(text) <= highest
+    ):
+        msg = f"the data is not a record of latencies: {text!r:.40} is not a number from {lowest} to {highest}"
+        raise InvalidDataError(msg)
+    return int(text)
 
 
 def measure_inference(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..figures import Axis, Cell, Column, Dashboard, Line, LinesPanel, Section, TablePanel
-from ..metric_roles import group_keys, is_named_here, parse_key
-from ..numbers import format_number, format_seconds, shown
+from ..figures import Axis, Cell, Column, Dashboard, Finding, Line, LinesPanel, Section, TablePanel
+from ..metric_roles import is_named_here
+from ..numbers import shown
+from .costs import describe_wall_time
 from .curves import Curve, build_lines_panel
 from .metric_table import number_cell, sparkline_cell
 from .naming import link_of_run, name_runs
 from .notes import notes_of
+from .ranking import MAX_METRICS, choose_metrics, select_runs
 from .summary import find_failure, param_cell
 
 if TYPE_CHECKING:
@@ -24,54 +25,32 @@ if TYPE_CHECKING:
 
     from ..data import ReportData, Run, Series
     from ..figures import Panel
+    from .ranking import ComparedMetric
 
 MAX_RUNS: Final = 50
 MAX_DRAWN: Final = 5
-MAX_METRICS: Final = 6
 MAX_PARAMS: Final = 8
 MAX_SCATTERS: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class _Metric:
-    """A metric by which runs are compared."""
-
-    key: str
-
-    @property
-    def is_lower_better(self) -> bool:
-        return parse_key(self.key).kind != "quality"
-
-    def best_of(self, run: Run) -> float:
-        """Return the best value of a run; NaN if it has no finite one."""
-        series = run.metrics.get(self.key)
-        finite = series.finite if series is not None else np.empty(0)
-        if not len(finite):
-            return np.nan
-        return float(finite.min() if self.is_lower_better else finite.max())
-
-    def rank(self, run: Run) -> tuple[bool, float]:
-        """Return a key that sorts the best run first, and runs without the metric last."""
-        best = self.best_of(run)
-        return bool(np.isnan(best)), best if self.is_lower_better else -best
+UNKNOWN_DIRECTION: Final = "It is not known whether higher or lower is better."
 
 
 def plot_comparison(data: ReportData) -> Dashboard:
     """Return the comparison of up to ``MAX_RUNS`` runs."""
     sections = (Section("Comparison of runs", build_comparison_panels(data)),)
     sentence = "The runs side by side: what they were started with, and what came out."
-    return Dashboard("comparison", f"Comparison: {shown(data.title)}", sentence, sections, _notes(data))
+    notes = (*notes_of(data, len(data.runs)), *note_left_out(data))
+    return Dashboard("comparison", f"Comparison: {shown(data.title)}", sentence, sections, notes)
 
 
 def build_comparison_panels(data: ReportData) -> tuple[Panel, ...]:
     """Return the table of runs, the curves of the best ones, and the parameters against the main metric."""
-    runs = data.runs[:MAX_RUNS]
-    metrics = _choose_metrics(runs)
+    metrics = choose_metrics(data.runs)
+    main = metrics[0] if metrics else None
+    runs = select_runs(data.runs, main, MAX_DRAWN, MAX_RUNS)
     params = _choose_params(runs)
-    table = build_run_table(data, runs, "comparison-table")
-    if not metrics:
+    table = build_run_table(data, runs, "comparison-table", metrics)
+    if main is None:
         return (table,)
-    main = metrics[0]
     return (
         table,
         _build_best(runs, main),
@@ -80,29 +59,15 @@ def build_comparison_panels(data: ReportData) -> tuple[Panel, ...]:
     )
 
 
-def _notes(data: ReportData) -> tuple[str, ...]:
-    notes = list(notes_of(data, len(data.runs)))
-    if len(data.runs) > MAX_RUNS:
-        notes.append(f"The comparison shows the first {MAX_RUNS} of {len(data.runs):,} runs.")
-    return tuple(notes)
-
-
-def _choose_metrics(runs: Sequence[Run]) -> list[_Metric]:
-    """Return the metrics to compare, the main one first: those of most runs, validation before training, losses first."""
-    counts: dict[str, int] = defaultdict(int)
-    for run in runs:
-        for key in run.metrics:
-            counts[key] += 1
-    groups = group_keys(counts)
-    keys = [key for found in groups.values() for key in found]
-    stages = {"validation": 0, "test": 1, "training": 2, "": 2}
-    kinds = {"loss": 0, "quality": 1, "other": 2}
-
-    def rank(key: str) -> tuple[bool, int, int]:
-        role = parse_key(key)
-        return counts[key] * 2 < len(runs), kinds[role.kind] // 2, stages[role.stage]
-
-    return [_Metric(key) for key in sorted(keys, key=rank)[:MAX_METRICS]]
+def note_left_out(data: ReportData) -> tuple[str, ...]:
+    """Return a note that says which runs the comparison shows, if it does not show all of them."""
+    if len(data.runs) <= MAX_RUNS:
+        return ()
+    main = next(iter(choose_metrics(data.runs)), None)
+    which = "the first ones"
+    if main is not None and main.has_direction:
+        which = f"the {MAX_DRAWN} best ones by {shown(main.key)}, and the first ones of the others"
+    return (f"{MAX_RUNS} of {len(data.runs):,} runs are shown in the comparison: {which}.",)
 
 
 def _choose_params(runs: Sequence[Run]) -> list[str]:
@@ -116,14 +81,20 @@ def _differing_params(runs: Sequence[Run]) -> list[str]:
     return sorted((key for key in keys if len(values[key]) > 1), key=lambda key: len(values[key]))
 
 
-def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> TablePanel:
-    """Return a table of runs: the parameters that differ, the course and the best value of the metrics."""
-    metrics, params = _choose_metrics(runs), _choose_params(runs)
-    labels = name_runs(runs)
+def build_run_table(
+    data: ReportData, runs: Sequence[Run], panel_id: str, metrics: Sequence[ComparedMetric]
+) -> TablePanel:
+    """Return a table of runs: the parameters that differ, the course and the best value of the metrics.
+
+    Its findings are about all runs of the data.
+    """
+    params, labels = _choose_params(runs), name_runs(runs)
+    kinds = ("best" if metric.has_direction else "last" for metric in metrics)
+    values = " or ".join(dict.fromkeys(kinds)) or "best"
     rows = []
     for run in runs:
         seconds = run.duration_seconds
-        time = Cell("running") if seconds is None else Cell(format_seconds(seconds), seconds)
+        time = Cell(describe_wall_time(run), seconds)
         series: list[Series | None] = [run.metrics.get(metric.key) for metric in metrics]
         rows.append(
             (
@@ -134,7 +105,10 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
                 *(
                     cell
                     for metric, found in zip(metrics, series, strict=True)
-                    for cell in (sparkline_cell(found), Cell("") if found is None else number_cell(metric.best_of(run)))
+                    for cell in (
+                        sparkline_cell(found),
+                        Cell("") if found is None else number_cell(metric.value_of(run)),
+                    )
                 ),
             )
         )
@@ -143,14 +117,17 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
         for metric in metrics
         for column in (
             Column(shown(metric.key), is_sparkline=True),
-            Column(f"best {shown(metric.key)}", is_number=True),
+            Column(metric.label, is_number=True),
         )
     ]
     return TablePanel(
         panel_id=panel_id,
         title="Runs",
-        sentence=f"Each run with the parameters that differ, the course and the best value of its metrics.{_say_shown(runs, len(params))}",
-        findings=tuple(finding for run in runs for finding in find_failure(run, labels[run.run_id])),
+        sentence=f"Each run with the parameters that differ, the course and the {values} value of its metrics.{_say_shown(runs, len(params))}",
+        findings=(
+            *(finding for run in runs for finding in find_failure(run, labels[run.run_id])),
+            *_count_failures(data, runs),
+        ),
         empty_reason="" if rows else "The report has no runs.",
         columns=(
             Column("run"),
@@ -163,6 +140,17 @@ def build_run_table(data: ReportData, runs: Sequence[Run], panel_id: str) -> Tab
     )
 
 
+def _count_failures(data: ReportData, runs: Sequence[Run]) -> list[Finding]:
+    """Return a finding with the number of failed runs that are not among those shown."""
+    drawn = {run.run_id for run in runs}
+    others = [run for run in data.runs if run.run_id not in drawn]
+    failed = sum(bool(find_failure(run, "")) for run in others)
+    if not failed:
+        return []
+    sentence = f"{failed:,} of the {len(others):,} runs that are not shown ended as failed or killed."
+    return [Finding("failed-run", "problem", sentence)]
+
+
 def _say_shown(runs: Sequence[Run], param_count: int) -> str:
     """Return a sentence if parameters or metrics were left out."""
     params = len(_differing_params(runs))
@@ -172,19 +160,22 @@ def _say_shown(runs: Sequence[Run], param_count: int) -> str:
     return f" It shows {' and '.join(said)}." if said else ""
 
 
-def _build_best(runs: Sequence[Run], main: _Metric) -> LinesPanel:
-    labels = name_runs(runs)
-    best = sorted((run for run in runs if main.key in run.metrics), key=main.rank)[:MAX_DRAWN]
-    curves = [Curve(run, run.metrics[main.key], labels[run.run_id], n, n) for n, run in enumerate(best)]
-    name = shown(main.key)
-    lower = "lowest" if main.is_lower_better else "highest"
-    sentence = f"The course of {name} in the {len(best)} runs with the {lower} best value."
-    return build_lines_panel("comparison-best", f"Best runs by {name}", sentence, curves, Axis(name))
+def _build_best(runs: Sequence[Run], main: ComparedMetric) -> LinesPanel:
+    labels, name = name_runs(runs), shown(main.key)
+    drawn = main.sort(runs)[:MAX_DRAWN]
+    curves = [Curve(run, run.metrics[main.key], labels[run.run_id], n, n) for n, run in enumerate(drawn)]
+    if main.has_direction:
+        title, which = f"Best runs by {name}", "with the lowest" if main.is_lower_better else "with the highest"
+        sentence = f"The course of {name} in the {len(drawn)} runs {which} best value."
+    else:
+        title = f"Runs by {name}"
+        sentence = f"The course of {name} in {len(drawn)} runs. {UNKNOWN_DIRECTION}"
+    return build_lines_panel("comparison-best", title, sentence, curves, Axis(name))
 
 
-def _build_scatters(runs: Sequence[Run], main: _Metric, params: Sequence[str]) -> list[LinesPanel]:
+def _build_scatters(runs: Sequence[Run], main: ComparedMetric, params: Sequence[str]) -> list[LinesPanel]:
     """Return a chart for each parameter that is a number in all runs that have it."""
-    best = np.array([main.best_of(run) for run in runs])
+    best = np.array([main.value_of(run) for run in runs])
     found: list[LinesPanel] = []
     for key in params:
         values = _numbers([run.params.get(key) for run in runs])
@@ -197,10 +188,10 @@ def _build_scatters(runs: Sequence[Run], main: _Metric, params: Sequence[str]) -
             LinesPanel(
                 panel_id=f"comparison-param-{len(found) + 1}",
                 title=f"{shown(key)} against {shown(main.key)}",
-                sentence=f"The best {shown(main.key)} of each run by its {shown(key)}.",
+                sentence=f"The {main.label} of each run by its {shown(key)}.",
                 empty_reason="" if np.isfinite(best).any() else "No run has a finite value.",
                 x=Axis(shown(key), is_log=is_log),
-                y=Axis(f"best {shown(main.key)}"),
+                y=Axis(main.label),
                 lines=(line,),
             )
         )
@@ -217,14 +208,15 @@ def _numbers(texts: Sequence[str | None]) -> NDArray[np.float64] | None:
     return values if np.isfinite(known).all() and len(np.unique(known)) > 1 else None
 
 
-def _build_param_table(runs: Sequence[Run], main: _Metric, params: Sequence[str]) -> TablePanel:
+def _build_param_table(runs: Sequence[Run], main: ComparedMetric, params: Sequence[str]) -> TablePanel:
     """Return a table of the values of each parameter: how many runs have it, and how well they did."""
     pick: Callable[[NDArray[np.float64]], float] = np.nanmin if main.is_lower_better else np.nanmax
+    name = shown(main.key)
     rows = []
     for key in params:
         groups: dict[str, list[float]] = defaultdict(list)
         for run in runs:
-            groups[run.params.get(key, "not set")].append(main.best_of(run))
+            groups[run.params.get(key, "not set")].append(main.value_of(run))
         for value, found in sorted(groups.items()):
             bests = np.array(found)
             has_value = bool(np.isfinite(bests).any())
@@ -233,15 +225,15 @@ def _build_param_table(runs: Sequence[Run], main: _Metric, params: Sequence[str]
                     Cell(shown(key)),
                     param_cell(value),
                     Cell(f"{len(bests):,}", float(len(bests))),
-                    number_cell(float(pick(bests)) if has_value else np.nan),
+                    *([number_cell(float(pick(bests)) if has_value else np.nan)] if main.has_direction else []),
                     number_cell(float(np.nanmedian(bests)) if has_value else np.nan),
                 )
             )
-    name = shown(main.key)
+    what = f"their best and median {name}" if main.has_direction else f"the median of their last {name}"
     return TablePanel(
         panel_id="comparison-params",
         title=f"Parameters against {name}",
-        sentence=f"For each value of the parameters that differ: the runs that have it, and their best and median {name}.",
+        sentence=f"For each value of the parameters that differ: the runs that have it, and {what}.",
         empty_reason=""
         if rows
         else f"The runs have {'the same' if any(run.params for run in runs) else 'no'} parameters.",
@@ -249,25 +241,8 @@ def _build_param_table(runs: Sequence[Run], main: _Metric, params: Sequence[str]
             Column("parameter"),
             Column("value"),
             Column("runs", is_number=True),
-            Column(f"best {name}", is_number=True),
+            *((Column(f"best {name}", is_number=True),) if main.has_direction else ()),
             Column(f"median {name}", is_number=True),
         ),
         rows=tuple(rows),
     )
-
-
-def rank_runs(data: ReportData) -> tuple[str, list[tuple[Run, float]]] | None:
-    """Return the main metric, and the runs with their best value of it, the best run first; None without metrics."""
-    metrics = _choose_metrics(data.runs)
-    if not metrics:
-        return None
-    return metrics[0].key, [(run, metrics[0].best_of(run)) for run in sorted(data.runs, key=metrics[0].rank)]
-
-
-def best_run(data: ReportData) -> tuple[Run, str] | None:
-    """Return the run with the best main metric, and that in words; None without metrics."""
-    ranked = rank_runs(data)
-    if ranked is None:
-        return None
-    key, ((run, best), *_) = ranked
-    return run, f"{shown(key)} {format_number(best)}"

@@ -13,12 +13,34 @@ from ..figures import Fact
 from ..numbers import format_number, format_seconds, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from ..data import Run, Series
 
 _MAX_NODES: Final = 4
 _MIN_SAMPLES: Final = 2
+PAUSE_RATIO: Final = 5
+"""A gap between samples that is longer than so many median intervals is a pause: nothing is known of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """Integrals over time of one or more series, added up.
+
+    Attributes:
+        value: the sum of the integrals.
+        seconds: the time that the samples cover, pauses left out; of several series, that of the longest.
+        count: the number of series.
+    """
+
+    value: float
+    seconds: float
+    count: int = 1
+
+    @property
+    def period(self) -> str:
+        """The time that the value is about, in words."""
+        return f"in the {format_seconds(self.seconds)} that were sampled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,50 +48,52 @@ class Usage:
     """What was measured of a run; None for what was not.
 
     Attributes:
-        cpu_seconds: processor time of the sampled processes.
-        gpu_joules: energy of the GPUs, from samples of their power.
+        cpu: processor seconds of the sampled processes.
+        energy: joules of the GPUs, from samples of their power.
         gpu_percent: mean use of the GPUs.
         samples: training samples of all epochs.
     """
 
-    cpu_seconds: float | None
-    gpu_joules: float | None
+    cpu: Total | None
+    energy: Total | None
     gpu_percent: float | None
     samples: float | None
 
 
 def measure_usage(run: Run) -> Usage:
     """Return the use of resources of a run, integrated over its samples."""
-    cpu = [_integrate(series) for name, series in _system(run) if name == "process_cpu_percentage"]
+    cpu = [_integrate(series, 0.01) for name, series in _system(run) if name == "process_cpu_percentage"]
     power = [_integrate(series) for name, series in _system(run) if _is_gpu(name, "power_usage_watts")]
     use = [
         series.finite.mean()
         for name, series in _system(run)
         if _is_gpu(name, "utilization_percentage") and len(series.finite)
     ]
-    cpu_seconds = [found / 100 for found in cpu if found is not None]
-    joules = [found for found in power if found is not None]
-    return Usage(
-        sum(cpu_seconds) if cpu_seconds else None,
-        sum(joules) if joules else None,
-        float(np.mean(use)) if use else None,
-        _count_samples(run),
-    )
+    return Usage(_add(cpu), _add(power), float(np.mean(use)) if use else None, _count_samples(run))
+
+
+def describe_wall_time(run: Run) -> str:
+    """Return the wall time of a run in words; ``not known`` if it ended before it started, or has no start."""
+    if run.duration_seconds is not None:
+        return format_seconds(run.duration_seconds)
+    return "running" if run.ended_ms is None else "not known"
 
 
 def costs_of(run: Run) -> list[Fact]:
     """Return the facts of what a run cost."""
     usage, facts = measure_usage(run), []
-    if run.duration_seconds is not None:
-        facts.append(Fact("Wall time", format_seconds(run.duration_seconds)))
+    if run.ended_ms is not None:
+        facts.append(Fact("Wall time", describe_wall_time(run)))
     if run.system:
         facts.append(Fact("Machine", _describe_nodes(run)))
-    if usage.cpu_seconds is not None:
-        facts.append(Fact("CPU time", f"{format_seconds(usage.cpu_seconds)} of the sampled processes"))
+    if usage.cpu is not None:
+        processes = "the training process" if usage.cpu.count == 1 else f"{usage.cpu.count:,} training processes"
+        facts.append(Fact("CPU time", f"{format_seconds(usage.cpu.value)} of {processes}, {usage.cpu.period}"))
     if usage.gpu_percent is not None:
         facts.append(Fact("GPU use", f"{format_number(usage.gpu_percent, '%')} on average"))
-    if usage.gpu_joules is not None:
-        facts.append(Fact("GPU energy", format_number(usage.gpu_joules / 3600, "Wh")))
+    if usage.energy is not None:
+        energy = format_number(usage.energy.value / 3600, "Wh")
+        facts.append(Fact("GPU energy", f"{energy}, {usage.energy.period}"))
     return facts
 
 
@@ -80,10 +104,10 @@ def efficiency_of(run: Run) -> list[Fact]:
     if usage.samples is None:
         return facts
     facts.append(Fact("Training samples", format_number(round(usage.samples))))
-    if usage.cpu_seconds:
-        facts.append(Fact("Samples per CPU second", format_number(usage.samples / usage.cpu_seconds)))
-    if usage.gpu_joules:
-        facts.append(Fact("Samples per joule of the GPUs", format_number(usage.samples / usage.gpu_joules)))
+    if usage.cpu and usage.cpu.value:
+        facts.append(Fact("Samples per CPU second", format_number(usage.samples / usage.cpu.value)))
+    if usage.energy and usage.energy.value:
+        facts.append(Fact("Samples per joule of the GPUs", format_number(usage.samples / usage.energy.value)))
     return facts
 
 
@@ -105,15 +129,31 @@ def _is_gpu(name: str, what: str) -> bool:
     return name.startswith("gpu_") and name.endswith(what)
 
 
-def _integrate(series: Series) -> float | None:
-    """Return the integral over time in seconds, by trapezoids between finite samples; None with fewer than 2."""
+def _integrate(series: Series, factor: float = 1.0) -> Total | None:
+    """Return the integral over time in seconds, by trapezoids between finite samples; None with fewer than 2.
+
+    Pauses are left out: a run that is trained today and evaluated tomorrow used nothing in the night.
+    """
     order = np.argsort(series.times_ms, kind="stable")
     seconds, values = series.times_ms[order] / 1000.0, series.values[order]
     kept = np.isfinite(values)
     if kept.sum() < _MIN_SAMPLES:
         return None
-    height, at = values[kept], seconds[kept]
-    return float(np.sum((height[1:] + height[:-1]) / 2 * np.diff(at)))
+    height, widths = values[kept], np.diff(seconds[kept])
+    intervals = np.diff(seconds)
+    intervals = np.sort(intervals[intervals > 0])  # samples at the same time have no interval
+    if len(intervals):
+        typical = intervals[(len(intervals) - 1) // 2]  # the lower median: of an interval and a pause, the interval
+        widths = np.where(widths <= PAUSE_RATIO * typical, widths, 0.0)
+    areas = (height[1:] / 2 + height[:-1] / 2) * widths
+    return Total(float(areas.sum()) * factor, float(widths.sum()))
+
+
+def _add(totals: Iterable[Total | None]) -> Total | None:
+    found = [total for total in totals if total is not None]
+    if not found:
+        return None
+    return Total(sum(one.value for one in found), max(one.seconds for one in found), len(found))
 
 
 def _count_samples(run: Run) -> float | None:

@@ -41,7 +41,12 @@ def link_of_cid(cid: str | None) -> str:
 
 
 def link_of_source(source: str) -> str:
-    """Return a source as a link if it is one that a reader can follow: http, https or ipfs; else ``""``."""
+    """Return a source as a link if it is one that a reader can follow: http, https or ipfs; else ``""``.
+
+    A URL has no control characters, and some of them cannot be written in an SVG.
+    """
+    if shown(source, len(source)) != source:
+        return ""
     try:
         scheme = urlsplit(source).scheme
     except ValueError:

@@ -15,6 +15,7 @@ from .curves import Curve, build_lines_panel
 from .metric_table import build_metric_table
 from .naming import name_runs
 from .notes import notes_of
+from .ranking import choose_metrics
 from .summary import build_facts, build_params_table
 from .training_findings import find_in_losses, find_in_speed, find_not_finite
 
@@ -60,7 +61,7 @@ def build_all_metrics(runs: Sequence[Run], model_id: str | None = None) -> Table
 
 def _build_summary(data: ReportData, runs: Sequence[Run]) -> Panel:
     if len(runs) > 1:
-        return build_run_table(data, runs, "training-runs")
+        return build_run_table(data, runs, "training-runs", choose_metrics(runs))
     return build_facts(data, runs[0] if runs else None, "training-facts")
 
 

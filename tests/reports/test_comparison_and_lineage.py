@@ -102,3 +102,74 @@ def test_the_comprehensive_dashboard_of_several_runs_compares_them_and_shows_the
     best = min(data.runs, key=lambda run: run.metrics["val_loss"].finite.min())
     assert best.name in dashboard.sentence
     assert find(dashboard, "summary-facts").facts[0].text == best.name
+
+
+def _runs_with(key: str, values: list[float]) -> ReportData:
+    made = (Run(f"r{n}", f"r{n}", metrics={key: series(key, [value])}) for n, value in enumerate(values))
+    return ReportData("t", runs=tuple(replace(run, started_ms=n) for n, run in enumerate(made)))
+
+
+def test_no_run_is_called_the_best_by_a_metric_without_a_known_direction() -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with("grad_norm", [10.0, 0.0, 20.0]))
+    assert dashboard.sentence == (
+        "3 runs compared; then the newest one, r2, in detail. "
+        "It is not known whether a higher or a lower grad_norm is better."
+    )
+    assert find(dashboard, "summary-facts").facts[0].text == "r2"
+    columns = [column.title for column in find(dashboard, "comparison-table").columns]
+    assert columns[-1] == "last grad_norm"
+    texts = [f"{panel.title} {panel.sentence}" for panel in dashboard.sections[0].panels]
+    assert not any("best" in text.lower() for text in texts)
+
+
+def test_the_run_in_detail_is_chosen_by_a_metric_with_a_known_direction() -> None:
+    runs = list(_runs_with("grad_norm", [1.0, 2.0, 3.0]).runs)
+    runs[1] = replace(runs[1], metrics=dict(runs[1].metrics) | {"val_loss": series("val_loss", [0.5])})
+    dashboard = reports.plot_comprehensive_dashboard(ReportData("t", runs=tuple(runs)))
+    assert "the best one, r1 (val_loss 0.5)" in dashboard.sentence
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("reward", "mean_reward", "rollout/ep_rew_mean", "mAP50", "val_map", "ndcg@10", "psnr", "ssim", "bleu4"),
+        *("rougeL", "acc1", "top5", "MulticlassAccuracy", "explained_variance", "test_neg_mean_squared_error"),
+    ],
+)
+def test_the_highest_value_of_a_usual_quality_is_the_best(key: str) -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with(key, [1.0, 3.0, 2.0]))
+    assert "the best one, r1 " in dashboard.sentence
+
+
+def test_the_lowest_negative_log_likelihood_is_never_the_worst() -> None:
+    dashboard = reports.plot_comprehensive_dashboard(_runs_with("neg_log_likelihood_loss", [1.0, 3.0, 2.0]))
+    assert "the best one, r0 " in dashboard.sentence
+
+
+def test_the_best_of_more_than_50_runs_is_in_the_table_and_the_others_are_counted() -> None:
+    runs = list(_runs_with("val_loss", [1.0 + n for n in range(60)]).runs)
+    runs[57] = replace(runs[57], metrics={"val_loss": series("val_loss", [0.25])})
+    runs[3], runs[58] = replace(runs[3], status="FAILED"), replace(runs[58], status="KILLED")
+    data = ReportData("t", runs=tuple(runs))
+    comprehensive = reports.plot_comprehensive_dashboard(data)
+    for dashboard in (comprehensive, reports.plot_comparison(data)):
+        table = find(dashboard, "comparison-table")
+        names = [row[0].text for row in table.rows]
+        assert len(names) == comparison.MAX_RUNS
+        assert names[-1] == "r57", "in the order of the data"
+        assert find(dashboard, "comparison-best").lines[0].name == "r57"
+        assert [finding.sentence for finding in table.findings] == [
+            "r3 ended as failed.",
+            "1 of the 10 runs that are not shown ended as failed or killed.",
+        ]
+        assert any(note.startswith("50 of 60 runs are shown") for note in dashboard.notes)
+    assert "the best one, r57 (val_loss 0.25)" in comprehensive.sentence
+
+
+def test_a_metric_without_finite_values_does_not_choose_the_best_run() -> None:
+    runs = [
+        replace(run, metrics=dict(run.metrics) | {"accuracy": series("accuracy", [n])})
+        for n, run in enumerate(_runs_with("val_loss", [float("nan")] * 3).runs)
+    ]
+    dashboard = reports.plot_comprehensive_dashboard(ReportData("t", runs=tuple(runs)))
+    assert "the best one, r2 (accuracy 2)" in dashboard.sentence

@@ -10,7 +10,7 @@ import pytest
 
 import reports
 from reports.dashboards import training
-from reports.data import Missing, ReportData, Run
+from reports.data import Missing, ReportData, Run, Series
 from reports.figures import (
     BarsPanel,
     Dashboard,
@@ -163,15 +163,39 @@ def test_costs_are_integrated_over_time() -> None:
             "samples_per_second": series("samples_per_second", [100, 50]),
         },
     )
-    facts = {
-        fact.label: fact.text
-        for fact in find(reports.plot_worker_utilization(ReportData("t", runs=(run,))), "resources-1-efficiency").facts
-    }
-    assert facts["CPU time"] == "40 s of the sampled processes"
-    assert facts["GPU energy"] == "1.111 Wh"  # 20 s from 100 W to 300 W
+    facts = _efficiency_of(run)
+    assert facts["CPU time"] == "40 s of the training process, in the 20 s that were sampled"
+    assert facts["GPU energy"] == "1.111 Wh, in the 20 s that were sampled"  # from 100 W to 300 W
     assert facts["Training samples"] == "2,000"
     assert facts["Samples per CPU second"] == "50"
     assert facts["Samples per joule of the GPUs"] == "0.5"
+
+
+def test_the_wall_time_of_a_run_that_ended_before_it_started_is_not_known() -> None:
+    run = Run("r", "r", status="FAILED", started_ms=5000, ended_ms=1000)
+    panel = find(reports.plot_comprehensive_dashboard(ReportData("t", runs=(run,))), "summary-facts")
+    assert {fact.label: fact.text for fact in panel.facts}["Wall time"] == "not known"
+    assert [finding.sentence for finding in panel.findings] == ["r ended as failed."]
+    running = Run("s", "s", started_ms=1000)
+    table = find(reports.plot_comparison(ReportData("t", runs=(run, running))), "comparison-table")
+    assert [row[2].text for row in table.rows] == ["not known", "running"]
+
+
+def test_costs_leave_pauses_out() -> None:
+    day_ms = 24 * 3600 * 1000
+    times = [0, 10_000, 20_000, day_ms, day_ms + 10_000]
+    sampled = {
+        name: Series.build(name, range(5), times, [value] * 5)
+        for name, value in [("process_cpu_percentage", 100), ("gpu_0_power_usage_watts", 360)]
+    }
+    facts = _efficiency_of(Run("r", system={"n": sampled, "m": sampled}))
+    assert facts["CPU time"] == "60 s of 2 training processes, in the 30 s that were sampled"
+    assert facts["GPU energy"] == "6 Wh, in the 30 s that were sampled"
+
+
+def _efficiency_of(run: Run) -> dict[str, str]:
+    dashboard = reports.plot_worker_utilization(ReportData("t", runs=(run,)))
+    return {fact.label: fact.text for fact in find(dashboard, "resources-1-efficiency").facts}
 
 
 def test_lightnings_steps_become_epochs_if_every_point_has_its_own() -> None:

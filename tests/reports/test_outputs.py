@@ -177,6 +177,12 @@ def test_text_of_several_runs_names_the_best_ones_by_the_main_metric() -> None:
     assert lines[6] == "    … and 2 more; the HTML report compares the runs"
 
 
+@pytest.mark.parametrize("started_ms", [2**62, -(2**62), 253_402_300_800_000])
+def test_text_says_that_a_time_outside_the_calendar_is_unknown(started_ms: int) -> None:
+    text = to_text(ReportData("t", runs=(Run("r", started_ms=started_ms),)))
+    assert "started unknown" in text
+
+
 def test_two_hundred_metric_names_are_grouped() -> None:
     metrics = {f"layer{number % 4}/weight{number:03}": series("m", [1.0]) for number in range(200)}
     text = to_text(ReportData("t", runs=(Run("r", metrics=metrics),)))

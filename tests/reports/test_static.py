@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import reports
-from reports.data import ReportData, Run
+from reports.data import DatasetInput, ReportData, Run
 from reports.figures import Axis, Cell, Column, Line, LinesPanel, Marker, TablePanel
 from reports.palette import DARK, LIGHT
 from reports.static.panels import build_figure
@@ -268,3 +268,14 @@ def test_drawing_uses_no_pyplot_and_leaves_the_users_settings() -> None:
         "assert 'matplotlib.pyplot' not in sys.modules; assert mpl.rcParams.copy() == before"
     )
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"], check=True)
+
+
+@pytest.mark.parametrize("character", ["\ufffe", "\uffff", "\x0b", "\ud800", "\u2028"])
+def test_names_with_characters_that_xml_forbids_make_a_valid_svg(character: str) -> None:
+    name, link = f"a{character}b", f"https://example.org/{character}"
+    dataset = DatasetInput(name, "d", link, name)
+    run = Run("r", name, params={name: name}, metrics={name: series(name, [1, 2])}, datasets=(dataset,))
+    svg = render_dashboard(reports.plot_comprehensive_dashboard(ReportData(name, runs=(run,))), "svg")
+    text = "".join(ET.fromstring(svg.decode()).itertext())
+    assert "a\ufffdb" in text
+    assert character not in text

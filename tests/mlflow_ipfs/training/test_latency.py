@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from typing import Any
@@ -88,6 +89,59 @@ def test_the_artifact_comes_back_and_says_that_the_loop_is_closed() -> None:
     for bad in (b"", b"[]", b'{"format": 2, "growth": 1.01}', data.replace(b'"count"', b'"kount"')):
         with pytest.raises(InvalidDataError):
             LatencyRecorder.from_json(bad)
+
+
+WRONG: tuple[object, ...] = ("1", -1, 1.5, 1e308, True, 2**63, [])
+BUCKETS: tuple[object, ...] = ({}, {"0": 3}, {"9": 3.0}, {"4999": 3}, {"-1": 3}, [3], {"x": 3})
+SIZES: tuple[object, ...] = ([], {"0": {}}, {"-1": {}}, {"x": {}}, {"4": 1}, {"4": {}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("warmup_batches", "first_batch_ns") for value in WRONG),
+        *(
+            (f"batch_sizes/4/{name}", value)
+            for name in ("count", "total_ns", "max_ns", "samples", "peak_memory_bytes")
+            for value in WRONG
+        ),
+        *((f"batch_sizes/4/{name}", 0) for name in ("count", "total_ns", "max_ns")),
+        ("batch_sizes/4/max_ns", 1_000_000_000),
+        ("batch_sizes/4/total_ns", 10**12),
+        *(
+            ("batch_sizes/4/counts", value)
+            for value in ({}, {"0": 3}, {"9": 3.0}, {"4999": 3}, {"-1": 3}, [3], {"x": 3})
+        ),
+        *(("batch_sizes", value) for value in SIZES),
+    ],
+)
+def test_an_artifact_with_impossible_numbers_is_refused(name: str, value: object) -> None:
+    recorder = LatencyRecorder(warmup=0)
+    for number in range(3):
+        recorder.add(1_000_000 + number, 4, memory_bytes=1000)
+    fields = json.loads(recorder.to_json())
+    assert LatencyRecorder.from_json(json.dumps(fields).encode()).histograms == recorder.histograms
+    *parents, last = name.split("/")
+    place = fields
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    with pytest.raises(InvalidDataError):
+        LatencyRecorder.from_json(json.dumps(fields).encode())
+
+
+def test_a_deeply_nested_artifact_is_refused() -> None:
+    with pytest.raises(InvalidDataError):
+        LatencyRecorder.from_json(b"[" * 200_000)
+
+
+@given(latencies=st.lists(st.integers(0, 2**60), min_size=1, max_size=4))
+def test_every_artifact_comes_back(latencies: list[int]) -> None:
+    recorder = LatencyRecorder(warmup=0)
+    for latency in latencies:
+        recorder.add(latency, 2)
+    recorder.add(5, 0)  # a batch without samples
+    assert LatencyRecorder.from_json(recorder.to_json()).histograms == {2: recorder.histograms[2]}
 
 
 def test_measure_inference_waits_for_the_device_only_around_the_call() -> None:
