@@ -39,7 +39,7 @@ def format_share(share: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Return a duration: ``0.52 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 120:
+    if seconds < 120 or not math.isfinite(seconds):
         return format_number(seconds, "s")
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 120:

@@ -118,7 +118,7 @@ def choose_scale(y: Axis, lines: Sequence[Line]) -> Axis:
     """
     finite = [line.y[np.isfinite(line.y)] for line in lines]
     values = np.concatenate(finite) if finite else np.empty(0)
-    if y.unit or not len(values) or values.min() <= 0 or values.max() <= LOG_RATIO * values.min():
+    if y.unit or not len(values) or values.min() <= 0 or values.max() / LOG_RATIO <= values.min():
         return y
     return Axis(y.label, y.unit, is_log=True)
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..numbers import shown
+from .extremes import leave_out_extremes
 from .headings import build_page_heading, build_section_heading
 from .panels import WIDE_INCHES, build_figure, is_wide
 from .style import own_style
@@ -103,6 +104,7 @@ def _parts_of(dashboard: Dashboard) -> Iterator[_Part]:
 
 
 def _part_of(panel: Panel) -> _Part:
+    panel = leave_out_extremes(panel)
     return _Part(panel.panel_id, lambda: build_figure(panel), shown(panel.title, 200), describe(panel), is_wide(panel))
 
 

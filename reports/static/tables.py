@@ -93,9 +93,10 @@ class _Box:
         values = cell.sparkline
         if not np.isfinite(values).any():
             return
+        values = values / 2  # the difference of extreme values would overflow
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         x = np.linspace(self.start, self.end - _COLUMN_GAP, len(values))
-        self.axes.plot(x, y + 0.35 - 0.7 * (values - low) / (high - low or 1.0), color=LIGHT[0], linewidth=0.9)
+        self.axes.plot(x, y + 0.35 - 0.7 * ((values - low) / (high - low or 1.0)), color=LIGHT[0], linewidth=0.9)
 
     def write(self, column: Column, y: float, text: str) -> Text:
         """Write a text, numbers to the right."""

@@ -20,6 +20,7 @@ import reports
 from reports.data import DatasetInput, ReportData, Run
 from reports.figures import Axis, Cell, Column, Line, LinesPanel, Marker, TablePanel
 from reports.palette import DARK, LIGHT
+from reports.static.extremes import leave_out_extremes
 from reports.static.panels import build_figure
 from reports.static.rendering import DPI, FORMATS, render_all, render_dashboard, render_panel
 from reports.static.style import own_style
@@ -279,3 +280,31 @@ def test_names_with_characters_that_xml_forbids_make_a_valid_svg(character: str)
     text = "".join(ET.fromstring(svg.decode()).itertext())
     assert "a\ufffdb" in text
     assert character not in text
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # of the rules: they compute with such values
+@pytest.mark.parametrize("key", ["val_loss", "epoch_seconds"])
+@pytest.mark.parametrize(
+    "values", [[1e308, -1e308], [1e308, 1e-308, 1.7e308], [5e-324, 1.0], [1.0, 1e308, -1e308, 2.0]]
+)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_values_whose_range_overflows_are_left_out_and_counted(key: str, values: list[float], kind: Format) -> None:
+    run = Run(
+        "r", "r", metrics={key: series(key, values)}, system={"n": {"process_cpu_percentage": series("c", values)}}
+    )
+    dashboard = reports.plot_comprehensive_dashboard(ReportData("t", runs=(run,)))
+    page = render_dashboard(dashboard, kind)
+    if kind == "svg" and max(values) > 1e300:
+        assert " not drawn: beyond 1e+300" in "".join(ET.fromstring(page.decode()).itertext())
+
+
+def test_ordinary_values_are_drawn_beside_extreme_ones() -> None:
+    x = np.arange(4.0)
+    panel = lines_panel(Line("a", x, np.array([1.0, 1e308, np.inf, 2.0]), 4))
+    kept = leave_out_extremes(panel)
+    assert isinstance(kept, LinesPanel)
+    np.testing.assert_array_equal(kept.lines[0].y, [1.0, np.nan, np.nan, 2.0])
+    assert kept.sentence.startswith(panel.sentence)
+    assert "1 value is not drawn" in kept.sentence
+    alone = leave_out_extremes(lines_panel(Line("a", x, np.full(4, -1e308), 4)))
+    assert "4 values are not drawn" in alone.empty_reason
