@@ -9,7 +9,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import mlflow
 import pytest
+from packaging.version import Version
 
 from support.clients import run_client
 from support.mlflow_server import clean_environment
@@ -17,6 +19,12 @@ from support.mlflow_server import clean_environment
 pytestmark = pytest.mark.slow
 
 VECTORS = sorted((Path(__file__).parents[3] / "vectors" / "mlflow").glob("*.sql.gz"))
+
+
+def version_of(vector: Path) -> Version:
+    """Return the version of MLflow that wrote a database: ``mlflow-3.5.1.sql.gz``."""
+    return Version(vector.name.removeprefix("mlflow-").removesuffix(".sql.gz"))
+
 
 USE = """
     import pathlib, mlflow
@@ -43,6 +51,8 @@ USE = """
 
 @pytest.fixture(params=VECTORS, ids=lambda file: file.name.split(".sql")[0])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if version_of(request.param) > Version(mlflow.__version__):
+        pytest.skip(f"MLflow {mlflow.__version__} opens no database of a newer one")
     file = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(gzip.decompress(request.param.read_bytes()).decode())
