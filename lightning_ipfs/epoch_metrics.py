@@ -46,9 +46,8 @@ class EpochMetrics(SessionCallback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Prepare to read the metrics of batches, on the rank that logs them, and start the clock."""
         del pl_module
-        self._start_epoch(
-            trainer
-        )  # Lightning does not call ``on_train_epoch_start`` if a fit is resumed inside an epoch
+        # Lightning does not call ``on_train_epoch_start`` if a fit is resumed inside an epoch.
+        self._start_epoch(trainer)
         session = self._session
         if session is not None and trainer.is_global_zero and session.plan.logged_by is None:
             self._batches = BatchMetrics(trainer, self._log)

@@ -30,7 +30,7 @@ DASHBOARDS: Final[dict[str, Callable[..., Plot]]] = {
 }
 
 
-def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython is no dependency
+def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython is an optional dependency
     """Add the cell magic to IPython, which calls this function at ``%load_ext reports``."""
     magic_arguments: Any = import_module("IPython.core.magic_arguments")  # a part of IPython without types
     parser = magic_arguments.MagicArgumentParser(

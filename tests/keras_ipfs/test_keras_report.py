@@ -10,7 +10,7 @@ import pytest
 
 from keras_ipfs import InferenceMetrics, IPFSCallback, RunReport
 from support.keras_models import KERAS_MARKS, Fails, X, Y, fit
-from support.reporters import declared_reporters, offer_reporters
+from support.reporters import declared_reporters, offer_reporters, only_run, page_of, warnings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,20 +27,6 @@ pytestmark = [
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     offer_reporters(monkeypatch, declared_reporters())
-
-
-def only_run(client: MlflowClient) -> Any:
-    [run] = client.search_runs(["0"])
-    return run
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "mlflow_ipfs.training.run_reports"]
-
-
-def page_of(run: Any) -> str:
-    with open(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report/report.html")) as file:
-        return file.read()
 
 
 def test_the_report_is_in_the_run_after_each_call(

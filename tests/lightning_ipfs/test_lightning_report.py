@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
@@ -13,7 +13,7 @@ pytest.importorskip("pytorch_lightning")
 from lightning_ipfs import IPFSCallback, IPFSLogger
 from support.lightning_models import BATCHES, MARKS, build_model, loader, trainer
 from support.mlflow_sites import client, database, empty_database, store
-from support.reporters import declared_reporters, offer_reporters
+from support.reporters import declared_reporters, offer_reporters, only_run, page_of, warnings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,20 +29,6 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_IPFS_RUNLOG", str(tmp_path / "runlog"))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     offer_reporters(monkeypatch, declared_reporters())
-
-
-def only_run(client: MlflowClient) -> Any:
-    [run] = client.search_runs(["0"])
-    return run
-
-
-def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "mlflow_ipfs.training.run_reports"]
-
-
-def page_of(run: Any) -> str:
-    with open(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/report/report.html")) as file:
-        return file.read()
 
 
 def test_the_report_is_in_the_run_after_each_stage(

@@ -111,7 +111,7 @@ def test_only_the_first_run_log_waits_for_an_mlflow_that_is_away(
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if listens:
-            server.listen(8)  # the kernel accepts connections, and nobody answers
+            server.listen(8)  # the kernel accepts connections, and no program answers
         away = f"http://127.0.0.1:{server.getsockname()[1]}"
         assert close_seconds(away) > 4.9
         assert close_seconds(away) < 4.5, "one more try"
