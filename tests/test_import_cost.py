@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 FRAMEWORKS = {"keras", "lightning", "matplotlib", "plotly", "pytorch_lightning", "sklearn", "tensorflow", "torch"}
 DATA_LIBRARIES = {"pandas", "pyarrow"}
 
-# Measured 5 to 20 ms; a machine under load is slower, an import of a framework takes seconds.
-PLUGIN_LIMIT_SECONDS = 0.25
+# Measured 0.5 to 2 percent. It is a share, and not seconds, because machines differ and may be under load.
+PLUGIN_LIMIT_SHARE_OF_MLFLOW = 0.1
 TRIES = 3
 
 PROBE = """
@@ -34,23 +34,32 @@ def other_entry_points(**selected):  # else `import mlflow` has loaded the plugi
 
 importlib.metadata.entry_points = other_entry_points
 before_names, names = json.loads(sys.argv[1])
-for name in before_names:
-    importlib.import_module(name)
+
+def import_seconds(names):
+    started = time.perf_counter()
+    for name in names:
+        importlib.import_module(name)
+    return time.perf_counter() - started
+
+before_seconds = import_seconds(before_names)
 before = set(sys.modules)
-started = time.perf_counter()
-for name in names:
-    importlib.import_module(name)
-seconds = time.perf_counter() - started
-print(json.dumps([seconds, sorted(set(sys.modules) - before)]))
+seconds = import_seconds(names)
+print(json.dumps([before_seconds, seconds, sorted(set(sys.modules) - before)]))
 """
 
 
 @dataclass(frozen=True)
 class ImportCost:
-    """What an import took, and the modules that it added."""
+    """What imports before it took, what it took, and the modules that it added."""
 
+    before_seconds: float
     seconds: float
     modules: set[str]
+
+    @property
+    def share(self) -> float:
+        """Time as a share of what the imports before it took."""
+        return self.seconds / self.before_seconds
 
     @property
     def packages(self) -> set[str]:
@@ -63,12 +72,12 @@ def measure_import(names: list[str], *, after: list[str], directory: Path) -> Im
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    seconds, modules = json.loads(done.stdout)
-    return ImportCost(seconds, set(modules))
+    before_seconds, seconds, modules = json.loads(done.stdout)
+    return ImportCost(before_seconds, seconds, set(modules))
 
 
 def find_plugin_modules() -> list[str]:
@@ -81,10 +90,10 @@ def plugins_after_mlflow(tmp_path_factory: pytest.TempPathFactory) -> ImportCost
     """Return the cost of importing all plugin modules, the best of a few tries."""
     directory = tmp_path_factory.mktemp("plugins")
     costs: list[ImportCost] = []
-    while len(costs) < TRIES and all(cost.seconds > PLUGIN_LIMIT_SECONDS for cost in costs):
+    while len(costs) < TRIES and all(cost.share > PLUGIN_LIMIT_SHARE_OF_MLFLOW for cost in costs):
         costs.append(measure_import(find_plugin_modules(), after=["mlflow"], directory=directory))
     assert list(directory.iterdir()) == [], "an import left something behind"
-    return min(costs, key=lambda cost: cost.seconds)
+    return min(costs, key=lambda cost: cost.share)
 
 
 def test_a_plugin_module_brings_in_no_framework_and_no_data_library(plugins_after_mlflow: ImportCost) -> None:
@@ -97,7 +106,7 @@ def test_a_plugin_module_does_not_load_mlflows_sql_stores(plugins_after_mlflow: 
 
 
 def test_all_plugin_modules_together_import_fast(plugins_after_mlflow: ImportCost) -> None:
-    assert plugins_after_mlflow.seconds < PLUGIN_LIMIT_SECONDS
+    assert plugins_after_mlflow.share < PLUGIN_LIMIT_SHARE_OF_MLFLOW
 
 
 def test_importing_the_package_and_using_its_names_needs_the_standard_library_only(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def run_pytest(directory: Path, tests: str, *options: str, **settings: str) -> s
         env=kept | settings | {"PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

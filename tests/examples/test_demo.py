@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.frameworks
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "demo.py"
 

@@ -18,7 +18,7 @@ from mlflow_ipfs.opening import open_store
 from support.metric_steps import repeated, steps_in_mlflow
 from support.not_run import not_run
 
-pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.frameworks
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples" / "digits"
 EPOCHS = list(range(8))

@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.timeout(300)
-
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "metrics_and_reports.py"
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.frameworks
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "first_steps.ipynb"
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["database", "empty_database"]
-pytestmark = pytest.mark.timeout(300)
 
 CELLS = {
     "setup": "import mlflow\nfrom mlflow_ipfs.training import open_run_log",

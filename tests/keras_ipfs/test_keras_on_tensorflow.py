@@ -16,7 +16,7 @@ from support.not_run import not_run
 
 HERE = Path(__file__).resolve().parent
 
-pytestmark = [pytest.mark.frameworks, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.frameworks, pytest.mark.slow]
 
 USE_EVERYTHING = """
     import keras, mlflow

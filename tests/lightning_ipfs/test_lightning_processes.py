@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
-pytestmark = [*MARKS, pytest.mark.server, pytest.mark.timeout(400)]
+pytestmark = [*MARKS, pytest.mark.server]
 
 TESTS = Path(__file__).resolve().parents[1]
 LIMIT_SECONDS = 300  # a training takes 20 s on a machine that does nothing else

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from reports import ReportData
     from support.postgres import PostgresServer
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def describe(data: ReportData) -> dict[str, Any]:
     """Return everything of a report but the MLflow that it was read from."""

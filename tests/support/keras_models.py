@@ -19,7 +19,6 @@ IS_TENSORFLOW: Final = keras.backend.backend() == "tensorflow"
 KERAS_MARKS: Final = [
     pytest.mark.frameworks,
     pytest.mark.slow,
-    pytest.mark.timeout(180),
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras' own, with NumPy 2
 ]
 

@@ -19,7 +19,7 @@ V1_2025 = "unixfs-v1-2025"
 V0_2015 = "unixfs-v0-2015"
 
 COMMAND_TIMEOUT_SECONDS = 60
-START_TIMEOUT_SECONDS = 60
+START_TIMEOUT_SECONDS = 240
 
 
 class KuboCommandError(AssertionError):

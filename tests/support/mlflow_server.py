@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator, Mapping
 
-START_TIMEOUT_SECONDS = 90
+START_TIMEOUT_SECONDS = 240  # on a machine that does much else
 
 
 @dataclass(frozen=True)

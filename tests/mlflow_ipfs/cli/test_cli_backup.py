@@ -166,7 +166,6 @@ def test_damage_is_named_and_has_its_own_code(cli: CommandLine, root: str, tmp_p
     assert cli("backup", tmp_path / "backup", "--store-only", "--no-verify").code == 0
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.slow
 def test_kill_9_at_several_moments(cli: CommandLine, root: str, tmp_path: Path) -> None:
     """After a kill at any moment, the earlier backup can be restored, and the next backup succeeds."""

@@ -87,7 +87,7 @@ def test_a_terminal_gets_no_binary(cli: CommandLine, root: str) -> None:
     leader, follower = pty.openpty()
     process = subprocess.run(
         [*cli.command, "car", "export", root],
-        env=cli.environment, stdout=follower, stderr=subprocess.PIPE, check=False, timeout=60,
+        env=cli.environment, stdout=follower, stderr=subprocess.PIPE, check=False, timeout=300,
     )  # fmt: skip
     os.close(leader)
     os.close(follower)

@@ -129,7 +129,7 @@ def test_a_chunker_in_the_settings_helps_to_find_how_a_file_was_cut(cli: Command
     assert len(rebuild(cli, code=1)["quarantined"]) == 1
     command = [*cli.command, "doctor", "--rebuild", "--json"]
     environment = cli.environment | {"MLFLOW_IPFS_CHUNKER": "size-77777"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     assert cli("cat", cid).stdout == file.read_bytes()
 
 

@@ -168,7 +168,7 @@ def test_short_output_into_a_closed_pipe_ends_quietly(cli: CommandLine, root: st
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
-        [*cli.command, "ls", root], env=cli.environment, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+        [*cli.command, "ls", root], env=cli.environment, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=300
     )
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, b"")
@@ -180,7 +180,7 @@ def test_output_to_a_full_disk_is_an_error(cli: CommandLine, root: str) -> None:
     with Path("/dev/full").open("wb") as full:
         process = subprocess.run(
             [*cli.command, "cat", f"{root}/big.bin"],
-            env=cli.environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60,
+            env=cli.environment, stdout=full, stderr=subprocess.PIPE, check=False, timeout=300,
         )  # fmt: skip
     assert process.returncode == 1
     assert process.stderr == b"mlflow-ipfs: No space left on device\n"

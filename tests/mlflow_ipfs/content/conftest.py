@@ -18,4 +18,4 @@ def deep_path() -> Iterator[Path]:
     """A directory for trees so deep that Python cannot remove them: pytest would fail to clean up after itself."""
     directory = Path(tempfile.mkdtemp(prefix="mlflow-ipfs-deep-"))
     yield directory
-    subprocess.run(["rm", "-rf", directory], check=True, timeout=60)
+    subprocess.run(["rm", "-rf", directory], check=True, timeout=300)

@@ -107,7 +107,6 @@ def freeze_until(deadline: float, store: ContentStore) -> dict[CID, tuple[int, i
     raise AssertionError
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.slow
 def test_a_frozen_directory_is_one_moment_of_the_tree(tmp_path: Path) -> None:
     directory = tmp_path / "store"

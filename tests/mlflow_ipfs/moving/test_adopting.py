@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from support.command_line import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 def test_a_dry_run_says_what_would_be_taken_in_and_creates_nothing(cli: CommandLine, site: StockSite) -> None:

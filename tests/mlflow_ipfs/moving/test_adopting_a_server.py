@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conftest import StartServer
     from support.command_line import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support.command_line import CommandLine
     from support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 # MLflow sends percent signs, '?' and '#' to S3 in forms that it does not read back.
 S3_NAMES = [name for name in ODD_NAMES if not {"%", "?", "#"} & set(name)]

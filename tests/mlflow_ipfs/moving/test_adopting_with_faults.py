@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from support.command_line import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 
 def location(site: StockSite, run: Run) -> str:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 BIG = os.urandom(1 << 20)
 MANY = 100_000

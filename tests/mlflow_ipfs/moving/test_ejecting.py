@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.content.store import ContentStore
     from support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from support.stock_sites import StockSite, artifacts_of, read_site, write
 if TYPE_CHECKING:
     from support.command_line import CommandLine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 def test_old_files_are_removed_by_a_later_call(cli: CommandLine, site: StockSite) -> None:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:Starting with pandas version 4"),  # MLflow's own, when it hashes a frame
 ]
 

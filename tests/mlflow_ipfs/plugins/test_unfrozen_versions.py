@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 UNFROZEN = "tags.`ipfs.frozen` = 'false'"
 PROMPTS = f"tags.`{IS_PROMPT_TAG_KEY}` = 'true'"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.server
 
 DESTINATION = "mfs://mlflow"
 CLIENTS = 3

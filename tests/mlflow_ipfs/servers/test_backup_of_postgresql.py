@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from support.mlflow_server import MlflowServer
     from support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.server, pytest.mark.postgres, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.server, pytest.mark.postgres]
 
 CLIENTS = 2
 BACKUPS = 2

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(500)]
+pytestmark = pytest.mark.server
 
 TRAIN = """
     import os

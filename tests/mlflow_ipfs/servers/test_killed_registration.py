@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 # Registers and dies at the named step of `create_model_version`, as by `kill -9`.
 REGISTER = """

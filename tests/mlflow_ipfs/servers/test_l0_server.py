@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.server
 
 CODE = """
     import mlflow, sklearn.linear_model

@@ -13,7 +13,6 @@ from support.clients import run_client
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(300)
 
 SKLEARN = """
     import mlflow, sklearn.linear_model

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mlflow_ipfs.content.store import ContentStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.slow
 
 
 def run_mlflow(*arguments: str, directory: Path) -> str:

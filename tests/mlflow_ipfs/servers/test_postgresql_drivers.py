@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import StartServer
     from support.postgres import PostgresServer
 
-pytestmark = [pytest.mark.server, pytest.mark.postgres, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.server, pytest.mark.postgres]
 
 
 @pytest.mark.parametrize("prefix", ["ipfs+postgresql:", f"ipfs+postgresql+{only_driver()}:"])

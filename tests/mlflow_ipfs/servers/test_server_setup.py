@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from conftest import StartServer
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.server
 
 
 def errors_of(log: str) -> list[str]:
@@ -90,7 +90,6 @@ def test_refusals_and_damage_are_logged_with_path_or_cid(mlflow_server: StartSer
     assert "geheim" not in server.read_log()
 
 
-@pytest.mark.timeout(400)
 def test_an_operator_can_list_what_may_be_imported(mlflow_server: StartServer, database: Path, tmp_path: Path) -> None:
     """A server whose artifacts are not in IPFS reports the setting to change."""
     for name in ("models", "models-secret"):

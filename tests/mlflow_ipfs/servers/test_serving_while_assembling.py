@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from support.mlflow_server import MlflowServer
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.server
 
 FIRST = random.Random(1).randbytes(DEDUPE_BYTES)
 SECOND = random.Random(2).randbytes(1 << 20) + FIRST[1 << 20 :]

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def url(database: Path) -> URL:

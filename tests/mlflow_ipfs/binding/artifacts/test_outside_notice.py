@@ -109,7 +109,6 @@ def test_training_outside_the_store_warns_once(
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("level", ["L1", "L2"])
 def test_a_server_says_it_once_at_its_start(
     mlflow_server: StartServer, stock: MlflowClient, database: Path, tmp_path: Path, level: str

@@ -42,7 +42,7 @@ def read_all(blocks: Blocks, root: CID) -> None:
     try:
         Exporter(blocks, allow_outside_links=True).export(root, directory / "out")
     finally:
-        subprocess.run(["rm", "-rf", directory], check=True, timeout=60)  # too deep for Python
+        subprocess.run(["rm", "-rf", directory], check=True, timeout=300)  # too deep for Python
     stack, seen = [root], set()
     while stack:
         cid = stack.pop()

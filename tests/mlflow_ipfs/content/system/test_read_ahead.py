@@ -35,7 +35,7 @@ def test_several_are_worked_on_at_once() -> None:
     meeting = threading.Barrier(READ_THREADS)
 
     def meet(number: int) -> int:
-        meeting.wait(timeout=10)  # breaks if they come one after the other
+        meeting.wait(timeout=60)  # breaks if they come one after the other
         return number
 
     assert list(map_ahead(meet, range(READ_THREADS), batch=1)) == list(range(READ_THREADS))

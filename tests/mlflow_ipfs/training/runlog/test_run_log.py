@@ -20,7 +20,7 @@ from support.run_targets import MemoryTarget, open_log
 if TYPE_CHECKING:
     from pathlib import Path
 
-AT_ONCE_SECONDS = 1.0
+AT_ONCE_SECONDS = 30.0  # what would wait takes minutes, or never ends; a machine under load is slow
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class Tensor:
 def test_tensors_are_read_on_another_thread(target: MemoryTarget, tmp_path: Path) -> None:
     log = open_log(target, tmp_path)
     log.log_metrics({"loss": Tensor(0.5, threading.get_ident())}, 3)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not target.values("loss") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert target.values("loss") == [(3, 0.5)]
@@ -214,10 +214,10 @@ def test_a_call_that_hangs_does_not_hold_up_the_end(target: MemoryTarget, tmp_pa
     log.log_metrics({"loss": 1.0}, 1)
     started = time.monotonic()
     report = log.close(timeout_seconds=0.3)
-    assert time.monotonic() - started < AT_ONCE_SECONDS + 0.5
+    assert time.monotonic() - started < AT_ONCE_SECONDS
     assert report.spool is not None
     target.gate.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while report.spool.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not report.spool.exists(), "the call that hung has sent it after all"

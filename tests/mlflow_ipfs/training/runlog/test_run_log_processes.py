@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TESTS = Path(__file__).parents[3]
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 300
 
 TRAIN = """
 import sys, time
@@ -98,7 +98,7 @@ print("went on")
 """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout.split() == ["mine", "went", "on"]
 

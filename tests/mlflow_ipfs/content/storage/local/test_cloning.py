@@ -182,7 +182,6 @@ class Traffic:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_store_and_companion_show_one_moment_while_both_change(directory: Path, target: Path) -> None:
     with open_local_storage(directory) as storage, ThreadPoolExecutor(3) as pool:
         traffic = Traffic(directory)

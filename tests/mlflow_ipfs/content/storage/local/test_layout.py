@@ -140,7 +140,7 @@ def test_many_processes_make_one_store(directory: Path) -> None:
     children = [
         subprocess.Popen([sys.executable, "-c", code, directory], stdout=subprocess.PIPE, cwd=PROJECT) for _ in range(4)
     ]
-    ids = {child.communicate(timeout=60)[0] for child in children}
+    ids = {child.communicate(timeout=300)[0] for child in children}
     assert [child.returncode for child in children] == [0, 0, 0, 0]
     assert len(ids) == 1
 

@@ -127,7 +127,7 @@ def test_locks_are_waited_for_with_a_limit(storage: LocalStorage, directory: Pat
     started = time.monotonic()
     with getattr(storage._context, lock).exclusive(), pytest.raises(StoreBusyError, match=str(os.getpid())):
         rebuild_index(directory, timeout_seconds=0.2)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_a_program_that_had_the_old_index_open_writes_nothing_into_either(directory: Path) -> None:
