@@ -14,11 +14,11 @@ from lightning_ipfs.frameworks import base_classes
 from mlflow_ipfs.training.metric_names import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _logger = logging.getLogger(__name__)
 
-_NOT_METRICS: Final = frozenset({EPOCH, "step"})  # loggers use them as the step
+_NOT_METRICS: Final = {EPOCH, "step"}  # loggers use them as the step
 
 
 def steps(trainer: Any) -> int:  # noqa: ANN401 - a Trainer of either package
@@ -35,7 +35,8 @@ def loop_metrics(trainer: Any) -> dict[str, Any]:  # noqa: ANN401
     """
     values = dict(trainer.callback_metrics)
     try:
-        names = {_name(trainer, result) for result in _results(trainer) if result.meta.on_epoch}
+        logged = (one for one in trainer._results.values() if one.meta.logger and not one.has_reset)  # noqa: SLF001
+        names = {_name(trainer, result) for result in logged if result.meta.on_epoch}
     except AttributeError as error:
         _warn_once(error)
         is_inside_an_epoch = trainer.state.fn == "fit" and trainer.validating
@@ -79,21 +80,17 @@ class BatchMetrics:
         accumulates = trainer.accumulate_grad_batches > 1 and trainer.lightning_module.automatic_optimization
         if accumulates and self._epoch_loop._should_accumulate():  # noqa: SLF001
             return  # the batch belongs to a step that has not ended
-        values = {
-            result.meta.forked_name(on_step=True): result._forward_cache  # noqa: SLF001
-            for result in _results(self._epoch_loop)
-            if result.meta.on_step and result._forward_cache is not None  # noqa: SLF001
-        }
-        found = {name: value for name, value in values.items() if name not in _NOT_METRICS}
+        found = {}
+        for result in self._epoch_loop._results.values():  # noqa: SLF001
+            value, meta = result._forward_cache, result.meta  # noqa: SLF001
+            if value is not None and meta.on_step and meta.logger and not result.has_reset:
+                found[meta.forked_name(on_step=True)] = value
+        for name in _NOT_METRICS:
+            found.pop(name, None)
         if found:
             found[EPOCH] = trainer.current_epoch
             self._log(found, step)
             self._last_step = step
-
-
-def _results(loop: Any) -> Iterator[Any]:  # noqa: ANN401 - the loop of an epoch, or the Trainer for the running loop
-    """Yield the results of a loop that the module logged and that are meant for loggers."""
-    return (result for result in loop._results.values() if result.meta.logger and not result.has_reset)  # noqa: SLF001
 
 
 def _name(trainer: Any, result: Any) -> str:  # noqa: ANN401

@@ -299,7 +299,8 @@ def guess_batch_size(batch: Any) -> int:  # noqa: ANN401 - any batch
     """
     array = _first_array(batch)
     if array is not None:
-        return int(array.shape[0]) if len(array.shape) else 1
+        shape = array.shape
+        return int(shape[0]) if len(shape) else 1
     first = batch[0] if isinstance(batch, tuple) and batch else batch
     try:
         return len(first)
