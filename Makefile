@@ -15,6 +15,8 @@ PIP_QUIET := --quiet --disable-pip-version-check
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 TIMED := $(PYTHON) tools/timed.py
 export UV_HTTP_TIMEOUT ?= 120
+# With it, as in many containers, each of the hundreds of processes of the tests would compile MLflow again: 3 s each.
+unexport PYTHONDONTWRITEBYTECODE
 
 # PyTorch's wheels without CUDA are a tenth of the size, but only on an index of its own. Where that cannot be
 # reached, the usual ones do. `make TORCH_BACKEND=auto` installs for this machine's GPU.

@@ -210,7 +210,7 @@ class Resources(SessionCallback):
     A call inside of a fit, from another callback, is sampled by the fit.
 
     Args:
-        interval_seconds: time between two samples.
+        interval_seconds: the longest time between two samples; the first ones are closer together.
         node: name of this node in the keys; None for the host name.
     """
 

@@ -119,7 +119,7 @@ class Resources(SessionCallback):
     """Logs CPU, memory, disk, network and GPU of each node, from one thread of one process of the node.
 
     Args:
-        interval_seconds: time between two samples.
+        interval_seconds: the longest time between two samples; the first ones are closer together.
         node: name of this node in the keys; None for the host name.
     """
 

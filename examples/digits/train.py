@@ -62,7 +62,6 @@ def make_loader(frame: pd.DataFrame, *, shuffle: bool) -> DataLoader[tuple[torch
 
 def train(directory: Path) -> str:
     """Train, log and register the model. Return the id of the run."""
-    pl.seed_everything(SEED)
     digits = load_digits(as_frame=True)
     frame = digits.data.assign(label=digits.target)
     parquet = directory / "digits.parquet"
@@ -70,6 +69,7 @@ def train(directory: Path) -> str:
 
     mlflow.set_experiment("digits")
     with mlflow.start_run() as run:
+        pl.seed_everything(SEED)  # before, MLflow would give each run the same name
         with mlflow_ipfs.open_store() as store:
             dataset_cid = store.add(parquet).cid  # by CID: the dataset
         source = f"ipfs://{dataset_cid}"  # by CID: the location for MLflow

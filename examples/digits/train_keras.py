@@ -47,7 +47,6 @@ def make_model() -> keras.Model:
 
 def train(directory: Path) -> str:
     """Train, measure, log and register the model. Return the id of the run."""
-    keras.utils.set_random_seed(SEED)
     digits = load_digits(as_frame=True)
     parquet = directory / "digits.parquet"
     digits.data.assign(label=digits.target).to_parquet(parquet)
@@ -56,6 +55,7 @@ def train(directory: Path) -> str:
 
     mlflow.set_experiment("digits")
     with mlflow.start_run() as run:
+        keras.utils.set_random_seed(SEED)  # before, MLflow would give each run the same name
         mlflow_ipfs.log_dataset(parquet, context="training")  # by CID: the dataset
         mlflow.log_params(
             {"hidden": HIDDEN, "learning_rate": LEARNING_RATE, "batch_size": BATCH_SIZE, "epochs": EPOCHS}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -368,6 +369,17 @@ def context_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
     from mlflow.tracking.context.registry import resolve_tags
 
     return {str(key): str(value) for key, value in resolve_tags(dict(tags or {})).items()}
+
+
+def random_run_name() -> str:
+    """Return a name as MLflow gives to runs, such as ``salty-crow-12``, without Python's global random generator.
+
+    MLflow draws from that one. So all runs of a seeded program would have one name, and if a run is created on a thread, the
+    training would go on with other numbers.
+    """
+    from mlflow.utils.name_utils import _GENERATOR_NOUNS, _GENERATOR_PREDICATES
+
+    return f"{secrets.choice(_GENERATOR_PREDICATES)}-{secrets.choice(_GENERATOR_NOUNS)}-{secrets.randbelow(1000)}"
 
 
 def compare_schema(connection: Connection) -> Literal["same", "older", "newer"]:

@@ -65,7 +65,7 @@ def measure_usage(run: Run) -> Usage:
     cpu = [_integrate(series, 0.01) for name, series in _system(run) if name == "process_cpu_percentage"]
     power = [_integrate(series) for name, series in _system(run) if _is_gpu(name, "power_usage_watts")]
     use = [
-        series.finite.mean()
+        _mean_over_time(series)
         for name, series in _system(run)
         if _is_gpu(name, "utilization_percentage") and len(series.finite)
     ]
@@ -147,6 +147,12 @@ def _integrate(series: Series, factor: float = 1.0) -> Total | None:
         widths = np.where(widths <= PAUSE_RATIO * typical, widths, 0.0)
     areas = (height[1:] / 2 + height[:-1] / 2) * widths
     return Total(float(areas.sum()) * factor, float(widths.sum()))
+
+
+def _mean_over_time(series: Series) -> float:
+    """Return the mean by time: the first samples are closer together than later ones."""
+    total = _integrate(series)
+    return total.value / total.seconds if total is not None and total.seconds else float(series.finite.mean())
 
 
 def _add(totals: Iterable[Total | None]) -> Total | None:

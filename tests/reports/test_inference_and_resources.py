@@ -7,6 +7,7 @@ import pytest
 
 import reports
 from reports.dashboards import inference
+from reports.dashboards.costs import costs_of
 from reports.data import ReportData, Run, Series
 from reports.text_format import to_text
 from support.panels import find, titled
@@ -136,3 +137,14 @@ def test_a_pause_of_the_sampling_is_a_gap_in_the_heat_map() -> None:
     empty = np.flatnonzero(np.isnan(cells))
     assert 7 <= len(empty) <= 10
     assert np.isfinite(heat_of([0.0], [50.0])).all()
+
+
+def test_the_mean_use_of_gpus_is_one_over_time() -> None:
+    use = Series(
+        "system/node/gpu_0_utilization_percentage",
+        steps=np.arange(4),
+        times_ms=np.array([0, 1_000, 3_000, 13_000]),
+        values=np.array([0.0, 0.0, 80.0, 80.0]),
+    )
+    run = Run("r", system={"node": {"gpu_0_utilization_percentage": use}})
+    assert {fact.label: fact.text for fact in costs_of(run)}["GPU use"] == "67.69% on average"

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from mlflow_ipfs.binding.mlflow_compat import random_run_name
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.training.runlog.target import NotCreatedError, RefusedError, RunGoneError, UnreachableError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow_ipfs.training.runlog.spool import SpooledRun
 
 ID_TAG: Final = "ipfs.runlog_id"
+_NAME_TAG: Final = "mlflow.runName"
 _GONE: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_STATE"})
 _REFUSED: Final = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "ENDPOINT_NOT_FOUND"})
 _silent_since: Final[dict[str, float]] = {}  # by tracking URI: a training may have many run logs, one after the other
@@ -57,7 +59,8 @@ class MlflowTarget:
                 msg = f"the run with the tag {ID_TAG} {run.run_key} does not exist yet; another process creates it"
                 raise NotCreatedError(msg)
             tags = {**run.tags, ID_TAG: run.run_key}
-            created = client.create_run(experiment_id, run.created_at, tags, run.run_name)
+            name = run.run_name or tags.get(_NAME_TAG) or random_run_name()
+            created = client.create_run(experiment_id, run.created_at, tags, name)
             return str(created.info.run_id)
 
     def log_metrics(self, run_id: str, points: Sequence[Point]) -> None:

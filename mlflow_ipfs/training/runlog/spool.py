@@ -49,7 +49,7 @@ class SpooledRun:
         tracking_uri: where the run is or will be, without user and password.
         run_id: MLflow's id; None while the run has not been created.
         experiment: name of the experiment in which the run is created.
-        run_name: name of the run that is created; None for MLflow's choice.
+        run_name: name of the run that is created; None for a random one.
         tags: tags of the run that is created.
         created_at: time in ms since 1970.
         node: name of the host.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pytest
@@ -64,6 +65,25 @@ def test_a_new_run_has_the_tags_that_mlflow_gives_one(client: mlflow.MlflowClien
         key: value for key, value in expected.items() if key != "mlflow.runName"
     }
     assert found["team"] == "a"
+
+
+def test_a_new_run_takes_nothing_from_the_random_numbers_of_a_seeded_training(client: mlflow.MlflowClient) -> None:
+    names = set()
+    for _ in range(3):
+        random.seed(1)
+        before = random.getstate()
+        report = open_run_log().close("FINISHED")
+        assert random.getstate() == before
+        assert report.run_id is not None
+        names.add(client.get_run(report.run_id).info.run_name)
+    assert len(names) > 1, "runs of a seeded program can be told apart"
+
+
+@pytest.mark.parametrize("options", [{"run_name": "named"}, {"tags": {"mlflow.runName": "named"}}])
+def test_the_name_of_a_new_run(client: mlflow.MlflowClient, options: dict[str, Any]) -> None:
+    report = open_run_log(**options).close("FINISHED")
+    assert report.run_id is not None
+    assert client.get_run(report.run_id).info.run_name == "named"
 
 
 def test_an_mlflow_that_cannot_be_reached_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
