@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,13 +12,14 @@ from mlflow_ipfs.binding import mlflow_compat
 from mlflow_ipfs.binding.redaction import hide_secrets
 from mlflow_ipfs.errors import InvalidDataError
 from mlflow_ipfs.training.latency import LatencyRecorder
+from mlflow_ipfs.training.metric_names import INFERENCE
 
 from .data import Latency, Missing
 
 if TYPE_CHECKING:
     from .data import Run
 
-_COUNT: Final = "measured_batches"  # logged together with each artifact, beside the key's prefix
+_COUNT: Final = re.compile(rf"(^|/){INFERENCE}/(.+/)?measured_batches$")  # logged together with each artifact
 _FILE: Final = "latency.json"
 _MAX_BYTES: Final = 16_000_000
 
@@ -29,7 +31,7 @@ def read_latencies(run: Run, tracking_uri: str | None) -> tuple[list[Latency], l
         run: the run, with its metrics.
         tracking_uri: the server of locations ``mlflow-artifacts:/``; None: the one that MLflow uses in this process.
     """
-    prefixes = [key.rpartition("/")[0] for key in run.metrics if key.rpartition("/")[2] == _COUNT]
+    prefixes = [key.rpartition("/")[0] for key in run.metrics if _COUNT.search(key)]
     found, missing = [], []
     for prefix in prefixes:
         path = f"{prefix}/{_FILE}"

@@ -36,6 +36,11 @@ _KEYS: Final = (
     ),
     re.compile(r"(?:(?P<model>.*)/)?(?P<quantity>[^/]*?)(?P<per>(?<=[^/])_step|(?<=[^/])_epoch)?", re.DOTALL),
 )
+# With a stage at the end it is only a guess, ``samples_train``: it counts for losses and qualities, ``rmse_val``.
+_LAST_STAGE: Final = re.compile(
+    rf"(?:(?P<model>.+)/)?(?P<quantity>[^/]+?)[-_. ]{_STAGE}(?:_(?P<number>\d+))?(?P<per>_step|_epoch)?",
+    re.IGNORECASE,
+)
 _LOSSES: Final = re.compile(
     r"(^|[-_ ])([a-z]*loss|nll|perplexity|ppl|[a-z]*entropy|b?ce|kl|kld|kldiv|hinge|huber|[a-z]*error|merr|"
     r"mse|msle|mae|mape|smape|rmse|rmsle|wer|cer)\d*($|[-_ ])|^l[12]$",
@@ -87,8 +92,16 @@ class Role:
 
 
 def parse_key(key: str) -> Role:
-    """Return the role of a key: of ``train_loss``, ``loss/train`` and ``loss``, each below a model or not."""
-    found = next(match.groupdict() for pattern in _KEYS if (match := pattern.fullmatch(key)))
+    """Return the role of a key: of ``train_loss``, ``loss/train``, ``loss_train`` and ``loss``, each below a model or not."""
+    role = _read_role(next(match for pattern in _KEYS if (match := pattern.fullmatch(key))))
+    if not role.stage and (match := _LAST_STAGE.fullmatch(key)):
+        guess = _read_role(match)
+        return role if guess.kind == "other" else guess
+    return role
+
+
+def _read_role(match: re.Match[str]) -> Role:
+    found = match.groupdict()
     stage = _STAGES[found["stage"].lower()] if "stage" in found else ""
     per = (found["per"] or "").lower().removeprefix("_")
     return Role(found["model"] or "", stage, found["quantity"], per, found.get("number") or "")

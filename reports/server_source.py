@@ -142,6 +142,8 @@ class ClientTracking:
             if isinstance(error.__cause__, MlflowException) and isinstance(error.__cause__.__context__, OSError):
                 self._is_away = str(error)
             return str(error)
+        except (KeyError, TypeError, ValueError) as error:  # of a proxy, or of another program than MLflow
+            return f"MLflow's answer cannot be read ({type(error).__name__}: {error})"
         return rows
 
     def _read_run(self, run_id: str, key: str) -> Rows:

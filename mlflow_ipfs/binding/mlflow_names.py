@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+import requests.exceptions
 import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -233,6 +234,14 @@ def _join(location: str, path: str) -> str:
     return f"{location.rstrip('/')}/{path}" if path else location
 
 
+def _explain_failure(error: BaseException, asked: str) -> str:
+    """Return what an error of a connection to MLflow means. MLflow's own message repeats the whole URL."""
+    if isinstance(error, requests.exceptions.RetryError):  # the server answered each time, with an error
+        reason = getattr(error.args[0], "reason", error)
+        return f"MLflow at {asked} answers with errors ({reason}); the server's log says why"
+    return f"MLflow at {asked} cannot be reached; check that the server is running, and its address"
+
+
 @contextmanager
 def translated_errors(name: str, asked: str) -> Iterator[None]:
     """Translate MLflow's exceptions to the errors of this package.
@@ -249,8 +258,8 @@ def translated_errors(name: str, asked: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if isinstance(error.__context__, OSError):  # of the connection; MLflow's message repeats the whole URL
-            msg = f"{name}: MLflow at {asked} cannot be reached; check that the server is running, and its address"
+        if isinstance(error.__context__, OSError):  # of the connection
+            msg = f"{name}: {_explain_failure(error.__context__, asked)}"
             raise RemoteError(msg) from error
         msg = hide_secrets(f"{name}: {error.message.rstrip('.')}{_hint(name)} (MLflow at {asked})")
         # MLflow has no separate error code for an unknown alias or for a model without versions.

@@ -201,6 +201,13 @@ def test_a_histogram_that_is_gone_or_damaged_is_missing(
     assert missing.run_id == recorded.empty
 
 
+def test_a_users_metric_of_the_same_name_is_no_missing_histogram(
+    uri: str, recorded: RecordedRuns, client: MlflowClient
+) -> None:
+    client.log_metric(recorded.empty, "bench/measured_batches", 3)
+    assert collect(run_ids=[recorded.empty], tracking_uri=uri).missing == ()
+
+
 def _overflowing() -> str:
     counts = {
         "counts": {"99999999": 1},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import mlflow
@@ -165,6 +167,34 @@ def test_a_server_that_is_away_is_a_clear_error(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(RemoteError, match="cannot be reached; check") as found:
             collect(experiment="e", tracking_uri=url)
     assert "secret" not in str(found.value)
+
+
+def test_a_server_that_answers_with_errors_is_not_called_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(RemoteError, match="answers with errors .too many 500 error responses.; the server's log"):
+            collect(run_ids=["a" * 32], tracking_uri=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+def test_an_answer_that_is_not_mlflows_is_missing(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_runs(client, tmp_path)
+    monkeypatch.setattr(mlflow_compat, "read_histories_in_bulk", lambda *_: [{"value": "1"}])
+    source = ClientTracking(client, "http://server")
+    histories, missing = source.read_histories(source.find_runs([recorded.full]), lambda _: None)
+    assert histories == {}
+    assert {one.reason for one in missing} == {"MLflow's answer cannot be read (KeyError: 'run_id')"}
 
 
 def test_postgresql_gives_what_sqlite_gives(
