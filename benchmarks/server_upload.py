@@ -1,8 +1,9 @@
 """Benchmark: uploading a large artifact through `mlflow server`, compared with stock MLflow and local artifacts.
 
 It uses two real servers and the same HTTP client. Our server has made an upload durable when it answers, so the upload
-to the peer is synced within the measured time. Our server must not make a temporary file meanwhile. First every upload to our
-server is new content, and then every one is content that it has already.
+to the peer is synced within the measured time. Our server must not make a temporary file meanwhile. Each upload has a path of
+its own, as each model has, so that both servers keep all of them. First every upload is new content, and then every one is
+content that our server has already.
 
 Usage: python benchmarks/server_upload.py [MEBIBYTES]
 """
@@ -41,12 +42,15 @@ def main(mebibytes: int) -> None:
                 return upload_again()
 
             def upload_again() -> float:
-                return measure_seconds(lambda: ours.upload("model.bin", source))
+                path = f"{next(numbers)}/model.bin"
+                return measure_seconds(lambda: ours.upload(path, source))
 
             def upload_stock() -> float:
+                path = f"{next(numbers)}/model.bin"
+
                 def upload() -> None:
-                    stock.upload("model.bin", source)
-                    sync_artifact(directory, "model.bin")
+                    stock.upload(path, source)
+                    sync_artifact(directory, path)
 
                 return measure_seconds(upload)
 

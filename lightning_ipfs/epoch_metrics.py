@@ -37,12 +37,6 @@ class EpochMetrics(SessionCallback):
         self._batches: BatchMetrics | None = None
         self._epoch_end: EpochEnd | None = None
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - classes of either package
-        """Open the session."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self._session is not None:
-            self._epoch_end = EpochEnd(trainer, lambda: self._log_epoch(trainer))
-
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Prepare to read the metrics of batches, on the rank that logs them, and start the clock."""
         del pl_module
@@ -94,6 +88,8 @@ class EpochMetrics(SessionCallback):
             self._measured[names.EPOCH] = trainer.current_epoch
         if self._validation_seconds is not None:
             self._measured[names.VALIDATION_SECONDS] = self._validation_seconds
+        if self._session is not None:
+            self._epoch_end = EpochEnd(trainer, lambda: self._log_epoch(trainer))
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
         """Log what the module logged in the test."""
