@@ -25,7 +25,7 @@ from mlflow_ipfs.content.storage.base import Changes
 from mlflow_ipfs.errors import ImmutableError, InvalidPathError, IsDirectoryError, NotDirectoryError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlflow_ipfs.content.files.chunker import Chunker
@@ -142,19 +142,24 @@ class MutableFiles:
         return self._put_sources(sources, chunker, progress, [path for path, source in found if source is None])[0]
 
     def put_files(
-        self, sources: Sequence[tuple[MfsPath, Path]], *, progress: Callable[[int], None] | None = None
-    ) -> int:
-        """Publish files at their paths, all in one step, and return the number of bytes that the store did not have.
+        self,
+        sources: Sequence[tuple[MfsPath, Path]],
+        *,
+        expected: Mapping[MfsPath, CID | None] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> tuple[Sequence[MfsEntry], int]:
+        """Publish files at their paths, all in one step. Return their entries, and the bytes that the store did not have.
 
         Args:
             sources: for each file, its path in a tree and the file on disk; symlinks are followed.
+            expected: for some paths, the CID of the file that the caller saw there, or None for no file.
             progress: as for ``put_file``.
 
         Raises:
-            ImmutableError, ConflictError, NotFoundError, IsDirectoryError, SourceChangedError: as for ``put_file``.
-                No file was published.
+            ImmutableError, NotFoundError, IsDirectoryError, SourceChangedError: as for ``put_file``. No file was published.
+            ConflictError: as for ``put_file``; or another program has changed an ``expected`` file. No file was published.
         """
-        return self._put_sources(sources, None, progress)[1] if sources else 0
+        return self._put_sources(sources, None, progress, expected=expected) if sources else ([], 0)
 
     def _put_sources(
         self,
@@ -162,6 +167,8 @@ class MutableFiles:
         chunker: Chunker | None,
         progress: Callable[[int], None] | None,
         empty_directories: Sequence[MfsPath] = (),
+        *,
+        expected: Mapping[MfsPath, CID | None] | None = None,
     ) -> tuple[Sequence[MfsEntry], int]:
         for location, _ in sources:
             _check_file_location(location)
@@ -171,7 +178,8 @@ class MutableFiles:
             with Importer(publication, self._options.with_chunker(chunker), progress=progress) as importer:
                 entries = [_entry(location, importer.import_file(source)) for location, source in sources]
             marks = self._mark(empty_directories, publication)
-            new_bytes = publication.commit(Changes(entries=[*entries, *marks]))
+            seen = {(location.root, location.path): cid for location, cid in (expected or {}).items()}
+            new_bytes = publication.commit(Changes(entries=[*entries, *marks], expected=seen))
         root = (entries or marks)[0].root
         _logger.debug("mfs://%s: put %d files, %d bytes new in the store", root, len(entries), new_bytes)
         return entries, new_bytes

@@ -14,6 +14,7 @@ from mlflow_ipfs.binding.artifacts.artifact_places import without_user
 from mlflow_ipfs.binding.artifacts.artifact_sources import Listing
 from mlflow_ipfs.binding.databases.former_locations import stored_mark
 from mlflow_ipfs.content.checking.compare import compare_with_disk
+from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.errors import (
     MlflowIpfsError,
     RemoteError,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mlflow_ipfs.binding.artifacts.artifact_sources import SourceFile
-    from mlflow_ipfs.content.mfs import MfsPath
+    from mlflow_ipfs.content.cid import CID
     from mlflow_ipfs.content.names.entries import MfsEntry
     from mlflow_ipfs.content.store import ContentStore
     from mlflow_ipfs.moving.adoption_plan import PlannedRow
@@ -91,7 +92,8 @@ class Intake:
         self._batch_bytes = 0
         self._failed: dict[MfsPath, str] = {}
         self._created: set[MfsPath] = set()
-        self._written: set[MfsPath] = set()
+        self._written: dict[MfsPath, CID] = {}
+        self._expected: dict[MfsPath, CID | None] = {}
         self.new_bytes = 0
 
     def take(self, rows: Iterable[PlannedRow]) -> list[TakenRow]:
@@ -145,13 +147,14 @@ class Intake:
             if entry is None:
                 self._created.add(planned.target.join(file.path))
             if entry is None or (entry.size_bytes != file.size_bytes and self._may_replace(planned, entry, file)):
-                self._add(planned, file, directory)
+                self._add(planned, file, directory, entry)
 
-    def _add(self, planned: PlannedRow, file: SourceFile, directory: Path) -> None:
+    def _add(self, planned: PlannedRow, file: SourceFile, directory: Path, entry: MfsEntry | None) -> None:
         if len(self._batch) >= _BATCH_FILES or self._batch_bytes + file.size_bytes > _BATCH_BYTES:
             self._flush()
         location = planned.target.join(file.path)
-        self._written.add(location)
+        if planned.keeps_location:  # a client may write the file before the batch is published
+            self._expected[location] = None if entry is None else entry.cid
         self._batch.append((location, directory / file.path))
         self._batch_bytes += file.size_bytes
 
@@ -164,7 +167,13 @@ class Intake:
         if not sources:
             return
         try:
-            self.new_bytes += self._store.files.put_files(sources, progress=self._progress)
+            entries, new_bytes = self._store.files.put_files(
+                sources,
+                expected={location: self._expected[location] for location, _ in sources if location in self._expected},
+                progress=self._progress,
+            )
+            self._written |= {location: entry.cid for (location, _), entry in zip(sources, entries, strict=True)}
+            self.new_bytes += new_bytes
         except _OF_THE_STORE:
             raise
         except (MlflowIpfsError, OSError) as error:
@@ -201,7 +210,7 @@ class Intake:
             if entry is None or (
                 self._may_replace(planned, entry, file) and differs(self._store, entry, directory / file.path)
             ):
-                self._add(planned, file, directory)
+                self._add(planned, file, directory, entry)
         self._flush()
 
     def _remove_vanished(self, planned: PlannedRow, listing: Listing) -> None:
@@ -209,10 +218,10 @@ class Intake:
 
         Other files stay: the database may be an older copy, or an ejected one, and the store may have the only copy of them.
         """
-        for path in self._entries(planned).keys() - listing.files.keys():
-            location = planned.target.join(path)
-            if location in self._created:
-                self._store.files.delete(location)
+        entries = self._entries(planned)
+        for path in entries.keys() - listing.files.keys():
+            if planned.target.join(path) in self._created and self._has_written(planned, entries[path]):
+                self._store.files.delete(planned.target.join(path))
 
     def _make_way(self, planned: PlannedRow, listing: Listing) -> Mapping[str, MfsEntry]:
         """Delete what makes it impossible to store a file: a file above its path, or a directory at its path.
@@ -233,7 +242,7 @@ class Intake:
         Clients may have written to a location of the store that the database names. Only ``adopt`` writes to other
         locations before the database names them.
         """
-        if not planned.keeps_location or planned.target.join(file.path) in self._written:
+        if not planned.keeps_location or self._has_written(planned, entry):
             return True
         earlier = planned.earlier(self._store_id)
         if earlier is None:
@@ -278,12 +287,16 @@ class Intake:
                 self._progress(file.size_bytes)
                 continue
             is_equal = not differs(self._store, entry, directory / file.path)
-            if is_equal or planned.target.join(file.path) in self._written:
+            if is_equal or self._has_written(planned, entry):
                 row.stored.add(stored_mark(file.path, entry.cid))
             if not is_equal:
                 problems.append(self._explain_difference(planned, entry, file))
             self._progress(file.size_bytes)
         return problems
+
+    def _has_written(self, planned: PlannedRow, entry: MfsEntry) -> bool:
+        """Return True if a file of the store is as this pass wrote it."""
+        return self._written.get(MfsPath(planned.target.root, entry.path)) == entry.cid
 
     def _entries(self, planned: PlannedRow) -> Mapping[str, MfsEntry]:
         """Return the files of a row that the store has, by their paths below the row's target."""

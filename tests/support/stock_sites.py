@@ -133,12 +133,27 @@ def write(path: Path, text: str) -> Path:
 
 def after_each_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Do something whenever files were published, before they are compared."""
+    _around_each_import(monkeypatch, after=action)
+
+
+def before_each_import(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Do something whenever files are about to be published."""
+    _around_each_import(monkeypatch, before=action)
+
+
+def _around_each_import(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
+) -> None:
     stock = MutableFiles.put_files
 
-    def put_files(self: MutableFiles, sources: Any, **options: Any) -> int:
-        new_bytes = stock(self, sources, **options)
-        action()
-        return new_bytes
+    def put_files(self: MutableFiles, sources: Any, **options: Any) -> Any:
+        before()
+        done = stock(self, sources, **options)
+        after()
+        return done
 
     monkeypatch.setattr(MutableFiles, "put_files", put_files)
 

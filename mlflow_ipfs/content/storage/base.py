@@ -40,6 +40,8 @@ class Changes:
         unpins: pins to remove, in any state, before ``pins`` are added. A pin that does not exist is not an error.
         outbox: actions to send to other nodes later.
         notes: notes to write, by key.
+        expected: what the caller saw, by root and path: the CID of the file there, or None for no file. If another program has
+            changed one of them since, nothing is stored.
     """
 
     pins: list[Pin] = field(default_factory=list)
@@ -48,6 +50,7 @@ class Changes:
     unpins: list[Pin] = field(default_factory=list)
     outbox: list[OutboxRow] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
+    expected: dict[tuple[str, str], CID | None] = field(default_factory=dict)
 
     @classmethod
     def pinning(cls, owner: str | None, cids: Iterable[CID], name: str) -> Changes:
@@ -112,7 +115,8 @@ class Publication(Protocol):
             StoreFullError: the disk is full; nothing was stored.
             StoreBusyError: the store's lock was not acquired within the time limit; nothing was stored.
             NotFoundError: the root block of a name in ``changes`` is not in the store.
-            ConflictError: an entry would be below a file, or a file would replace a directory.
+            ConflictError: an entry would be below a file, a file would replace a directory, or a file is not the ``expected``
+                one. No name was changed.
         """
 
     def __enter__(self) -> Self: ...

@@ -66,6 +66,13 @@ def file_in_the_way(root: str, path: str) -> ConflictError:
     return ConflictError(f"mfs://{root}/{path} is a file, so nothing can be stored below it: use another path")
 
 
+def changed_meanwhile(root: str, path: str) -> ConflictError:
+    """Return the error for a file that is not the one that the caller saw."""
+    return ConflictError(
+        f"mfs://{root}/{path} was changed by another program meanwhile, and was not replaced: try again"
+    )
+
+
 def destination_exists(destination: Path) -> ConflictError:
     """Return the error for a destination that exists and must not be replaced."""
     return ConflictError(f"{str(destination)!r} exists and was not replaced: remove it, or use another path")

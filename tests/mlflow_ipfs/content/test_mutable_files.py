@@ -125,6 +125,26 @@ def test_the_last_writer_wins(store: ContentStore) -> None:
     assert store.open(entry.cid).read() == b"two"
 
 
+def test_a_file_that_another_program_changed_meanwhile_is_not_replaced(store: ContentStore, tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"new")
+    old = put(store, "old", b"old")
+    put(store, "come", b"another's")
+    for path, seen in (("old", None), ("old", CID.of(b"older")), ("come", None), ("gone", old.cid)):
+        sources = [(TOP.join("beside"), tmp_path / "new"), (TOP.join(path), tmp_path / "new")]
+        with pytest.raises(ConflictError, match=f"mfs://mlflow/{path} was changed by another program meanwhile"):
+            store.files.put_files(sources, expected={TOP.join(path): seen})
+    assert [(entry.path, entry.cid) for entry in store.files.walk(TOP)] == [
+        ("come", CID.of(b"another's")),
+        ("old", old.cid),
+    ]
+    entries, new_bytes = store.files.put_files(
+        [(TOP.join("old"), tmp_path / "new"), (TOP.join("none"), tmp_path / "new")],
+        expected={TOP.join("old"): old.cid, TOP.join("none"): None},
+    )
+    assert [entry.cid for entry in entries] == [CID.of(b"new")] * 2
+    assert new_bytes == 3
+
+
 def test_names_are_listed_in_byte_order(store: ContentStore) -> None:
     for name in ("b", "a/x", "B", "é", "a0", "\udcff", "日"):
         put(store, name)

@@ -15,7 +15,7 @@ import pytest
 from mlflow_ipfs.content.mfs import MfsPath
 from mlflow_ipfs.opening import close_shared_stores, open_store, shared_store
 from support.clients import run_client
-from support.stock_sites import StockSite, after_each_import, read_site, write
+from support.stock_sites import StockSite, after_each_import, before_each_import, read_site, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,6 +132,55 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextMa
             yield
 
     return wrong_by
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_a_client_writes_in_the_moment_before_an_import_is_kept(
+    cli: CommandLine,
+    served: StockSite,
+    monkeypatch: pytest.MonkeyPatch,
+    clocks: Callable[[int], AbstractContextManager[None]],
+    *,
+    is_new: bool,
+) -> None:
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    location = MfsPath("mlflow", f"0/{run_id}/artifacts/loss.txt")
+    with open_store(create=True) as store:
+        if not is_new:
+            with clocks(-1):
+                store.files.put_stream(location, io.BytesIO(b"an old upload"))
+
+        def write_as_a_client() -> None:
+            if not clients_writes:
+                clients_writes.append(store.files.put_stream(location, io.BytesIO(b"acknowledged")))
+
+        clients_writes: list[object] = []
+        before_each_import(monkeypatch, write_as_a_client)
+        done = cli("adopt", "--backend-store-uri", served.uri, code=1)
+    found = files_in_the_store()
+    assert found.pop(location.path) == b"acknowledged"
+    expected = files_on_disk(served.directory / "mlartifacts")
+    del expected[location.path]
+    assert found == expected, "the other files of the batch are in the store"
+    assert "loss.txt" in done.stderr + done.stdout.decode()
+
+
+def test_what_a_client_writes_between_two_imports_is_kept(
+    cli: CommandLine, served: StockSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [(run_id,)] = served.query("SELECT run_uuid FROM runs WHERE experiment_id = 0")
+    path = f"0/{run_id}/artifacts/loss.txt"
+
+    def write_on_both_sides() -> None:
+        if not clients_writes:
+            write(served.directory / "mlartifacts" / path, "changed on the old server")
+            content = io.BytesIO(b"acknowledged")
+            clients_writes.append(shared_store().files.put_stream(MfsPath("mlflow", path), content))
+
+    clients_writes: list[object] = []
+    after_each_import(monkeypatch, write_on_both_sides)
+    cli("adopt", "--backend-store-uri", served.uri, code=1)
+    assert files_in_the_store()[path] == b"acknowledged"
 
 
 def test_a_newer_file_is_taken_in_although_the_clock_of_the_store_was_ahead(

@@ -11,6 +11,7 @@ from mlflow_ipfs.content.names.kinds import NameKind, Root
 from mlflow_ipfs.content.names.pins import USER, Pin
 from mlflow_ipfs.content.names.refs import Ref
 from mlflow_ipfs.content.storage.validation import (
+    changed_meanwhile,
     check_ref_version,
     directory_in_the_way,
     file_in_the_way,
@@ -47,6 +48,13 @@ class MemoryState:
         """Raise if the root block of a CID is not in memory."""
         if cid.identity_data is None and cid.multihash not in self.blocks:
             raise unknown_root(cid)
+
+    def check_expected(self, expected: Mapping[tuple[str, str], CID | None]) -> None:
+        """Raise if a file is not the one that the caller saw."""
+        for (root, path), cid in expected.items():
+            found = self.entries.get(root, {}).get(path)
+            if (None if found is None else found.cid) != cid:
+                raise changed_meanwhile(root, path)
 
     def put_entries(self, new: Sequence[MfsEntry]) -> None:
         """Add files, all or none of them."""

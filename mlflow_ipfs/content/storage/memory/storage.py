@@ -168,6 +168,7 @@ class MemoryPublication:
             try:
                 for cid in changes.named_cids():
                     state.require(cid)
+                state.check_expected(changes.expected)
                 state.put_entries(changes.entries)
             except BaseException:
                 for key in new.keys() - state.cached:

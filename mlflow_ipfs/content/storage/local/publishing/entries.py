@@ -13,12 +13,12 @@ from mlflow_ipfs.content.cid import CID
 from mlflow_ipfs.content.names.entries import Frozen, MfsDirectory, MfsEntry
 from mlflow_ipfs.content.storage.local.index.name_tables import decode_path, encode_path
 from mlflow_ipfs.content.storage.local.publishing.names import naming
-from mlflow_ipfs.content.storage.validation import directory_in_the_way, file_in_the_way
+from mlflow_ipfs.content.storage.validation import changed_meanwhile, directory_in_the_way, file_in_the_way
 from mlflow_ipfs.errors import ConflictError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mlflow_ipfs.content.storage.local.reading.context import StoreContext
 
@@ -145,6 +145,18 @@ def put_entries(connection: sqlite3.Connection, entries: Iterable[MfsEntry]) -> 
         path = _join(parent, name)
         if not name or _is_directory(connection, tree, path):
             raise directory_in_the_way(decode_path(tree), decode_path(path))
+
+
+def check_expected(connection: sqlite3.Connection, expected: Mapping[tuple[str, str], CID | None]) -> None:
+    """Check that files are those that the caller saw.
+
+    Raises:
+        ConflictError: one of them is another one, is gone, or has come.
+    """
+    for (root, path), cid in expected.items():
+        found = _find_entry(connection, encode_path(root), encode_path(path))
+        if (None if found is None else found.cid) != cid:
+            raise changed_meanwhile(root, path)
 
 
 def has_conflict(connection: sqlite3.Connection, tree: bytes, parent: bytes, name: bytes) -> bool:

@@ -24,7 +24,7 @@ from mlflow_ipfs.content.storage.local.files.open_publications import OpenPublic
 from mlflow_ipfs.content.storage.local.index import index_rows
 from mlflow_ipfs.content.storage.local.index.cache_rows import holds_blocks
 from mlflow_ipfs.content.storage.local.index.error_translation import translate_disk_errors
-from mlflow_ipfs.content.storage.local.publishing.entries import put_entries, put_frozen
+from mlflow_ipfs.content.storage.local.publishing.entries import check_expected, put_entries, put_frozen
 from mlflow_ipfs.content.storage.local.publishing.names import drop_pin, put_notes, put_outbox, put_pin
 from mlflow_ipfs.content.storage.local.publishing.object_writer import ObjectWriter, find_new_leaves, move_leaves
 from mlflow_ipfs.content.storage.local.publishing.promotion import promote
@@ -257,6 +257,7 @@ class LocalPublication:
         put_outbox(connection, changes.outbox)
         for frozen in changes.frozen:
             put_frozen(connection, frozen)
+        check_expected(connection, changes.expected)
         put_entries(connection, changes.entries)
         put_notes(connection, changes.notes)
         if roll_back:
