@@ -162,7 +162,7 @@ def _fork(
     assert sighting.location is not None, "a database in memory was refused"
     interrupted_id = claims.find_fork(storage, former_id, sighting.location)
     registry_id = interrupted_id or new_registry_id()
-    base = find_base(locations, store, destination, interrupted_id)
+    base = find_base(locations, store, destination, former_id, interrupted_id)
     claims.record_fork(storage, registry_id, former_id, sighting.location)
     trees = _Trees(former_id, registry_id, base)
     with opened_database(engine.url) as connection:
@@ -242,12 +242,14 @@ def find_base(
     locations: Iterable[ArtifactLocation],
     store: ContentStore,
     destination: str | None,
+    registry_id: str | None,
     interrupted_id: str | None = None,
 ) -> MfsPath | None:
     """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
 
     The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store, except
-    those that an interrupted fork already added below its new registry id.
+    those that an interrupted fork already added below its new registry id, and those of the database's own tree if the path
+    above has files too: they were ejected.
     """
     paths = set()
     for location in locations:
@@ -268,6 +270,8 @@ def find_base(
             raise SettingsError(msg)
         return base
     found = {base for base in find_bases(paths, store) if base.path.partition("/")[0] != interrupted_id}
+    if registry_id is not None:
+        found -= {base.join(registry_id) for base in found}
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
         msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"

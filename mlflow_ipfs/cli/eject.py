@@ -22,6 +22,8 @@ from mlflow_ipfs.content.system.access import owner_of
 from mlflow_ipfs.errors import MlflowIpfsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import URL
 
     from mlflow_ipfs.moving.ejecting import EjectOptions, EjectReport
@@ -86,7 +88,7 @@ def eject(
         directory=Path(os.path.normpath(directory.absolute())),
         for_server=for_server,
         include_running=include_running,
-        destination=artifacts_destination or os.environ.get("MLFLOW_ARTIFACTS_DESTINATION") or None,
+        destination=artifacts_destination or _destination_in_the_store(os.environ),
         dry_run=dry_run,
     )
     with cli_context.open_store() as store, Progress("ejecting") as progress:
@@ -101,6 +103,12 @@ def eject(
     if report.left:
         msg = f"{format_count(len(report.left), 'entry', 'entries')} of the database left as listed; everything else is ejected"
         raise MlflowIpfsError(f"dry run: {len(report.left):,} would be left as listed" if dry_run else msg)
+
+
+def _destination_in_the_store(environ: Mapping[str, str]) -> str | None:
+    """Return the server's destination from the environment; None if it is not in the store: then the server is plain."""
+    destination = environ.get("MLFLOW_ARTIFACTS_DESTINATION", "")
+    return destination if destination.startswith("mfs:") else None
 
 
 def _lines(report: EjectReport, *, dry_run: bool) -> list[str]:
@@ -129,6 +137,11 @@ def _notices(report: EjectReport, url: URL, options: EjectOptions) -> list[str]:
         return notices
     destination = f" --artifacts-destination {directory}" if report.needs_destination else ""
     notices.append(f"start the server with `{plain_server_command(url)}{destination}`")
+    if report.needs_destination:
+        notices.append(
+            f"set MLFLOW_ARTIFACTS_DESTINATION={directory} for `mlflow-ipfs doctor`, `backup` and `adopt`, too: the database "
+            "does not say where the server's files are, and the store still has them"
+        )
     if report.left:
         notices.append("keep the store: it alone has the files of what is left")
     else:

@@ -180,9 +180,7 @@ class Planner:
         include_unfinished: bool,
     ) -> None:
         self._root = root
-        self._tree = root.join(
-            registry_id
-        )  # as ContentTrackingStore names the experiments of a client without a server
+        self._tree = root.join(registry_id)  # as ContentTrackingStore names experiments of a client without a server
         self._bases = bases
         self._artifacts = artifacts
         self._environ = environ
@@ -310,6 +308,8 @@ class Planner:
         if not paths:
             return None, False
         found = find_bases(paths, self._store) if self._store is not None else set()
+        if self._root in found:
+            found.discard(self._tree)  # what was ejected from there
         configured = configured_destination(self._environ)
         if scheme_of(configured) == MFS:
             return parse_mfs(configured), bool(found)

@@ -88,7 +88,8 @@ def convert_locations(
     with opened_database(url) as connection:
         locations = list(read_locations(connection))
         registry_id = read_registry_id(connection)
-    base = find_base(locations, store, destination) if any(scheme_of(one.uri) == PROXIED for one in locations) else None
+    is_served = any(scheme_of(one.uri) == PROXIED for one in locations)
+    base = find_base(locations, store, destination, registry_id) if is_served else None
     if base is None:
         base = _parse_destination(destination) or _choose_destination(locations, default_root)
     report = ConvertReport(str(base))

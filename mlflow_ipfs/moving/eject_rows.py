@@ -145,7 +145,8 @@ def read_rows(
         if row.kind != "model version" and (place.cid is not None or place.mutable is None):
             rows.left[row.label] = f"its location {location.uri} is immutable, which MLflow cannot have written"
         elif (row.kind, row.name) in missing:
-            rows.left[row.label] = f"its files at {location.uri} are not in this store"
+            if not places.has_ejected(place):
+                rows.left[row.label] = f"its files at {location.uri} are not in this store"
         elif (row.kind, row.name) in unfinished:
             rows.left[row.label] = RUNNING
             left_paths += [place.mutable] if place.mutable is not None else []

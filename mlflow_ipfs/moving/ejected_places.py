@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -99,6 +100,10 @@ class EjectedPlaces:
             bases.append(self.base)
         below = [path for base in bases if (path := path_below(mutable, base)) is not None]
         return min(below, key=len) if below else join_path(mutable.root, mutable.path)
+
+    def has_ejected(self, place: StoredPlace) -> bool:
+        """Return whether files of a place are in the directory already, as an earlier call has left them."""
+        return place.mutable is not None and os.path.lexists(self.directory / self.path_of(place.mutable))
 
     def frozen_path_of(self, place: StoredPlace) -> str:
         """Return the path, relative to the directory, for frozen content that no run has any more."""

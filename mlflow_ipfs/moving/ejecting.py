@@ -135,8 +135,8 @@ def eject_artifacts(
         MlflowIpfsError: the database cannot be changed. What was ejected before stays.
     """
     with opened_database(url) as connection:
-        base = find_base(read_locations(connection), store, options.destination)
         registry_id, limits = read_registry_id(connection), read_lengths(connection)
+        base = find_base(read_locations(connection), store, options.destination, registry_id)
         places = EjectedPlaces(options.directory, registry_id, base, for_server=options.for_server, limits=limits)
     outside = find_outside(url, store, base)
     report = EjectReport(elsewhere=outside.elsewhere, datasets=count_datasets(url))

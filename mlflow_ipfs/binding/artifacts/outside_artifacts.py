@@ -7,8 +7,9 @@ location               outside if
 =====================  ================================================================================
 frozen to a CID        the root block is not in the store
 ``mfs://``             the database shows that files were logged, and the store has no files there
-``mlflow-artifacts:``  the store has no files there, and one of these is true: the files are on this machine's disk;
-                       the database shows that files were logged; no such location of the database is in the store
+``mlflow-artifacts:``  the store has no files there, or the server's destination is elsewhere; and one of these is true: the
+                       files are on this machine's disk; the database shows that files were logged; no such location of
+                       the database is in the store
 a path, ``file:``      the directory contains a file, or is on a disk that this machine does not have
 anything else          always: a check would need network access and credentials
 =====================  ================================================================================
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from mlflow_ipfs.binding.databases.former_locations import FormerLocation
+    from mlflow_ipfs.content.mfs import MfsPath
     from mlflow_ipfs.content.store import ContentStore
 
 MAX_EXAMPLES: Final = 3
@@ -280,8 +282,11 @@ class _Proxied:
         directories = [base / DEFAULT_DESTINATION for base in bases]
         if destination and scheme_of(destination) in {"", "file"}:
             directories.append(Path(local_path(destination) or destination))
-        stored = _stored_among(wanted, store) if wanted else set()
-        return cls(stored, tuple(directories), is_store=scheme_of(destination) == MFS)
+        is_store = scheme_of(destination) == MFS
+        stored: set[str] = set()
+        if wanted and (is_store or not destination):  # the store may still have what was ejected to another destination
+            stored = _stored_among(wanted, store, parse_mfs(destination) if is_store else None)
+        return cls(stored, tuple(directories), is_store=is_store)
 
     def is_outside(self, row: ArtifactRow) -> bool:
         """Return True if the files of a row are not in the store."""
@@ -294,14 +299,17 @@ class _Proxied:
         return on_disk or row.has_artifacts or not self._is_store
 
 
-def _stored_among(wanted: set[str], store: ContentStore) -> set[str]:
-    """Return the wanted paths that have files below any directory of the store's mutable trees."""
+def _stored_among(wanted: set[str], store: ContentStore, base: MfsPath | None) -> set[str]:
+    """Return the wanted paths that have files below a mutable path; None: below any one of the store."""
     found: set[str] = set()
+    above = [] if base is None else [base.root, *filter(None, base.path.split("/"))]
     for root in store.roots():
         if root.kind is not NameKind.FILE:
             continue
-        parts = root.name.removeprefix(f"{MFS}://").split("/")[1:]
-        for start in range(len(parts)):
+        parts = root.name.removeprefix(f"{MFS}://").split("/")
+        if parts[: len(above)] != above:
+            continue
+        for start in [len(above)] if above else range(1, len(parts)):
             found |= wanted.intersection("/".join(parts[start:end]) for end in range(start + 1, len(parts) + 1))
     return found
 

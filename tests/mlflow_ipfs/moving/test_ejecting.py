@@ -224,6 +224,27 @@ def test_artifacts_behind_a_server(
     assert "--artifacts-destination" in done.stderr
 
 
+def test_what_was_converted_for_a_server_is_ejected_in_two_calls(
+    cli: CommandLine, client: MlflowClient, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the files of ejected runs in the database's own tree, below what ``mlflow-artifacts:/`` means."""
+    runs = [client.create_run("0").info for _ in range(2)]
+    for run in runs:
+        client.log_text(run.run_id, "one", "a.txt")
+    client.set_terminated(runs[0].run_id)
+    uri = ("--backend-store-uri", f"sqlite:///{database}")
+    cli("databases", "convert", "--to", "server", *uri)
+    done = cli(*arguments(database), code=1)
+    assert f"MLFLOW_ARTIFACTS_DESTINATION={tmp_path / 'plain'}" in done.stderr
+    cli(*arguments(database), code=1)
+    cli(*arguments(database, "--include-running"))
+    assert len(list((tmp_path / "plain").rglob("a.txt"))) == 2
+    monkeypatch.setenv("MLFLOW_ARTIFACTS_DESTINATION", str(tmp_path / "plain"))
+    cli(*arguments(database, "--include-running"))
+    done = cli("backup", tmp_path / "copy", *uri, code=5)
+    assert "2 runs in mlflow-artifacts:/" in done.stdout.decode()
+
+
 @pytest.mark.postgres
 @pytest.mark.slow
 def test_a_postgresql_database(

@@ -172,6 +172,20 @@ def test_proxied_artifacts_are_looked_for_in_the_store(
     assert find(url, store) == []  # so the destination is this store, and the other run has no artifacts
 
 
+def test_proxied_artifacts_of_a_server_with_another_destination_are_outside(
+    url: URL, stock: MlflowClient, store: ContentStore, tmp_path: Path
+) -> None:
+    run_id = stock.create_run("0").info.run_id
+    move_run(url, run_id, f"mlflow-artifacts:/0/{run_id}/artifacts")
+    stock.set_tag(run_id, "mlflow.log-model.history", "[]")
+    put_file(store, "mlflow", f"team/0/{run_id}/artifacts/a.txt", tmp_path / "a")
+    for destination in ("mfs://mlflow/team", ""):
+        assert find(url, store, MLFLOW_ARTIFACTS_DESTINATION=destination) == []
+    for destination in (str(tmp_path / "plain"), "s3://bucket", "mfs://mlflow", "mfs://mlflow/tea", "mfs://other/team"):
+        found = find(url, store, MLFLOW_ARTIFACTS_DESTINATION=destination)
+        assert found[1:] == [("run", "mlflow-artifacts:/", 1)], destination
+
+
 def test_proxied_artifacts_from_before_the_server_had_the_store_are_outside(
     url: URL, stock: MlflowClient, store: ContentStore, tmp_path: Path
 ) -> None:
