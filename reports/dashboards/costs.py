@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 _MAX_NODES: Final = 4
 _MIN_SAMPLES: Final = 2
 PAUSE_RATIO: Final = 5
-"""A gap between samples that is longer than so many median intervals is a pause: nothing is known of it."""
+"""A gap between samples that is longer than so many usual intervals is a pause: nothing is known of it."""
+LEAST_USUAL_SECONDS: Final = 10.0
+"""The least usual interval. Those of a short run are uneven: the first samples and the last ones are closer together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ def _integrate(series: Series, factor: float = 1.0) -> Total | None:
     intervals = np.sort(intervals[intervals > 0])  # samples at the same time have no interval
     if len(intervals):
         typical = intervals[(len(intervals) - 1) // 2]  # the lower median: of an interval and a pause, the interval
-        widths = np.where(widths <= PAUSE_RATIO * typical, widths, 0.0)
+        widths = np.where(widths <= PAUSE_RATIO * max(typical, LEAST_USUAL_SECONDS), widths, 0.0)
     areas = (height[1:] / 2 + height[:-1] / 2) * widths
     return Total(float(areas.sum()) * factor, float(widths.sum()))
 

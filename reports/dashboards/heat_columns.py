@@ -32,17 +32,25 @@ def divide(times: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def mean_by_column(
-    times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64]
+    times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64], least_usual: float
 ) -> NDArray[np.float64]:
-    """Return the mean of the samples in each column; NaN where the sampling paused."""
+    """Return the mean of the samples in each column; NaN where the sampling paused.
+
+    Args:
+        times: the times of the samples.
+        values: the samples.
+        edges: the edges of the columns, in the unit of the times.
+        least_usual: the least usual interval, in that unit: shorter ones make no gap of a longer one.
+    """
     kept = np.isfinite(values)
     sums = np.histogram(times[kept], edges, weights=values[kept])[0]
     counts = np.histogram(times[kept], edges)[0]
-    return np.where(counts > 0, sums / np.maximum(counts, 1), _bridge(times, values, (edges[:-1] + edges[1:]) / 2))
+    middles = (edges[:-1] + edges[1:]) / 2
+    return np.where(counts > 0, sums / np.maximum(counts, 1), _bridge(times, values, middles, least_usual))
 
 
 def _bridge(
-    times: NDArray[np.float64], values: NDArray[np.float64], places: NDArray[np.float64]
+    times: NDArray[np.float64], values: NDArray[np.float64], places: NDArray[np.float64], least_usual: float
 ) -> NDArray[np.float64]:
     """Return the values between samples, in lines from one to the next; NaN in gaps and beside a value that is not finite.
 
@@ -57,5 +65,5 @@ def _bridge(
     until = times[np.minimum(after, len(times) - 1)] - places
     is_outside = (after == 0) | (after == len(times))
     distance = np.where(is_outside, np.abs(since), since + until)  # outside, both are to the same sample
-    is_near = distance <= np.where(is_outside, usual, GAP_FACTOR * usual)
+    is_near = distance <= np.where(is_outside, usual, GAP_FACTOR * max(usual, least_usual))
     return np.where(is_near, np.interp(places, times, values), np.nan)

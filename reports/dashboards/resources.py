@@ -12,7 +12,7 @@ from ..downsampling import downsample
 from ..figures import Axis, Dashboard, FactsPanel, HeatMapPanel, Line, LinesPanel, Section
 from ..numbers import shown
 from ..rules import usage as rules
-from .costs import efficiency_of
+from .costs import LEAST_USUAL_SECONDS, efficiency_of
 from .curves import NO_FINITE, seconds_of
 from .heat_columns import divide, mean_by_column
 from .metric_table import build_metric_table
@@ -204,7 +204,8 @@ def _build_heat_map(run: Run, panel_id: str) -> HeatMapPanel:
     time = _time_axis(run)
     times = [seconds_of(run, series) / time.divisor for _, series in rows]
     edges = divide(times)
-    values = [mean_by_column(found, series.values, edges) for found, (_, series) in zip(times, rows, strict=True)]
+    least = LEAST_USUAL_SECONDS / time.divisor
+    values = [mean_by_column(found, one.values, edges, least) for found, (_, one) in zip(times, rows, strict=True)]
     return HeatMapPanel(
         panel_id=f"{panel_id}-heat-map",
         title="Use over time",

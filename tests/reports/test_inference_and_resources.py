@@ -139,6 +139,15 @@ def test_a_pause_of_the_sampling_is_a_gap_in_the_heat_map() -> None:
     assert np.isfinite(heat_of([0.0], [50.0])).all()
 
 
+def test_a_short_run_has_no_pause_although_its_last_samples_are_close_together() -> None:
+    seconds = [1.008, 3.015, 6.608, 6.892, 6.983]  # of a fit, a test and a predict
+    assert np.isfinite(heat_of(seconds, [50.0] * 5)).all()
+    times = [round(1000 * second) for second in seconds]
+    use = Series.build("process_cpu_percentage", range(5), times, [100.0] * 5)
+    found = {fact.label: fact.text for fact in costs_of(Run("r", system={"": {"process_cpu_percentage": use}}))}
+    assert found["CPU time"] == "5.975 s of the training process, in the 5.975 s that were sampled"
+
+
 def test_the_mean_use_of_gpus_is_one_over_time() -> None:
     use = Series(
         "system/node/gpu_0_utilization_percentage",
