@@ -40,7 +40,9 @@ def ls(cli_context: CliContext, *, as_json: bool) -> None:
 
 @runlog.command(short_help="Send the metrics to MLflow.")
 @click.argument("ids", nargs=-1, metavar="[ID]…")
-@click.option("--tracking-uri", metavar="URI", help="MLflow  [default: MLFLOW_TRACKING_URI]")
+@click.option(
+    "--tracking-uri", metavar="URI", help="MLflow  [default: MLFLOW_TRACKING_URI, else the one of each run log]"
+)
 @json_option
 @pass_cli_context
 @click.pass_context
@@ -50,16 +52,14 @@ def sync(
     """Send metrics to MLflow, all or those of the run logs with the given IDs.
 
     What MLflow has already is not stored twice. A run that was started offline is created first. The exit code is 1 if
-    something could not be sent.
+    something could not be sent. A run log for another MLflow, for example for a mistyped URI, is sent to this one if it is
+    named and its run was not created yet.
     """
     from mlflow_ipfs.binding.mlflow_compat import prepare_for_command
     from mlflow_ipfs.training.runlog.opening import sync_run_logs
 
     prepare_for_command()
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        msg = "name MLflow with --tracking-uri, or set MLFLOW_TRACKING_URI"
-        raise click.UsageError(msg)
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
     found = failed = 0
     for status in sync_run_logs(cli_context.settings.runlog, uri, ids):
         found += 1

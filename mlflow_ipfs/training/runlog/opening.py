@@ -131,45 +131,61 @@ def has_unsent(directory: Path, run_id: str, run_key: str | None) -> bool:
 
 
 def sync_run_logs(
-    directory: Path, tracking_uri: str, ids: Collection[str] = (), *, target: RunTarget | None = None
+    directory: Path, tracking_uri: str | None, ids: Collection[str] = (), *, target: RunTarget | None = None
 ) -> Iterator[SpoolStatus]:
     """Send every spool that no process uses, and remove those that are sent completely.
 
     Args:
         directory: parent directory of the spools.
-        tracking_uri: MLflow. Spools of another tracking URI are not sent.
+        tracking_uri: MLflow; None for the one that each spool was written for. Spools of another tracking URI are not sent,
+            except those that ``ids`` names and whose run was not created yet: their URI may have been mistyped.
         ids: the spools to send; empty for all.
         target: receiver to use instead of MLflow.
 
     Yields:
         The state of each spool after the attempt; ``problem`` says why something was not sent.
     """
-    receiver = target or MlflowTarget(tracking_uri)
-    unreachable: str | None = None
+    receivers: dict[str, RunTarget] = {}
+    unreachable: dict[str, str] = {}
     for before in list_run_logs(directory):
-        if before.run is None or before.is_in_use or (ids and before.run.id not in ids):
-            if not ids or (before.run is not None and before.run.id in ids):
+        run = before.run
+        if run is None or before.is_in_use or (ids and run.id not in ids):
+            if not ids or (run is not None and run.id in ids):
                 yield before
             continue
-        if before.run.tracking_uri != without_secrets(tracking_uri):
-            problem = f"it belongs to {before.run.tracking_uri}; name that with --tracking-uri"
-            yield SpoolStatus(
-                before.directory, before.run, before.points, before.size_bytes, is_in_use=False, problem=problem
-            )
+        uri = tracking_uri or run.tracking_uri
+        if without_secrets(uri) != run.tracking_uri and not (ids and _is_movable(run)):
+            yield replace(before, problem=_explain_other(run, uri))
             continue
-        if unreachable is not None:  # every attempt would wait as long as the first one
-            yield replace(before, problem=unreachable)
+        if uri in unreachable:  # every attempt would wait as long as the first one
+            yield replace(before, problem=unreachable[uri])
             continue
         try:
-            yield _sync(before, receiver)
+            yield _sync(before, without_secrets(uri), target or receivers.setdefault(uri, MlflowTarget(uri)))
         except UnreachableError as error:
-            unreachable = str(error)
-            yield replace(before, problem=unreachable)
+            unreachable[uri] = str(error)
+            yield replace(before, problem=unreachable[uri])
 
 
-def _sync(before: SpoolStatus, target: RunTarget) -> SpoolStatus:
+def _is_movable(run: SpooledRun) -> bool:
+    """Return whether a run can be created in another MLflow: nothing in it is from the one that it was meant for."""
+    return run.run_id is None and run.experiment_id is None
+
+
+def _explain_other(run: SpooledRun, uri: str) -> str:
+    if _is_movable(run):
+        return (
+            f"it was logged for {run.tracking_uri}; to send it to {without_secrets(uri)}, name it: "
+            f"`mlflow-ipfs runlog sync {run.id} --tracking-uri URI`"
+        )
+    return f"it belongs to {run.tracking_uri}; name that with --tracking-uri"
+
+
+def _sync(before: SpoolStatus, tracking_uri: str, target: RunTarget) -> SpoolStatus:
     problem: str | None = None
     spool = Spool.open(before.directory)
+    if spool.run.tracking_uri != tracking_uri:
+        spool.set_tracking_uri(tracking_uri)
     sender = Sender(spool, target)
     try:
         sender.send()

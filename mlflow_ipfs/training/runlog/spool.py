@@ -188,6 +188,11 @@ class Spool:
         self.run = replace(self.run, run_id=run_id)
         self._write_header()
 
+    def set_tracking_uri(self, tracking_uri: str) -> None:
+        """Record where the run will be instead. The URI has no user and password."""
+        self.run = replace(self.run, tracking_uri=tracking_uri)
+        self._write_header()
+
     def drop(self, points: int) -> None:
         """Count points that will never be sent."""
         self.dropped += points

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pytest
 
 from mlflow_ipfs.training.runlog.mlflow_target import MlflowTarget
-from mlflow_ipfs.training.runlog.opening import open_run_log
+from mlflow_ipfs.training.runlog.opening import open_run_log, sync_run_logs
 from mlflow_ipfs.training.runlog.records import Point, Record, metric_records
 from mlflow_ipfs.training.runlog.run_log import describe_run
 from mlflow_ipfs.training.runlog.spool import Spool
@@ -138,12 +139,41 @@ def test_only_the_first_run_log_waits_for_an_mlflow_that_is_away(
         close_seconds(str(client.tracking_uri))
 
 
-def test_sync_prints_nothing_but_json(client: mlflow.MlflowClient, tmp_path: Path) -> None:
-    spool = Spool.create(tmp_path / "runlog", describe_run(str(client.tracking_uri)), 1 << 20)
+def spool_one_point(directory: Path, tracking_uri: str, **run: Any) -> str:
+    """Leave a run log with one point, and return its id."""
+    spool = Spool.create(directory, replace(describe_run(tracking_uri), **run), 1 << 20)
     [record] = metric_records([Point("loss", 1.0, 1, 0)])
     spool.append(record)
     spool.append(Record(finish=("FINISHED", 2)))
     spool.close()
+    return spool.run.id
+
+
+def test_without_a_tracking_uri_each_run_log_is_sent_to_its_own(client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    uris = [str(client.tracking_uri), f"sqlite:///{tmp_path / 'other.db'}"]
+    for uri in uris:
+        spool_one_point(tmp_path / "runlog", uri)
+    assert [status.problem for status in sync_run_logs(tmp_path / "runlog", None)] == [None, None]
+    for uri in uris:
+        [run] = mlflow.MlflowClient(uri).search_runs(["0"])
+        assert run.data.metrics == {"loss": 1.0}
+
+
+def test_a_run_log_for_a_mistyped_uri_is_sent_where_the_user_says(client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    directory, uri = tmp_path / "runlog", str(client.tracking_uri)
+    mistyped = spool_one_point(directory, "sqlit:///mlflow.db")
+    created = spool_one_point(directory, "sqlit:///mlflow.db", run_id="a" * 32)
+    problems = {status.directory.name: status.problem for status in sync_run_logs(directory, uri)}
+    assert f"`mlflow-ipfs runlog sync {mistyped} --tracking-uri URI`" in str(problems[mistyped])
+    assert problems[created] == "it belongs to sqlit:///mlflow.db; name that with --tracking-uri"
+    problems = {status.directory.name: status.problem for status in sync_run_logs(directory, uri, [mistyped, created])}
+    assert problems[mistyped] is None
+    assert problems[created] is not None
+    assert [run.data.metrics for run in client.search_runs(["0"])] == [{"loss": 1.0}]
+
+
+def test_sync_prints_nothing_but_json(client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    spool_one_point(tmp_path / "runlog", str(client.tracking_uri))
     done = subprocess.run(
         [sys.executable, "-m", "mlflow_ipfs", "runlog", "sync", "--json"],
         env=clean_environment(
