@@ -31,6 +31,11 @@ def _digits(value: float) -> str:
     return f"{value:.4g}"
 
 
+def format_batches(count: int, what: str = "") -> str:
+    """Return a number of batches: ``1 batch``, ``1,195 measured batches``."""
+    return f"{count:,} {f'{what} '.lstrip()}{'batch' if count == 1 else 'batches'}"
+
+
 def format_share(share: float) -> str:
     """Return a share as a percentage: ``12%``, ``0.4%``."""
     percent = 100 * share

@@ -70,8 +70,8 @@ def eject(
     programs that log to the database first, or run the command again when they have ended: what was ejected is compared,
     not written again. The same is true after an interruption.
 
-    Locations mfs://… become paths below DIR. Locations mlflow-artifacts:/… stay, and their files are written to the same
-    paths below DIR. A model version keeps the files that it was frozen to: it shares those of its run if they are equal,
+    Locations mfs://… become paths below DIR. Locations mlflow-artifacts:/… stay behind a server, whose destination is
+    DIR then. A model version keeps the files that it was frozen to: it shares those of its run if they are equal,
     and gets a directory `frozen/<cid>` beside them if not. From then on nothing protects them from being overwritten.
     The tags ipfs.cid and ipfs.size_bytes stay: they say which content was registered.
 

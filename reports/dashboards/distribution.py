@@ -9,6 +9,7 @@ import numpy as np
 from mlflow_ipfs.training.latency import GROWTH, MIN_FOR_P99
 
 from ..figures import Axis, HistogramPanel, Line, LinesPanel, Marker
+from ..numbers import format_batches
 from ..rules.usage import find_long_tail
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def build_histogram(panel_id: str, title: str, total: LatencyHistogram) -> Histo
     return HistogramPanel(
         panel_id=f"{panel_id}-histogram",
         title="Latency",
-        sentence=f"Number of batches by their latency, of {total.count:,} measured batches of all sizes (closed loop).",
+        sentence=f"Number of batches by their latency, of {format_batches(total.count, 'measured')} of all sizes (closed loop).",
         findings=tuple(find_long_tail(title, total)),
         x=_axis(edges),
         y=Axis("batches"),
@@ -103,4 +104,4 @@ def _mark(total: LatencyHistogram) -> tuple[Marker, ...]:
 
 def doubt_of(count: int, share: float) -> str:
     """Return why a percentile is uncertain: less than one batch is above it. A p99 needs ``MIN_FOR_P99`` batches."""
-    return f"of {count:,} batches only" if count * (1 - share) < 0.01 * MIN_FOR_P99 - 1e-9 else ""
+    return f"of {format_batches(count)} only" if count * (1 - share) < 0.01 * MIN_FOR_P99 - 1e-9 else ""

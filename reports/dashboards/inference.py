@@ -11,7 +11,7 @@ from mlflow_ipfs.training import metric_names as names
 from mlflow_ipfs.training.latency import DEFAULT_WARMUP, MIN_FOR_P99
 
 from ..figures import Axis, BarGroup, BarsPanel, Cell, Column, Dashboard, Fact, FactsPanel, Section, TablePanel
-from ..numbers import format_number, shown
+from ..numbers import format_batches, format_number, shown
 from .distribution import build_ecdf, build_histogram, doubt_of
 from .metric_table import number_cell
 from .naming import name_runs
@@ -108,7 +108,7 @@ def _build_facts(inference: _Inference, total: LatencyHistogram, panel_id: str) 
     facts = [
         Fact(
             "Measured",
-            f"{total.count:,} batches with {total.samples:,} samples, after {recorder.warmup_batches:,} of warm-up",
+            f"{format_batches(total.count)} with {total.samples:,} samples, after {recorder.warmup_batches:,} of warm-up",
         ),
         Fact("Device", shown(inference.device) or "not recorded"),
         Fact("Loop", CLOSED_LOOP),
