@@ -76,19 +76,19 @@ def write_report(database: Path, run_id: str, directory: Path) -> None:
     print(json.dumps(read_peak_kib() * 1024 / 1e6))
 
 
-def write_plotly_page(file: Path, histories: Mapping[str, NDArray[np.float64]], *, has_own_bundle: bool) -> None:
+def write_plotly_page(file: Path, histories: Mapping[str, NDArray[np.float64]], *, uses_report_bundle: bool) -> None:
     """Write a page of the charts of all points as plotly writes it, with the whole plotly.js or with our bundle."""
     import numpy as np  # noqa: PLC0415 - must not be imported in the measured process
     import plotly.graph_objects as go  # noqa: PLC0415
 
-    parts = [f"<script>{BUNDLE.read_text(encoding='utf-8')}</script>"] if has_own_bundle else []
+    parts = [f"<script>{BUNDLE.read_text(encoding='utf-8')}</script>"] if uses_report_bundle else []
     for number, keys in enumerate(CHARTS):
         lines = [go.Scatter(x=np.arange(len(histories[key])), y=histories[key], mode="lines", name=key) for key in keys]
         is_last = number == len(CHARTS) - 1
         parts.append(
             go.Figure(lines, {"height": 290}).to_html(
                 full_html=False,
-                include_plotlyjs=not has_own_bundle and number == 0,
+                include_plotlyjs=not uses_report_bundle and number == 0,
                 post_script=DRAWN if is_last else None,
             )
         )
@@ -139,9 +139,9 @@ def main(points: int) -> None:
         with run_browser(directory) as browser:
             script = {"cmd": "Page.addScriptToEvaluateOnNewDocument", "params": {"source": OBSERVE}}
             browser.send("goog/cdp/execute", script)
-            for bundle, has_own_bundle in (("its own plotly.js", False), ("the bundle of the report", True)):
+            for bundle, uses_report_bundle in (("its own plotly.js", False), ("the bundle of the report", True)):
                 plain = directory / "plain.html"
-                write_plotly_page(plain, histories, has_own_bundle=has_own_bundle)
+                write_plotly_page(plain, histories, uses_report_bundle=uses_report_bundle)
                 compare(
                     name,
                     "seconds until drawn in Chromium",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_NOT_METRICS: Final = {EPOCH, "step"}  # loggers use them as the step
+_NOT_METRICS: Final = frozenset({EPOCH, "step"})  # loggers use them as the step
 
 
 def steps(trainer: Any) -> int:  # noqa: ANN401 - a Trainer of either package

@@ -87,11 +87,10 @@ def main() -> None:
             "MLFLOW_IPFS_RUNLOG": str(directory / "runlog"),
         }
         train(directory)
-        from reports import collect, create_visualization  # noqa: PLC0415 - the settings are read at import
+        from reports import collect, create_visualization  # noqa: PLC0415 - sys.path is set first
         from support.browser import run_browser  # noqa: PLC0415
 
-        run, runs = directory / "run.html", directory / "comparison.html"
-        lineage = directory / "lineage.html"
+        run, runs, lineage = (directory / f"{name}.html" for name in ("run", "comparison", "lineage"))
         create_visualization(collect(model=MODEL)).plot_comprehensive_dashboard().save(run)
         experiment = create_visualization(collect(experiment=EXPERIMENT))
         experiment.plot_comparison().save(runs)

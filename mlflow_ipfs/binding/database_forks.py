@@ -248,8 +248,7 @@ def find_base(
     """Return the mutable path that ``mlflow-artifacts:/`` means; None if the database does not use it.
 
     The caller's ``destination`` takes precedence; without one, the path is derived from the files in the store, except
-    those that an interrupted fork already added below its new registry id, and those of the database's own tree if the path
-    above has files too: they were ejected.
+    those that an interrupted fork already added below its new registry id.
     """
     paths = set()
     for location in locations:
@@ -269,9 +268,8 @@ def find_base(
             )
             raise SettingsError(msg)
         return base
-    found = {base for base in find_bases(paths, store) if base.path.partition("/")[0] != interrupted_id}
-    if registry_id is not None:
-        found -= {base.join(registry_id) for base in found}
+    bases = find_bases(paths, store, registry_id)
+    found = {base for base in bases if base.path.partition("/")[0] != interrupted_id}
     if len(found) > 1:
         shown = ", ".join(sorted(map(str, found)))
         msg = f"the store has artifacts of this database in {shown}; name the server's one with --artifacts-destination"
@@ -279,8 +277,12 @@ def find_base(
     return next(iter(found), None)
 
 
-def find_bases(paths: AbstractSet[str], store: ContentStore) -> set[MfsPath]:
-    """Return every mutable path of the store below which one of the paths exists."""
+def find_bases(paths: AbstractSet[str], store: ContentStore, registry_id: str | None) -> set[MfsPath]:
+    """Return every mutable path of the store below which one of the paths exists.
+
+    The tree with the database's own id is left out if the path above it is found too: ``databases convert`` made that path the
+    server's, and what has the same names in the tree was ejected since.
+    """
     found = set()
     for content in store.roots():
         if content.kind not in {NameKind.FILE, NameKind.FROZEN}:
@@ -289,7 +291,7 @@ def find_bases(paths: AbstractSet[str], store: ContentStore) -> set[MfsPath]:
         for start in range(len(parts)):
             if not paths.isdisjoint("/".join(parts[start:end]) for end in range(start + 1, len(parts) + 1)):
                 found.add(MfsPath(root, "/".join(parts[:start])))
-    return found
+    return found if registry_id is None else found - {base.join(registry_id) for base in found}
 
 
 def _claim(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlflow_ipfs.binding.locations import MFS, scheme_of
 from mlflow_ipfs.cli.next_steps import plain_server_command
 from mlflow_ipfs.cli.options import CliContext, json_option, pass_cli_context
 from mlflow_ipfs.cli.terminal import Progress, format_count, format_size, print_notice, print_result, printable
@@ -108,7 +109,7 @@ def eject(
 def _destination_in_the_store(environ: Mapping[str, str]) -> str | None:
     """Return the server's destination from the environment; None if it is not in the store: then the server is plain."""
     destination = environ.get("MLFLOW_ARTIFACTS_DESTINATION", "")
-    return destination if destination.startswith("mfs:") else None
+    return destination if scheme_of(destination) == MFS else None
 
 
 def _lines(report: EjectReport, *, dry_run: bool) -> list[str]:

@@ -180,6 +180,7 @@ class Planner:
         include_unfinished: bool,
     ) -> None:
         self._root = root
+        self._registry_id = registry_id
         self._tree = root.join(registry_id)  # as ContentTrackingStore names experiments of a client without a server
         self._bases = bases
         self._artifacts = artifacts
@@ -307,9 +308,7 @@ class Planner:
         """Return the mutable path of ``mlflow-artifacts:/``, and whether the store has files of the database there."""
         if not paths:
             return None, False
-        found = find_bases(paths, self._store) if self._store is not None else set()
-        if self._root in found:
-            found.discard(self._tree)  # what was ejected from there
+        found = find_bases(paths, self._store, self._registry_id) if self._store is not None else set()
         configured = configured_destination(self._environ)
         if scheme_of(configured) == MFS:
             return parse_mfs(configured), bool(found)

@@ -161,6 +161,7 @@ class Intake:
     def _flush(self) -> None:
         batch, self._batch, self._batch_bytes = self._batch, [], 0
         self._put(batch)
+        self._expected.clear()
 
     def _put(self, sources: Sequence[tuple[MfsPath, Path]]) -> None:
         """Publish files in one step. If some cannot be imported, publish all others, and record the reasons."""
@@ -220,7 +221,7 @@ class Intake:
         """
         entries = self._entries(planned)
         for path in entries.keys() - listing.files.keys():
-            if planned.target.join(path) in self._created and self._has_written(planned, entries[path]):
+            if planned.target.join(path) in self._created and self._has_written(entries[path]):
                 self._store.files.delete(planned.target.join(path))
 
     def _make_way(self, planned: PlannedRow, listing: Listing) -> Mapping[str, MfsEntry]:
@@ -242,7 +243,7 @@ class Intake:
         Clients may have written to a location of the store that the database names. Only ``adopt`` writes to other
         locations before the database names them.
         """
-        if not planned.keeps_location or self._has_written(planned, entry):
+        if not planned.keeps_location or self._has_written(entry):
             return True
         earlier = planned.earlier(self._store_id)
         if earlier is None:
@@ -287,16 +288,16 @@ class Intake:
                 self._progress(file.size_bytes)
                 continue
             is_equal = not differs(self._store, entry, directory / file.path)
-            if is_equal or self._has_written(planned, entry):
+            if is_equal or self._has_written(entry):
                 row.stored.add(stored_mark(file.path, entry.cid))
             if not is_equal:
                 problems.append(self._explain_difference(planned, entry, file))
             self._progress(file.size_bytes)
         return problems
 
-    def _has_written(self, planned: PlannedRow, entry: MfsEntry) -> bool:
+    def _has_written(self, entry: MfsEntry) -> bool:
         """Return True if a file of the store is as this pass wrote it."""
-        return self._written.get(MfsPath(planned.target.root, entry.path)) == entry.cid
+        return self._written.get(MfsPath(entry.root, entry.path)) == entry.cid
 
     def _entries(self, planned: PlannedRow) -> Mapping[str, MfsEntry]:
         """Return the files of a row that the store has, by their paths below the row's target."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from mlflow_ipfs.training import metric_names as names
+from mlflow_ipfs.training.resources import DEFAULT_INTERVAL_SECONDS
 
 from ..figures import Fact
 from ..numbers import format_number, format_seconds, shown
@@ -21,7 +22,7 @@ _MAX_NODES: Final = 4
 _MIN_SAMPLES: Final = 2
 PAUSE_RATIO: Final = 5
 """A gap between samples that is longer than so many usual intervals is a pause: nothing is known of it."""
-LEAST_USUAL_SECONDS: Final = 10.0
+LEAST_USUAL_SECONDS: Final = DEFAULT_INTERVAL_SECONDS
 """The least usual interval. Those of a short run are uneven: the first samples and the last ones are closer together."""
 
 

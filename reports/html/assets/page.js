@@ -15,7 +15,7 @@
     if (Array.isArray(stored)) return stored;
     const text = atob(stored.base64);
     const bytes = new Uint8Array(text.length);
-    for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);  // five times faster than Uint8Array.from
+    for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);  // Uint8Array.from calls a function for each byte
     const types = { i4: Int32Array, f4: Float32Array, f8: Float64Array };
     const values = new types[stored.kind](bytes.buffer);
     const found = new Array(values.length);
