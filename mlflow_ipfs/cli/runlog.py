@@ -52,8 +52,8 @@ def sync(
     """Send metrics to MLflow, all or those of the run logs with the given IDs.
 
     What MLflow has already is not stored twice. A run that was started offline is created first. The exit code is 1 if
-    something could not be sent. A run log for another MLflow, for example for a mistyped URI, is sent to this one if it is
-    named and its run was not created yet.
+    something could not be sent. A run log for another MLflow, for example for a mistyped URI, is sent to --tracking-uri if
+    its ID is given and its run was not created yet.
     """
     from mlflow_ipfs.binding.mlflow_compat import prepare_for_command
     from mlflow_ipfs.training.runlog.opening import sync_run_logs
@@ -61,7 +61,7 @@ def sync(
     prepare_for_command()
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or None
     found = failed = 0
-    for status in sync_run_logs(cli_context.settings.runlog, uri, ids):
+    for status in sync_run_logs(cli_context.settings.runlog, uri, ids, may_move=tracking_uri is not None):
         found += 1
         failed += status.problem is not None
         print_result(_fields(status), _line(status, is_sent=status.problem is None), as_json=as_json)

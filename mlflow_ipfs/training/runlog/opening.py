@@ -131,15 +131,21 @@ def has_unsent(directory: Path, run_id: str, run_key: str | None) -> bool:
 
 
 def sync_run_logs(
-    directory: Path, tracking_uri: str | None, ids: Collection[str] = (), *, target: RunTarget | None = None
+    directory: Path,
+    tracking_uri: str | None,
+    ids: Collection[str] = (),
+    *,
+    may_move: bool = False,
+    target: RunTarget | None = None,
 ) -> Iterator[SpoolStatus]:
     """Send every spool that no process uses, and remove those that are sent completely.
 
     Args:
         directory: parent directory of the spools.
-        tracking_uri: MLflow; None for the one that each spool was written for. Spools of another tracking URI are not sent,
-            except those that ``ids`` names and whose run was not created yet: their URI may have been mistyped.
+        tracking_uri: MLflow; None for the one that each spool was written for. Spools of another tracking URI are not sent.
         ids: the spools to send; empty for all.
+        may_move: send those of another tracking URI, too, if ``ids`` names them and their run was not created yet: the URI
+            may have been mistyped.
         target: receiver to use instead of MLflow.
 
     Yields:
@@ -154,7 +160,7 @@ def sync_run_logs(
                 yield before
             continue
         uri = tracking_uri or run.tracking_uri
-        if without_secrets(uri) != run.tracking_uri and not (ids and _is_movable(run)):
+        if without_secrets(uri) != run.tracking_uri and not (may_move and ids and _is_movable(run)):
             yield replace(before, problem=_explain_other(run, uri))
             continue
         if uri in unreachable:  # every attempt would wait as long as the first one
